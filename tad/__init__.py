@@ -1,0 +1,1 @@
+"""Temporal action detection from cheap labels. See docs/architecture.md for how the parts fit."""

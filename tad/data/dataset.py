@@ -1,0 +1,344 @@
+"""A dataset folder: what training may read. Boundaries are not here but in tad.data.ground_truth.
+
+DATASET/dataset.yaml      name, classes, role of each subset, feature grid, ignored videos, ambiguous intervals
+DATASET/annotations.json  ActivityNet style; subset, duration and fps of each video are read here
+DATASET/points.csv        video_id,label,time with time in seconds
+DATASET/features/ID.npy   [T, dim] float16 or float32
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tad.data.grid import SnippetGrid
+from tad.data.segments import listing
+from tad.errors import DataError
+
+Role = Literal["train", "dev", "test"]
+ROLES: tuple[Role, ...] = ("train", "dev", "test")
+SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]{0,199}")
+"""A video id becomes a file name: no separators, no leading dot, at most 200 characters."""
+
+
+class FeatureGrid(BaseModel):
+    """The clock of the feature files; see tad.data.grid for the conventions.
+
+    Attributes:
+        fps: rate of the frames that stride, window and offset count; "native" takes each video's own.
+        stride: frames from one row to the next.
+        window: frames that one row sees.
+        offset: frame at which the first window begins.
+        length: set for features resized in time to this many rows; fps, stride, window and offset are then unused.
+        dim: width of a row.
+        dtype: type of the files.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fps: Annotated[float, Field(gt=0)] | Literal["native"] = 25.0
+    stride: float = Field(default=16, gt=0)
+    window: float = Field(default=16, gt=0)
+    offset: float = 0.0
+    length: Annotated[int, Field(ge=1)] | None = None
+    dim: int = Field(ge=1)
+    dtype: Literal["float16", "float32"] = "float32"
+
+    def expected_length(self, duration: float, video_fps: float | None) -> int:
+        """Rows that a video of this duration (seconds) should have."""
+        if self.length is not None:
+            return self.length
+        return SnippetGrid.expected_length(duration, self._rate(video_fps), self.stride, self.window, self.offset)
+
+    def grid(self, length: int, duration: float, video_fps: float | None) -> SnippetGrid:
+        """The grid of one video whose file has `length` rows."""
+        if self.length is not None:
+            return SnippetGrid.resized(duration, length)
+        return SnippetGrid(self._rate(video_fps), self.stride, self.window, length, self.offset)
+
+    def _rate(self, video_fps: float | None) -> float:
+        if self.fps != "native":
+            return float(self.fps)
+        if video_fps is None:
+            raise DataError('the feature grid says fps: native, so annotations.json must give "fps" for every video')
+        return video_fps
+
+
+class Manifest(BaseModel):
+    """dataset.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    classes: list[str] = Field(min_length=1)
+    subsets: dict[str, Role]
+    grid: FeatureGrid
+    ignored: list[str] = Field(default_factory=list)
+    ambiguous: str | None = None
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Manifest:
+        doubled = sorted({c for c in self.classes if self.classes.count(c) > 1})
+        if doubled:
+            raise ValueError(f"classes listed twice: {', '.join(doubled)}")
+        return self
+
+
+class Video(NamedTuple):
+    """One video; duration in seconds, fps its own frame rate (None if unknown)."""
+
+    id: str
+    subset: str
+    duration: float
+    fps: float | None
+
+
+class Points(NamedTuple):
+    """The points of one video, ascending in time."""
+
+    time: np.ndarray
+    """[G] float64 seconds."""
+    label: np.ndarray
+    """[G] int64 class indices."""
+
+
+NO_POINTS = Points(np.zeros(0), np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset folder, opened. Pickles as its path, so it travels to workers cheaply.
+
+    Use `Dataset.open`. Iterating over videos of a role gives the order of annotations.json.
+    """
+
+    root: Path
+    manifest: Manifest
+    videos_by_id: Mapping[str, Video]
+    points_by_id: Mapping[str, Points]
+
+    @classmethod
+    def open(cls, root: Path | str) -> Dataset:
+        """Reads the manifest, the videos and the points (no features, no boundaries).
+
+        Raises:
+            DataError: a file is missing or malformed; lists every problem of the first bad file.
+        """
+        root = Path(root).expanduser().resolve()
+        if not root.is_dir():
+            raise DataError(f"{root}: no such dataset folder")
+        manifest = read_manifest(root)
+        videos = read_videos(root / "annotations.json", manifest)
+        points = read_points(root / "points.csv", manifest, videos)
+        return cls(root, manifest, videos, points)
+
+    def __reduce__(self) -> Any:
+        return Dataset.open, (self.root,)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def classes(self) -> list[str]:
+        return self.manifest.classes
+
+    def videos(self, role: Role) -> list[str]:
+        """Ids of a role's videos that are not ignored."""
+        ignored = set(self.manifest.ignored)
+        return [
+            v.id
+            for v in self.videos_by_id.values()
+            if self.manifest.subsets.get(v.subset) == role and v.id not in ignored
+        ]
+
+    def duration(self, video_id: str) -> float:
+        """Seconds."""
+        return self.videos_by_id[video_id].duration
+
+    def points(self, video_id: str) -> Points:
+        return self.points_by_id.get(video_id, NO_POINTS)
+
+    def video_classes(self, video_id: str) -> np.ndarray:
+        """[K] int64: the classes the given (cheap) labels say are in the video."""
+        return np.unique(self.points(video_id).label)
+
+    def feature_path(self, video_id: str) -> Path:
+        return self.root / "features" / f"{video_id}.npy"
+
+    def features(self, video_id: str) -> np.ndarray:
+        """[T, dim], memory-mapped, as stored (float16 or float32).
+
+        Raises:
+            DataError: no such file, not a plain .npy matrix, or of another width than the manifest says.
+        """
+        path = self.feature_path(video_id)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise DataError(
+                f"{path}: no feature file for video {video_id}; put it there or run `tad synth {self.root}`"
+            ) from None
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path}: not a plain .npy file: {error}") from error
+        if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != self.manifest.grid.dim:
+            raise DataError(
+                f"{path}: shape {array.shape}, expected [T >= 1, {self.manifest.grid.dim}] (grid.dim of dataset.yaml)"
+            )
+        return array
+
+    def grid(self, video_id: str, length: int | None = None) -> SnippetGrid:
+        """The video's snippet grid; `length` saves opening the feature file when it is known."""
+        video = self.videos_by_id[video_id]
+        length = self.features(video_id).shape[0] if length is None else length
+        return self.manifest.grid.grid(length, video.duration, video.fps)
+
+    def fingerprint(self, role: Role) -> str:
+        """Hash of all that stages on this role's videos read: classes, grid, durations, points, feature files.
+
+        Feature files enter by size and three blocks of their content, so the hash takes milliseconds per video.
+        Ground-truth boundaries do not enter: training cannot depend on them.
+        """
+        digest = hashlib.sha256()
+        head = {"classes": self.classes, "grid": self.manifest.grid.model_dump(), "role": role}
+        digest.update(json.dumps(head, sort_keys=True).encode())
+        for video_id in self.videos(role):
+            video, points = self.videos_by_id[video_id], self.points(video_id)
+            digest.update(json.dumps([video_id, video.duration, video.fps]).encode())
+            digest.update(points.time.tobytes() + points.label.tobytes())
+            digest.update(_sample(self.feature_path(video_id)))
+        return digest.hexdigest()
+
+
+def _sample(path: Path, block: int = 4096) -> bytes:
+    """Size and the first, middle and last block of a file; empty if there is none."""
+    if not path.is_file():
+        return b""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        parts = [str(size).encode()]
+        for at in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
+            file.seek(at)
+            parts.append(file.read(block))
+    return b"".join(parts)
+
+
+def read_manifest(root: Path) -> Manifest:
+    """dataset.yaml.
+
+    Raises:
+        DataError: missing or malformed; every problem is listed with its place.
+    """
+    path = root / "dataset.yaml"
+    if not path.is_file():
+        raise DataError(f"{path}: missing; see docs/data.md, or import a dataset with `tad import`")
+    try:
+        document = yaml.safe_load(path.read_text())
+        return Manifest.model_validate(document)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a YAML file: {error}") from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise DataError(f"{path}: " + listing(problems)) from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; DataError if it is missing or malformed."""
+    if not path.is_file():
+        raise DataError(f"{path}: missing")
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a JSON file: {error}") from error
+
+
+def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
+    """The videos of annotations.json whose subset the manifest knows; boundaries are not kept.
+
+    Raises:
+        DataError: lists every video with an unsafe id or without a usable subset and duration.
+    """
+    document = read_json(path)
+    database = document.get("database") if isinstance(document, dict) else None
+    if not isinstance(database, dict):
+        raise DataError(f'{path}: expected {{"database": {{video: {{subset, duration, fps, annotations}}}}}}')
+    videos: dict[str, Video] = {}
+    problems: list[str] = []
+    for video_id, entry in database.items():
+        if not SAFE_ID.fullmatch(video_id):
+            problems.append(f"video {video_id!r}: unsafe as a file name; use letters, digits and _ . + = @ -")
+            continue
+        try:
+            duration, fps = float(entry["duration"]), entry.get("fps")
+            video = Video(video_id, str(entry["subset"]), duration, None if fps is None else float(fps))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problems.append(f"video {video_id}: needs subset, duration (seconds) and fps: {error!r}")
+            continue
+        if not (np.isfinite(duration) and duration > 0) or (video.fps is not None and not video.fps > 0):
+            problems.append(f"video {video_id}: duration {duration} s, fps {fps}; both must be positive")
+            continue
+        if manifest.grid.fps == "native" and manifest.grid.length is None and video.fps is None:
+            problems.append(f"video {video_id}: no fps, but the feature grid counts frames of the video (fps: native)")
+            continue
+        if video.subset in manifest.subsets:
+            videos[video_id] = video
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    if not videos:
+        found = sorted({str(e.get("subset")) for e in database.values() if isinstance(e, dict)})
+        raise DataError(
+            f"{path}: no video is in a subset of dataset.yaml ({', '.join(manifest.subsets)}); "
+            f"found the subsets {', '.join(found) or 'none'}"
+        )
+    return videos
+
+
+def read_points(path: Path, manifest: Manifest, videos: Mapping[str, Video]) -> dict[str, Points]:
+    """points.csv by video; no file means no points. Extra columns are refused: they may hold boundaries.
+
+    Raises:
+        DataError: lists every bad row (unknown video or class, time outside the video).
+    """
+    if not path.is_file():
+        return {}
+    index = {c: i for i, c in enumerate(manifest.classes)}
+    found: dict[str, list[tuple[float, int]]] = {}
+    problems: list[str] = []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != ["video_id", "label", "time"]:
+            raise DataError(f"{path}: the header must be video_id,label,time; found {reader.fieldnames}")
+        for line, row in enumerate(reader, start=2):
+            video_id, label = row["video_id"], row["label"]
+            try:
+                time = float(row["time"])
+            except (TypeError, ValueError):
+                problems.append(f"line {line} (video {video_id}): time {row['time']!r} is not a number")
+                continue
+            video = videos.get(video_id)
+            if video is None:
+                problems.append(f"line {line}: video {video_id!r} is not in annotations.json")
+            elif label not in index:
+                problems.append(f"line {line} (video {video_id}): unknown class {label!r}")
+            elif not (np.isfinite(time) and 0 <= time <= video.duration):
+                problems.append(f"line {line} (video {video_id}): time {time} s is outside 0..{video.duration} s")
+            else:
+                found.setdefault(video_id, []).append((time, index[label]))
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    points = {}
+    for video_id, rows in found.items():
+        rows.sort()
+        times, labels = zip(*rows, strict=True)
+        points[video_id] = Points(np.array(times, dtype=np.float64), np.array(labels, dtype=np.int64))
+    return points

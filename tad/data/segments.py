@@ -1,0 +1,286 @@
+"""`Segments`: the one type of proposals, pseudo-labels, ground truth and detections.
+
+An Arrow table with a fixed schema (design: "The one thing that flows"). Times are seconds, labels are class names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tad.errors import DataError
+
+SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        ("point", pa.float64()),
+        ("source", pa.string()),
+    ]
+)
+
+
+class Segments:
+    """A table of scored intervals.
+
+    Columns: video_id (string), start and end (float64 seconds, 0 <= start < end), label (class name), score
+    (float32; 1 for ground truth), point (float64 seconds or NaN: the annotated point the segment answers to), source
+    (what made it: stage name and round).
+
+    Raises:
+        DataError: a row breaks an invariant; the message names the first offending rows.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.select(SCHEMA.names).cast(SCHEMA)
+        self._check()
+
+    # -- construction ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def of(
+        cls,
+        video_id: str | Sequence[str] | pa.Array,
+        start: Any,
+        end: Any,
+        label: str | Sequence[str] | pa.Array,
+        score: Any = 1.0,
+        point: Any = None,
+        source: str | Sequence[str] = "",
+    ) -> Segments:
+        """From columns; scalars are repeated, `point` may hold NaN or be None."""
+        start = np.asarray(start, dtype=np.float64).reshape(-1)
+        n = len(start)
+
+        def text(value: Any) -> pa.Array:
+            if isinstance(value, str):
+                return pa.repeat(pa.scalar(value, pa.string()), n)
+            if isinstance(value, (pa.Array, pa.ChunkedArray)):
+                return value.cast(pa.string())
+            return pa.array([str(v) for v in value], pa.string())
+
+        def number(value: Any, kind: Any) -> pa.Array:
+            return pa.array(np.broadcast_to(np.asarray(value, dtype=kind), (n,)))
+
+        point = np.nan if point is None else point
+        columns = [
+            text(video_id), pa.array(start), number(end, np.float64), text(label), number(score, np.float32),
+            number(point, np.float64), text(source),
+        ]  # fmt: skip
+        return cls(pa.table(columns, schema=SCHEMA))
+
+    @classmethod
+    def empty(cls) -> Segments:
+        return cls(SCHEMA.empty_table())
+
+    @classmethod
+    def concat(cls, parts: Iterable[Segments]) -> Segments:
+        """All rows of all parts, in order."""
+        tables = [p.table for p in parts]
+        return cls(pa.concat_tables(tables)) if tables else cls.empty()
+
+    # -- columns -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __repr__(self) -> str:
+        return f"Segments({len(self)} rows)"
+
+    def _numpy(self, name: str) -> np.ndarray:
+        return self.table.column(name).to_numpy()
+
+    @property
+    def start(self) -> np.ndarray:
+        return self._numpy("start")
+
+    @property
+    def end(self) -> np.ndarray:
+        return self._numpy("end")
+
+    @property
+    def score(self) -> np.ndarray:
+        return self._numpy("score")
+
+    @property
+    def point(self) -> np.ndarray:
+        """Seconds; NaN where the segment answers to no point."""
+        return self._numpy("point")
+
+    @property
+    def spans(self) -> np.ndarray:
+        """[N, 2] float64 seconds: start and end."""
+        return np.stack([self.start, self.end], axis=1)
+
+    @property
+    def labels(self) -> list[str]:
+        return self.table.column("label").to_pylist()
+
+    @property
+    def video_ids(self) -> list[str]:
+        return self.table.column("video_id").to_pylist()
+
+    def codes(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """A string column as int64 codes and its distinct values in order of first appearance."""
+        encoded = self.table.column(name).combine_chunks()
+        if isinstance(encoded, pa.ChunkedArray):  # an empty column stays chunked
+            encoded = pa.concat_arrays(encoded.chunks) if encoded.num_chunks else pa.array([], pa.string())
+        encoded = encoded.dictionary_encode()
+        return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+    def label_index(self, classes: Sequence[str]) -> np.ndarray:
+        """[N] int64 index of each label in `classes`; -1 where the label is not among them."""
+        codes, names = self.codes("label")
+        lookup = {c: i for i, c in enumerate(classes)}
+        return np.array([lookup.get(n, -1) for n in names], dtype=np.int64)[codes] if len(self) else codes
+
+    # -- rows --------------------------------------------------------------------------------------------------
+
+    def take(self, index: np.ndarray) -> Segments:
+        return Segments(self.table.take(pa.array(np.asarray(index, dtype=np.int64))))
+
+    def filter(self, mask: np.ndarray) -> Segments:
+        return Segments(self.table.filter(pa.array(np.asarray(mask, dtype=bool))))
+
+    def replace(self, **columns: Any) -> Segments:
+        """The same rows with some columns replaced (names as in `of`)."""
+        current: dict[str, Any] = {name: self.table.column(name) for name in SCHEMA.names}
+        for name in ("start", "end", "score", "point"):
+            current[name] = self._numpy(name)
+        return Segments.of(**(current | columns))
+
+    def by_video(self) -> dict[str, Segments]:
+        """One table for each video, in order of first appearance; rows keep their order."""
+        codes, names = self.codes("video_id")
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        table = self.table.take(pa.array(order)).combine_chunks()
+        return {name: Segments(table.slice(bounds[i], bounds[i + 1] - bounds[i])) for i, name in enumerate(names)}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        yield from self.table.to_pylist()
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def to_parquet(self, path: Path | str) -> None:
+        pq.write_table(self.table, path)
+
+    @classmethod
+    def from_parquet(cls, path: Path | str) -> Segments:
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise DataError(f"{path}: not a Segments file, it lacks the columns {', '.join(missing)}")
+        try:
+            return cls(table)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def to_results_json(self) -> dict[str, Any]:
+        """ActivityNet results: {"results": {video: [{"segment": [s, e], "label", "score"[, "point"]}]}}."""
+        results: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows():
+            item = {"segment": [row["start"], row["end"]], "label": row["label"], "score": row["score"]}
+            if row["point"] is not None and not np.isnan(row["point"]):
+                item["point"] = row["point"]
+            results.setdefault(row["video_id"], []).append(item)
+        return {"version": "VERSION 1.3", "results": results, "external_data": {}}
+
+    @classmethod
+    def from_results_json(cls, document: Mapping[str, Any], source: str = "", name: str = "results") -> Segments:
+        """From an ActivityNet results document (with or without its "results" key).
+
+        Raises:
+            DataError: lists every malformed row (video, row number, value); nothing is dropped silently.
+        """
+        results = document.get("results", document) if isinstance(document, Mapping) else None
+        if not isinstance(results, Mapping):
+            raise DataError(f'{name}: expected {{"results": {{video: [...]}}}}')
+        columns: dict[str, list[Any]] = {k: [] for k in ("video_id", "start", "end", "label", "score", "point")}
+        problems: list[str] = []
+        for video, items in results.items():
+            if not isinstance(items, list):
+                problems.append(f"video {video}: expected a list of segments, found {type(items).__name__}")
+                continue
+            for i, item in enumerate(items):
+                try:
+                    start, end = (float(x) for x in item["segment"])
+                    row = (str(video), start, end, str(item["label"]), float(item.get("score", 1.0)),
+                           float(item.get("point", np.nan)))  # fmt: skip
+                except (KeyError, TypeError, ValueError) as error:
+                    problems.append(f"video {video}, row {i}: {type(error).__name__}: {error}")
+                    continue
+                if not (np.isfinite([start, end, row[4]]).all() and 0 <= start < end):
+                    problems.append(
+                        f"video {video}, row {i}: segment [{start}, {end}] with score {row[4]}; "
+                        "a segment needs finite numbers and 0 <= start < end"
+                    )
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
+        if problems:
+            raise DataError(f"{name}: " + listing(problems))
+        return cls.of(**columns, source=source)
+
+    def to_json_file(self, path: Path | str) -> None:
+        Path(path).write_text(json.dumps(self.to_results_json()))
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> Segments:
+        """From `.parquet` or an ActivityNet results `.json`.
+
+        Raises:
+            DataError: the file is missing, not of these formats, or holds bad rows (all are listed).
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        if path.suffix == ".parquet":
+            return cls.from_parquet(path)
+        try:
+            document = json.loads(path.read_text())
+        except (ValueError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: not a JSON file: {error}") from error
+        return cls.from_results_json(document, source=path.stem, name=str(path))
+
+    # -- invariants --------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        for name in ("video_id", "start", "end", "label", "score"):
+            if self.table.column(name).null_count:
+                row = self.table.column(name).is_null().to_pylist().index(True)
+                raise DataError(f"row {row}: {name} is missing")
+        start, end, score = self.start, self.end, self.score
+        bad = ~(np.isfinite(start) & np.isfinite(end) & np.isfinite(score) & (start >= 0) & (start < end))
+        if bad.any():
+            rows = np.flatnonzero(bad)
+            ids = self.table.column("video_id")
+            problems = [
+                f"row {i} (video {ids[int(i)].as_py()}): segment [{start[i]:g}, {end[i]:g}] with score {score[i]:g}"
+                for i in rows[:5]
+            ]
+            raise DataError(
+                f"{len(rows)} of {len(self)} segments are not finite with 0 <= start < end: "
+                + "; ".join(problems)
+                + ("; ..." if len(rows) > 5 else "")
+            )
+
+
+def listing(problems: Sequence[str], most: int = 20) -> str:
+    """Several problems as one message: how many, and the first `most`."""
+    head = "\n  ".join(problems[:most])
+    more = f"\n  ... and {len(problems) - most} more" if len(problems) > most else ""
+    return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}:\n  {head}{more}"

@@ -1,0 +1,152 @@
+"""What a stage is: one gradient-trained part (`FitStage`) or one per-video function (`MapStage`).
+
+A method (tad/proposers, tad/labelers, tad/detectors) is a few stages and a role object that chains them by asking an
+`Engine`. The engine (distributed/engine.py) decides where they run, what is cached and what is logged; a stage knows
+nothing of epochs, checkpoints, devices, workers or logging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from tad.data.dataset import Dataset, Role
+from tad.data.segments import Segments
+
+Batch = dict[str, Tensor]
+Arrays = dict[str, np.ndarray]
+
+
+class StageConfig(BaseModel):
+    """Base of every typed config: strict, frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage's output: a folder, under the fingerprint of everything that made it."""
+
+    fingerprint: str
+    path: Path
+
+    def segments(self) -> Segments:
+        return Segments.from_parquet(self.path / "segments.parquet")
+
+    def array(self, key: str, video_id: str) -> np.ndarray:
+        """A per-video array of a map stage with output "arrays", memory-mapped."""
+        return np.load(self.path / key / f"{video_id}.npy", mmap_mode="r", allow_pickle=False)
+
+    def model(self) -> dict[str, Any]:
+        """What a fit stage saved: {"state": state dict, "settings": dict of plain values}."""
+        return torch.load(self.path / "model.pt", map_location="cpu", weights_only=True)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may read. Holds paths only, so it travels to worker processes cheaply."""
+
+    data: Dataset
+    inputs: Mapping[str, Artifact]
+    videos: Sequence[str]
+    seed: int
+    source: str = ""
+    """Written to the `source` column of segments: stage name and round."""
+
+
+Total = Callable[[Tensor], Tensor]
+"""Sums a detached tensor over all workers (the identity for one worker)."""
+
+
+class FitTask(Protocol):
+    """A fit stage opened in a worker: the module, its items, the loss of a batch, the optimiser."""
+
+    module: nn.Module
+    settings: dict[str, Any]
+    """Plain values saved with the weights: what `apply` needs to rebuild the module, and derived defaults."""
+
+    def __len__(self) -> int:
+        """Number of training items."""
+
+    def item(self, index: int, rng: np.random.Generator) -> Any:
+        """One training item; augmentation draws from `rng`, which depends on seed, epoch and index only."""
+
+    def collate(self, items: list[Any]) -> Batch:
+        """Items as one padded batch of tensors."""
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """Scalars by name; "loss" is differentiated, the others are logged.
+
+        `module` is self.module, possibly wrapped for several workers (`unwrap` gives the core): call it once, with
+        tensors. Each value is this worker's share of a global value: a sum over the worker's items divided by a
+        quantity that is the same on every worker, made with `total` (for instance the number of items of all).
+        """
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        """The optimiser, and a scheduler stepped after every step or None; `steps` is the number of all steps."""
+
+
+class FitStage(Protocol):
+    """Something trained by gradient over many videos. A frozen dataclass that holds its config."""
+
+    name: str
+    version: int
+    """Raised by the author when the stage's maths changes: cached artifacts of older versions are not used."""
+
+    @property
+    def config(self) -> StageConfig: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_size(self) -> int:
+        """Items per step over all workers together."""
+
+    @property
+    def ema_decay(self) -> float | None:
+        """Decay of the averaged weights that are saved in place of the last ones; None saves the last."""
+
+    @property
+    def clip_norm(self) -> float | None:
+        """Largest gradient norm; None leaves gradients alone."""
+
+    def open(self, context: Context) -> FitTask: ...
+
+
+class MapStage(Protocol):
+    """A pure function of one video. A frozen dataclass that holds its config."""
+
+    name: str
+    version: int
+    output: Literal["segments", "arrays"]
+
+    @property
+    def config(self) -> StageConfig: ...
+    def open(self, context: Context) -> Callable[[str], Segments | Arrays]:
+        """Loads what all videos share; the result is called with one video id after the other."""
+
+
+class Engine(Protocol):
+    """Runs stages. Finished ones are not run again."""
+
+    data: Dataset
+    seed: int
+
+    def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact: ...
+    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact: ...
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module itself, also when it is wrapped for several workers."""
+    return getattr(module, "module", module)
+
+
+def one_worker(value: Tensor) -> Tensor:
+    """`Total` of a single worker."""
+    return value
