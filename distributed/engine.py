@@ -1,0 +1,190 @@
+"""Runs stages: looks for the finished artifact, else computes it here or on the cluster, and keeps it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distributed.loop import final_model
+from distributed.mapping import map_here, map_on_actors
+from distributed.parts import Done, chunks, collect, pending
+from distributed.record import Record
+from distributed.store import Store, fingerprint, write_json
+from distributed.train import fit_here, fit_on_workers
+from tad.data.dataset import Dataset, Role
+from tad.data.segments import listing
+from tad.errors import RunError
+from tad.stage import Artifact, Context, FitStage, MapStage
+
+FORMAT = 1
+"""Raised when the layout of artifacts changes: older ones are then not found."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where stages run.
+
+    Attributes:
+        ray: whether there is a cluster; without, everything runs in this process.
+        workers: Ray Train workers of a fit; one worker without a GPU trains in this process, which starts at once.
+        gpus_per_worker: GPUs of each training worker and mapping actor (a fraction is allowed).
+        actors: Ray Data actors of a map.
+    """
+
+    ray: bool = False
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+    actors: int = 1
+
+
+@dataclass
+class Engine:
+    """Implements tad.stage.Engine over a store."""
+
+    data: Dataset
+    store: Store
+    record: Record
+    seed: int = 0
+    resources: Resources = field(default_factory=Resources)
+    round: int = 0
+    _dataset_keys: dict[Role, str] = field(default_factory=dict)
+
+    def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact:
+        """The trained stage: an artifact with model.pt and history.json.
+
+        Raises:
+            RunError: the stage failed; its checkpoints stay, and the same command resumes.
+        """
+        inputs = inputs or {}
+        key, tags = self._key(stage, inputs, "train")
+        with self.store.lock(key):
+            if (found := self._find(stage.name, key, tags)) is not None:
+                return found
+            folder = self.store.partial(key)
+            context = self._context(stage, inputs, "train")
+            start = time.perf_counter()
+            with self.record.stage(stage.name, stage.config.model_dump(), tags, stage.epochs, "epoch"):
+                state = self._train(stage, context, folder)
+                run = self.record.run_id()
+            settings = state["settings"]
+            if settings:
+                self.record.say(f"  settings: {', '.join(f'{k} {v}' for k, v in settings.items())}")
+            temporary = folder / ".model.pt"
+            torch.save(final_model(state), temporary)
+            temporary.replace(folder / "model.pt")
+            write_json(folder / "history.json", {"epochs": state["history"], "settings": settings})
+            meta = self._meta(stage, inputs, key, run, time.perf_counter() - start)
+            return self.store.commit(key, meta, ["model.pt", "history.json"])
+
+    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact:
+        """The stage applied to each video of a role: segments.parquet, or a folder of arrays for each key.
+
+        Raises:
+            RunError: some videos failed. All the others are written; the message names every failed video, and the
+                same command tries only those again.
+        """
+        inputs = inputs or {}
+        key, tags = self._key(stage, inputs, role)
+        with self.store.lock(key):
+            if (found := self._find(stage.name, key, tags)) is not None:
+                return found
+            folder = self.store.partial(key)
+            context = self._context(stage, inputs, role)
+            every = chunks(list(context.videos))
+            todo = pending(folder, every)
+            start = time.perf_counter()
+            with self.record.stage(stage.name, stage.config.model_dump(), tags, len(context.videos), "video"):
+                self.record.progress(len(context.videos) - sum(len(c.videos) for c in todo))
+                if todo:
+                    self._map(stage, context, folder, todo)
+                rows, failures = collect(folder, every)
+                run = self.record.run_id()
+                if failures:
+                    self._fail(stage.name, folder, failures, len(context.videos))
+                self.record.metrics({"segments": float(rows), "videos": float(len(context.videos))}, 0)
+            arrays = [p.name for p in folder.iterdir() if p.is_dir() and p.name != "parts"]
+            meta = self._meta(stage, inputs, key, run, time.perf_counter() - start)
+            return self.store.commit(key, meta, ["segments.parquet"] if stage.output == "segments" else arrays)
+
+    def _train(self, stage: FitStage, context: Context, folder: Path) -> dict[str, Any]:
+        def progress(epoch: int, metrics: dict[str, float]) -> None:
+            self.record.epoch(stage.name, epoch, metrics)
+
+        resources = self.resources
+        if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
+            return fit_here(stage, context, folder, progress)
+        return fit_on_workers(stage, context, folder, progress, resources.workers, resources.gpus_per_worker)
+
+    def _map(self, stage: MapStage, context: Context, folder: Path, todo: list[Any]) -> None:
+        def progress(done: Done) -> None:
+            self.record.progress(done.videos)
+
+        resources = self.resources
+        (folder / "parts").mkdir(exist_ok=True)
+        if not resources.ray:
+            map_here(stage, context, folder, todo, progress)
+        else:
+            map_on_actors(stage, context, folder, todo, progress, resources.actors, resources.gpus_per_worker)
+
+    def _fail(self, name: str, folder: Path, failures: dict[str, str], videos: int) -> None:
+        write_json(folder / "failures.json", failures)
+        self.record.event("failures", name=name, failures=failures)
+        problems = [f"video {video}: {error}" for video, error in failures.items()]
+        raise RunError(
+            f"stage {name} failed for {len(failures)} of {videos} videos (the others are kept); "
+            "mend them or list them under `ignored` in dataset.yaml, then run the same command again. "
+            + listing(problems, most=max(20, len(problems)))
+        )
+
+    def _find(self, name: str, key: str, tags: dict[str, str]) -> Artifact | None:
+        found = self.store.find(key)
+        if found is not None:
+            run = self.store.meta(key).get("mlflow_run")
+            self.record.cached(name, tags | ({"mlflow_run": run} if run else {}))
+        return found
+
+    def _context(self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], role: Role) -> Context:
+        videos = self.data.videos(role)
+        if not videos:
+            raise RunError(f"{self.data.root}: no video has the role {role}; see `subsets` in dataset.yaml")
+        return Context(self.data, dict(inputs), videos, self.seed, f"{stage.name}@{self.round}")
+
+    def _key(
+        self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], role: Role
+    ) -> tuple[str, dict[str, str]]:
+        if role not in self._dataset_keys:
+            self._dataset_keys[role] = self.data.fingerprint(role)
+        key = fingerprint(
+            {
+                "format": FORMAT,
+                "stage": stage.name,
+                "version": stage.version,
+                "config": stage.config.model_dump(),
+                "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
+                "dataset": self._dataset_keys[role],
+                "seed": self.seed,
+                "round": self.round,
+            }
+        )
+        return key, {"fingerprint": key, "role": role}
+
+    def _meta(
+        self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], key: str, run: str | None, seconds: float
+    ) -> dict[str, Any]:
+        return {
+            "fingerprint": key,
+            "stage": stage.name,
+            "version": stage.version,
+            "config": stage.config.model_dump(),
+            "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
+            "dataset": self.data.name,
+            "seed": self.seed,
+            "round": self.round,
+            "mlflow_run": run,
+            "seconds": round(seconds, 2),
+        }

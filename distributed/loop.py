@@ -1,0 +1,163 @@
+"""The one training loop. It runs in this process, or as each worker of Ray Train; it knows nothing of Ray."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tad.errors import RunError
+from tad.stage import Batch, Context, FitStage, FitTask
+
+State = dict[str, Any]
+Report = Callable[[State | None, dict[str, float]], None]
+"""Called after every epoch with the checkpoint (rank 0; None elsewhere) and the epoch's metrics."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of how many workers this is, and where its tensors live."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    wrap: Callable[[nn.Module], nn.Module] = lambda module: module
+
+
+def seed_of(seed: int, name: str, *more: int) -> int:
+    """A 63-bit seed from the run's seed, a stage's name and any numbers (epoch, rank)."""
+    words = np.random.SeedSequence([seed, zlib.crc32(name.encode()), *more]).generate_state(2, np.uint32)
+    return int(words[0]) << 31 | int(words[1]) >> 1
+
+
+def batches(items: int, batch_size: int, seed: int, name: str, epoch: int) -> list[np.ndarray]:
+    """The global batches of one epoch: a permutation, the last incomplete batch dropped unless it is the only one."""
+    order = np.random.default_rng([seed, zlib.crc32(name.encode()), epoch]).permutation(items)
+    if items <= batch_size:
+        return [order]
+    return [order[i : i + batch_size] for i in range(0, items - batch_size + 1, batch_size)]
+
+
+class _Items(torch.utils.data.Dataset):
+    """The task's items, addressed by (epoch, index) so that augmentation depends on nothing else."""
+
+    def __init__(self, task: FitTask, seed: int) -> None:
+        self.task, self.seed = task, seed
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return self.task.item(key[1], np.random.default_rng([self.seed, *key]))
+
+
+def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None, report: Report) -> State:
+    """Trains a stage to its last epoch, from the start or from a checkpoint.
+
+    The result does not depend on the number of workers beyond the order of floating-point sums and dropout masks:
+    batches are formed over all workers, and losses are shares of global values (`FitTask.loss`).
+
+    Returns:
+        The last checkpoint: epoch, module, average (or None), optimiser, scheduler, settings, history.
+
+    Raises:
+        RunError: nothing to train on, fewer items than workers, or a loss that is not finite.
+    """
+    name, seed = stage.name, context.seed
+    torch.manual_seed(seed_of(seed, name))
+    task = stage.open(context)
+    size = min(stage.batch_size, len(task))
+    if len(task) == 0:
+        raise RunError(f"stage {name}: nothing to train on; check the labels of the {len(context.videos)} videos")
+    if size < worker.world:
+        raise RunError(f"stage {name}: batches of {size} cannot be split among {worker.world} workers; use fewer")
+    core = task.module.to(worker.device)
+    per_epoch = len(batches(len(task), size, seed, name, 0))
+    optimiser, scheduler = task.optimiser(core, stage.epochs * per_epoch)
+    decay = getattr(task, "ema_decay", stage.ema_decay)
+    average = copy.deepcopy(core).requires_grad_(False) if decay is not None else None
+    history: list[dict[str, float]] = []
+    if resume is not None:
+        core.load_state_dict(resume["module"])
+        optimiser.load_state_dict(resume["optimiser"])
+        if scheduler is not None:
+            scheduler.load_state_dict(resume["scheduler"])
+        if average is not None:
+            average.load_state_dict(resume["average"])
+        history = list(resume["history"])
+    module = worker.wrap(core)
+    state = resume
+    for epoch in range(len(history), stage.epochs):
+        torch.manual_seed(seed_of(seed, name, epoch, worker.rank))
+        module.train()
+        sums: dict[str, Tensor] = {}
+        for step, batch in enumerate(_loader(task, size, seed, name, epoch, worker)):
+            values = task.loss(module, batch, _total)
+            if not torch.isfinite(values["loss"]):
+                raise RunError(
+                    f"stage {name}: loss is {values['loss'].item()} in epoch {epoch}, step {step}; "
+                    "lower the learning rate, or look for NaN or huge values with `tad check`"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            (values["loss"] * worker.world).backward()  # DDP averages the gradients; shares have to be summed
+            if stage.clip_norm is not None:
+                nn.utils.clip_grad_norm_(core.parameters(), stage.clip_norm)
+            optimiser.step()
+            if scheduler is not None:
+                scheduler.step()
+            if average is not None and decay is not None:
+                _update(average, core, decay)
+            for key, value in values.items():
+                sums[key] = sums.get(key, 0.0) + value.detach()
+        metrics = {k: float(_total(v)) / per_epoch for k, v in sorted(sums.items())}
+        history.append(metrics)
+        state = {
+            "module": core.state_dict(),
+            "average": None if average is None else average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "scheduler": None if scheduler is None else scheduler.state_dict(),
+            "settings": dict(task.settings),
+            "history": history,
+        }
+        report(state if worker.rank == 0 else None, metrics)
+    if state is None:
+        raise RunError(f"stage {name}: {stage.epochs} epochs leave nothing to do; set at least 1")
+    return state
+
+
+def final_model(state: State) -> dict[str, Any]:
+    """What a fit artifact keeps: the averaged weights where there are any, else the last, and the settings."""
+    weights = state["average"] if state["average"] is not None else state["module"]
+    return {"state": {k: v.detach().cpu() for k, v in weights.items()}, "settings": state["settings"]}
+
+
+def _loader(task: FitTask, size: int, seed: int, name: str, epoch: int, worker: Worker) -> Iterator[Batch]:
+    mine = [
+        [(epoch, int(i)) for i in batch[worker.rank :: worker.world]]
+        for batch in batches(len(task), size, seed, name, epoch)
+    ]
+    items = _Items(task, seed_of(seed, name))
+    for batch in DataLoader(items, batch_sampler=mine, collate_fn=task.collate):  # type: ignore[arg-type]
+        yield {k: v.to(worker.device, non_blocking=True) for k, v in batch.items()}
+
+
+def _total(value: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        value = value.detach().clone()
+        dist.all_reduce(value)
+    return value
+
+
+@torch.no_grad()
+def _update(average: nn.Module, core: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(core.parameters()), 1.0 - decay)
+    for mean, value in zip(average.buffers(), core.buffers(), strict=True):
+        mean.copy_(value)

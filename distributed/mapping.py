@@ -1,0 +1,63 @@
+"""Maps a stage over videos: in this process, or by an actor pool of Ray Data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distributed.parts import Chunk, Done, open_chunk_function
+from tad.stage import Context, MapStage
+
+Progress = Callable[[Done], None]
+
+
+def map_here(stage: MapStage, context: Context, folder: Path, todo: list[Chunk], progress: Progress) -> None:
+    """One chunk after the other, in this process."""
+    run = open_chunk_function(stage, context, folder)
+    for chunk in todo:
+        progress(run(chunk))
+
+
+def map_on_actors(
+    stage: MapStage,
+    context: Context,
+    folder: Path,
+    todo: list[Chunk],
+    progress: Progress,
+    actors: int,
+    gpus_per_actor: float,
+) -> None:
+    """Streams the chunks through `actors` Ray Data actors, each of which opens the stage once.
+
+    Results go straight to the parts in `folder`; only counts travel back, so the driver's memory stays flat.
+    """
+    import ray.data
+
+    rows = [{"chunk": chunk.number, "videos": chunk.videos} for chunk in todo]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _ChunkActor,
+        fn_constructor_kwargs={"stage": stage, "context": context, "folder": folder},
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
+        num_cpus=None if gpus_per_actor > 0 else 1,
+        num_gpus=gpus_per_actor or None,
+        max_restarts=2,
+        max_task_retries=2,
+    )
+    for row in dataset.iter_rows():
+        progress(Done(**{name: int(row[name]) for name in Done._fields}))
+
+
+class _ChunkActor:
+    """What a Ray Data actor holds: the opened stage."""
+
+    def __init__(self, stage: MapStage, context: Context, folder: Path) -> None:
+        self.run = open_chunk_function(stage, context, folder)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        done = [
+            self.run(Chunk(int(index), [str(v) for v in videos]))
+            for index, videos in zip(batch["chunk"], batch["videos"], strict=True)
+        ]
+        return {name: [getattr(d, name) for d in done] for name in Done._fields}

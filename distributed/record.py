@@ -1,0 +1,136 @@
+"""What a run tells: an append-only record in the run's folder, the console, and MLflow as a mirror of both.
+
+RUN/run.json        settings, dataset, state, best round
+RUN/events.jsonl    one line for each stage, epoch, round and warning
+RUN/rounds.json     the rounds table
+RUN/round-N/        that round's labels and detections
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from distributed.store import write_json
+
+
+class Tracker(Protocol):
+    """Mirrors the record elsewhere (distributed/tracking.py: MLflow)."""
+
+    def run_id(self) -> str | None:
+        """The innermost open run."""
+
+    def open(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
+        """Opens a nested run (kind: round or stage)."""
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Closes the innermost run."""
+
+    def metrics(self, values: dict[str, float], step: int) -> None: ...
+    def artifact(self, path: Path, folder: str) -> None: ...
+
+
+class Record:
+    """The one place where a run reports; only the driver holds it."""
+
+    def __init__(self, folder: Path, tracker: Tracker | None = None) -> None:
+        self.folder = folder
+        self.tracker = tracker
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = (folder / "events.jsonl").open("a", buffering=1)
+        self._bar: tqdm[Any] | None = None
+        self._attended = sys.stderr.isatty()
+
+    def event(self, kind: str, **values: Any) -> None:
+        """One line of events.jsonl."""
+        self._events.write(json.dumps({"time": round(time.time(), 3), "kind": kind, **values}) + "\n")
+
+    def say(self, text: str) -> None:
+        """A line on the console, above a progress bar if one is open."""
+        tqdm.write(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        self.event("warning", text=text)
+        self.say(f"warning: {text}")
+
+    def save(self, name: str, document: Any) -> None:
+        """A JSON file of the run's folder, written whole."""
+        write_json(self.folder / name, document)
+
+    @contextmanager
+    def round(self, number: int) -> Iterator[None]:
+        """A self-training round; round 0 is the proposer's."""
+        with self._nested("round", f"round {number}", {"round": number}, {}):
+            yield
+
+    @contextmanager
+    def stage(self, name: str, config: dict[str, Any], tags: dict[str, str], total: int, unit: str) -> Iterator[None]:
+        """A stage that is being run: `total` epochs or videos."""
+        start = time.perf_counter()
+        self.event("stage", name=name, **tags)
+        with self._nested("stage", name, config, tags):
+            if self._attended:
+                self._bar = tqdm(total=total, desc=name, unit=unit, file=sys.stderr, dynamic_ncols=True)
+            try:
+                yield
+            finally:
+                if self._bar is not None:
+                    self._bar.close()
+                    self._bar = None
+        seconds = time.perf_counter() - start
+        self.event("stage-done", name=name, seconds=round(seconds, 2), **tags)
+        self.say(f"{name}: {total} {unit}{'s' if total != 1 else ''} in {seconds:.1f} s")
+
+    def cached(self, name: str, tags: dict[str, str]) -> None:
+        """A stage whose artifact was already there."""
+        self.event("stage-cached", name=name, **tags)
+        made_by = f" (made by MLflow run {tags['mlflow_run']})" if tags.get("mlflow_run") else ""
+        self.say(f"{name}: already there{made_by}")
+        with self._nested("stage", f"{name} (cached)", {}, tags):
+            pass
+
+    def epoch(self, name: str, epoch: int, metrics: dict[str, float]) -> None:
+        self.event("epoch", name=name, epoch=epoch, metrics=metrics)
+        if self.tracker is not None:
+            self.tracker.metrics(metrics, epoch)
+        if self._bar is not None:
+            self._bar.update(epoch + 1 - self._bar.n)
+            self._bar.set_postfix({k: f"{v:.3g}" for k, v in metrics.items()})
+
+    def progress(self, videos: int) -> None:
+        if self._bar is not None:
+            self._bar.update(videos)
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """Numbers of the innermost open run (a round, or the whole)."""
+        self.event("metrics", step=step, metrics=values)
+        if self.tracker is not None:
+            self.tracker.metrics(values, step)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        if self.tracker is not None:
+            self.tracker.artifact(path, folder)
+
+    def run_id(self) -> str | None:
+        """The MLflow run that is open, if the run is tracked."""
+        return self.tracker.run_id() if self.tracker is not None else None
+
+    @contextmanager
+    def _nested(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> Iterator[None]:
+        if self.tracker is None:
+            yield
+            return
+        self.tracker.open(kind, name, params, tags)
+        try:
+            yield
+        except BaseException as error:
+            self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        self.tracker.close()

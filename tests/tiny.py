@@ -1,0 +1,25 @@
+"""A tiny dataset and an engine for tests that need a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distributed.engine import Engine, Resources
+from distributed.record import Record
+from distributed.store import Store
+from tad.data.dataset import Dataset
+
+
+def TinyEngine(data: Dataset, seed: int, folder: Path, resources: Resources | None = None) -> Engine:
+    """The real engine, in this process, with its store and record under `folder`."""
+    return Engine(data, Store(folder / "store"), Record(folder / "run"), seed, resources or Resources())
+
+
+def tiny_dataset(
+    folder: Path, videos: int = 8, classes: int = 3, dim: int = 16, seed: int = 0, **more: object
+) -> Dataset:
+    """An invented dataset with features: `videos` for training, half as many for testing."""
+    from tad.data.synth import make_dataset
+
+    make_dataset(folder, videos=videos, classes=classes, dim=dim, seed=seed, **more)
+    return Dataset.open(folder)
