@@ -17,7 +17,7 @@ from distributed.record import Record
 from distributed.store import Store, fingerprint, write_json
 from distributed.train import fit_here, fit_on_workers
 from tad.data.dataset import Dataset, Role
-from tad.data.segments import listing
+from tad.data.segments import Segments, listing
 from tad.errors import RunError
 from tad.stage import Artifact, Context, FitStage, MapStage
 
@@ -110,6 +110,15 @@ class Engine:
             arrays = [p.name for p in folder.iterdir() if p.is_dir() and p.name != "parts"]
             meta = self._meta(stage, inputs, key, run, time.perf_counter() - start)
             return self.store.commit(key, meta, ["segments.parquet"] if stage.output == "segments" else arrays)
+
+    def adopt(self, segments: Segments, name: str) -> Artifact:
+        """Segments from outside (another method's proposals) as an artifact, under a hash of their content."""
+        key = fingerprint({"format": FORMAT, "adopted": name, "content": segments.digest()})
+        with self.store.lock(key):
+            if (found := self.store.find(key)) is not None:
+                return found
+            segments.to_parquet(self.store.partial(key) / "segments.parquet")
+            return self.store.commit(key, {"fingerprint": key, "stage": name}, ["segments.parquet"])
 
     def _train(self, stage: FitStage, context: Context, folder: Path) -> dict[str, Any]:
         def progress(epoch: int, metrics: dict[str, float]) -> None:

@@ -42,8 +42,6 @@ def map_on_actors(
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
         num_cpus=None if gpus_per_actor > 0 else 1,
         num_gpus=gpus_per_actor or None,
-        max_restarts=2,
-        max_task_retries=2,
     )
     for row in dataset.iter_rows():
         progress(Done(**{name: int(row[name]) for name in Done._fields}))

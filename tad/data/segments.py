@@ -5,7 +5,9 @@ An Arrow table with a fixed schema (design: "The one thing that flows"). Times a
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,13 @@ class Segments:
         return cls(pa.table(columns, schema=SCHEMA))
 
     @classmethod
+    def _checked(cls, table: pa.Table) -> Segments:
+        """Some rows of a table that has already passed the checks."""
+        segments = cls.__new__(cls)
+        segments.table = table
+        return segments
+
+    @classmethod
     def empty(cls) -> Segments:
         return cls(SCHEMA.empty_table())
 
@@ -88,7 +97,7 @@ class Segments:
     def concat(cls, parts: Iterable[Segments]) -> Segments:
         """All rows of all parts, in order."""
         tables = [p.table for p in parts]
-        return cls(pa.concat_tables(tables)) if tables else cls.empty()
+        return cls._checked(pa.concat_tables(tables)) if tables else cls.empty()
 
     # -- columns -----------------------------------------------------------------------------------------------
 
@@ -148,10 +157,10 @@ class Segments:
     # -- rows --------------------------------------------------------------------------------------------------
 
     def take(self, index: np.ndarray) -> Segments:
-        return Segments(self.table.take(pa.array(np.asarray(index, dtype=np.int64))))
+        return Segments._checked(self.table.take(pa.array(np.asarray(index, dtype=np.int64))))
 
     def filter(self, mask: np.ndarray) -> Segments:
-        return Segments(self.table.filter(pa.array(np.asarray(mask, dtype=bool))))
+        return Segments._checked(self.table.filter(pa.array(np.asarray(mask, dtype=bool))))
 
     def replace(self, **columns: Any) -> Segments:
         """The same rows with some columns replaced (names as in `of`)."""
@@ -164,12 +173,21 @@ class Segments:
         """One table for each video, in order of first appearance; rows keep their order."""
         codes, names = self.codes("video_id")
         order = np.argsort(codes, kind="stable")
-        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1)).tolist()
         table = self.table.take(pa.array(order)).combine_chunks()
-        return {name: Segments(table.slice(bounds[i], bounds[i + 1] - bounds[i])) for i, name in enumerate(names)}
+        return {n: Segments._checked(table.slice(i, j - i)) for n, i, j in zip(names, bounds, bounds[1:], strict=False)}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         yield from self.table.to_pylist()
+
+    def digest(self) -> str:
+        """Hash of the content; equal tables have equal digests."""
+        digest = hashlib.sha256()
+        for name in SCHEMA.names:
+            column = self.table.column(name)
+            values = column.to_numpy().tobytes() if pa.types.is_floating(column.type) else "\0".join(column.to_pylist())
+            digest.update(values if isinstance(values, bytes) else values.encode())
+        return digest.hexdigest()
 
     # -- files -------------------------------------------------------------------------------------------------
 
@@ -193,11 +211,12 @@ class Segments:
     def to_results_json(self) -> dict[str, Any]:
         """ActivityNet results: {"results": {video: [{"segment": [s, e], "label", "score"[, "point"]}]}}."""
         results: dict[str, list[dict[str, Any]]] = {}
-        for row in self.rows():
-            item = {"segment": [row["start"], row["end"]], "label": row["label"], "score": row["score"]}
-            if row["point"] is not None and not np.isnan(row["point"]):
-                item["point"] = row["point"]
-            results.setdefault(row["video_id"], []).append(item)
+        columns = [self.table.column(n).to_pylist() for n in ("video_id", "start", "end", "label", "score")]
+        for video_id, start, end, label, score, point in zip(*columns, self.point.tolist(), strict=True):
+            item = {"segment": [start, end], "label": label, "score": score}
+            if not math.isnan(point):
+                item["point"] = point
+            results.setdefault(video_id, []).append(item)
         return {"version": "VERSION 1.3", "results": results, "external_data": {}}
 
     @classmethod
@@ -210,30 +229,11 @@ class Segments:
         results = document.get("results", document) if isinstance(document, Mapping) else None
         if not isinstance(results, Mapping):
             raise DataError(f'{name}: expected {{"results": {{video: [...]}}}}')
-        columns: dict[str, list[Any]] = {k: [] for k in ("video_id", "start", "end", "label", "score", "point")}
-        problems: list[str] = []
-        for video, items in results.items():
-            if not isinstance(items, list):
-                problems.append(f"video {video}: expected a list of segments, found {type(items).__name__}")
-                continue
-            for i, item in enumerate(items):
-                try:
-                    start, end = (float(x) for x in item["segment"])
-                    row = (str(video), start, end, str(item["label"]), float(item.get("score", 1.0)),
-                           float(item.get("point", np.nan)))  # fmt: skip
-                except (KeyError, TypeError, ValueError) as error:
-                    problems.append(f"video {video}, row {i}: {type(error).__name__}: {error}")
-                    continue
-                if not (np.isfinite([start, end, row[4]]).all() and 0 <= start < end):
-                    problems.append(
-                        f"video {video}, row {i}: segment [{start}, {end}] with score {row[4]}; "
-                        "a segment needs finite numbers and 0 <= start < end"
-                    )
-                for column, value in zip(columns.values(), row, strict=True):
-                    column.append(value)
-        if problems:
-            raise DataError(f"{name}: " + listing(problems))
-        return cls.of(**columns, source=source)
+        try:
+            return cls.of(**_columns(results), source=source)
+        except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
+            problems = _malformed(results)
+            raise DataError(f"{name}: " + (listing(problems) if problems else str(error))) from error
 
     def to_json_file(self, path: Path | str) -> None:
         Path(path).write_text(json.dumps(self.to_results_json()))
@@ -259,7 +259,7 @@ class Segments:
     # -- invariants --------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        for name in ("video_id", "start", "end", "label", "score"):
+        for name in ("video_id", "start", "end", "label", "score", "source"):
             if self.table.column(name).null_count:
                 row = self.table.column(name).is_null().to_pylist().index(True)
                 raise DataError(f"row {row}: {name} is missing")
@@ -277,6 +277,58 @@ class Segments:
                 + "; ".join(problems)
                 + ("; ..." if len(rows) > 5 else "")
             )
+
+
+def _columns(results: Mapping[str, Any]) -> dict[str, Any]:
+    """ActivityNet results as columns, all rows at once; any error means that a row is malformed."""
+    video_ids: list[str] = []
+    items: list[Mapping[str, Any]] = []
+    for video_id, rows in results.items():
+        if not isinstance(rows, list):
+            raise TypeError(f"video {video_id}: not a list")
+        video_ids += [video_id] * len(rows)
+        items += rows
+    spans = np.array([x for item in items for x in _pair(item["segment"])], dtype=np.float64).reshape(-1, 2)
+    return {
+        "video_id": pa.array(video_ids, pa.string()),
+        "start": spans[:, 0],
+        "end": spans[:, 1],
+        "label": pa.array([item["label"] for item in items], pa.string()),
+        "score": np.array([item.get("score", 1.0) for item in items], dtype=np.float64),
+        "point": np.array([item.get("point", math.nan) for item in items], dtype=np.float64),
+    }
+
+
+def _pair(segment: Sequence[Any]) -> Sequence[Any]:
+    if len(segment) != 2:
+        raise ValueError(f"segment {segment!r} is not [start, end]")
+    return segment
+
+
+def _malformed(results: Mapping[str, Any]) -> list[str]:
+    """Every malformed row of ActivityNet results: video, row number, value."""
+    problems: list[str] = []
+    for video_id, items in results.items():
+        if not isinstance(items, list):
+            problems.append(f"video {video_id}: expected a list of segments, found {type(items).__name__}")
+            continue
+        for i, item in enumerate(items):
+            try:
+                start, end = (float(x) for x in item["segment"])
+                score, point, label = float(item.get("score", 1.0)), item.get("point"), item["label"]
+                if point is not None:
+                    float(point)
+                if not isinstance(label, str):
+                    raise TypeError(f"label {label!r} is not a class name")
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                problems.append(f"video {video_id}, row {i}: {type(error).__name__}: {error}")
+                continue
+            if not (np.isfinite([start, end, score]).all() and 0 <= start < end):
+                problems.append(
+                    f"video {video_id}, row {i}: segment [{start}, {end}] with score {score}; "
+                    "a segment needs finite numbers and 0 <= start < end"
+                )
+    return problems
 
 
 def listing(problems: Sequence[str], most: int = 20) -> str:

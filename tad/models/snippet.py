@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class SnippetScores(NamedTuple):
-    """What the model says of each snippet; rows of padding are meaningless."""
+    """What the model says of each snippet; zero on padding."""
 
     embedding: Tensor
     """[B, T, W], non-negative."""
@@ -31,23 +31,37 @@ class SnippetScores(NamedTuple):
 
 
 class ConvEmbedding(nn.Module):
-    """Convolutions over time with ReLU; [B, T, D] and mask [B, T] to [B, T, W]."""
+    """Convolutions over time with ReLU, from padded features to the rows that are not padding.
 
-    def __init__(self, dim: int, width: int, kernel: int = 3, layers: int = 1, dropout: float = 0.0) -> None:
+    The videos are laid end to end with zero rows between them, so that no time goes into padding: a batch of very
+    unequal videos is several times as quick as with padded convolutions, and the result is the same.
+
+    Args:
+        dim: width D of the features.
+        width: width W of the embedding.
+        kernel: rows each convolution sees (odd).
+        layers: convolutions.
+    """
+
+    def __init__(self, dim: int, width: int, kernel: int = 3, layers: int = 1) -> None:
         super().__init__()
         widths = [dim] + [width] * layers
+        self.reach = kernel // 2
         self.convs = nn.ModuleList(
-            nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv1d(a, b, kernel, padding=self.reach) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        keep = mask[:, None].to(features.dtype)
-        x = features.transpose(1, 2) * keep
-        for i, conv in enumerate(self.convs):
-            # Rows beyond the end must be zero before each layer, as if the video were alone.
-            x = torch.relu(conv(self.dropout(x) if i else x)) * keep
-        return x.transpose(1, 2)
+        """features [B, T, D] and mask [B, T] to [N, W], the N rows where the mask is True, video after video."""
+        video = mask.nonzero()[:, 0]
+        # `reach` zero rows between two videos stand for what lies beyond their ends.
+        place = torch.arange(len(video), device=mask.device) + video * self.reach
+        length = len(video) + (len(mask) - 1) * self.reach
+        rows = features[mask]
+        for conv in self.convs:
+            line = rows.new_zeros(length, rows.shape[1]).index_copy(0, place, rows)
+            rows = torch.relu(conv(line.T[None]))[0].T[place]
+        return rows
 
 
 class SnippetModel(nn.Module):
@@ -74,7 +88,12 @@ class SnippetModel(nn.Module):
         """features [B, T, D] and mask [B, T] (False on padding) to scores."""
         embedding = self.embedding(features, mask)
         scores = torch.sigmoid(self.classifier(self.dropout(embedding)))
-        return SnippetScores(embedding, scores[..., :-1], scores[..., -1])
+
+        def padded(rows: Tensor) -> Tensor:
+            return rows.new_zeros(*mask.shape, rows.shape[1]).masked_scatter(mask[..., None], rows)
+
+        scores = padded(scores)
+        return SnippetScores(padded(embedding), scores[..., :-1], scores[..., -1])
 
 
 def video_scores(classes: Tensor, mask: Tensor, ratio: int = 8) -> Tensor:

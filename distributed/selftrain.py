@@ -1,0 +1,244 @@
+"""Self-training: propose once, then rounds of label, train, detect; the best round by an honest score is kept."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distributed.engine import Engine
+from tad.config import Recipe
+from tad.data.dataset import Role
+from tad.data.ground_truth import ambiguous, ground_truth
+from tad.data.segments import Segments
+from tad.errors import DataError, RunError
+from tad.evaluate import evaluate
+from tad.honest import label_change, points_score
+from tad.quality import label_quality
+from tad.report.figures import figures_of_round
+from tad.stage import Artifact
+
+Row = dict[str, Any]
+
+
+@dataclass
+class SelfTraining:
+    """One self-training over an engine; `run` does all of it.
+
+    Attributes:
+        rows: the rounds table, one row for the proposer (round 0) and for each round.
+    """
+
+    recipe: Recipe
+    engine: Engine
+    rows: list[Row] = field(default_factory=list)
+    models: list[Artifact] = field(default_factory=list)
+
+    def run(self) -> dict[str, Any]:
+        """Trains, selects the best round, and reads the test videos once, at the very end.
+
+        Returns:
+            best_round, the scores' folders for the report, and the rounds table.
+
+        Raises:
+            RunError: a stage failed, or the selecting score cannot be had from this dataset.
+        """
+        data = self.engine.data
+        if not any(len(data.points(v).time) for v in data.videos("train")):
+            raise RunError(f"{data.root}: no training video has a point; points.csv gives one row per action instance")
+        if self.recipe.select == "dev-map" and not data.videos("dev"):
+            raise RunError("select: dev-map needs videos with the role dev in dataset.yaml; use select: points")
+        if self.recipe.select == "test":
+            self.engine.record.warn(
+                "select: test picks the round on the test videos. The result leaks; do not report it"
+            )
+        proposals, embedding, scores = self._propose()
+        best = 0
+        for number in range(1, self.recipe.rounds + 1):
+            with self.engine.record.round(number):
+                proposals = self._round(number, proposals, embedding)
+            best = max(range(1, len(self.rows)), key=lambda i: (self._selecting(self.rows[i]), -i))
+            if self._converged(best):
+                break
+        for row in self.rows:
+            row["selected"] = row["round"] == best
+        folders = {"train": str(scores.path)} | self._test(scores)
+        self._save()
+        return {"best_round": best, "scores": folders}
+
+    # -- the rounds --------------------------------------------------------------------------------------------
+
+    def _propose(self) -> tuple[Artifact, Artifact | None, Artifact]:
+        engine, proposer = self.engine, self.recipe.proposer
+        start = time.perf_counter()
+        with engine.record.round(0):
+            model = proposer.train(engine)
+            self.models.append(model)
+            scores = proposer.score(engine, model, "train")
+            proposals = proposer.propose(engine, scores, "train")
+            embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
+            row = self._row(0, start, model) | self._measure(
+                proposals.segments(), lambda role: self._proposals(model, role)
+            )
+            self._keep(0, {"proposals": proposals})
+            self._finish(row)
+        return proposals, embedding, scores
+
+    def _proposals(self, model: Artifact, role: Role) -> Segments:
+        scores = self.recipe.proposer.score(self.engine, model, role)
+        return self.recipe.proposer.propose(self.engine, scores, role).segments()
+
+    def _round(self, number: int, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+        engine, recipe, data = self.engine, self.recipe, self.engine.data
+        engine.round = number
+        start = time.perf_counter()
+        seeds = recipe.labeler.seeds(engine, proposals)
+        labels = recipe.labeler.label(engine, proposals, embedding)
+        model = recipe.detector.train(engine, labels)
+        self.models.append(model)
+        detections = recipe.detector.detect(engine, model, "train")
+        now = labels.segments()
+        truth = ground_truth(data, "train")
+        row = self._row(number, start, model) | {
+            "labels": len(now),
+            "quality": label_quality(now, data, "train").to_json() if len(truth) else None,
+            "seed_quality": label_quality(seeds.segments(), data, "train").to_json() if len(truth) else None,
+            "change": self._change(number, now),
+        }
+        row |= self._measure(detections.segments(), lambda role: recipe.detector.detect(engine, model, role).segments())
+        self._keep(number, {"seeds": seeds, "labels": labels, "detections": detections})
+        now.to_json_file(self._folder(number) / "labels.json")
+        engine.record.artifact(self._folder(number) / "labels.json")
+        self._finish(row)
+        for figure in figures_of_round(engine.record.folder, data, number):
+            engine.record.artifact(figure, "figures")
+        return detections
+
+    def _change(self, number: int, now: Segments) -> float | None:
+        if number == 1:
+            return None
+        return label_change(Segments.from_parquet(self._folder(number - 1) / "labels.parquet"), now)
+
+    def _converged(self, best: int) -> bool:
+        last, stop = self.rows[-1], self.recipe.stop
+        if last["change"] is not None and last["change"] >= stop.change:
+            self.engine.record.say(f"stopping: labels agree with the last round's (mean tIoU {last['change']:.3f})")
+            return True
+        if self._selecting(last) < self._selecting(self.rows[best]) - stop.score_drop:
+            self.engine.record.say(f"stopping: the {self.recipe.select} score fell; round {best} stays the best")
+            return True
+        return False
+
+    # -- numbers -----------------------------------------------------------------------------------------------
+
+    def _row(self, number: int, start: float, model: Artifact) -> Row:
+        row = {"round": number, "seconds": start, "labels": None, "quality": None, "seed_quality": None}
+        return row | {"model": model.fingerprint, "change": None, "test_map": None, "selected": False}
+
+    def _measure(self, on_train: Segments, detect: Any) -> Row:
+        """mAP on training videos (a diagnostic), the honest score, and mAP on dev videos if there are any."""
+        data = self.engine.data
+        dev = self._map(detect("dev"), "dev") if data.videos("dev") else None
+        row = {
+            "train_map": self._map(on_train, "train"),
+            "scores": {
+                "points": points_score(on_train, data, "train").score,
+                "dev_map": dev["average"] if dev else None,
+            },
+        }
+        if self.recipe.select == "test":
+            row["test_map"] = self._map(detect("test"), "test")
+        return row
+
+    def _map(self, detections: Segments, role: Role) -> dict[str, Any] | None:
+        """mAP where there is ground truth; ambiguous intervals, where the dataset has any, count neither way."""
+        data = self.engine.data
+        truth = ground_truth(data, role)
+        if not len(truth):
+            return None
+        skipped = ambiguous(data)
+        try:
+            return evaluate(detections, truth, protocol="hrpro" if skipped else "anet", ambiguous=skipped).to_json()
+        except DataError as error:
+            self.engine.record.warn(f"no mAP on {role}: {error}")
+            return None
+
+    def _selecting(self, row: Row) -> float:
+        if self.recipe.select == "test":
+            return row["test_map"]["average"] if row["test_map"] else 0.0
+        value = row["scores"]["dev_map" if self.recipe.select == "dev-map" else "points"]
+        return float(value or 0.0)
+
+    def _test(self, scores: Artifact) -> dict[str, str]:
+        """The test videos, read once, after everything is chosen: the proposer and each round's detector."""
+        engine, data = self.engine, self.engine.data
+        if not data.videos("test"):
+            engine.record.say("no test videos: nothing to evaluate at the end")
+            return {}
+        engine.round = 0
+        test_scores = self.recipe.proposer.score(engine, self.models[0], "test")
+        for row, model in zip(self.rows, self.models, strict=True):
+            number = engine.round = row["round"]
+            if number == 0:
+                found = self.recipe.proposer.propose(engine, test_scores, "test")
+            else:
+                found = self.recipe.detector.detect(engine, model, "test")
+            self._keep(number, {"proposals-test" if number == 0 else "detections-test": found})
+            row["test_map"] = self._map(found.segments(), "test")
+            if row["test_map"]:
+                engine.record.metrics(_flat({"test": row["test_map"]}), number)
+        return {"test": str(test_scores.path)}
+
+    # -- the run's folder --------------------------------------------------------------------------------------
+
+    def _folder(self, number: int) -> Path:
+        return self.engine.record.folder / f"round-{number}"
+
+    def _keep(self, number: int, artifacts: dict[str, Artifact]) -> None:
+        """Copies a round's segments into the run's folder, for the report and for people."""
+        self._folder(number).mkdir(parents=True, exist_ok=True)
+        for name, artifact in artifacts.items():
+            target = self._folder(number) / f"{name}.parquet"
+            shutil.copyfile(artifact.path / "segments.parquet", target)
+            self.engine.record.artifact(target)
+
+    def _finish(self, row: Row) -> None:
+        row["seconds"] = round(time.perf_counter() - row["seconds"], 1)
+        self.rows.append(row)
+        self._save()
+        self.engine.record.metrics(
+            _flat({k: v for k, v in row.items() if k not in ("round", "selected")}), row["round"]
+        )
+        self.engine.record.say(summary(row))
+
+    def _save(self) -> None:
+        self.engine.record.save("rounds.json", self.rows)
+
+
+def summary(row: Row) -> str:
+    """One line about a round."""
+    parts = [f"round {row['round']}" + (" (proposer)" if row["round"] == 0 else "")]
+    if row["quality"]:
+        seeds = f" (seeds {row['seed_quality']['mean_tiou']:.3f})" if row["seed_quality"] else ""
+        parts.append(f"pseudo-labels: mean tIoU {row['quality']['mean_tiou']:.3f}{seeds}")
+    if row["change"] is not None:
+        parts.append(f"agreement with last round {row['change']:.3f}")
+    for name in ("train", "test"):
+        if row[f"{name}_map"]:
+            parts.append(f"mAP on {name} {100 * row[f'{name}_map']['average']:.1f}")
+    if row["scores"]["dev_map"] is not None:
+        parts.append(f"mAP on dev {100 * row['scores']['dev_map']:.1f}")
+    if row["scores"]["points"] is not None:
+        parts.append(f"points score {row['scores']['points']:.3f}")
+    return "; ".join(parts)
+
+
+def _flat(document: Any, prefix: str = "") -> dict[str, float]:
+    """Nested numbers as one level: {"train_map/mAP/0.5": ...}."""
+    if isinstance(document, dict):
+        return {k: v for name, value in document.items() for k, v in _flat(value, f"{prefix}{name}/").items()}
+    if isinstance(document, bool) or not isinstance(document, (int, float)):
+        return {}
+    return {prefix.rstrip("/"): float(document)}

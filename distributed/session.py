@@ -1,0 +1,209 @@
+"""One `tad run`: the run's folder, the tracker, the cluster, self-training, and the report at its end."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed.cluster import cluster
+from distributed.engine import Engine, Resources
+from distributed.record import Record
+from distributed.selftrain import SelfTraining
+from distributed.store import Store
+from tad.config import Recipe
+from tad.data.dataset import ROLES, Dataset, read_json
+from tad.detectors.actionformer import ActionFormerDetector
+from tad.errors import RunError
+from tad.stage import Artifact
+
+PACKAGES = ("tad-selftrain", "torch", "numpy", "pyarrow", "ray", "mlflow")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a run runs, and where it keeps what.
+
+    Attributes:
+        local: one process, no Ray and no MLflow unless `tracking` names one.
+        workers: training workers; None chooses.
+        gpus_per_worker: None chooses.
+        store: artifact store.
+        out: the run's folder.
+        tracking: MLflow URI; None is the default sqlite file, "none" no tracking.
+    """
+
+    out: Path
+    store: Path
+    seed: int = 0
+    local: bool = False
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    tracking: str | None = None
+
+
+def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Path:
+    """Runs a recipe to its end, or resumes it where it stopped.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        RunError: a stage failed, or the run's folder holds another run. What was finished stays.
+    """
+    from tad.report.html import write_report
+
+    document = _document(name, recipe, data, options)
+    _refuse_another_run(options.out, document)
+    store = Store(options.store)
+    start = time.perf_counter()
+    tracker = _tracker(name, recipe, data, options)
+    record = Record(options.out, tracker)
+    document["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id()} if tracker is not None else None
+    document["state"] = "running"
+    record.save("run.json", document)
+    try:
+        with _resources(options) as resources:
+            _greet(record, document, resources)
+            engine = Engine(data, store, record, options.seed, resources)
+            document |= SelfTraining(recipe, engine).run()
+        document["state"] = "finished"
+    except BaseException as error:
+        document["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        raise
+    finally:
+        document["seconds"] = round(time.perf_counter() - start, 1)
+        record.save("run.json", document)
+        report = None
+        if document["state"] == "finished":
+            report = write_report(options.out)
+            record.artifact(report)
+        if tracker is not None:
+            tracker.finish({"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[document["state"]])
+    assert report is not None
+    record.say(f"best round: {document['best_round']} (by {recipe.select}); {document['seconds']:.0f} s in all")
+    return report
+
+
+@contextmanager
+def one_off(data: Dataset, options: Options) -> Iterator[Engine]:
+    """An engine for a single command (`tad label`, `tad detect`): cached and resumable, but not tracked."""
+    record = Record(options.out)
+    with _resources(options) as resources:
+        yield Engine(data, Store(options.store), record, options.seed, resources)
+
+
+def trained_detector(run: Path, data: Dataset, number: int | None) -> tuple[ActionFormerDetector, Artifact]:
+    """The detector of a finished or running run and its model of one round (None: the best, or the last).
+
+    Raises:
+        RunError: not a run's folder, no such round, its artifact is gone, or the dataset's classes or features differ.
+    """
+    if not (run / "run.json").is_file() or not (run / "rounds.json").is_file():
+        raise RunError(f"{run}: not the folder of a run with at least one round (no run.json and rounds.json)")
+    document, rows = read_json(run / "run.json"), read_json(run / "rounds.json")
+    if document["dataset"]["classes"] != data.classes:
+        raise RunError(f"{data.root}: its classes are not those of {run} ({', '.join(document['dataset']['classes'])})")
+    models = {row["round"]: row["model"] for row in rows if row["round"] > 0}
+    number = number if number is not None else document["best_round"] or max(models, default=0)
+    if number not in models:
+        raise RunError(f"{run}: no detector of round {number}; there are the rounds {sorted(models) or 'none'}")
+    model = Store(document["store"]).find(models[number])
+    if model is None:
+        raise RunError(f"{document['store']}: the model of round {number} is gone; run the recipe again")
+    return Recipe.model_validate(document["recipe"]).detector, model
+
+
+@contextmanager
+def _resources(options: Options) -> Iterator[Resources]:
+    if options.local:
+        yield Resources()
+    else:
+        with cluster(options.workers, options.gpus_per_worker) as resources:
+            yield resources
+
+
+def _tracker(name: str, recipe: Recipe, data: Dataset, options: Options) -> Any:
+    if options.tracking == "none" or (options.local and options.tracking is None):
+        return None
+    from distributed.tracking import connect
+
+    return connect(
+        options.tracking,
+        experiment=data.name,
+        run_name=f"{name} seed {options.seed}",
+        params={"recipe": recipe.model_dump(), "seed": options.seed, "dataset": data.name},
+        tags={"recipe": name, "dataset": data.name, "select": recipe.select},
+        run_folder=options.out,
+        resume_run_id=_earlier_run(options.out),
+    )
+
+
+def _earlier_run(out: Path) -> str | None:
+    path = out / "run.json"
+    if not path.is_file():
+        return None
+    earlier = read_json(path)
+    tracking = earlier.get("tracking")
+    return str(tracking["run_id"]) if tracking and earlier.get("state") != "finished" else None
+
+
+def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dict[str, Any]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    videos = {role: len(data.videos(role)) for role in ROLES}
+    return {
+        "recipe_name": name,
+        "recipe": recipe.model_dump(mode="json"),
+        "dataset": {
+            "name": data.name,
+            "root": str(data.root),
+            "classes": data.classes,
+            "videos": {role: n for role, n in videos.items() if n},
+            "points": sum(len(data.points(v).time) for v in data.videos("train")),
+        },
+        "seed": options.seed,
+        "select": recipe.select,
+        "store": str(options.store.resolve()),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": None,
+        "best_round": None,
+        "versions": versions,
+        "tracking": None,
+        "command": " ".join(sys.argv),
+        "scores": {},
+    }
+
+
+def _refuse_another_run(out: Path, document: dict[str, Any]) -> None:
+    path = out / "run.json"
+    if not path.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise RunError(f"{out}: not empty and not a run's folder; choose another with --out")
+        return
+    earlier = read_json(path)
+    differ = [key for key in ("recipe", "dataset", "seed") if earlier.get(key) != document[key]]
+    if differ:
+        raise RunError(
+            f"{out}: holds another run (its {' and '.join(differ)} differ); choose another folder with --out, "
+            "or remove this one. Finished stages are in the store and are not run again either way"
+        )
+
+
+def _greet(record: Record, document: dict[str, Any], resources: Resources) -> None:
+    dataset = document["dataset"]
+    counts = ", ".join(f"{n} {role}" for role, n in dataset["videos"].items())
+    record.say(f"{document['recipe_name']} on {dataset['name']}: {counts} videos, {dataset['points']} points")
+    if resources.ray:
+        gpus = f" with {resources.gpus_per_worker:g} GPUs each" if resources.gpus_per_worker else ""
+        record.say(f"Ray: {resources.workers} training workers{gpus}, {resources.actors} mapping actors")

@@ -1,0 +1,228 @@
+"""MLflow as a mirror of a run: a parent run for the self-training, below it the rounds, below them the stages.
+
+Only the driver writes. A store that cannot be reached stops the command before training begins; one that goes away
+later does not stop it (distributed/spool.py).
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+import posixpath
+import re
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distributed.spool import Outbox, Spool
+from distributed.tracking_store import TOKEN_TAG, TrackingStore, address, mlflow
+from tad.errors import RunError
+
+PARAM_LENGTH = 6000
+TAG_LENGTH = 5000
+KEY_LENGTH = 250
+
+
+def connect(
+    uri: str | None,
+    experiment: str,
+    run_name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    run_folder: Path,
+    resume_run_id: str | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> MlflowTracker:
+    """Opens the parent run of a self-training.
+
+    Args:
+        uri: `sqlite:///FILE` or `http://HOST:PORT`; None: MLFLOW_TRACKING_URI, or mlflow.db in the current folder.
+        experiment: name; made where it is missing.
+        run_name: shown on the MLflow page.
+        params: nested settings; logged with dots.
+        tags: short facts to search by.
+        run_folder: the run's folder; holds the spool while the store is away.
+        resume_run_id: the parent run of an earlier, killed process. It goes on, and those of its runs that the kill
+            left open are marked KILLED. One that the store does not know is replaced by a new one.
+        warn: told when the store goes away, comes back, or refuses something; default: standard error.
+
+    Raises:
+        RunError: the store cannot be reached or used, or an old spool waits for another store.
+    """
+    warn = warn or (lambda text: print(f"warning: {text}", file=sys.stderr))
+    full = address(uri)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    waiting = Spool(run_folder)
+    if waiting.store is not None and waiting.store["uri"] != full:
+        raise RunError(
+            f"{waiting.path}: {len(waiting)} operations of an earlier run wait for {waiting.store['uri']}; send them "
+            f"with `tad ui --replay {run_folder}`, or delete the file to give them up"
+        )
+    store = TrackingStore(full, experiment)
+    outbox = Outbox(store, run_folder, warn)
+    outbox.drain()
+    try:
+        token = _reopen(store, resume_run_id, params) if resume_run_id else None
+        if token is None:
+            token = uuid.uuid4().hex
+            if resume_run_id:
+                tags = {**tags, "resumed_from": resume_run_id}
+            store.apply(_creation(token, None, run_name, {"tad.kind": "self-training", **tags}))
+            store.apply({"op": "batch", "run": token, "params": flatten(params)})
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(f"{full}: the MLflow run cannot be opened: {error}") from error
+    return MlflowTracker(outbox, token)
+
+
+class MlflowTracker:
+    """Implements distributed.record.Tracker; made by `connect`.
+
+    Attributes:
+        uri: full address of the store; goes into run.json.
+    """
+
+    def __init__(self, outbox: Outbox, parent: str) -> None:
+        self.uri = outbox.store.uri
+        self._outbox = outbox
+        self._open = [parent]
+
+    def run_id(self) -> str:
+        """The innermost open run. While the store is away, of a run that it does not know yet, its token: the tag
+        tad.run of the later run."""
+        token = self._open[-1]
+        return self._outbox.store.ids.get(token, token)
+
+    def open(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
+        """Opens a run below the innermost one."""
+        token = uuid.uuid4().hex
+        self._outbox.send(_creation(token, self._open[-1], name, {"tad.kind": kind, **tags}))
+        self._open.append(token)
+        if params:
+            self._outbox.send({"op": "batch", "run": token, "params": flatten(params)})
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Closes the innermost run, never the parent; status FINISHED, FAILED or KILLED."""
+        if len(self._open) == 1:
+            raise ValueError("no nested run is open; finish() closes the parent")
+        self._outbox.send({"op": "end", "run": self._open.pop(), "status": status, "time": _now()})
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """Numbers of the innermost run. Not-a-number and infinity are no metrics: they go into the tag
+        `not finite`."""
+        now, good, bad = _now(), [], []
+        for name, value in values.items():
+            if math.isfinite(value):
+                good.append([clean(name), float(value), now, int(step)])
+            else:
+                bad.append(f"{name} = {value} at step {step}")
+        operation: dict[str, Any] = {"op": "batch", "run": self._open[-1], "metrics": good}
+        if bad:
+            operation["tags"] = {"not finite": "; ".join(bad)[:TAG_LENGTH]}
+        if good or bad:
+            self._outbox.send(operation)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file or folder of the innermost run, kept under `folder`."""
+        if not path.exists():
+            self._outbox.warn(f"{path}: no such file to keep in MLflow")
+            return
+        self._outbox.send({"op": "artifact", "run": self._open[-1], "path": str(path.resolve()), "folder": folder})
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Closes all open runs and sends what still waits; says so if the store is still away."""
+        while len(self._open) > 1:
+            self.close(status)
+        self._outbox.send({"op": "end", "run": self._open[0], "status": status, "time": _now()})
+        left = self._outbox.finish()
+        if left:
+            spool = self._outbox.spool.path
+            self._outbox.warn(
+                f"{left} operations for MLflow wait in {spool}; once {self.uri} answers again, send them with "
+                f"`tad ui --replay {spool.parent}`"
+            )
+        if self._outbox.refused:
+            self._outbox.warn(f"MLflow refused {self._outbox.refused} operations; see spool-refused.jsonl in the run")
+
+
+def replay(run_folder: Path, warn: Callable[[str], None]) -> int:
+    """Sends the operations that wait in a run's folder; how many there were.
+
+    Raises:
+        RunError: none wait, or the store is still away.
+    """
+    spool = Spool(run_folder)
+    if spool.store is None:
+        raise RunError(f"{spool.path}: no such file; nothing waits to be sent to MLflow")
+    outbox = Outbox(TrackingStore(spool.store["uri"], spool.store["experiment"]), run_folder, warn)
+    count = len(outbox.spool)
+    if left := outbox.finish():
+        raise RunError(f"{spool.path}: {left} of {count} operations still wait; is {spool.store['uri']} up?")
+    return count
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow's flat strings: names joined by dots, lists as JSON, long values cut."""
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{key}.")
+        else:
+            text = json.dumps(value, default=str) if isinstance(value, (list, tuple, dict)) else str(value)
+            flat[clean(key)] = text[:PARAM_LENGTH]
+    return flat
+
+
+def clean(name: str) -> str:
+    """A name that MLflow takes: `mAP@0.5` becomes `mAP_0.5`."""
+    name = posixpath.normpath(re.sub(r"[^\w./: -]", "_", name).strip("/") or "_")
+    return "_" if name == "." else name.replace("..", "_")[:KEY_LENGTH]
+
+
+def _creation(token: str, parent: str | None, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    tags = {clean(key): str(value)[:TAG_LENGTH] for key, value in tags.items()}
+    tags |= {"mlflow.user": _user(), "mlflow.source.name": "tad"}
+    return {"op": "create", "run": token, "parent": parent, "name": name, "tags": tags, "time": _now()}
+
+
+def _reopen(store: TrackingStore, run_id: str, params: Mapping[str, Any]) -> str | None:
+    """The token of an earlier parent run, now open again; None if the store does not have it."""
+    try:
+        run = store.client.get_run(run_id)
+    except mlflow().MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    if run.info.lifecycle_stage == "deleted" or run.info.experiment_id != store.experiment_id:
+        return None
+    token: str = run.data.tags.get(TOKEN_TAG) or uuid.uuid4().hex
+    store.ids[token] = run_id
+    store.client.update_run(run_id, status="RUNNING")
+    for child in store.children(run_id):
+        if child.info.status == "RUNNING":
+            store.client.set_terminated(child.info.run_id, "KILLED")
+    # MLflow never changes a param that was logged.
+    given, logged = flatten(params), run.data.params
+    changed = {
+        clean(f"changed.{key}"): value[:TAG_LENGTH] for key, value in given.items() if logged.get(key, value) != value
+    }
+    new = {key: value for key, value in given.items() if key not in logged}
+    store.apply({"op": "batch", "run": token, "params": new, "tags": {TOKEN_TAG: token, **changed}})
+    return token
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

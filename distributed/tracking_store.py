@@ -1,0 +1,312 @@
+"""An MLflow store that can be written: which addresses are accepted, how it is opened, and the five things written.
+
+Local: one SQLite file, with the artifacts in the folder `mlartifacts` beside it. Remote: an MLflow server.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from tad.errors import RunError
+
+INSTEAD = "`--tracking none` runs without MLflow, `--tracking sqlite:///mlflow.db` keeps it in a local file"
+TOKEN_TAG = "tad.run"
+"""Every run carries a token made by the driver, so that it is found again whatever became of the answer to its
+creation."""
+PARENT_TAG = "mlflow.parentRunId"
+
+# What the store says about the operation itself; anything else may pass when it is tried again later.
+REFUSALS = {
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "NOT_FOUND",
+    "INVALID_STATE",
+}
+
+# A dead server costs seconds, not MLflow's default of four minutes. MLflow itself never retries: a creation that
+# timed out may have been carried out, so only the outbox, which looks for the token first, may try again.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def mlflow() -> Any:
+    """The mlflow package, set to fail fast and to keep its log lines off the console.
+
+    Raises:
+        RunError: it is not installed.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import mlflow as package
+    except ImportError as error:
+        raise RunError(
+            f"MLflow cannot be imported ({error}); install it with `pip install mlflow`, or {INSTEAD}"
+        ) from (error)
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    return package
+
+
+def address(uri: str | None) -> str:
+    """The full form of a store's address; None: `mlflow.db` in the current folder, or MLFLOW_TRACKING_URI if set.
+
+    Raises:
+        RunError: MLflow could not write there, or not safely.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:"):
+        if not uri.startswith("sqlite:///") or uri in ("sqlite:///", "sqlite:///:memory:"):
+            raise RunError(f"{uri}: name a file: sqlite:///mlflow.db (here) or sqlite:////folder/mlflow.db (elsewhere)")
+        path = Path(uri.removeprefix("sqlite:///")).expanduser().resolve()
+        if "?" in str(path) or "%" in str(path):
+            raise RunError(f"{path}: SQLite addresses cannot hold ? or %; keep the database in another folder")
+        return f"sqlite:///{path}"
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        if parts.username or parts.password:
+            raise RunError(
+                f"{parts.scheme}://{parts.hostname}: leave user and password out of the address and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri.rstrip("/")
+    if parts.scheme in ("", "file"):
+        raise RunError(
+            f"{uri}: MLflow no longer writes to folders (`mlflow migrate-filestore` converts an old one); {INSTEAD}"
+        )
+    raise RunError(f"{uri}: not an address of an MLflow server (http://HOST:PORT) or SQLite file; {INSTEAD}")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a full local address, None for a server."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+class TrackingStore:
+    """An open store and one of its experiments.
+
+    Args:
+        uri: what `address` returned.
+        experiment: a name; the experiment is made where it is missing.
+
+    Raises:
+        RunError: the server does not answer, the file cannot be used, or the experiment was deleted.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self.uri = uri
+        self.ids: dict[str, str] = {}
+        path = sqlite_path(uri)
+        if path is None:
+            _reach(uri)
+            self._open(experiment, None)
+            return
+        _check_file(path)
+        # Two processes that create the database at once leave it broken.
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            self._open(experiment, (path.parent / "mlartifacts").as_uri())
+
+    def _open(self, experiment: str, artifacts: str | None) -> None:
+        package = mlflow()
+        try:
+            self.client = package.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            found = self.client.get_experiment_by_name(experiment)
+            if found is None:
+                try:
+                    self.client.create_experiment(experiment, artifact_location=artifacts)
+                except package.MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another driver was quicker
+                        raise
+                found = self.client.get_experiment_by_name(experiment)
+        except Exception as error:
+            raise RunError(_cannot_use(self.uri, error, package.__version__)) from error
+        if found.lifecycle_stage == "deleted":
+            raise RunError(
+                f"{self.uri}: the experiment {experiment!r} was deleted; bring it back with `mlflow experiments "
+                f"restore --experiment-id {found.experiment_id}` (MLFLOW_TRACKING_URI={self.uri}), or use another store"
+            )
+        self.experiment: str = experiment
+        self.experiment_id: str = found.experiment_id
+
+    def alive(self) -> bool:
+        """Whether the store answers; takes at most 3 s."""
+        try:
+            if sqlite_path(self.uri) is None:
+                _reach(self.uri)
+            else:
+                self.client.get_experiment(self.experiment_id)
+        except Exception:
+            return False
+        return True
+
+    def apply(self, operation: dict[str, Any]) -> None:
+        """Carries out an operation (distributed/spool.py lists them). Doing it twice is as good as once.
+
+        Raises:
+            LookupError: its run was never created.
+            Exception: whatever MLflow raises; `refused` tells the hopeless from the passing.
+        """
+        if operation["op"] == "create":
+            self._create(operation)
+            return
+        run = self.id(operation["run"])
+        if operation["op"] == "batch":
+            self._log(run, operation)
+        elif operation["op"] == "artifact":
+            path = Path(operation["path"])
+            log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+            log(run, str(path), operation["folder"] or None)
+        elif operation["op"] == "end":
+            self.client.set_terminated(run, operation["status"], operation["time"])
+        else:
+            raise LookupError(f"unknown operation {operation['op']!r}")
+
+    def id(self, token: str) -> str:
+        """The MLflow run of a token.
+
+        Raises:
+            LookupError: there is none.
+        """
+        if token not in self.ids:
+            runs = self._runs(TOKEN_TAG, token)
+            if not runs:
+                raise LookupError(f"no MLflow run has the tag {TOKEN_TAG} = {token}")
+            self.ids[token] = min(runs, key=lambda run: (run.info.start_time, run.info.run_id)).info.run_id
+        return self.ids[token]
+
+    def drop_twins(self, token: str) -> None:
+        """Deletes what a creation left that was carried out although its answer never came."""
+        for run in self._runs(TOKEN_TAG, token):
+            if run.info.run_id != self.id(token):
+                self.client.delete_run(run.info.run_id)
+
+    def children(self, run_id: str) -> Iterator[Any]:
+        """All runs below a run, each before its own children."""
+        for run in self._runs(PARENT_TAG, run_id):
+            yield run
+            yield from self.children(run.info.run_id)
+
+    def _runs(self, tag: str, value: str) -> list[Any]:
+        found: list[Any] = []
+        page = None
+        while page is None or page.token:
+            page = self.client.search_runs(
+                [self.experiment_id], f"tags.`{tag}` = '{value}'", page_token=page.token if page else None
+            )
+            found += page
+        return found
+
+    def _create(self, operation: dict[str, Any]) -> None:
+        token = operation["run"]
+        if operation.get("tries"):
+            try:
+                self.id(token)
+                return
+            except LookupError:
+                pass
+        tags = {TOKEN_TAG: token, **operation["tags"]}
+        if operation["parent"] is not None:
+            tags[PARENT_TAG] = self.id(operation["parent"])
+        run = self.client.create_run(self.experiment_id, operation["time"], tags, operation["name"])
+        self.ids[token] = run.info.run_id
+
+    def _log(self, run: str, operation: dict[str, Any]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        # The limits of one request: 1000 metrics, 100 params, 100 tags.
+        for metrics in _chunks(operation.get("metrics", []), 1000):
+            self.client.log_batch(run, metrics=[Metric(*metric) for metric in metrics])
+        for params in _chunks(operation.get("params", {}).items(), 100):
+            self.client.log_batch(run, params=[Param(*param) for param in params])
+        for tags in _chunks(operation.get("tags", {}).items(), 100):
+            self.client.log_batch(run, tags=[RunTag(*tag) for tag in tags])
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def refused(error: Exception) -> bool:
+    """Whether trying the same operation again is hopeless."""
+    return isinstance(error, (LookupError, FileNotFoundError)) or getattr(error, "error_code", None) in REFUSALS
+
+
+def _reach(uri: str) -> None:
+    """Asks a server for a sign of life.
+
+    Raises:
+        RunError: none came within 3 s.
+    """
+    import requests
+
+    verify: bool | str = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or (
+        os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("true", "1")
+    )
+    try:
+        status = requests.get(f"{uri}/health", timeout=3, verify=verify).status_code
+    except requests.RequestException as error:
+        raise RunError(
+            f"{uri}: no MLflow server answers there ({_reason(error)}); start it, mend the address, "
+            f"or do without: {INSTEAD}"
+        ) from error
+    if status == 403:
+        raise RunError(
+            f"{uri}: the server refuses this host name (403); start it with `mlflow server --allowed-hosts "
+            f"{urlsplit(uri).netloc}`, or use its IP address"
+        )
+    if status >= 500:
+        raise RunError(f"{uri}: the MLflow server is not ready (HTTP {status}); try again, or do without: {INSTEAD}")
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost of a chain of errors, in one short line."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_file(path: Path) -> None:
+    """Raises RunError unless the file is, or can become, a database: MLflow itself would try for a minute."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=10)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error) as error:
+        what = "is a folder, not a database file" if path.is_dir() else f"cannot be used as MLflow's database: {error}"
+        raise RunError(f"{path}: {what}; give another file: --tracking sqlite:////FOLDER/mlflow.db") from error
+
+
+def _cannot_use(uri: str, error: Exception, version: str) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    if sqlite_path(uri) is None:
+        return f"{uri}: something answers there, but not as an MLflow server should: {reason}; {INSTEAD}"
+    if "schema" in reason or "revision" in reason:
+        return (
+            f"{uri}: this database was made by another version of MLflow (this is {version}): {reason} Copy the file, "
+            f"then upgrade it with `python -m mlflow db upgrade '{uri}'`, or give another file"
+        )
+    return f"{uri}: MLflow {version} cannot use this database: {reason}"

@@ -1,0 +1,5 @@
+"""`python -m tad`."""
+
+from tad.cli import main
+
+main()

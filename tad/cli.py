@@ -1,0 +1,86 @@
+"""`tad`: the command line. Commands live in tad/commands and are imported when called, so --help is quick."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tad.errors import TadError
+
+COMMANDS = {
+    "demo": ("tad.commands.run", "demo", "Watch a small self-training from point labels, end to end."),
+    "run": ("tad.commands.run", "run", "Self-train a detector on a dataset by a recipe."),
+    "recipes": ("tad.commands.recipes", "recipes", "List the recipes, or show one with every default."),
+    "label": ("tad.commands.stages", "label", "Apply a labeler to any method's proposals."),
+    "detect": ("tad.commands.stages", "detect", "Run a trained detector over videos."),
+    "evaluate": ("tad.commands.evaluate", "evaluate", "mAP of detections."),
+    "quality": ("tad.commands.evaluate", "quality", "Quality of pseudo-labels against ground truth."),
+    "report": ("tad.commands.report", "report", "Write a run's report as one HTML file."),
+    "ui": ("tad.commands.ui", "ui", "Open the MLflow page on the right store."),
+    "import": ("tad.commands.data", "import_", "Import a dataset from another code base's layout."),
+    "check": ("tad.commands.data", "check", "List every problem of a dataset."),
+    "synth": ("tad.commands.data", "synth", "Write synthetic features, or invent a whole dataset."),
+    "export": ("tad.commands.data", "export", "Write pseudo-labels in another code base's layout."),
+}
+"""name: (module, attribute, one line for --help)"""
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called, not when the list is shown."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tad-selftrain")
+def tad() -> None:
+    """Temporal action detection from cheap labels: pseudo-label self-training on a Ray cluster.
+
+    Start with `tad demo`. With your own data: `tad check DATASET`, then `tad run pser --data DATASET`.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The entry point: errors that the user can mend are printed without a traceback."""
+    try:
+        check_distributed()
+        return tad.main(args=arguments, prog_name="tad")
+    except TadError as error:
+        if os.environ.get("TAD_TRACEBACK"):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def check_distributed() -> None:
+    """Makes sure that `distributed` is this project's package and not Dask's of the same name.
+
+    Raises:
+        TadError: it is another one, or it is missing.
+    """
+    spec = importlib.util.find_spec("distributed")
+    beside = Path(__file__).resolve().parents[1] / "distributed" / "__init__.py"
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != beside:
+        found = spec.origin if spec is not None else "none"
+        raise TadError(
+            f"the package `distributed` is not tad-selftrain's (found {found}, need {beside}): Dask uses the same name; "
+            "install tad-selftrain into an environment without dask.distributed"
+        )

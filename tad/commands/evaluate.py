@@ -1,0 +1,212 @@
+"""`tad evaluate` and `tad quality`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tad.evaluate import Evaluation
+    from tad.quality import Quality
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+class TIoUs(click.ParamType):
+    """0.1:0.7:0.1 (both ends included) or a list 0.5,0.75,0.95."""
+
+    name = "tious"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "LOW:HIGH:STEP|LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            if ":" in value:
+                low, high, step = (float(part) for part in value.split(":"))
+                count = int((high - low) / step + 1e-6) + 1 if 1e-3 <= step <= 1 else 0
+                tious = tuple(round(low + k * step, 10) for k in range(count))
+            else:
+                tious = tuple(float(part) for part in value.split(","))
+        except (ValueError, OverflowError):
+            tious = ()
+        if not tious or not all(0 < t <= 1 for t in tious) or len(set(tious)) < len(tious):
+            self.fail(
+                f"{value!r}: give LOW:HIGH:STEP such as 0.5:0.95:0.05, or a list such as 0.5,0.75; thresholds are "
+                "distinct and in (0, 1], a step is at least 0.001",
+                param,
+                ctx,
+            )
+        return tious
+
+
+@click.command()
+@click.argument("detections", type=FILE, metavar="DETECTIONS.json|.parquet")
+@click.option("--data", type=FOLDER, help="Dataset folder.")
+@click.option("--annotations", type=FILE, help="A bare ActivityNet-style annotation file, in place of --data.")
+@click.option("--subset", required=True, help="Role (train, dev, test) with --data, or a subset's name in the file.")
+@click.option("--tiou", "tious", type=TIoUs(), default="0.1:0.7:0.1", show_default=True, help="tIoU thresholds.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["anet", "hrpro", "actionformer", "opentad", "gaufuse"]),
+    default="anet",
+    show_default=True,
+    help="What is left out before matching; see below.",
+)
+@click.option(
+    "--ignore", multiple=True, metavar="VIDEO", help="Leave out a video; with --annotations, may be repeated."
+)
+@click.option("--json", "out", type=OUT, help="Write the result as JSON; precisions are fractions 0..1.")
+def evaluate(
+    detections: Path,
+    data: Path | None,
+    annotations: Path | None,
+    subset: str,
+    tious: tuple[float, ...],
+    protocol: str,
+    ignore: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """mAP of DETECTIONS (ActivityNet results JSON, or Parquet) against the ground truth of a subset.
+
+    Detections are matched as the ActivityNet evaluator does it. The protocols differ in what they leave out first:
+
+    \b
+      anet          nothing
+      hrpro         detections that meet an ambiguous interval, in whole seconds
+      actionformer  ground truth below 1 ms, and copies (same class, ends within 1 ms)
+      opentad       ground truth of length <= 0, and copies
+      gaufuse       detections that meet an ambiguous interval, in whole snippets;
+                    tIoU is measured in whole snippets, too
+
+    In all of them, segments that reach beyond their video stay as they are; detections of a class that the ground
+    truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos are
+    false positives. Ambiguous intervals come from the dataset (--data).
+    """
+    from tad.data.dataset import Dataset
+    from tad.data.segments import Segments
+    from tad.errors import DataError
+    from tad.subset import Subset
+
+    if (data is None) == (annotations is None):
+        raise click.UsageError("give either --data DIR or --annotations FILE")
+    if data is not None:
+        if ignore:
+            raise click.UsageError("--ignore goes with --annotations; a dataset lists its ignored videos itself")
+        target = Subset.of_dataset(Dataset.open(data), subset)
+    else:
+        assert annotations is not None
+        target = Subset.of_file(annotations, subset, ignore)
+    segments = Segments.from_file(detections)
+    try:
+        result = target.evaluate(segments, tious, protocol)
+    except DataError as error:
+        raise DataError(f"{detections}: {error}") from error
+    click.echo("\n".join(evaluation_lines(result)))
+    if protocol in ("hrpro", "gaufuse") and not target.ambiguous:
+        click.echo(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
+    if out is not None:
+        _write(out, result.to_json())
+
+
+@click.command()
+@click.argument("labels", type=FILE, metavar="LABELS.json|.parquet")
+@click.option("--data", type=FOLDER, required=True, help="Dataset folder with points and full annotations.")
+@click.option("--subset", type=click.Choice(["train", "dev", "test"]), default="train", show_default=True, help="Role.")
+@click.option("--json", "out", type=OUT, help="Write the result as JSON; shares are fractions 0..1.")
+def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
+    """Quality of pseudo-labels: the tIoU of each point's pseudo-label with the point's own ground truth.
+
+    A point's pseudo-label is the row of LABELS that names it ("point", within 1 ms); where no row does, the best-scored
+    row without a point that contains it. A point without one counts as tIoU 0.
+    """
+    from tad.data.dataset import Dataset
+    from tad.data.segments import Segments
+    from tad.errors import DataError
+    from tad.quality import label_quality
+
+    segments = Segments.from_file(labels)
+    if not len(segments):
+        raise DataError(f"{labels}: holds no pseudo-labels")
+    try:
+        result = label_quality(segments, Dataset.open(data), subset)
+    except DataError as error:
+        raise DataError(f"{labels}: {error}") from error
+    click.echo("\n".join(quality_lines(result)))
+    if out is not None:
+        _write(out, result.to_json())
+
+
+def evaluation_lines(result: Evaluation) -> list[str]:
+    """The printed table: mAP by threshold, averages, AP by class; percent."""
+    from tad.evaluate import tiou_key
+
+    width = max(8, *(len(c) for c in result.classes))
+    keys = [tiou_key(t) for t in result.tious]
+    lines = [
+        f"protocol {result.protocol}: {_count(result.counts['videos'], 'video')}, "
+        f"{_count(result.counts['ground_truth'], 'ground-truth segment')}, "
+        f"{_count(result.counts['detections'], 'detection')}, {_count(len(result.classes), 'class', 'classes')}"
+    ]
+    left_out = {
+        "ground_truth_left_out": "ground-truth segments left out (empty or copies)",
+        "detections_ambiguous": "detections left out, they meet ambiguous intervals",
+        "detections_of_unknown_classes": "detections left out, their classes are not in the ground truth",
+        "detections_in_other_videos": "detections left out, they are in videos outside this subset",
+        "detections_in_unknown_videos": "detections in videos that the annotations do not know: false positives",
+    }
+    lines += [f"  {result.counts[k]} {text}" for k, text in left_out.items() if result.counts.get(k)]
+
+    def row(name: str, values: Any) -> str:
+        return f"{name:<{width}}" + "".join(f"{100 * v:7.2f}" for v in values)
+
+    lines += ["", f"{'AP %':<{width}}" + "".join(f"{k:>7}" for k in [*keys, "mean"])]
+    lines += [row(c, [*result.ap[i], result.ap[i].mean()]) for i, c in enumerate(result.classes)]
+    lines += [row("mAP", [*result.mean_ap, result.average]), ""]
+    lines += [f"average mAP {name}: {100 * value:.2f}" for name, value in result.averages.items()]
+    return lines
+
+
+def quality_lines(result: Quality) -> list[str]:
+    """The printed table: all points, by length of the ground truth, by class."""
+    summary = result.to_json()
+    groups = {"all": summary}
+    groups |= {f"{name} s": value for name, value in summary["per_length"].items()} | summary["per_class"]
+    width = max(len(name) for name in groups)
+    head = ("points", "missing", "tIoU", ">=0.3", ">=0.5", ">=0.7", "log2 len", "prec", "recall")
+    lines = [f"{'':<{width}}" + "".join(f"{h:>9}" for h in head)]
+    for name, g in groups.items():
+        cells = [g["mean_tiou"], *(_percent(v) for v in g["share"].values())]
+        cells += [g["log2_length_ratio"], g["precision"], g["recall"]]
+        text = [str(g["points"]), str(g["missing"])]
+        text += [c if isinstance(c, str) else "-" if c is None else f"{c:.3f}" for c in cells]
+        lines.append(f"{name:<{width}}" + "".join(f"{t:>9}" for t in text))
+    time = summary["time"]
+    lines += ["", f"time: precision {time['precision']:.3f}, recall {time['recall']:.3f} (unions per video and class)"]
+    left_out = {
+        "outside": "points lie in no ground-truth segment of their class: not scored",
+        "unpointed": "ground-truth segments have no point",
+        "unmatched": "pseudo-labels answer to no scored point",
+    }
+    return lines + [f"{summary[k]} {text}" for k, text in left_out.items() if summary[k]]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _write(out: Path, document: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    click.echo(f"written: {out}")

@@ -1,0 +1,26 @@
+"""`tad recipes`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def recipes(context: click.Context) -> None:
+    """List the recipes that come with the package."""
+    if context.invoked_subcommand is None:
+        from tad.config import load_recipe, recipe_names
+
+        for name in recipe_names():
+            click.echo(f"{name:<16} {load_recipe(name).description}")
+
+
+@recipes.command()
+@click.argument("name")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
+def show(name: str, overrides: tuple[str, ...]) -> None:
+    """Print the whole config of recipe NAME (or a .yaml file), every default included."""
+    from tad.config import dump, load_recipe
+
+    click.echo(dump(load_recipe(name, overrides)), nl=False)

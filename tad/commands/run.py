@@ -1,0 +1,115 @@
+"""`tad run` and `tad demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class WorkersType(click.ParamType):
+    """A positive number, or auto."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        try:
+            workers = int(value)
+        except ValueError:
+            workers = 0
+        if workers < 1:
+            self.fail(f"{value!r} is neither a positive number nor auto")
+        return workers
+
+
+SHARED = [
+    click.option("--seed", default=0, show_default=True, help="Same seed, same result."),
+    click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
+    click.option(
+        "--workers",
+        type=WorkersType(),
+        default="auto",
+        show_default=True,
+        help="Training workers; auto: one for each GPU, or one.",
+    ),
+    click.option(
+        "--gpus-per-worker", type=float, default=None, help="A fraction is allowed.  [default: 1 if there are any]"
+    ),
+    click.option(
+        "--store",
+        type=click.Path(path_type=Path),
+        default=Path("runs/store"),
+        show_default=True,
+        help="Artifact store; finished stages found there are not run again.",
+    ),
+]
+
+
+def shared_options(command: Any) -> Any:
+    """The options of every command that runs stages."""
+    for option in reversed(SHARED):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
+@click.option("--rounds", type=click.IntRange(min=1), default=None, help="Self-training rounds.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="The run's folder.  [default: runs/NAME]")
+@click.option(
+    "--tracking", default=None, metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]"
+)
+@shared_options
+def run(
+    recipe: str, data_folder: Path, overrides: tuple[str, ...], rounds: int | None, out: Path | None, **more: Any
+) -> None:
+    """Self-train a detector on a dataset by RECIPE (a name, see `tad recipes`, or a .yaml file).
+
+    Run the same command again to resume a run that was stopped: finished stages are skipped.
+    """
+    from distributed.session import Options, self_train
+    from tad.config import load_recipe
+    from tad.data.dataset import Dataset
+
+    if rounds is not None:
+        overrides = (*overrides, f"rounds={rounds}")
+    config = load_recipe(recipe, overrides)
+    data = Dataset.open(data_folder)
+    name = Path(recipe).stem
+    out = out or Path("runs") / f"{name}-{data.name}-seed{more['seed']}"
+    report = self_train(name, config, data, Options(out=out.resolve(), **more))
+    click.echo(f"report: {report}")
+
+
+@click.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Where all goes."
+)
+@click.option("--local", is_flag=True, help="One process, without Ray and MLflow.")
+def demo(out: Path, local: bool) -> None:
+    """Invent a small dataset, self-train two rounds on a local Ray with two workers, and write the report."""
+    from distributed.session import Options, self_train
+    from tad.config import load_recipe
+    from tad.data.dataset import Dataset
+    from tad.data.synth import make_dataset
+
+    folder = out / "data"
+    if not (folder / "synth.json").is_file():
+        make_dataset(folder, videos=36, classes=5, dim=64, seed=0, difficulty=0.4)
+    data = Dataset.open(folder)
+    options = Options(
+        out=(out / "run").resolve(),
+        store=out / "store",
+        local=local,
+        workers=None if local else 2,
+        tracking=None if local else f"sqlite:///{(out / 'mlflow.db').resolve()}",
+    )
+    report = self_train("demo", load_recipe("demo"), data, options)
+    click.echo(f"\nreport:       {report}")
+    if not local:
+        click.echo(f"MLflow page:  tad ui --tracking {options.tracking}")

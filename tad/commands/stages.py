@@ -1,0 +1,80 @@
+"""`tad label` and `tad detect`: one role at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tad.commands.run import shared_options
+
+
+def write_segments(segments: Any, out: Path) -> None:
+    """To .parquet, or else to ActivityNet JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".parquet":
+        segments.to_parquet(out)
+    else:
+        segments.to_json_file(out)
+    click.echo(f"{len(segments)} segments written to {out}")
+
+
+@click.command()
+@click.argument("method", type=click.Choice(["pser", "pser-seed"]))
+@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For instance bag.scales=[0.5,1,1.5].")
+@shared_options
+def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any) -> None:
+    """Turn any method's proposals on the training videos into one pseudo-label per point.
+
+    pser-seed takes the best proposal around each point; pser refines it, on the dataset's own features.
+    """
+    from distributed.session import Options, one_off
+    from tad.config import load_labeler
+    from tad.data.dataset import Dataset
+    from tad.data.segments import Segments
+    from tad.errors import DataError
+
+    data = Dataset.open(data_folder)
+    labeler = load_labeler(method, overrides)
+    found = Segments.from_file(proposals)
+    ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
+    if not ids & videos:
+        raise DataError(
+            f"{proposals}: none of its {len(ids)} videos is a training video of {data.root} "
+            f"(for instance {sorted(ids)[:2]} against {sorted(videos)[:2]})"
+        )
+    unknown = sorted(set(found.codes("label")[1]) - set(data.classes))
+    if unknown:
+        raise DataError(f"{proposals}: unknown classes {', '.join(unknown[:5])}; known: {', '.join(data.classes)}")
+    if ids - videos:
+        click.echo(
+            f"warning: {len(ids - videos)} videos of {proposals} are no training videos and are left out", err=True
+        )
+    options = Options(out=more["store"] / "commands", **more)
+    with one_off(data, options) as engine:
+        labels = labeler.label(engine, engine.adopt(found, "proposals"), None).segments()
+    write_segments(labels, out)
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@click.option("--subset", type=click.Choice(["train", "dev", "test"]), default="test", show_default=True)
+@click.option("--round", "number", type=int, default=None, help="Round whose detector to use.  [default: the best]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Detections: .json or .parquet.")
+@shared_options
+def detect(run_folder: Path, data_folder: Path, subset: Any, number: int | None, out: Path, **more: Any) -> None:
+    """Run the detector that RUN (a folder of `tad run`) trained over videos of any dataset with the same classes."""
+    from distributed.session import Options, one_off, trained_detector
+    from tad.data.dataset import Dataset
+
+    data = Dataset.open(data_folder)
+    detector, model = trained_detector(run_folder, data, number)
+    options = Options(out=more["store"] / "commands", **more)
+    with one_off(data, options) as engine:
+        detections = detector.detect(engine, model, subset).segments()
+    write_segments(detections, out)

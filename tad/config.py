@@ -1,0 +1,191 @@
+"""A recipe: which method fills each role, with every option. One strict typed config for the whole run."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from tad.data.segments import listing
+from tad.detectors.actionformer import ActionFormerDetector
+from tad.errors import ConfigError
+from tad.labelers.pser import PserLabeler
+from tad.labelers.pser_seed import SeedLabeler
+from tad.proposers.snippet import SnippetProposer
+from tad.stage import StageConfig
+
+Labeler = Annotated[PserLabeler | SeedLabeler, Field(discriminator="method")]
+
+
+class Stop(StageConfig):
+    """When self-training ends before its last round."""
+
+    change: float = Field(
+        default=0.97, gt=0, le=1, description="labels agree with the last round's: mean tIoU above this"
+    )
+    score_drop: float = Field(
+        default=0.05, ge=0, description="the selecting score fell below its best by more than this"
+    )
+
+
+class Recipe(StageConfig):
+    """A whole self-training."""
+
+    description: str = ""
+    proposer: SnippetProposer = SnippetProposer()
+    labeler: Labeler = PserLabeler()
+    detector: ActionFormerDetector = ActionFormerDetector()
+    rounds: int = Field(
+        default=2, ge=1, description="label, train, detect; each round starts from the last one's detections"
+    )
+    select: Literal["points", "dev-map", "test"] = Field(
+        default="points",
+        description="the score that picks the best round; test leaks and is for reproducing papers only",
+    )
+    stop: Stop = Stop()
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(
+        p.name.removesuffix(".yaml") for p in resources.files("tad.recipes").iterdir() if p.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or path of a YAML file, with `key.path=value` overrides.
+
+    Raises:
+        ConfigError: no such recipe, a malformed file or override, or bad values; all of them are listed, unknown keys
+            with the closest valid name.
+    """
+    document = _read(name)
+    problems = []
+    for override in overrides:
+        try:
+            _set(document, override)
+        except ConfigError as error:
+            problems.append(str(error))
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        problems += [_explain(e) for e in error.errors()]
+        recipe = None
+    if problems or recipe is None:
+        raise ConfigError(f"recipe {name}: " + listing(problems))
+    return recipe
+
+
+def load_labeler(method: str, overrides: Sequence[str] = ()) -> PserLabeler | SeedLabeler:
+    """A labeler by its method's name, with `key.path=value` overrides of its options.
+
+    Raises:
+        ConfigError: as for `load_recipe`.
+    """
+    return load_recipe("pser", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)]).labeler
+
+
+def dump(recipe: Recipe) -> str:
+    """The whole config as YAML, every default included; loading it gives the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if name in recipe_names():
+        text = resources.files("tad.recipes").joinpath(f"{name}.yaml").read_text()
+    elif path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such recipe file")
+        text = path.read_text()
+    else:
+        close = difflib.get_close_matches(name, recipe_names(), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"no recipe {name!r}{hint} Known: {', '.join(recipe_names())}, or the path of a .yaml file")
+    try:
+        document = _numbers(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {name}: not a YAML file: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"recipe {name}: expected a mapping at the top, found {type(document).__name__}")
+    return document
+
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text; users mean a number."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    return value
+
+
+def _set(document: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"override {override!r}: write key.path=value, for instance labeler.bag.scales=[0.5,1,1.5]")
+    try:
+        value = _numbers(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from error
+    *parents, last = key.strip().split(".")
+    node = document
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {parent} is not a group")
+        node = child
+    if last == "method" and node.get("method", value) != value:
+        node.clear()  # another method's options do not fit
+    node[last] = value
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One validation error in words: the key, what is wrong, what was given."""
+    place = [str(p) for p in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        model = _model_at(place[:-1])
+        known = list(model.model_fields) if model is not None else []
+        close = difflib.get_close_matches(place[-1], known, 1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{_dotted(place)}: unknown key; {hint}"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    given = error.get("input")
+    shown = "" if isinstance(given, (dict, BaseModel)) else f", found {given!r}"
+    return f"{_dotted(place)}: {message}{shown}"
+
+
+def _dotted(place: Sequence[str]) -> str:
+    """Drops the method that pydantic puts into the path of a role with several methods."""
+    return ".".join(p for i, p in enumerate(place) if not (i == 1 and place[0] == "labeler" and p.startswith("pser")))
+
+
+def _model_at(place: Sequence[str]) -> type[BaseModel] | None:
+    models: list[type[BaseModel]] = [Recipe]
+    for name in place:
+        tagged = [m for m in models if name in get_args(getattr(m.model_fields.get("method"), "annotation", None))]
+        if tagged:
+            models = tagged
+            continue
+        models = [found for m in models if name in m.model_fields for found in _models(m.model_fields[name].annotation)]
+    return models[0] if models else None
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        for inner in get_args(annotation):
+            yield from _models(inner)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation

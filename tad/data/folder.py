@@ -1,0 +1,133 @@
+"""Writes a dataset folder: what the importers and the generator have in common."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tad.data.dataset import FeatureGrid, Manifest
+from tad.errors import DataError
+
+Transfer = Literal["link", "copy", "none"]
+
+_MANIFEST = """\
+# A dataset of tad. All keys: docs/data.md. Times are seconds everywhere.
+name: {name}
+
+# The order fixes the class indices inside models.
+classes:
+{classes}
+
+# Role (train, dev or test) of each subset of annotations.json; videos of other subsets are left out.
+subsets:
+{subsets}
+
+# Row i of a feature file sees the frames [offset + i * stride, offset + i * stride + window) at `fps` frames a second.
+grid:
+{grid}
+
+# Videos that no stage and no evaluation reads.
+ignored: {ignored}
+"""
+_AMBIGUOUS = """
+# Intervals in which a detection is neither right nor wrong: video_id,start,end.
+ambiguous: {ambiguous}
+"""
+
+
+def prepare(folder: Path, force: bool) -> None:
+    """Makes the folder; one that holds something is only accepted with `force`.
+
+    Raises:
+        DataError: the folder is not empty (or is a file).
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; choose another name")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise DataError(f"{folder}: is not empty; choose another folder or overwrite with --force")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_dataset(
+    folder: Path,
+    manifest: Manifest,
+    database: Mapping[str, Mapping[str, Any]],
+    points: Sequence[tuple[str, str, float]] | None,
+    ambiguous: Iterable[tuple[str, float, float]] = (),
+) -> None:
+    """dataset.yaml, annotations.json, points.csv (video, label, seconds; None writes no file), ambiguous.csv."""
+    (folder / "dataset.yaml").write_text(manifest_text(manifest), encoding="utf-8")
+    (folder / "annotations.json").write_text(json.dumps({"database": database}, indent=1), encoding="utf-8")
+    (folder / "points.csv").unlink(missing_ok=True)
+    if points is not None:
+        _write_csv(folder / "points.csv", ("video_id", "label", "time"), points)
+    if manifest.ambiguous is not None:
+        _write_csv(folder / manifest.ambiguous, ("video_id", "start", "end"), ambiguous)
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """dataset.yaml with its comments."""
+    grid = manifest.grid.model_dump()
+    used = {k: v for k, v in grid.items() if v is not None}
+    if manifest.grid.length is not None:  # resized features have no clock
+        used = {k: grid[k] for k in ("length", "dim", "dtype")}
+    parts = {
+        "name": _dump(manifest.name),
+        "classes": _dump(manifest.classes),
+        "subsets": _indented(manifest.subsets),
+        "grid": _indented({k: _plain(v) for k, v in used.items()}),
+        "ignored": yaml.safe_dump(manifest.ignored, default_flow_style=True, allow_unicode=True, width=10**6).strip(),
+    }
+    text = _MANIFEST.format(**parts)
+    return text if manifest.ambiguous is None else text + _AMBIGUOUS.format(ambiguous=_dump(manifest.ambiguous))
+
+
+def transfer_features(paths: Mapping[str, Path], folder: Path, how: Transfer) -> None:
+    """Links (absolute symlinks) or copies feature files to folder/features/ID.npy."""
+    if how == "none" or not paths:
+        return
+    target = folder / "features"
+    target.mkdir(exist_ok=True)
+    for video_id, path in paths.items():
+        place = target / f"{video_id}.npy"
+        place.unlink(missing_ok=True)
+        if how == "link":
+            os.symlink(path.resolve(), place)
+        else:
+            shutil.copyfile(path, place)
+
+
+def feature_grid(**keys: Any) -> FeatureGrid:
+    """A FeatureGrid from options; DataError names what is wrong."""
+    try:
+        return FeatureGrid(**keys)
+    except ValueError as error:
+        raise DataError(f"the feature grid cannot be {keys}: {error}") from error
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _dump(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=False, sort_keys=False, allow_unicode=True, width=10**6).strip()
+    return text.removesuffix("\n...").removesuffix("...").strip()
+
+
+def _indented(value: Any) -> str:
+    return "\n".join(f"  {line}" for line in _dump(value).splitlines())
+
+
+def _plain(value: Any) -> Any:
+    """25.0 as 25."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,152 @@
+"""What all synthetic videos share: how hard they are, what the classes look like, how latents become features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SCENE, MOTION = 16, 24
+"""Sizes of the two latent vectors of a snippet: what the place looks like, and what happens."""
+MODES = 3
+"""Ways to perform a class."""
+BACKGROUNDS = 12
+"""Background motions."""
+SHRINK = 0.6
+"""Last factor of the features; their mean is then about 0.4 times that of a unit ReLU, as I3D's is."""
+
+GROUPS = (
+    ("CricketBowling", "CricketShot", "BaseballPitch"),
+    ("HammerThrow", "ThrowDiscus", "Shotput"),
+    ("HighJump", "LongJump", "PoleVault", "JavelinThrow"),
+    ("Diving", "CliffDiving"),
+    ("BasketballDunk", "VolleyballSpiking", "SoccerPenalty", "FrisbeeCatch"),
+    ("GolfSwing", "TennisSwing"),
+    ("Billiards",),
+    ("CleanAndJerk",),
+)
+"""THUMOS14 classes that look alike; other classes are grouped four by four in the order of the class list."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Every nuisance as a function of one difficulty in [0, 1]; 0.5 is about as hard as THUMOS14 is for HR-Pro."""
+
+    similarity: float
+    """Share of a class prototype that its group has in common."""
+    mode_spread: float
+    """Spread of the modes of a class."""
+    video_shift: float
+    """Deviation of a class inside one video."""
+    instance_shift: float
+    """Deviation of one instance."""
+    edge_drop: float
+    """How much weaker the two ends of an instance are."""
+    weak: float
+    """How much weaker the weakest instances are."""
+    jitter: float
+    """Boundary jitter, share of the instance's length."""
+    smooth: float
+    """Temporal smoothing, units of 0.64 s."""
+    context: float
+    """Pull of the background towards the video's action."""
+    hard_rate: float
+    """Hard-background events per minute of background."""
+    hard_strength: float
+    scene_own: float
+    """Share of the scene that is the video's own."""
+    noise: float
+    """Autoregressive noise of the latents."""
+    iid: float
+    """Independent noise of the features."""
+
+    @classmethod
+    def at(cls, difficulty: float) -> Levels:
+        """Linear between an easy and a hard value of each."""
+        ends = {
+            "similarity": (0.05, 0.35),
+            "mode_spread": (0.15, 0.65),
+            "video_shift": (0.10, 0.60),
+            "instance_shift": (0.15, 0.65),
+            "edge_drop": (0.30, 0.90),
+            "weak": (0.10, 0.70),
+            "jitter": (0.04, 0.28),
+            "smooth": (0.40, 1.20),
+            "context": (0.10, 0.70),
+            "hard_rate": (1.0, 8.0),
+            "hard_strength": (0.40, 1.00),
+            "scene_own": (0.30, 0.60),
+            "noise": (0.50, 1.30),
+            "iid": (0.10, 0.40),
+        }
+        return cls(**{name: easy + (hard - easy) * difficulty for name, (easy, hard) in ends.items()})
+
+
+def blend(share: float, common: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """A unit-variance mixture of two unit-variance vectors; `share` of the variance is `common`."""
+    return np.sqrt(share) * common + np.sqrt(1 - share) * own
+
+
+def look_alikes(classes: Sequence[str]) -> list[list[int]]:
+    """Class indices in groups of confusable classes."""
+    index = {name: i for i, name in enumerate(classes)}
+    known = [[index[name] for name in group if name in index] for group in GROUPS]
+    grouped = {i for group in known for i in group}
+    rest = [i for i in range(len(classes)) if i not in grouped]
+    return [group for group in known if group] + [rest[i : i + 4] for i in range(0, len(rest), 4)]
+
+
+class World:
+    """Prototypes of the classes and backgrounds, and the map from latents to features.
+
+    Depends on the seed, the class list and the difficulty; `dim` only changes the last map.
+
+    Attributes:
+        motion: [C, MODES, MOTION] class-mode prototypes.
+        phase: [C, 3, MOTION] what start, middle and end of a class add.
+        scene: [C, SCENE] where a class takes place.
+        background: [BACKGROUNDS, MOTION].
+        peers: for each class the others of its group.
+    """
+
+    def __init__(self, classes: Sequence[str], seed: int, difficulty: float, dim: int) -> None:
+        self.levels = levels = Levels.at(difficulty)
+        self.index = {name: i for i, name in enumerate(classes)}
+        self.peers: list[list[int]] = [[] for _ in classes]
+        rng = np.random.default_rng([seed, 1])
+        count = len(classes)
+        self.motion = np.zeros((count, MODES, MOTION))
+        self.phase = np.zeros((count, 3, MOTION))
+        self.scene = np.zeros((count, SCENE))
+        for group in look_alikes(classes):
+            size = len(group)
+            modes = rng.standard_normal((size, MODES, MOTION))
+            common = blend(levels.similarity, rng.standard_normal(MOTION), rng.standard_normal((size, MOTION)))
+            self.motion[group] = common[:, None] + levels.mode_spread * (modes - modes.mean(1, keepdims=True))
+            own = rng.standard_normal((size, 3, MOTION))
+            self.phase[group] = blend(levels.similarity, rng.standard_normal((3, MOTION)), own)
+            self.scene[group] = blend(0.4, rng.standard_normal(SCENE), rng.standard_normal((size, SCENE)))
+            for i in group:
+                self.peers[i] = [j for j in group if j != i]
+        self.background = rng.standard_normal((BACKGROUNDS, MOTION))
+        self._weights, self._bias = self._map(np.random.default_rng([seed, 2, dim]), dim)
+
+    @staticmethod
+    def _map(rng: np.random.Generator, dim: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first half of the features ("rgb") sees the scene clearly, the second ("flow") the motion."""
+        scene = rng.standard_normal((SCENE, dim)) / np.sqrt(SCENE)
+        motion = rng.standard_normal((MOTION, dim)) / np.sqrt(MOTION)
+        scene[:, dim // 2 :] *= 0.35
+        motion[:, : dim // 2] *= 0.60
+        bias = 0.3 * rng.standard_normal(dim)
+        return np.concatenate([scene, motion]).astype(np.float32), bias.astype(np.float32)
+
+    def render(self, latents: np.ndarray, rng: np.random.Generator, dtype: str) -> np.ndarray:
+        """[T, SCENE + MOTION] latents to [T, dim] non-negative features, a block of rows at a time."""
+        features = np.empty((len(latents), len(self._bias)), dtype=dtype)
+        for begin in range(0, len(latents), 2048):
+            rows = latents[begin : begin + 2048].astype(np.float32) @ self._weights + self._bias
+            rows += self.levels.iid * rng.standard_normal(rows.shape, dtype=np.float32)
+            features[begin : begin + 2048] = SHRINK * np.maximum(rows, 0)
+        return features

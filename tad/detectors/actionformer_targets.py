@@ -1,0 +1,150 @@
+"""What each point of the pyramid should answer, and segments from what it answered.
+
+Source: ActionFormer (ECCV 2022) section 3.3 and its released code: centre sampling, a regression range for each level,
+the shortest segment wins. Times are positions of the snippet grid; point i of level l lies at i * 2 ** l.
+
+Shapes: P points (all levels), N segments, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RANGE = 4.0
+"""Level 0 answers for segments whose farther end is up to this away; every further level doubles it."""
+TIE = 1e-3
+"""Segments whose lengths differ by no more are equally short: all of them give their class to a point."""
+
+
+class Pyramid(NamedTuple):
+    """The points of all levels for one padded length."""
+
+    position: Tensor
+    """[P] float64."""
+    stride: Tensor
+    """[P] float64, 2 ** level."""
+    reach: Tensor
+    """[P, 2] float64: least and largest distance to the farther end that the point answers for, both included."""
+    sizes: list[int]
+    """Points of each level."""
+
+
+class Targets(NamedTuple):
+    """What the points should answer."""
+
+    classes: Tensor
+    """[P, C] bool; several where equally short segments meet, none on background."""
+    offsets: Tensor
+    """[P, 2] float32 distances to start and end in strides; 0 on background."""
+    weights: Tensor
+    """[P] float32: the segment's weight; 1 on background."""
+
+
+def padded_length(length: int, levels: int) -> int:
+    """The least multiple of 2 ** (levels - 1) that holds `length` rows."""
+    return -(-length // 2 ** (levels - 1)) * 2 ** (levels - 1)
+
+
+def pyramid(length: int, levels: int) -> Pyramid:
+    """The points over `length` rows, a multiple of 2 ** (levels - 1)."""
+    sizes = [length >> level for level in range(levels)]
+    strides = [2.0**level for level in range(levels)]
+    highs = [RANGE * s for s in strides[:-1]] + [torch.inf]
+    lows = [0.0, *highs[:-1]]
+    position = torch.cat([torch.arange(n, dtype=torch.float64) * s for n, s in zip(sizes, strides, strict=True)])
+    repeats = torch.tensor(sizes)
+    stride, low, high = (
+        torch.tensor(v, dtype=torch.float64).repeat_interleave(repeats) for v in (strides, lows, highs)
+    )
+    return Pyramid(position, stride, torch.stack([low, high], 1), sizes)
+
+
+def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, classes: int, radius: float) -> Targets:
+    """Targets of one video.
+
+    A segment is eligible at a point that lies strictly inside it and strictly within `radius` strides of its centre,
+    if the distance to its farther end is in the point's range. Of the eligible segments the shortest wins.
+
+    Args:
+        spans: [N, 2] float64 positions.
+        labels: [N] class indices.
+        weights: [N] weights.
+        classes: number of classes C.
+        radius: of the centre zone, in strides of the level.
+    """
+    P, N = len(points.position), len(spans)
+    onehot = torch.zeros(P, classes, dtype=torch.bool)
+    if N == 0:
+        return Targets(onehot, torch.zeros(P, 2), torch.ones(P))
+    position, stride = points.position[:, None], points.stride[:, None]
+    start, end = spans.double().T
+    centre = (start + end) / 2
+    inside = (position > torch.maximum(start, centre - radius * stride)) & (
+        position < torch.minimum(end, centre + radius * stride)
+    )
+    to_ends = torch.stack([position - start, end - position], -1)  # [P, N, 2]
+    farther = to_ends.amax(-1)
+    eligible = inside & (farther >= points.reach[:, :1]) & (farther <= points.reach[:, 1:])
+    length = torch.where(eligible, end - start, torch.inf)
+    shortest, winner = length.min(1)
+    positive = shortest.isfinite()
+    shared = eligible & (length <= shortest[:, None] + TIE)
+    point, segment = shared.nonzero(as_tuple=True)
+    onehot[point, labels[segment]] = True
+    # The offsets come from the first of the tied segments, not from whichever is shorter by a hair.
+    first = torch.where(positive, shared.int().argmax(1), winner)
+    offsets = to_ends[torch.arange(P), first] / points.stride[:, None]
+    return Targets(
+        onehot,
+        torch.where(positive[:, None], offsets, 0.0).float(),
+        torch.where(positive, weights.double()[first], 1.0).float(),
+    )
+
+
+def decode(points: Pyramid, offsets: Tensor) -> Tensor:
+    """Predicted offsets [P, 2] in strides to segments [P, 2] in positions (float64); undoes `assign`."""
+    ends = offsets.double().cpu() * points.stride[:, None]
+    return torch.stack([points.position - ends[:, 0], points.position + ends[:, 1]], 1)
+
+
+class Crop(NamedTuple):
+    """A window of a video for training."""
+
+    start: int
+    """First row."""
+    size: int
+    """Number of rows."""
+    kept: np.ndarray
+    """[N] bool: the segments of which at least half is inside."""
+    spans: np.ndarray
+    """[N, 2] all segments cut to the window, in positions of the window."""
+
+
+def random_crop(length: int, spans: np.ndarray, longest: int, margin: float, rng: np.random.Generator) -> Crop:
+    """A random window: `longest` rows of a longer video, 90 to 100 % of another.
+
+    Up to 200 windows are drawn until one keeps a segment; after that, and for a video without any, the last one stays.
+    A segment is kept if at least half of it is inside, and cut to the window (ActionFormer's released code).
+
+    Args:
+        length: rows of the video.
+        spans: [N, 2] positions.
+        longest: most rows of a window.
+        margin: how far what the first and last row show reaches beyond their positions.
+        rng: of the item.
+    """
+    if length > longest:
+        size = longest
+    else:
+        size = int(rng.integers(max(round(0.9 * length), 1), length, endpoint=True))
+    for _ in range(200):
+        start = int(rng.integers(0, length - size, endpoint=True))
+        cut = np.clip(spans, start - margin, start + size - 1 + margin)
+        kept = (cut[:, 1] - cut[:, 0]) >= 0.5 * (spans[:, 1] - spans[:, 0])
+        if kept.any() or not len(spans) or size == length:
+            break
+    return Crop(start, size, kept, cut - start)

@@ -1,0 +1,237 @@
+"""Training of the detector `actionformer`: options, what is derived from the data, items, loss and optimiser.
+
+Source: ActionFormer (ECCV 2022) section 3.4 and its released code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from tad.data.segments import listing
+from tad.detectors.actionformer_targets import RANGE, Targets, assign, padded_length, pyramid, random_crop
+from tad.errors import ConfigError, DataError
+from tad.models.actionformer import ActionFormer
+from tad.ops.losses import diou_1d, sigmoid_focal
+from tad.stage import Batch, Context, StageConfig, Total, unwrap
+
+
+class Training(StageConfig):
+    """Network and training; fields that are null are derived from the data, printed and saved with the model."""
+
+    width: int | None = Field(
+        default=None, ge=8, description="of the network; null: the power of two nearest half the feature width, 32..512"
+    )
+    heads: int = Field(default=4, ge=1, description="attention heads; divides the width")
+    levels: int | None = Field(
+        default=None, ge=1, le=10, description="of the pyramid; null: until half the longest pseudo-label is in range"
+    )
+    window: int = Field(default=19, ge=3, description="snippets that attention sees on each level; odd")
+    drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
+    input_dropout: float = Field(default=0.2, ge=0, lt=1, description="chance that a feature channel is dropped")
+    max_length: int | None = Field(
+        default=None, ge=1, description="snippets of a training window; null: longer than 95 % of the videos, <= 2304"
+    )
+    epochs: int = Field(default=35, ge=1, description="passes over the training videos")
+    batch_size: int = Field(default=2, ge=1, description="videos of a step, over all workers")
+    lr: float | None = Field(
+        default=None, gt=0, description="peak; null: 1e-4 for width 512 and batches of 2, more for narrower or larger"
+    )
+    warmup: float = Field(default=1 / 7, ge=0, lt=1, description="share of the steps until the peak; then a cosine")
+    weight_decay: float = Field(default=0.05, ge=0, description="of matrices; none on biases, norms and gains")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="of the averaged weights; null: 0.999, or less for fewer than 10,000 steps",
+    )
+    centre_radius: float = Field(default=1.5, gt=0, description="of the positive zone around a centre, in strides")
+    regression_weight: float = Field(default=1.0, ge=0, description="of the boundary loss beside the class loss")
+    score_weight: float = Field(
+        default=0.0, ge=0, le=1, description="how far a pseudo-label's score weighs its loss; 0: all count alike"
+    )
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Training:
+        if self.window % 2 == 0:
+            raise ValueError(f"window must be odd, got {self.window}")
+        if self.width is not None and self.width % self.heads:
+            raise ValueError(f"heads must divide the width, got {self.heads} heads and width {self.width}")
+        return self
+
+
+class Labels(NamedTuple):
+    """The pseudo-labels of one video on its snippet grid."""
+
+    spans: np.ndarray
+    """[N, 2] float64 positions."""
+    classes: np.ndarray
+    """[N] int64 class indices."""
+    weights: np.ndarray
+    """[N] float32 weights of their losses."""
+
+
+class Item(NamedTuple):
+    """A window of one video."""
+
+    features: np.ndarray
+    """[T, D] float32."""
+    labels: Labels
+
+
+class DetectorTask:
+    """The opened training stage: windows of the training videos with their pseudo-labels as targets.
+
+    Videos without a pseudo-label are kept: they are all background.
+
+    Raises:
+        DataError: a pseudo-label has a class or video that the dataset lacks, or there is none for a training video.
+        ConfigError: the derived width is not divisible by the heads.
+    """
+
+    def __init__(self, config: Training, context: Context) -> None:
+        self.config, self.data, self.videos = config, context.data, list(context.videos)
+        self.labels = read_labels(context, config.score_weight)
+        self.settings = self._resolve()
+        self.ema_decay: float = self.settings["ema_decay"]
+        self.levels: int = self.settings["levels"]
+        self.module = build(self.settings)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def item(self, index: int, rng: np.random.Generator) -> Item:
+        """A random window of a video; only its rows are read from the file."""
+        video_id = self.videos[index]
+        features, labels = self.data.features(video_id), self.labels[video_id]
+        grid = self.data.grid(video_id, len(features))
+        margin = grid.window / (2 * grid.stride)
+        crop = random_crop(len(features), labels.spans, self.settings["max_length"], margin, rng)
+        rows = np.array(features[crop.start : crop.start + crop.size], dtype=np.float32)
+        return Item(rows, Labels(crop.spans[crop.kept], labels.classes[crop.kept], labels.weights[crop.kept]))
+
+    def collate(self, items: list[Item]) -> Batch:
+        """Batch of B windows padded to T rows, P points: features [B, T, D], mask [B, T] and the targets of each."""
+        length = padded_length(max(len(item.features) for item in items), self.levels)
+        features = torch.zeros(len(items), length, self.settings["dim"])
+        mask = torch.zeros(len(items), length, dtype=torch.bool)
+        points = pyramid(length, self.levels)
+        targets = []
+        for row, (rows, labels) in enumerate(items):
+            features[row, : len(rows)] = torch.from_numpy(rows)
+            mask[row, : len(rows)] = True
+            spans, classes, weights = (torch.from_numpy(part) for part in labels)
+            number = len(self.settings["classes"])
+            targets.append(assign(points, spans, classes, weights, number, self.config.centre_radius))
+        stacked = Targets(*(torch.stack(part) for part in zip(*targets, strict=True)))
+        return {"features": features, "mask": mask, **stacked._asdict()}
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """Focal loss on all points and 1-D DIoU on positive ones, both over a running number of positives."""
+        outputs = module(batch["features"], batch["mask"])
+        positive = batch["classes"].any(-1) & outputs.mask
+        number = total(positive.sum().float())
+        normaliser = unwrap(module).normaliser
+        normaliser.mul_(0.9).add_(0.1 * number.clamp(min=1))
+        weights = batch["weights"] * outputs.mask
+        focal = sigmoid_focal(outputs.logits, batch["classes"].float()) * weights[..., None]
+        diou = diou_1d(outputs.offsets[positive], batch["offsets"][positive]) * weights[positive]
+        classification, regression = focal.sum() / normaliser, diou.sum() / normaliser
+        return {
+            "loss": classification + self.config.regression_weight * regression,
+            "classification": classification,
+            "regression": regression,
+            "positives": positive.sum().float(),
+        }
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        """AdamW, linear warm-up and cosine; vectors and scalars (biases, norms, gains, scales) do not decay."""
+        matrices = [p for p in module.parameters() if p.ndim > 1]
+        vectors = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.config.weight_decay}, {"params": vectors}]
+        optimiser = torch.optim.AdamW(groups, lr=self.settings["lr"], weight_decay=0.0)
+        climb = round(self.config.warmup * steps)
+
+        def factor(step: int) -> float:
+            if step < climb:
+                return (step + 1) / (climb + 1)
+            return max(1e-4, 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb))))
+
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+    def _resolve(self) -> dict[str, Any]:
+        """The options of the network, with the null ones derived from the data."""
+        config, manifest = self.config, self.data.manifest
+        videos = [self.data.videos_by_id[v] for v in self.videos]
+        lengths = [manifest.grid.expected_length(v.duration, v.fps) for v in videos]
+        longest = max(
+            float((labels.spans[:, 1] - labels.spans[:, 0]).max(initial=0)) for labels in self.labels.values()
+        )
+        steps = config.epochs * max(1, len(self.videos) // config.batch_size)
+        width = config.width or 2 ** min(9, max(5, round(math.log2(manifest.grid.dim / 2))))
+        if width % config.heads:
+            raise ConfigError(f"actionformer: {config.heads} heads do not divide the derived width {width}; set width")
+        # The last level starts at half its reach; its open end takes what an outlier needs beyond eight levels.
+        levels = config.levels or min(8, max(3, 1 + math.ceil(math.log2(max(1.0, longest / 2 / RANGE)))))
+        usual = min(2304, int(np.percentile(lengths, 95, method="higher")))
+        lr = 1e-4 * 512 / width * math.sqrt(config.batch_size / 2)
+        return {
+            "dim": manifest.grid.dim,
+            "classes": list(self.data.classes),
+            "width": width,
+            "heads": config.heads,
+            "levels": levels,
+            "window": config.window,
+            "drop_path": config.drop_path,
+            "input_dropout": config.input_dropout,
+            "max_length": padded_length(config.max_length or usual, levels),
+            "lr": config.lr or min(1e-3, lr),
+            "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)) if config.ema_decay is None else config.ema_decay,
+            "longest_label": round(longest, 1),
+        }
+
+
+def build(settings: dict[str, Any]) -> ActionFormer:
+    """The network that a model's settings describe, with fresh weights."""
+    names = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout")
+    return ActionFormer(classes=len(settings["classes"]), **{name: settings[name] for name in names})
+
+
+def read_labels(context: Context, score_weight: float) -> dict[str, Labels]:
+    """The pseudo-labels of each training video on its grid, empty where it has none.
+
+    Args:
+        score_weight: 0 gives every pseudo-label weight 1, 1 its score; between, the mean of the two so weighted.
+
+    Raises:
+        DataError: a class or a video is not the dataset's, or no training video has a pseudo-label.
+    """
+    artifact, data = context.inputs["labels"], context.data
+    table = artifact.segments()
+    problems = [f"class {name!r} is not in dataset.yaml" for name in sorted(set(table.labels) - set(data.classes))]
+    problems += [
+        f"video {v!r} is not in annotations.json" for v in sorted(set(table.video_ids) - set(data.videos_by_id))
+    ]
+    if problems:
+        raise DataError(f"{artifact.path / 'segments.parquet'}: " + listing(problems))
+    by_video = table.by_video()
+    if not by_video.keys() & set(context.videos):
+        raise DataError(f"{artifact.path / 'segments.parquet'}: none of the {len(context.videos)} training videos has "
+                        "a pseudo-label; there is nothing to learn")  # fmt: skip
+    labels = {}
+    for video_id in context.videos:
+        rows = by_video.get(video_id)
+        if rows is None:
+            labels[video_id] = Labels(np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.float32))
+            continue
+        weights = (1 - score_weight) + score_weight * np.clip(rows.score, 0, 1)
+        # The clock alone converts, so the feature file need not be opened for its length.
+        spans = data.grid(video_id, length=1).to_position(rows.spans)
+        labels[video_id] = Labels(spans, rows.label_index(data.classes), weights.astype(np.float32))
+    return labels

@@ -1,0 +1,325 @@
+"""Mean average precision of detections, ActivityNet style (the rule that all published codes of the field share).
+
+Per class, the detections of all videos are taken by descending score. At each threshold a detection takes the ground
+truth of its class and video with the largest tIoU that is not yet taken and reaches the threshold (tIoU >= threshold):
+a true positive; if there is none it is a false positive. AP is the area under the precision envelope over recall
+(all-point interpolation), mAP its mean over the classes of the ground truth; a class without detections counts 0.
+What is left out beforehand is the protocol's choice: tad.protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+from tad.data.segments import Segments
+from tad.errors import ConfigError, DataError
+from tad.protocols import protocol_named
+
+if TYPE_CHECKING:  # not at run time: tad.honest uses this module and must not reach boundaries
+    from tad.data.ground_truth import RawGroundTruth
+
+DEFAULT_TIOUS = tuple(round(0.1 * k, 10) for k in range(1, 8))
+"""0.1:0.7:0.1, the thresholds of point-supervised work on THUMOS14."""
+
+AVERAGES = {
+    "0.1:0.5": tuple(0.1 * k for k in range(1, 6)),
+    "0.3:0.7": tuple(0.1 * k for k in range(3, 8)),
+    "0.1:0.7": tuple(0.1 * k for k in range(1, 8)),
+    "0.5:0.95": tuple(0.5 + 0.05 * k for k in range(10)),
+}
+"""The averages that papers report, each given where all its thresholds were evaluated."""
+
+
+Ambiguous = Mapping[str, Sequence[tuple[float, float]]]
+"""Intervals (seconds) by video, as tad.data.ground_truth.ambiguous gives them."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        protocol: name of the protocol.
+        tious: T thresholds.
+        classes: C classes of the ground truth, sorted.
+        ap: [C, T] average precision, 0..1.
+        instances, detections: [C] how many of each class were scored.
+        counts: totals, and what was left out.
+    """
+
+    protocol: str
+    tious: tuple[float, ...]
+    classes: list[str]
+    ap: np.ndarray
+    instances: np.ndarray
+    detections: np.ndarray
+    counts: dict[str, int]
+
+    @property
+    def mean_ap(self) -> np.ndarray:
+        """[T] mAP at each threshold."""
+        return self.ap.mean(axis=0)
+
+    @property
+    def average(self) -> float:
+        """Mean of mAP over all given thresholds."""
+        return float(self.mean_ap.mean())
+
+    @property
+    def averages(self) -> dict[str, float]:
+        """The usual averages whose thresholds were all evaluated."""
+        found = {}
+        for name, wanted in AVERAGES.items():
+            near = np.abs(np.subtract.outer(np.array(wanted), np.array(self.tious))) < 1e-6
+            if near.any(axis=1).all():
+                found[name] = float(self.mean_ap[near.argmax(axis=1)].mean())
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: mAP, average, averages, per_class, counts; precisions are fractions 0..1."""
+        keys = [tiou_key(t) for t in self.tious]
+        return {
+            "protocol": self.protocol,
+            "mAP": dict(zip(keys, self.mean_ap.tolist(), strict=True)),
+            "average": self.average,
+            "averages": self.averages,
+            "per_class": {
+                name: {
+                    "ap": dict(zip(keys, self.ap[c].tolist(), strict=True)),
+                    "average": float(self.ap[c].mean()),
+                    "ground_truth": int(self.instances[c]),
+                    "detections": int(self.detections[c]),
+                }
+                for c, name in enumerate(self.classes)
+            },
+            "counts": dict(self.counts),
+        }
+
+
+def tiou_key(tiou: float) -> str:
+    """A threshold as a JSON key: 0.5 is "0.5", 0.30000000000000004 is "0.3"."""
+    return f"{tiou:.6g}"
+
+
+def evaluate(
+    detections: Segments,
+    ground_truth: Segments | RawGroundTruth,
+    tious: Sequence[float] = DEFAULT_TIOUS,
+    protocol: str = "anet",
+    ambiguous: Ambiguous | None = None,
+    videos: Collection[str] | None = None,
+) -> Evaluation:
+    """AP of every class at every threshold. Equal scores are taken by video id, start and end; row order is irrelevant.
+
+    Args:
+        detections: scored segments. Those in videos without ground truth are false positives.
+        ground_truth: all instances of the evaluated videos.
+        tious: thresholds in (0, 1].
+        protocol: a name in tad.protocols.PROTOCOLS.
+        ambiguous: the protocols `hrpro` and `gaufuse` leave out detections of any class that meet them.
+        videos: all evaluated videos; by default those that the ground truth names.
+
+    Raises:
+        DataError: no ground truth is left, or there are detections, but in none of the evaluated videos.
+        ConfigError: unknown protocol or a threshold outside (0, 1].
+    """
+    thresholds = checked_tious(tious)
+    matching = _Matching(detections, ground_truth, protocol, ambiguous, videos)
+    hit = matching.hits(thresholds)
+    ap = np.zeros((len(matching.classes), len(thresholds)))
+    for c, rows in enumerate(matching.rows_by_class):
+        for t in range(len(thresholds)):
+            ap[c, t] = average_precision(hit[rows, t], int(matching.instances[c]))
+    sizes = np.array([rows.stop - rows.start for rows in matching.rows_by_class], dtype=np.int64)
+    return Evaluation(
+        protocol, tuple(float(t) for t in thresholds), matching.classes, ap, matching.instances, sizes, matching.counts
+    )
+
+
+def precision_recall(
+    detections: Segments,
+    ground_truth: Segments | RawGroundTruth,
+    label: str,
+    tiou: float = 0.5,
+    protocol: str = "anet",
+    ambiguous: Ambiguous | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision of one class after each of its N detections, best score first: two [N] arrays, 0..1.
+
+    The measured points, without the envelope that AP takes.
+
+    Raises:
+        DataError: as `evaluate`, or the ground truth has no such class.
+    """
+    matching = _Matching(detections, ground_truth, protocol, ambiguous, None)
+    if label not in matching.classes:
+        raise DataError(f"the ground truth has no class {label!r}; it has {', '.join(matching.classes)}")
+    c = matching.classes.index(label)
+    hit = matching.hits(checked_tious([tiou]))[matching.rows_by_class[c], 0]
+    found = np.cumsum(hit)
+    return found / matching.instances[c], found / np.arange(1, len(hit) + 1)
+
+
+def checked_tious(tious: Sequence[float]) -> np.ndarray:
+    """[T] float64 thresholds.
+
+    Raises:
+        ConfigError: none, one outside (0, 1], or one given twice.
+    """
+    thresholds = np.asarray(tious, dtype=np.float64).reshape(-1)
+    if not len(thresholds) or not ((thresholds > 0) & (thresholds <= 1)).all():
+        raise ConfigError(f"tIoU thresholds must lie in (0, 1], got {list(tious)}")
+    if len({tiou_key(t) for t in thresholds}) < len(thresholds):
+        raise ConfigError(f"a tIoU threshold is given twice: {list(tious)}")
+    return thresholds
+
+
+def average_precision(hit: np.ndarray, instances: int) -> float:
+    """Area under the precision envelope. hit: [N] bool, by descending score; instances: number of ground truth.
+
+    Recall rises only at hits, and the envelope's maxima lie at hits, so only they are summed.
+    """
+    at = np.flatnonzero(hit)
+    precision = np.arange(1, len(at) + 1) / (at + 1)
+    envelope = np.maximum.accumulate(precision[::-1])
+    return float(envelope.sum() / instances)
+
+
+class _Matching:
+    """Detections and ground truth that the protocol keeps, grouped by class and video.
+
+    Attributes:
+        classes: C names, sorted. instances: [C] ground truth of each.
+        span: [N, 2] detections by class, then descending score; rows_by_class: the rows of each class.
+        gt_span: [G, 2] by class, video, start; low, high: [N] its rows of each detection's class and video.
+        counts: see Evaluation.
+    """
+
+    def __init__(
+        self,
+        detections: Segments,
+        ground_truth: Segments | RawGroundTruth,
+        protocol: str,
+        ambiguous: Ambiguous | None,
+        videos: Collection[str] | None,
+    ) -> None:
+        rules = protocol_named(protocol)
+        gt_ids, gt_labels, given = _columns(ground_truth)
+        given = given if videos is None else sorted(set(videos))
+        check_videos(detections, given)
+        row_video, names = detections.codes("video_id")
+        rank = {v: i for i, v in enumerate(sorted({*given, *gt_ids, *names}))}
+
+        gt_video = _codes(gt_ids, rank)
+        gt_span = np.stack([ground_truth.start, ground_truth.end], axis=1)
+        found = {c: i for i, c in enumerate(sorted(set(gt_labels)))}
+        kept = rules.kept_ground_truth(gt_video, _codes(gt_labels, found), gt_span)
+        if not kept.any():
+            raise DataError(
+                f"no ground truth: {len(kept)} segments in {len(given)} videos, of which {protocol} keeps none"
+            )
+        self.classes = sorted({c for c, keep in zip(gt_labels, kept, strict=True) if keep})
+        gt_label = _codes(gt_labels, {c: i for i, c in enumerate(self.classes)})[kept]
+        gt_video, gt_span = gt_video[kept], gt_span[kept]
+        self.instances = np.bincount(gt_label, minlength=len(self.classes))
+
+        label = detections.label_index(self.classes)
+        video = _codes(names, rank)[row_video] if names else row_video
+        span = detections.spans
+        clear = np.ones(len(detections), dtype=bool)
+        if ambiguous:
+            pairs = [(rank[v], interval) for v in sorted(ambiguous) if v in rank for interval in ambiguous[v]]
+            at = np.array([code for code, _ in pairs], dtype=np.int64)
+            clear = rules.clear_of_ambiguous(video, span, at, np.array([i for _, i in pairs]).reshape(-1, 2))
+        self.counts = {
+            "videos": len(given),
+            "ground_truth": len(gt_span),
+            "detections": int(((label >= 0) & clear).sum()),
+            "classes": len(self.classes),
+            "ground_truth_left_out": int((~kept).sum()),
+            "detections_of_unknown_classes": int((label < 0).sum()),
+            "detections_ambiguous": int(((label >= 0) & ~clear).sum()),
+            "detections_in_unknown_videos": int(((label >= 0) & clear & ~np.isin(video, _codes(given, rank))).sum()),
+        }
+
+        rows = np.flatnonzero((label >= 0) & clear)
+        order = rows[np.lexsort((span[rows, 1], span[rows, 0], video[rows], -detections.score[rows], label[rows]))]
+        label, video = label[order], video[order]
+        bounds = np.searchsorted(label, np.arange(len(self.classes) + 1)).tolist()
+        self.rows_by_class = [slice(a, b) for a, b in pairwise(bounds)]
+        gt_key = gt_label * len(rank) + gt_video
+        gt_order = np.lexsort((gt_span[:, 1], gt_span[:, 0], gt_key))
+        key = label * len(rank) + video
+        self.low = np.searchsorted(gt_key[gt_order], key, side="left")
+        self.high = np.searchsorted(gt_key[gt_order], key, side="right")
+        self.span, self.gt_span = rules.comparable(span[order], gt_span[gt_order])
+
+    def hits(self, thresholds: np.ndarray) -> np.ndarray:
+        """[N, T] bool: true positives."""
+        return _match(self.span, self.low, self.high, np.ascontiguousarray(self.gt_span), thresholds)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _match(
+    span: np.ndarray, low: np.ndarray, high: np.ndarray, gt_span: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
+    """Greedy matching, inherently a loop: who takes what depends on who came before.
+
+    span [N, 2] by descending score; low, high [N] rows of gt_span [G, 2] of the same class and video; thresholds [T].
+    Of equal tIoUs the earlier row of gt_span is taken. Returns [N, T] bool.
+    """
+    count = len(thresholds)
+    hit = np.zeros((len(span), count), dtype=np.bool_)
+    taken = np.zeros((len(gt_span), count), dtype=np.bool_)
+    best = np.empty(count)
+    which = np.empty(count, dtype=np.int64)
+    for n in range(len(span)):
+        best[:] = -1.0
+        for g in range(low[n], high[n]):
+            inter = min(span[n, 1], gt_span[g, 1]) - max(span[n, 0], gt_span[g, 0])
+            if inter <= 0:
+                continue
+            overlap = inter / (span[n, 1] - span[n, 0] + gt_span[g, 1] - gt_span[g, 0] - inter)
+            for t in range(count):
+                if overlap >= thresholds[t] and overlap > best[t] and not taken[g, t]:
+                    best[t] = overlap
+                    which[t] = g
+        for t in range(count):
+            if best[t] >= 0:
+                hit[n, t] = True
+                taken[which[t], t] = True
+    return hit
+
+
+def check_videos(detections: Segments, videos: Collection[str]) -> None:
+    """Raises DataError if there are detections, but none in any of the videos; names a few of both."""
+    names = detections.codes("video_id")[1]
+    if names and set(names).isdisjoint(videos):
+        raise DataError(
+            f"the detections share no video with the ground truth: they are in {len(names)} videos ({some(names)}), "
+            f"evaluated are {len(videos)} videos ({some(videos)})"
+        )
+
+
+def _columns(ground_truth: Segments | RawGroundTruth) -> tuple[list[str], list[str], list[str]]:
+    """Video ids and labels of the rows, and the evaluated videos."""
+    if isinstance(ground_truth, Segments):
+        return ground_truth.video_ids, ground_truth.labels, sorted(set(ground_truth.video_ids))
+    return ground_truth.video_id.tolist(), ground_truth.label.tolist(), list(ground_truth.videos)
+
+
+def _codes(values: Sequence[str], names: dict[str, int]) -> np.ndarray:
+    """[N] int64: the code of each value, -1 where `names` has none."""
+    return np.fromiter((names.get(v, -1) for v in values), dtype=np.int64, count=len(values))
+
+
+def some(names: Collection[str]) -> str:
+    """A few of many names, for messages."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,217 @@
+"""Labeler `pser`: seeds refined in bags of perturbed copies.
+
+PseR (Fang & Hong, IEEE TMM 2026): a seed for every point, a bag of scaled and shifted copies around it, a selection
+module (multiple-instance learning over the bag) and a ranking module (temporal confidence) that score the copies, and
+their weighted mean as pseudo-label. Features are frozen: they are read, never trained.
+Stages: `pser/seed` (map), `pser/heads` (fit), `pser/refine` (map).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from tad.data.segments import Segments
+from tad.errors import RunError
+from tad.labelers.pser_heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
+from tad.labelers.pser_merge import MergeConfig, member_weights, merge, repair
+from tad.labelers.pser_seed import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection
+from tad.labelers.published import fill_published
+from tad.models.pser import PserHeads
+from tad.stage import Artifact, Context, Engine, StageConfig
+
+
+class RefineConfig(StageConfig):
+    """What refining reads besides the trained heads."""
+
+    seed_rule: SeedRule
+    bag: BagConfig
+    merge: MergeConfig
+    centred: bool
+
+
+@dataclass(frozen=True)
+class HeadsFit:
+    """Fit stage: the selection and the ranking module."""
+
+    config: FitConfig
+    name: str = "pser/heads"
+    version: int = 1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    """The task derives it from the number of steps (HeadsConfig.snapshot_epochs)."""
+
+    @property
+    def epochs(self) -> int:
+        return self.config.heads.epochs
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.heads.batch_size
+
+    def open(self, context: Context) -> HeadsTask:
+        return HeadsTask(self.config, context)
+
+
+@dataclass(frozen=True)
+class Refine:
+    """Map stage: one pseudo-label for every distinct point of a video.
+
+    The score is the mean over the merged members, by their share, of class probability times temporal confidence.
+    """
+
+    config: RefineConfig
+    name: str = "pser/refine"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        config, data = self.config, context.data
+        proposals, reader = Proposals(context), BagReader(context, config.bag, config.centred)
+        heads = load_heads(context, reader.width)
+
+        def refine(video: str) -> Segments:
+            points, seeds = proposals.seeds(video, config.seed_rule)
+            if not len(points.time):
+                return Segments.empty()
+            features, grid = reader.features(video)
+            bags = reader.bags(seeds.spans)
+            cls, ins, rank = run_heads(heads, features, reader.coordinates(grid, bags), points.label)
+            spans, share = merge(
+                bags, member_weights(cls, ins, rank, config.merge), config.merge.top_k, config.merge.ties
+            )
+            limits = (0.0, data.duration(video))
+            if config.merge.clamp == "snippets":
+                limits = (float(grid.from_edge(0.0)), float(grid.from_edge(grid.length - 1.0)))
+            spans = repair(spans, points.time, points.label, limits, config.merge)
+            score = (share * rank / (1 + np.exp(-cls))).sum(1).clip(0.0, 1.0)
+            names = [data.classes[i] for i in points.label]
+            return Segments.of(video, spans[:, 0], spans[:, 1], names, score, points.time, context.source)
+
+        return refine
+
+
+def load_heads(context: Context, width: int) -> PserHeads:
+    """The trained heads in eval mode.
+
+    Raises:
+        RunError: they were trained for another feature width or number of classes.
+    """
+    artifact = context.inputs["model"]
+    saved = artifact.model()
+    architecture = saved["settings"]["architecture"]
+    for key, here in (("dim", width), ("classes", len(context.data.classes))):
+        if architecture[key] != here:
+            raise RunError(
+                f"{artifact.path}: the heads were trained with {key} = {architecture[key]}, but {context.data.root} "
+                f"and its embedding have {here}; train them again"
+            )
+    heads = PserHeads(**architecture)
+    heads.load_state_dict(saved["state"])
+    return heads.eval()
+
+
+def run_heads(
+    heads: PserHeads, features: np.ndarray, bags: np.ndarray, label: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class logits, instance logits (both at the class of the bag's point) and temporal confidence, [G, N] each.
+
+    Args:
+        heads: in eval mode.
+        features: [T, D] of one video.
+        bags: [G, N, 2] snippet coordinates.
+        label: [G] class indices.
+    """
+    rows = torch.from_numpy(features)[None]
+    none = torch.zeros(0, dtype=torch.long)
+    with torch.inference_mode():
+        scores = heads(
+            rows,
+            torch.tensor([len(features)]),
+            torch.from_numpy(bags),
+            torch.zeros(len(bags), dtype=torch.long),
+            torch.zeros(0, 2, dtype=torch.float64),
+            none,
+        )
+    index = label[:, None, None]
+    cls, ins = (np.take_along_axis(x.numpy(), index, axis=2)[..., 0] for x in (scores.cls, scores.ins))
+    return cls, ins, scores.rank.numpy()
+
+
+class PserLabeler(StageConfig):
+    """Seeds refined by PseR."""
+
+    method: Literal["pser"] = "pser"
+    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    seed_rule: SeedRule = SeedRule()
+    bag: BagConfig = BagConfig()
+    negatives: NegativesConfig = NegativesConfig()
+    heads: HeadsConfig = HeadsConfig()
+    merge: MergeConfig = MergeConfig()
+
+    wants_embedding: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return fill_published(data, PUBLISHED, BUDGET)
+
+    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
+        """Segments: one seed for every point of the training videos."""
+        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals})
+
+    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+        """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
+        inputs = {"proposals": proposals} | ({"embedding": embedding} if embedding is not None else {})
+        fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=self.heads)
+        model = engine.fit(HeadsFit(fit), inputs)
+        refine = RefineConfig(
+            seed_rule=self.seed_rule, bag=self.bag, merge=self.merge, centred=self.heads.alignment == "centred"
+        )
+        return engine.map(Refine(refine), inputs | {"model": model})
+
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "seed_rule": PUBLISHED_RULE,
+    "bag": {"scales": [0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5], "shifts": [0.0, -0.1, 0.1]},
+    "negatives": {"count": 500, "tiou_threshold": 0.3, "margin": 0.2, "weight": 0.5, "mean_over": "all"},
+    "heads": {
+        "bins": 8,
+        "context": 0.0,
+        "alignment": "published",
+        "project": None,
+        "hidden": 1024,
+        "dropout": 0.0,
+        "bag_mean": "add",
+        "focal": 2.0,
+        "rank_weight": 1.0,
+        "bags_per_item": None,
+        "mean_over": "videos",
+        "lr": 1e-4,
+        "weight_decay": 5e-4,
+        "schedule": "constant",
+        "snapshot_epochs": 0,
+        "batch_size": 16,
+        "epochs": 133,
+    },
+    "merge": {
+        "top_k": 8,
+        "ties": "first",
+        "class_power": 1.0,
+        "instance_power": 1.0,
+        "rank_power": 1.0,
+        "contain_point": False,
+        "separate": False,
+        "clamp": "snippets",
+        "decimals": 3,
+    },
+}
+"""The published code. 133 epochs are 1596 of its 1600 steps on the 200 training videos of THUMOS14."""
+
+BUDGET = ("heads.epochs", "heads.batch_size", "heads.hidden", "seed_rule.half_width", "seed_rule.min_score")
+"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its scores."""

@@ -1,0 +1,266 @@
+"""PseR's heads in training: bags and negatives of many videos as mini-batches, and their losses.
+
+Source: PseR, proposal propagation and refinement network. Legend: V videos, T rows, D feature width, G bags,
+N members of a bag, n negatives, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from tad.data.grid import SnippetGrid
+from tad.errors import DataError, RunError
+from tad.labelers.pser_seed import Proposals, SeedRule
+from tad.models.pser import BagScores, PserHeads
+from tad.ops.bags import clear_of, negative_spans, perturb, seed_tious
+from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss, smooth_l1
+from tad.stage import Batch, Context, StageConfig, Total
+
+
+class BagConfig(StageConfig):
+    """Which copies of a seed are in its bag."""
+
+    scales: list[float] = Field(
+        default=[0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5], min_length=1, description="lengths, as shares of the seed's"
+    )
+    shifts: list[float] = Field(
+        default=[0.0, -0.1, 0.1], min_length=1, description="shifts of the centre, as shares of the scaled length"
+    )
+
+
+class NegativesConfig(StageConfig):
+    """Random segments that the class scores should reject."""
+
+    count: int = Field(default=100, ge=0, description="drawn for every item")
+    tiou_threshold: float = Field(default=0.3, gt=0, le=1, description="kept if below this with all the bags' members")
+    margin: float = Field(default=0.2, ge=0, description="how far they may leave the video, as a share of its length")
+    weight: float = Field(default=0.5, ge=0, description="weight of their loss")
+    mean_over: Literal["valid", "all"] = Field(
+        default="valid", description="the loss is a mean over the kept ones, or (published) over all drawn ones"
+    )
+
+
+class HeadsConfig(StageConfig):
+    """Pooling, modules, losses and optimiser."""
+
+    bins: int = Field(default=8, ge=1, description="RoI bins")
+    context: float = Field(default=0.0, ge=0, description="RoIs reach this share of their length further on both sides")
+    alignment: Literal["centred", "published"] = Field(
+        default="centred",
+        description="rows lie at the centre of their snippet, short RoIs grow on both sides; published: half a snippet "
+        "late, at the end",
+    )
+    project: int | None = Field(default=32, ge=1, description="each module reduces snippets to this width; null: no")
+    hidden: int = Field(default=256, ge=1, description="width of the modules' two layers")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="before each of the two layers")
+    bag_mean: Literal["add", "subtract"] = Field(
+        default="subtract", description="what the ranking module does with the mean of the bag (published: add)"
+    )
+    focal: float = Field(default=2.0, ge=0, description="focusing exponent of the selection and negative losses")
+    rank_weight: float = Field(default=1.0, ge=0, description="weight of the ranking loss")
+    bags_per_item: int | None = Field(default=16, ge=1, description="bags of a video in one item; null: all of them")
+    mean_over: Literal["bags", "videos"] = Field(
+        default="bags", description="the loss is a mean over all bags of a batch, or of each video and then over these"
+    )
+    lr: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty of Adam")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine: after a tenth of warm-up")
+    snapshot_epochs: int = Field(
+        default=2, ge=0, description="weights are averaged (exponentially) over about so many epochs; 0: the last ones"
+    )
+    batch_size: int = Field(default=8, ge=1, description="items per step")
+    epochs: int = Field(default=20, ge=1)
+
+
+class FitConfig(StageConfig):
+    """All that training the heads depends on."""
+
+    seed_rule: SeedRule
+    bag: BagConfig
+    negatives: NegativesConfig
+    heads: HeadsConfig
+
+
+class BagReader:
+    """Frozen features, bags and snippet coordinates of single videos.
+
+    Features are the array "embedding" of the input of that name, or the dataset's own where there is none.
+
+    Raises:
+        RunError: the embedding lacks a video.
+    """
+
+    def __init__(self, context: Context, bag: BagConfig, centred: bool) -> None:
+        self.data, self.bag, self.centred = context.data, bag, centred
+        self.embedding = context.inputs.get("embedding")
+        self.width = self.features(context.videos[0])[0].shape[1]
+
+    def features(self, video: str) -> tuple[np.ndarray, SnippetGrid]:
+        """[T, D] float32 and the video's grid."""
+        if self.embedding is None:
+            array = self.data.features(video)
+        else:
+            try:
+                array = self.embedding.array("embedding", video)
+            except FileNotFoundError as error:
+                raise RunError(f"{self.embedding.path}: no embedding of video {video}; embed all videos") from error
+        return np.array(array, dtype=np.float32), self.data.grid(video, len(array))
+
+    def bags(self, seeds: np.ndarray) -> np.ndarray:
+        """[G, N, 2] seconds from seeds [G, 2] seconds."""
+        return perturb(seeds, self.bag.scales, self.bag.shifts)
+
+    def coordinates(self, grid: SnippetGrid, seconds: np.ndarray) -> np.ndarray:
+        """Where pooling reads: positions, or (published) edges, which are half a snippet late."""
+        return grid.to_position(seconds) if self.centred else grid.to_edge(seconds)
+
+
+class Item(NamedTuple):
+    """Bags of one video; coordinates in snippets as pooling reads them."""
+
+    features: np.ndarray  # [T, D] float32
+    bags: np.ndarray  # [G, N, 2]
+    labels: np.ndarray  # [G]
+    bag_weight: np.ndarray  # [G]
+    negatives: np.ndarray  # [n, 2], the kept ones
+    negative_weight: np.ndarray  # [n]
+    negative_count: float
+
+
+class HeadsTask:
+    """The training task; an item is some bags of one video with negatives of their own.
+
+    Raises:
+        DataError: no training video has a point.
+    """
+
+    def __init__(self, config: FitConfig, context: Context) -> None:
+        self.config = config
+        self.reader = BagReader(context, config.bag, config.heads.alignment == "centred")
+        self.labels: dict[str, np.ndarray] = {}
+        self.seeds: dict[str, np.ndarray] = {}
+        self.items: list[tuple[str, slice]] = []
+        proposals = Proposals(context)
+        for video in context.videos:
+            points, seeds = proposals.seeds(video, config.seed_rule)
+            self.labels[video], self.seeds[video] = points.label, seeds.spans
+            count = len(points.label)
+            parts = math.ceil(count / (config.heads.bags_per_item or max(count, 1)))
+            # Every parts-th bag: an item then sees the whole video, not a stretch of it.
+            self.items += [(video, slice(part, None, parts)) for part in range(parts)]
+        if not self.items:
+            raise DataError(f"{context.data.root / 'points.csv'}: no training video has a point; pser labels points")
+        heads = config.heads
+        architecture = {
+            "dim": self.reader.width,
+            "classes": len(context.data.classes),
+            "bins": heads.bins,
+            "hidden": heads.hidden,
+            "project": heads.project,
+            "context": heads.context,
+            "centred": heads.alignment == "centred",
+            "bag_mean": heads.bag_mean,
+            "dropout": heads.dropout,
+        }
+        self.module: nn.Module = PserHeads(**architecture)
+        self.settings: dict[str, Any] = {
+            "architecture": architecture,
+            "bags": sum(len(x) for x in self.labels.values()),
+            "items": len(self.items),
+        }
+        self.target = torch.from_numpy(seed_tious(config.bag.scales, config.bag.shifts)).float()
+        # A mean over the last snapshots, by the loop's running average. No longer than a quarter of the training, so
+        # that nothing is left of the start.
+        steps = max(1, len(self.items) // heads.batch_size)
+        span = min(heads.snapshot_epochs, heads.epochs / 4) * steps
+        self.ema_decay = 1 - 1 / span if span > 1 else None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def item(self, index: int, rng: np.random.Generator) -> Item:
+        """Some bags of a video, and new negatives."""
+        video, part = self.items[index]
+        heads, negatives = self.config.heads, self.config.negatives
+        features, grid = self.reader.features(video)
+        bags = self.reader.bags(self.seeds[video])
+        begin, end = float(grid.from_edge(0.0)), float(grid.from_edge(float(grid.length)))
+        u1, u2 = rng.random(negatives.count), rng.random(negatives.count)
+        drawn = begin + negative_spans(u1, u2, end - begin, negatives.margin)
+        # Against the bags of the whole video, also those of its other items.
+        kept = drawn[clear_of(drawn, bags, negatives.tiou_threshold)]
+        bags, labels = bags[part], self.labels[video][part]
+        over_all = negatives.mean_over == "all"
+        return Item(
+            features,
+            self.reader.coordinates(grid, bags),
+            labels,
+            np.full(len(labels), 1.0 / len(labels) if heads.mean_over == "videos" else 1.0, dtype=np.float32),
+            self.reader.coordinates(grid, kept),
+            np.full(len(kept), 1.0 / max(1, negatives.count) if over_all else 1.0, dtype=np.float32),
+            1.0 if over_all else float(len(kept)),
+        )
+
+    def collate(self, items: list[Item]) -> Batch:
+        """Features padded to the longest [V, T, D]; bags and negatives one after the other, with their video."""
+        rows = [torch.from_numpy(item.features) for item in items]
+
+        def joined(name: str) -> Tensor:
+            return torch.from_numpy(np.concatenate([getattr(item, name) for item in items]))
+
+        def video_of(name: str) -> Tensor:
+            return torch.repeat_interleave(torch.tensor([len(getattr(item, name)) for item in items]))
+
+        return {
+            "features": nn.utils.rnn.pad_sequence(rows, batch_first=True),
+            "lengths": torch.tensor([len(row) for row in rows]),
+            "bags": joined("bags"),
+            "bag_video": video_of("bags"),
+            "labels": joined("labels"),
+            "bag_weight": joined("bag_weight"),
+            "negatives": joined("negatives"),
+            "negative_video": video_of("negatives"),
+            "negative_weight": joined("negative_weight"),
+            "negative_count": torch.tensor([item.negative_count for item in items]),
+        }
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """PseR's L_sel + L_rank + L_neg, each a share of a mean over all workers."""
+        names = ("features", "lengths", "bags", "bag_video", "negatives", "negative_video")
+        scores: BagScores = module(*(batch[name] for name in names))
+        heads, weight = self.config.heads, batch["bag_weight"]
+        bags = total(weight.sum())
+        onehot = F.one_hot(batch["labels"], scores.cls.shape[-1]).to(scores.cls)
+        selection = mil_loss(mil_bag_probability(scores.cls, scores.ins), onehot, heads.focal)
+        target = self.target.to(scores.rank).expand_as(scores.rank)
+        rank = smooth_l1(scores.rank, target).mean(1)
+        negative = negative_loss(scores.negative, heads.focal) * batch["negative_weight"]
+        terms = {
+            "selection": (selection * weight).sum() / bags,
+            "rank": (rank * weight).sum() / bags,
+            "negative": negative.sum() / total(batch["negative_count"].sum()).clamp(min=1.0),
+        }
+        loss = terms["selection"] + heads.rank_weight * terms["rank"] + self.config.negatives.weight * terms["negative"]
+        return {"loss": loss, **terms}
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        """Adam with L2 penalty; constant rate, or a tenth of warm-up and then a cosine."""
+        heads = self.config.heads
+        optimiser = torch.optim.Adam(module.parameters(), lr=heads.lr, weight_decay=heads.weight_decay)
+        if heads.schedule == "constant":
+            return optimiser, None
+        warm = max(1, steps // 10)
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)

@@ -1,0 +1,252 @@
+"""Labeler `pser-seed`: for every point, the best proposal around it.
+
+The seed rule of PseR (stage A of the paper; the rule is HR-Pro's and LACP's) and the control without refinement:
+seeds used as pseudo-labels. Legend: G points, N proposals of one video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tad.data.dataset import Dataset, Points
+from tad.data.segments import Segments
+from tad.errors import DataError
+from tad.labelers.published import fill_published
+from tad.stage import Artifact, Context, Engine, StageConfig
+
+FALLBACK_SCORE = 0.2
+"""Score of a seed that no proposal stands behind, as in the published code."""
+
+SHORTEST = 1e-3
+"""Seconds; a proposal that is shorter once cut counts as none."""
+
+
+class SeedRule(StageConfig):
+    """Which proposal answers for a point."""
+
+    neighbours: Literal["same-class", "any-class"] = Field(
+        default="same-class", description="points that a proposal must not reach: those of its class, or all"
+    )
+    crossing: Literal["clip", "discard"] = Field(
+        default="clip",
+        description="where every proposal around a point reaches a neighbour: cut the best halfway to it, or use none",
+    )
+    min_score: float = Field(default=0.0, description="proposals that reach no neighbour need a score above this")
+    half_width: float = Field(default=1.0, gt=0, description="seconds on either side of a point without a proposal")
+    inside_video: bool = Field(default=True, description="cut seeds at the ends of the video")
+
+
+class Seeds(NamedTuple):
+    """One seed for every point of a video."""
+
+    spans: np.ndarray
+    """[G, 2] float64 seconds."""
+    scores: np.ndarray
+    """[G] float64: the proposal's score; FALLBACK_SCORE where there is none."""
+    fallback: np.ndarray
+    """[G] bool: no proposal, so a window around the point."""
+
+
+def distinct(points: Points) -> Points:
+    """The points without repetitions of a time and class, ascending in time."""
+    both = np.unique(np.stack([points.time, points.label.astype(np.float64)], axis=1), axis=0)
+    return Points(both[:, 0], both[:, 1].astype(np.int64))
+
+
+def neighbour_times(time: np.ndarray, label: np.ndarray, same_class: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Times of the previous and the next point of each point; -inf and inf where there is none.
+
+    Args:
+        time: [G] seconds, ascending.
+        label: [G] class indices.
+        same_class: look at points of the same class only.
+
+    Returns:
+        Two [G] float64 arrays in the order of the points.
+    """
+    group = label if same_class else np.zeros_like(label)
+    order = np.lexsort((time, group))
+    sorted_time, sorted_group = time[order], group[order]
+    edge = np.flatnonzero(sorted_group[1:] != sorted_group[:-1]) + 1
+    previous, following = np.empty(len(time)), np.empty(len(time))
+    before = np.concatenate([[-np.inf], sorted_time[:-1]])
+    after = np.concatenate([sorted_time[1:], [np.inf]])
+    before[edge], after[edge - 1] = -np.inf, np.inf
+    previous[order], following[order] = before[: len(time)], after[-len(time) :] if len(time) else after[:0]
+    return previous, following
+
+
+def select_seeds(
+    time: np.ndarray,
+    label: np.ndarray,
+    spans: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    rule: SeedRule,
+    duration: float = np.inf,
+) -> Seeds:
+    """The best proposal of its class for every point of one video; of equal ones the first.
+
+    A proposal answers for a point that it contains if it reaches no neighbouring point and its score is high enough
+    (PseR, seed rule). Where none does: the highest-scoring one that contains the point, cut halfway to the
+    neighbours of its class, if the rule clips; a window around the point otherwise.
+
+    Args:
+        time: [G] seconds, ascending, without repetitions of a time and class (see `distinct`).
+        label: [G] class indices.
+        spans: [N, 2] seconds, proposals in their file's order.
+        scores: [N].
+        labels: [N] class indices; -1 never matches.
+        rule: the options.
+        duration: seconds; seeds are cut to the video if the rule says so.
+    """
+    holds = (labels == label[:, None]) & (spans[:, 0] <= time[:, None]) & (time[:, None] <= spans[:, 1])
+    before, after = neighbour_times(time, label, rule.neighbours == "same-class")
+    alone = holds & (spans[:, 0] > before[:, None]) & (spans[:, 1] < after[:, None]) & (scores > rule.min_score)
+
+    seeds = np.stack([time - rule.half_width, time + rule.half_width], axis=1)
+    chosen, found = _best(alone, scores)
+    # Halfway to a neighbour of the same class; infinite where there is none, so nothing is cut there.
+    halves = [(time + other) / 2 for other in neighbour_times(time, label, same_class=True)]
+    if rule.crossing == "clip":
+        rescued, any_holds = _best(holds, scores)
+        chosen = np.where(found, chosen, rescued)
+        cut = ~found
+        found = any_holds
+    else:
+        cut = np.zeros(len(time), dtype=bool)
+    if len(spans):
+        seeds = np.where(found[:, None], spans[chosen], seeds)
+    lower, upper = np.where(cut, halves[0], -np.inf), np.where(cut, halves[1], np.inf)
+    if rule.inside_video:
+        lower, upper = np.maximum(lower, 0.0), np.minimum(upper, duration)
+    seeds = np.clip(seeds, lower[:, None], upper[:, None])
+    gone = seeds[:, 1] - seeds[:, 0] < SHORTEST
+    if gone.any():  # a sliver of a proposal, or one that lies beyond the end of the video
+        window = np.stack([time - rule.half_width, time + rule.half_width], axis=1)
+        seeds[gone] = np.clip(window, lower[:, None], upper[:, None])[gone]
+        found = found & ~gone
+    values = scores[chosen] if len(spans) else np.zeros(len(time))
+    return Seeds(seeds, np.where(found, values, FALLBACK_SCORE), ~found)
+
+
+def _best(allowed: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[G] index of the highest-scoring allowed proposal of each row (0 where there is none) and [G] whether one is."""
+    if not allowed.shape[1]:
+        nothing = np.zeros(len(allowed), dtype=np.int64)
+        return nothing, nothing.astype(bool)
+    return np.where(allowed, scores, -np.inf).argmax(1), allowed.any(1)
+
+
+class Proposals:
+    """The proposals of all videos, checked against the dataset.
+
+    Raises:
+        DataError: proposals of classes that the dataset does not have, or of none of the videos to label.
+    """
+
+    def __init__(self, context: Context) -> None:
+        artifact = context.inputs["proposals"]
+        segments, self.data = artifact.segments(), context.data
+        unknown = sorted(set(segments.labels) - set(self.data.classes))
+        if unknown:
+            raise DataError(
+                f"{artifact.path}: proposals of classes that {self.data.root} does not have: {', '.join(unknown)}; "
+                f"its classes are {', '.join(self.data.classes)}"
+            )
+        self.by_video = segments.by_video()
+        if len(segments) and not set(self.by_video) & set(context.videos):
+            raise DataError(
+                f"{artifact.path}: no proposal is of a video to label; it has videos such as "
+                f"{next(iter(self.by_video))}, the dataset such as {next(iter(context.videos))}"
+            )
+
+    def seeds(self, video: str, rule: SeedRule) -> tuple[Points, Seeds]:
+        """The distinct points of a video and their seeds, [G] each."""
+        return video_seeds(self.data, video, self.by_video.get(video), rule)
+
+
+def video_seeds(data: Dataset, video: str, proposals: Segments | None, rule: SeedRule) -> tuple[Points, Seeds]:
+    """The distinct points of a video and their seeds; `proposals` are those of this video, None for none."""
+    points = distinct(data.points(video))
+    proposals = Segments.empty() if proposals is None else proposals
+    seeds = select_seeds(
+        points.time,
+        points.label,
+        proposals.spans,
+        proposals.score.astype(np.float64),
+        proposals.label_index(data.classes),
+        rule,
+        data.duration(video),
+    )
+    return points, seeds
+
+
+@dataclass(frozen=True)
+class SeedSelection:
+    """Map stage: the seeds of every video, cut to the video, one for every distinct point, scores cut to [0, 1]."""
+
+    config: SeedRule
+    name: str = "pser/seed"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        proposals, data = Proposals(context), context.data
+
+        def label(video: str) -> Segments:
+            points, seeds = proposals.seeds(video, self.config)
+            spans = inside(seeds.spans, 0.0, data.duration(video))
+            names = [data.classes[i] for i in points.label]
+            scores = np.clip(seeds.scores, 0.0, 1.0)
+            return Segments.of(video, spans[:, 0], spans[:, 1], names, scores, points.time, context.source)
+
+        return label
+
+
+def inside(spans: np.ndarray, lower: float, upper: float) -> np.ndarray:
+    """[G, 2] cut to [lower, upper] seconds; one with nothing left becomes the shortest segment at that end."""
+    spans = np.clip(spans, lower, upper)
+    gone = spans[:, 1] - spans[:, 0] < SHORTEST
+    if gone.any():
+        start = np.clip(spans[gone].mean(1) - SHORTEST / 2, lower, max(lower, upper - SHORTEST))
+        spans[gone] = np.stack([start, start + SHORTEST], axis=1)
+    return spans
+
+
+class SeedLabeler(StageConfig):
+    """The seeds themselves as pseudo-labels."""
+
+    method: Literal["pser-seed"] = "pser-seed"
+    faithful: bool = Field(default=False, description="the published rule; sets the options of seed_rule")
+    seed_rule: SeedRule = SeedRule()
+
+    wants_embedding: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return fill_published(data, {"seed_rule": PUBLISHED_RULE})
+
+    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
+        """Segments: one seed for every point of the training videos."""
+        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals})
+
+    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+        """Segments: the seeds."""
+        return self.seeds(engine, proposals)
+
+
+PUBLISHED_RULE: Mapping[str, Any] = {
+    "neighbours": "any-class",
+    "crossing": "discard",
+    "min_score": 0.0,
+    "half_width": 1.0,
+    "inside_video": False,
+}
+"""The seed rule of the published code."""

@@ -1,0 +1,195 @@
+"""ActionFormer: a pyramid of local self-attention with one classification and one regression head for all levels.
+
+Source: ActionFormer (ECCV 2022), section 3 and its released configuration; the neck is one LayerNorm for each level.
+Rows of padding are zero before each convolution and left out of pooling and attention, so a video's output is the same
+alone and in any batch.
+
+Shapes: B videos, T rows (padded to a multiple of 2 ** (levels - 1)), D feature width, W model width, C classes,
+L levels, P = T (1 + 1/2 + ... + 1/2 ** (L - 1)) points, level by level.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tad.models.attention import banded_attention
+
+
+class PointOutputs(NamedTuple):
+    """What the model says at each point; rows where the mask is False are meaningless."""
+
+    logits: Tensor
+    """[B, P, C] class logits."""
+    offsets: Tensor
+    """[B, P, 2] distances >= 0 from the point to start and end, in strides of the point's level."""
+    mask: Tensor
+    """[B, P] bool, False on padding."""
+
+
+class ActionFormer(nn.Module):
+    """The network, and the running count of positives that normalises its loss.
+
+    Args:
+        dim: width D of the features.
+        classes: number of classes C.
+        width: width W.
+        heads: attention heads; divides the width.
+        levels: levels L of the pyramid, strides 1 ... 2 ** (L - 1).
+        window: rows (odd) that attention sees on every level.
+        drop_path: chance that a residual branch is dropped for a video, in training.
+        input_dropout: chance that a feature channel is dropped for a video, in training.
+    """
+
+    normaliser: Tensor
+    """Running number of positive points in a batch; part of the state so that a resumed run goes on with it."""
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        width: int = 512,
+        heads: int = 4,
+        levels: int = 6,
+        window: int = 19,
+        drop_path: float = 0.1,
+        input_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.levels, self.input_dropout = levels, input_dropout
+        self.embedding = ConvStack(dim, width)
+        self.stem = nn.ModuleList(Block(width, heads, window, 1, drop_path) for _ in range(2))
+        self.branch = nn.ModuleList(Block(width, heads, window, 2, drop_path) for _ in range(levels - 1))
+        self.necks = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
+        self.class_stack, self.offset_stack = ConvStack(width, width), ConvStack(width, width)
+        self.class_head, self.offset_head = Conv(width, classes), Conv(width, 2)
+        self.scales = nn.Parameter(torch.ones(levels))
+        # Start with all points near probability 0.01, so that the many negatives do not swamp the first steps.
+        nn.init.constant_(self.class_head.bias, -math.log(99.0))  # type: ignore[arg-type]
+        self.register_buffer("normaliser", torch.tensor(100.0))
+
+    def forward(self, features: Tensor, mask: Tensor) -> PointOutputs:
+        """features [B, T, D] and mask [B, T] (False on padding, which follows the video's rows) to outputs of P points.
+
+        Raises:
+            ValueError: T is not a multiple of 2 ** (levels - 1).
+        """
+        if features.shape[1] % 2 ** (self.levels - 1):
+            raise ValueError(f"{features.shape[1]} rows are no multiple of {2 ** (self.levels - 1)}; pad them")
+        x = features * mask[..., None]
+        if self.training and self.input_dropout:
+            x = x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
+        x = self.embedding(x, mask)
+        for block in self.stem:
+            x, mask = block(x, mask)
+        pyramid, masks = [x], [mask]
+        for block in self.branch:
+            x, mask = block(x, mask)
+            pyramid.append(x)
+            masks.append(mask)
+        return self._heads([norm(x) for norm, x in zip(self.necks, pyramid, strict=True)], masks)
+
+    def _heads(self, pyramid: list[Tensor], masks: list[Tensor]) -> PointOutputs:
+        """All levels as one sequence; a zero row between levels stands for the zero padding of each alone."""
+        x = torch.cat([F.pad(x, (0, 0, 0, 1)) for x in pyramid], 1)
+        mask = torch.cat([F.pad(m, (0, 1)) for m in masks], 1)
+        level = torch.cat([F.pad(torch.full_like(m[0], i, dtype=torch.long), (0, 1), value=-1)
+                           for i, m in enumerate(masks)])  # fmt: skip
+        x = x * mask[..., None]
+        rows = (level >= 0).nonzero()[:, 0]
+        logits = self.class_head(self.class_stack(x, mask))[:, rows]
+        offsets = self.offset_head(self.offset_stack(x, mask))[:, rows]
+        return PointOutputs(logits, torch.relu(self.scales[level[rows], None] * offsets), mask[:, rows])
+
+
+class Conv(nn.Conv1d):
+    """A convolution of three rows on [B, T, in] that keeps T; weights and their start are those of nn.Conv1d."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One product on rows side by side: no transposes around it, and faster than conv1d on a CPU.
+        around = F.pad(x, (0, 0, 1, 1))
+        triples = torch.cat([around[:, :-2], x, around[:, 2:]], -1)
+        return F.linear(triples, self.weight.permute(0, 2, 1).flatten(1), self.bias)
+
+
+class ConvStack(nn.Module):
+    """Twice convolution, LayerNorm and ReLU; [B, T, in] and mask [B, T] to [B, T, W], zero on padding."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([Conv(inputs, width, bias=False), Conv(width, width, bias=False)])
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        keep = mask[..., None]
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = torch.relu(norm(conv(x))) * keep
+        return x
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block; stride 2 halves the rows. [B, T, W] and mask [B, T], zero on padding, to the same.
+
+    Queries, keys and values each come from a depthwise convolution of three rows, LayerNorm and a linear map; the
+    convolution strides, and the skip connection takes the maximum of three rows.
+    """
+
+    def __init__(self, width: int, heads: int, window: int, stride: int, drop_path: float) -> None:
+        super().__init__()
+        self.heads, self.radius, self.stride, self.drop_path = heads, window // 2, stride, drop_path
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.taps = nn.Parameter(torch.empty(3, 3, width).uniform_(-(3**-0.5), 3**-0.5))
+        """[query/key/value, earlier/same/later row, W]: the depthwise kernels, started as nn.Conv1d would."""
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.maps = nn.ModuleList(_linear(width, width) for _ in range(3))
+        self.out = _linear(width, width)
+        self.widen, self.narrow = _linear(width, 4 * width), _linear(4 * width, width)
+        self.gain_attention = nn.Parameter(torch.full((width,), 1e-4))
+        self.gain_mlp = nn.Parameter(torch.full((width,), 1e-4))
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        attended = self.norm_attention(x) * mask[..., None]
+        if self.stride == 2:
+            x, mask = pool(x, mask)
+        around = F.pad(attended, (0, 0, 1, 1))
+        rows = [around[:, k : k + attended.shape[1] : self.stride] for k in range(3)]
+        query, key, value = (
+            linear(norm(torch.addcmul(torch.addcmul(rows[0] * tap[0], rows[1], tap[1]), rows[2], tap[2])))
+            .unflatten(-1, (self.heads, -1))
+            for tap, norm, linear in zip(self.taps, self.norms, self.maps, strict=True)
+        )  # fmt: skip
+        mixed = self.out(banded_attention(query, key, value, mask, self.radius).flatten(-2))
+        x = torch.addcmul(x, mixed * self.gain_attention, self._keep(mask, x))
+        mixed = self.narrow(F.gelu(self.widen(self.norm_mlp(x))))
+        return torch.addcmul(x, mixed * self.gain_mlp, self._keep(mask, x)), mask
+
+    def _keep(self, mask: Tensor, x: Tensor) -> Tensor:
+        """[B, T, 1] factor of a residual branch: 0 on padding and for dropped videos."""
+        keep = mask[..., None].to(x.dtype)
+        if self.training and self.drop_path:
+            keep = keep * F.dropout(keep.new_ones(len(keep), 1, 1), self.drop_path)
+        return keep
+
+
+def pool(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum over rows 2i - 1, 2i and 2i + 1 that are not padding; [B, T, W] and mask [B, T] with even T to half."""
+    padding = torch.zeros_like(x[..., :1]).masked_fill(~mask[..., None], -torch.inf)
+    around = F.pad(x + padding, (0, 0, 1, 0), value=-torch.inf)
+    best = torch.maximum(torch.maximum(around[:, :-1:2], around[:, 1::2]), around[:, 2::2])
+    mask = mask[:, ::2]
+    return best.masked_fill(~mask[..., None], 0.0), mask
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -1,0 +1,126 @@
+"""Losses on probabilities, logits, boundary offsets and bags.
+
+All are elementwise or per row: weights, masks and denominators are the caller's. Half-precision inputs are computed in
+float32. Legend: N points or bag members, G bags, C classes, n negatives.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Keeps logarithms and their gradients finite at probabilities of exactly 0 and 1 (PseR's constant).
+LOG_EPSILON = 1e-6
+
+
+def probability_focal(p: Tensor, y: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss of probabilities: |y - p|^gamma times the binary cross entropy.
+
+    HR-Pro's snippet losses (fused class scores are products of probabilities, so there is no logit to start from).
+
+    Args:
+        p: probabilities in [0, 1], any shape.
+        y: targets in [0, 1], same shape.
+        gamma: focal exponent; 0 gives plain cross entropy.
+
+    Returns:
+        Elementwise loss, the shape of p. Finite, with finite gradients, at p = 0 and p = 1.
+    """
+    p, y = _full(p), _full(y)
+    entropy = -(y * torch.log(p + LOG_EPSILON) + (1 - y) * torch.log1p(LOG_EPSILON - p))
+    return _power((y - p).abs(), gamma) * entropy
+
+
+def sigmoid_focal(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sigmoid focal loss (RetinaNet; ActionFormer's classification loss).
+
+    Args:
+        logits: any shape.
+        targets: in [0, 1], same shape; smoothed targets are allowed.
+        alpha: weight of the positive side.
+        gamma: focal exponent.
+
+    Returns:
+        Elementwise loss, the shape of logits.
+    """
+    logits, targets = _full(logits), _full(targets)
+    p = torch.sigmoid(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    miss = p * (1 - targets) + (1 - p) * targets
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    return weight * _power(miss, gamma) * entropy
+
+
+def diou_1d(pred_offsets: Tensor, target_offsets: Tensor) -> Tensor:
+    """Distance-IoU loss of two segments around one point: 1 - tIoU + (distance of centres / hull)^2.
+
+    Args:
+        pred_offsets: [N, 2] distances >= 0 from the point to start and end.
+        target_offsets: [N, 2] same for the target.
+
+    Returns:
+        [N]. Two segments without length give 1.
+    """
+    pred, target = _full(pred_offsets), _full(target_offsets)
+    inter = torch.minimum(pred, target).sum(-1)
+    union = pred.sum(-1) + target.sum(-1) - inter
+    hull = torch.maximum(pred, target).sum(-1)
+    distance = ((pred[..., 1] - pred[..., 0]) - (target[..., 1] - target[..., 0])) / 2
+    return 1 - inter / union.clamp(min=1e-8) + (distance / hull.clamp(min=1e-8)) ** 2
+
+
+def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
+    """Elementwise smooth L1: half the squared error over beta where it is below beta, else |error| - beta / 2."""
+    return F.smooth_l1_loss(_full(pred), _full(target), reduction="none", beta=beta)
+
+
+def mil_bag_probability(cls: Tensor, ins: Tensor) -> Tensor:
+    """Probability of each class in each bag, by two streams (WSDDN; PseR's selection module).
+
+    Args:
+        cls: [G, N, C] class logits of the bag's members.
+        ins: [G, N, C] instance logits: a softmax over the members, for each class, says who speaks for the bag.
+
+    Returns:
+        [G, C] in [0, 1].
+    """
+    share = torch.softmax(_full(ins), dim=1)
+    return (torch.sigmoid(_full(cls)) * share).sum(1).clamp(0, 1)
+
+
+def mil_loss(prob: Tensor, onehot: Tensor, gamma: float = 2.0) -> Tensor:
+    """Loss of each bag: focal cross entropy of its class probabilities, summed over classes (PseR's L_sel).
+
+    Args:
+        prob: [G, C] from `mil_bag_probability`.
+        onehot: [G, C] the class of the bag's point.
+        gamma: focal exponent.
+
+    Returns:
+        [G].
+    """
+    return probability_focal(prob, onehot, gamma).sum(-1)
+
+
+def negative_loss(logits: Tensor, gamma: float = 2.0) -> Tensor:
+    """Loss of each negative: every class should be absent (PseR's L_neg before its weight and mean).
+
+    Args:
+        logits: [n, C] class logits.
+        gamma: focal exponent.
+
+    Returns:
+        [n].
+    """
+    p = torch.sigmoid(_full(logits))
+    return probability_focal(p, torch.zeros_like(p), gamma).sum(-1)
+
+
+def _power(base: Tensor, gamma: float) -> Tensor:
+    # Exponents below 1 have an infinite slope at 0.
+    return base**gamma if gamma == 0 or gamma >= 1 else base.clamp(min=LOG_EPSILON) ** gamma
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,0 +1,125 @@
+"""The figures of one round: for the report's page as SVG, for MLflow as PNG files in the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tad.data.dataset import Dataset
+from tad.data.ground_truth import ambiguous
+from tad.data.segments import Segments
+from tad.evaluate import precision_recall
+from tad.report.charts import length_figure, precision_recall_figure
+from tad.report.run import Run
+from tad.report.style import class_colours, plain, png
+from tad.report.timeline import timeline_figure
+from tad.report.view import View
+
+SAMPLES = 4
+"""Videos whose timelines are kept for every round: always the same ones, so that rounds can be compared."""
+TIOU = 0.5
+"""Of the precision-recall curves."""
+PROTOCOL = "hrpro"
+"""As the runs' own mAP: detections that meet an ambiguous interval are left out."""
+RECALLS = np.linspace(0, 1, 101)
+"""At which precision is drawn."""
+
+
+def figures_of_round(folder: Path, data: Dataset, number: int) -> list[Path]:
+    """Writes a round's figures on the training videos into RUN/round-N/figures.
+
+    The timelines of a fixed handful of videos, precision and recall (where there is ground truth), and lengths.
+
+    Args:
+        folder: the run's folder; run.json and the round's segments must be there.
+        data: the run's dataset.
+        number: the round; 0 shows the proposals.
+
+    Returns:
+        The PNG files, timelines first.
+
+    Raises:
+        DataError: the run's files cannot be read.
+    """
+    view = View.open(Run.open(folder), data, number, "train")
+    target = Path(folder) / f"round-{number}" / "figures"
+    colours = class_colours(data.classes)
+    written = [
+        png(timeline_figure(timeline, colours), target / f"timeline-{timeline.video_id}.png")
+        for timeline in view.timelines(sample_videos(data))
+    ]
+    curves = precision_recall_of(view)
+    if curves is not None:
+        written.append(png(curves, target / "precision-recall.png"))
+    written.append(png(length_figure({"training videos": lengths_of(view)}), target / "lengths.png"))
+    return written
+
+
+def sample_videos(data: Dataset) -> list[str]:
+    """The training videos whose timelines are kept: SAMPLES of them, evenly spread over the sorted ids."""
+    videos = sorted(v for v in data.videos("train") if len(data.points(v).time)) or sorted(data.videos("train"))
+    at = np.unique(np.linspace(0, len(videos) - 1, min(SAMPLES, len(videos))).round().astype(int)) if videos else []
+    return [videos[i] for i in at]
+
+
+def precision_recall_of(view: View) -> Figure | None:
+    """Precision and recall of a view's detections at TIOU; None without ground truth or detections."""
+    if view.truth is None or view.detections is None:
+        return None
+    removed = _ambiguous(view.data)
+    truth, found = _by_class(view.truth), _by_class(view.detections)
+    curves = {
+        name: _envelope(found.get(name, Segments.empty()), truth[name], name, removed)
+        for name in view.data.classes
+        if name in truth
+    }
+    mean = np.mean(list(curves.values()), axis=0) if curves else np.zeros(len(RECALLS))
+    return precision_recall_figure(
+        {name: (RECALLS, precision) for name, precision in curves.items()},
+        (RECALLS, mean),
+        class_colours(view.data.classes),
+        TIOU,
+    )
+
+
+def _ambiguous(data: Dataset) -> Segments | None:
+    rows = [(v, max(0.0, start), end) for v, spans in ambiguous(data).items() for start, end in spans if end > 0]
+    if not rows:
+        return None
+    videos, starts, ends = zip(*rows, strict=True)
+    return Segments.of(videos, starts, ends, "ambiguous")
+
+
+def _by_class(segments: Segments) -> dict[str, Segments]:
+    codes, names = segments.codes("label")
+    return {name: segments.filter(codes == i) for i, name in enumerate(names)}
+
+
+def _envelope(found: Segments, truth: Segments, name: str, removed: Segments | None) -> np.ndarray:
+    """[R] precision at RECALLS: the highest one that is reached at this recall or a higher one."""
+    envelope = np.zeros(len(RECALLS))
+    if set(found.video_ids).isdisjoint(truth.video_ids):
+        return envelope
+    recall, precision = precision_recall(found, truth, name, TIOU, PROTOCOL, removed)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(recall, RECALLS - 1e-9)
+    reached = at < len(recall)
+    envelope[reached] = best[at[reached]]
+    return envelope
+
+
+def lengths_of(view: View) -> dict[str, np.ndarray]:
+    """Lengths in seconds of what a view has, by the series names of `length_figure`; detections: confident ones."""
+    series: dict[str, Segments | None] = {
+        "ground truth": view.truth,
+        "pseudo-labels": view.labels,
+        view.found: view.confident,
+    }
+    return {name: found.end - found.start for name, found in series.items() if found is not None}
+
+
+def role_name(role: str) -> str:
+    """A role in the words of the page."""
+    return {"train": "training videos", "dev": "development videos", "test": "test videos"}.get(role, plain(role))

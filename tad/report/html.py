@@ -1,0 +1,265 @@
+"""`tad report`: a run's folder as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tad.data.dataset import Dataset, Role
+from tad.errors import DataError
+from tad.report.charts import length_figure, loss_figure, rounds_figure
+from tad.report.figures import TIOU, lengths_of, precision_recall_of, role_name
+from tad.report.run import MapScores, Round, Run
+from tad.report.style import class_colours, svg
+from tad.report.timeline import timeline_figure
+from tad.report.view import View
+
+SHOWN = 3
+"""Timelines of so many best and so many worst videos."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page: the drawing, and a heading and caption for it."""
+
+    image: Markup
+    heading: str = ""
+    caption: str = ""
+
+
+def write_report(folder: Path | str, out: Path | str | None = None) -> Path:
+    """Writes the report of a finished, unfinished or failed run.
+
+    Args:
+        folder: the run's folder.
+        out: the HTML file; the default is report.html in the run's folder.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        DataError: not a run's folder, or its JSON files are malformed, or `out` cannot be written.
+    """
+    run = Run.open(folder)
+    path = Path(out).expanduser().resolve() if out is not None else run.folder / "report.html"
+    page = render(run)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: the report cannot be written: {error}; choose another file with --out") from error
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as text."""
+    notes: list[str] = []
+    best = run.best
+    data = _dataset(run, notes)
+    views = _views(run, data, best, notes)
+    loss, rounds = loss_figure(run.stages), rounds_figure(run.rounds, best.round if best else None)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "number": number, "duration": duration}
+    template = environment.from_string(importlib.resources.files("tad.report").joinpath("page.html").read_text("utf-8"))
+    return template.render(
+        info=run.info,
+        best=best,
+        headline=_headline(run, best),
+        rounds=run.rounds,
+        tables=[
+            (role, tious, averages, maps)
+            for role in ("test", "train")
+            if any(maps := [_map(r, role) for r in run.rounds])
+            for tious, averages in [_columns(maps)]
+        ],
+        role_name=role_name,
+        rounds_picture=_picture(rounds, "Scores round by round; the same numbers are in the tables.")
+        if rounds
+        else None,
+        loss_picture=_picture(loss, "Training loss of each stage over its epochs.") if loss else None,
+        timelines=_timelines(views, data),
+        curves=_curves(views),
+        lengths=_lengths(views),
+        per_class=_per_class(best),
+        stages=run.stages,
+        settings=list(flatten(run.info.recipe)),
+        warnings=run.warnings,
+        notes=notes,
+        tiou=TIOU,
+    )
+
+
+# -- what is gathered ----------------------------------------------------------------------------------------------
+
+
+def _dataset(run: Run, notes: list[str]) -> Dataset | None:
+    try:
+        return Dataset.open(run.info.dataset.root)
+    except DataError as error:
+        notes.append(f"Figures that need the dataset are left out, since it cannot be opened: {error}")
+        return None
+
+
+def _views(run: Run, data: Dataset | None, best: Round | None, notes: list[str]) -> dict[Role, View]:
+    """The best round on the test and on the training videos, as far as they are there."""
+    views: dict[Role, View] = {}
+    roles: tuple[Role, ...] = ("test", "train")
+    for role in roles:
+        if data is None or best is None or not data.videos(role):
+            continue
+        try:
+            view = View.open(run, data, best.round, role)
+        except DataError as error:
+            notes.append(f"Figures of the {role_name(role)} are left out: {error}")
+            continue
+        if view.detections is not None or view.labels is not None:
+            views[role] = view
+    return views
+
+
+def _headline(run: Run, best: Round | None) -> list[tuple[str, str, str]]:
+    """The few numbers that matter most: (value, what, detail)."""
+    if best is None:
+        return []
+    tiles = []
+    first = run.rounds[0]
+    for role in ("test", "train"):
+        scores, start = _map(best, role), _map(first, role)
+        if scores is None or scores.average is None:
+            continue
+        detail = f"round {best.round}"
+        if best.round != first.round and start is not None and start.average is not None:
+            detail += f"; the proposer alone: {percent(start.average)}"
+        tiles.append((f"{percent(scores.average)} %", f"mAP on {role_name(role)}", detail))
+    if best.quality is not None:
+        seeds = f"; its seeds: {number(best.seed_quality.mean_tiou)}" if best.seed_quality is not None else ""
+        tiles.append(
+            (
+                number(best.quality.mean_tiou),
+                "mean tIoU of pseudo-labels",
+                f"round {best.round}, training videos{seeds}",
+            )
+        )
+    if best.scores.get("points") is not None:
+        tiles.append((number(best.scores["points"]), "points score", f"round {best.round}, training videos"))
+    return tiles
+
+
+def _map(row: Round, role: str) -> MapScores | None:
+    return row.test_map if role == "test" else row.train_map
+
+
+def _columns(maps: list[MapScores | None]) -> tuple[list[str], list[str]]:
+    """The tIoUs and the averages that any of the rounds has, in order of first appearance."""
+    found = [m for m in maps if m is not None]
+    return list(dict.fromkeys(t for m in found for t in m.mAP)), list(
+        dict.fromkeys(a for m in found for a in m.averages)
+    )
+
+
+def _per_class(best: Round | None) -> tuple[str, MapScores] | None:
+    """The role and scores that the per-class table shows: test videos, or training videos while there is no other."""
+    for role in ("test", "train"):
+        scores = _map(best, role) if best is not None else None
+        if scores is not None and scores.per_class:
+            return role, scores
+    return None
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def _picture(drawn: Any, description: str, heading: str = "", caption: str = "") -> Picture:
+    return Picture(Markup(svg(drawn, description)), heading, caption or description)
+
+
+def _timelines(views: dict[Role, View], data: Dataset | None) -> dict[str, Any] | None:
+    """The best and the worst videos of the test videos, or of the training videos while there is no other."""
+    view = views.get("test") or views.get("train")
+    if view is None or data is None:
+        return None
+    coverage = view.coverage()
+    ranked = sorted(coverage, key=lambda video: (-coverage[video], video))
+    if not ranked:
+        return None
+    half = min(SHOWN, -(-len(ranked) // 2))
+    best, worst = ranked[:half], ranked[max(half, len(ranked) - SHOWN) :][::-1]
+    colours = class_colours(data.classes)
+
+    def pictures(videos: list[str]) -> Iterator[Picture]:
+        for timeline in view.timelines(videos):
+            value = coverage[timeline.video_id]
+            caption = f"coverage {value:.2f}" if view.truth is not None else f"{value:.0f} confident {view.found}"
+            yield _picture(timeline_figure(timeline, colours), timeline.describe(), timeline.video_id, caption)
+
+    return {
+        "best": list(pictures(best)),
+        "worst": list(pictures(worst)),
+        "role": view.role,
+        "round": view.number,
+        "truth": view.truth is not None,
+        "videos": len(ranked),
+        "found": view.found,
+    }
+
+
+def _curves(views: dict[Role, View]) -> list[Picture]:
+    pictures = []
+    for role, view in views.items():
+        drawn = precision_recall_of(view)
+        if drawn is not None:
+            text = f"Precision against recall at tIoU {TIOU:g}, round {view.number}, {role_name(role)}."
+            pictures.append(_picture(drawn, text, role_name(role)))
+    return pictures
+
+
+def _lengths(views: dict[Role, View]) -> Picture | None:
+    if not views:
+        return None
+    drawn = length_figure({role_name(role): lengths_of(view) for role, view in views.items()})
+    return _picture(drawn, "Lengths of ground truth, pseudo-labels and confident detections.")
+
+
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with one decimal, without the sign; a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words that are easy to read."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def flatten(document: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted name, value)."""
+    if isinstance(document, dict) and document:
+        for key, value in document.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, "–" if document is None else str(document)

@@ -1,0 +1,229 @@
+"""A run's folder as typed objects. Unfinished and failed runs are read as far as they got."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from tad.data.segments import Segments, listing
+from tad.errors import DataError
+
+
+class _Part(BaseModel):
+    # Not strict: a report should also open runs of a neighbouring version, which know more or fewer keys.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class DatasetInfo(_Part):
+    """What run.json says about the dataset."""
+
+    name: str = "?"
+    root: str = ""
+    classes: list[str] = Field(default_factory=list)
+    videos: dict[str, int] = Field(default_factory=dict)
+    points: int = 0
+
+
+class RunInfo(_Part):
+    """run.json."""
+
+    recipe_name: str
+    recipe: dict[str, Any]
+    dataset: DatasetInfo
+    seed: int = 0
+    select: str = "points"
+    state: str = "running"
+    started: str | None = None
+    seconds: float | None = None
+    best_round: int | None = None
+    versions: dict[str, str | None] = Field(default_factory=dict)
+    tracking: dict[str, str | None] | None = None
+    command: str | None = None
+    scores: dict[str, str] = Field(default_factory=dict)
+
+
+class ClassScores(_Part):
+    """AP of one class; fractions."""
+
+    ap: dict[str, float | None] = Field(default_factory=dict)
+    average: float | None = None
+    ground_truth: int | None = None
+    detections: int | None = None
+
+
+class MapScores(_Part):
+    """mAP of one round on one role's videos; fractions."""
+
+    mAP: dict[str, float | None] = Field(default_factory=dict)
+    average: float | None = None
+    averages: dict[str, float | None] = Field(default_factory=dict)
+    per_class: dict[str, ClassScores] = Field(default_factory=dict)
+    counts: dict[str, Any] = Field(default_factory=dict)
+
+
+class QualityScores(_Part):
+    """Pseudo-labels (or seeds) against ground truth; fractions."""
+
+    mean_tiou: float | None = None
+    share: dict[str, float | None] = Field(default_factory=dict)
+    points: int | None = None
+    missing: int | None = None
+
+
+class Round(_Part):
+    """One row of rounds.json; round 0 is the proposer alone."""
+
+    round: int
+    seconds: float | None = None
+    labels: int | None = None
+    quality: QualityScores | None = None
+    seed_quality: QualityScores | None = None
+    change: float | None = None
+    scores: dict[str, float | None] = Field(default_factory=dict)
+    train_map: MapScores | None = None
+    test_map: MapScores | None = None
+    selected: bool = False
+
+
+@dataclass
+class StageRun:
+    """One stage as events.jsonl tells it.
+
+    Attributes:
+        round: self-training round, None where the record does not say.
+        state: running (or stopped half-way), done, or cached: the artifact was already there.
+        epochs: metrics of each epoch; of an epoch that was repeated after a restart, the last.
+    """
+
+    name: str
+    role: str
+    round: int | None
+    state: str = "running"
+    seconds: float | None = None
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder.
+
+    Attributes:
+        stages: in the order in which they were first met.
+        warnings: what the run warned of, and the videos that failed.
+    """
+
+    folder: Path
+    info: RunInfo
+    rounds: list[Round]
+    stages: list[StageRun]
+    warnings: list[str]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Run:
+        """Reads run.json, rounds.json and events.jsonl; the last two may be absent.
+
+        Raises:
+            DataError: not a run's folder, or a file of it is malformed; every problem of that file is listed.
+        """
+        folder = Path(folder).expanduser().resolve()
+        if not (folder / "run.json").is_file():
+            reason = "no such folder" if not folder.is_dir() else "not a run's folder, it holds no run.json"
+            raise DataError(
+                f"{folder}: {reason}; expected what `tad run` writes: run.json, rounds.json, events.jsonl, round-N/"
+            )
+        info: RunInfo = _read(folder / "run.json", TypeAdapter(RunInfo))
+        has_rounds = (folder / "rounds.json").is_file()
+        rounds: list[Round] = _read(folder / "rounds.json", TypeAdapter(list[Round])) if has_rounds else []
+        stages, warnings = _events(folder / "events.jsonl")
+        return cls(folder, info, sorted(rounds, key=lambda r: r.round), stages, warnings)
+
+    def segments(self, number: int, name: str) -> Segments | None:
+        """RUN/round-NUMBER/NAME.parquet, or None where it is absent.
+
+        Raises:
+            DataError: the file is there but cannot be read.
+        """
+        path = self.folder / f"round-{number}" / f"{name}.parquet"
+        return Segments.from_parquet(path) if path.is_file() else None
+
+    def detections(self, number: int, role: str) -> Segments | None:
+        """A round's detections on the train or test videos; of round 0, the proposals."""
+        name = "proposals" if number == 0 else "detections"
+        return self.segments(number, name if role == "train" else f"{name}-{role}")
+
+    @property
+    def best(self) -> Round | None:
+        """The selected round; while none is selected, the last one."""
+        chosen = [r for r in self.rounds if r.selected or r.round == self.info.best_round]
+        return chosen[-1] if chosen else (self.rounds[-1] if self.rounds else None)
+
+
+def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
+    try:
+        return kind.validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise DataError(f"{path}: not what `tad run` writes: " + listing(problems)) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None  # a killed run leaves half a line
+            yield event if isinstance(event, dict) else None
+
+
+def _events(path: Path) -> tuple[list[StageRun], list[str]]:
+    stages: dict[str, StageRun] = {}
+    newest: dict[str, StageRun] = {}
+    warnings: dict[str, None] = {}
+    unreadable = 0
+    for event in _lines(path):
+        if event is None:
+            unreadable += 1
+            continue
+        kind, name = event.get("kind"), str(event.get("name", "?"))
+        if kind == "warning":
+            warnings[str(event.get("text", ""))] = None
+        elif kind == "failures" and isinstance(event.get("failures"), dict):
+            for video, reason in event["failures"].items():
+                warnings[f"stage {name} failed for video {video}: {reason}"] = None
+        elif kind in ("stage", "stage-done", "stage-cached"):
+            key = str(event.get("fingerprint", name))
+            stage = stages.setdefault(key, StageRun(name, str(event.get("role", "")), _integer(event.get("round"))))
+            newest[name] = stage
+            if kind == "stage-done":
+                stage.state, stage.seconds = "done", _number(event.get("seconds"))
+            elif kind == "stage-cached" and stage.state != "done":
+                stage.state = "cached"
+        elif kind == "epoch" and name in newest and isinstance(event.get("metrics"), dict):
+            epoch = _integer(event.get("epoch"))
+            metrics = {str(k): v for k, x in event["metrics"].items() if (v := _number(x)) is not None}
+            if epoch is not None:
+                newest[name].epochs[epoch] = metrics
+    if unreadable > 1:  # one is normal after a kill
+        warnings[f"{path.name}: {unreadable} lines cannot be read and were left out"] = None
+    return list(stages.values()), list(warnings)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _integer(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,191 @@
+"""The timeline of one video: ground truth, points, pseudo-labels, detections and the activation curve, in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from tad.data.segments import Segments
+from tad.report.style import INK, MUTED, OTHER, figure, plain, styled
+
+LANES = 4
+"""Overlapping segments of a row are drawn below each other, in at most this many lanes."""
+CLASSES = 5
+"""Curves of at most this many classes are drawn."""
+COLUMNS = 700
+"""A curve is thinned to about this many points, keeping its peaks."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the proposer saw, at the centres of the snippets.
+
+    Attributes:
+        time: [T] seconds.
+        actionness: [T], 1 - background.
+        cas: a curve [T] for each class that is drawn.
+    """
+
+    time: np.ndarray
+    actionness: np.ndarray
+    cas: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Everything about one video; None where there is nothing of the kind, empty where it came out empty.
+
+    Attributes:
+        duration: seconds.
+        points: (seconds, class name) of each point, or None.
+        detections: the confident ones only.
+        found: what to call these: in round 0 they are proposals.
+    """
+
+    video_id: str
+    duration: float
+    truth: Segments | None = None
+    points: list[tuple[float, str]] | None = None
+    labels: Segments | None = None
+    detections: Segments | None = None
+    curve: Curve | None = None
+    found: str = "detections"
+
+    @property
+    def rows(self) -> list[tuple[str, Segments]]:
+        """The rows of segments that are there, without the points."""
+        rows = (("ground truth", self.truth), ("pseudo-labels", self.labels), (self.found, self.detections))
+        return [(name, segments) for name, segments in rows if segments is not None]
+
+    @property
+    def classes(self) -> list[str]:
+        """Classes that occur, those of ground truth and points first."""
+        names = [label for _, label in self.points or []]
+        return list(dict.fromkeys([*(self.truth.labels if self.truth is not None else []), *names,
+                                   *(label for _, segments in self.rows for label in segments.labels)]))  # fmt: skip
+
+    def describe(self) -> str:
+        """One sentence: what the figure shows."""
+        parts = [f"{len(segments)} in {name}" for name, segments in self.rows]
+        if self.points is not None:
+            parts.append(f"{len(self.points)} points")
+        return (
+            f"Timeline of video {plain(self.video_id, 60)}, {self.duration:.0f} s: {', '.join(parts) or 'no segments'}"
+        )
+
+
+def timeline_figure(timeline: Timeline, colours: Mapping[str, str]) -> Figure:
+    """Rows of segments over the activation curve, time in seconds on the common axis."""
+    rows = [(name, segments, _lanes(segments)) for name, segments in timeline.rows]
+    heights = [max(1, int(lanes.max()) + 1 if len(lanes) else 1) for _, _, lanes in rows]
+    names = [name for name, _, _ in rows]
+    if timeline.points is not None:
+        at = 1 if names[:1] == ["ground truth"] else 0
+        rows.insert(at, ("points", Segments.empty(), np.zeros(0, dtype=np.int64)))
+        heights.insert(at, 1)
+    band = 0.34 * len(rows) + 0.15 * sum(heights) + 0.1
+    with styled():
+        drawn = figure(10.0, band + (1.35 if timeline.curve is not None else 0.0) + 0.55)
+        if timeline.curve is not None:
+            top, bottom = drawn.subplots(2, 1, sharex=True, height_ratios=[band, 1.35])
+            _draw_curve(bottom, timeline.curve, colours)
+            top.tick_params(axis="x", length=0, labelbottom=False)
+        else:
+            top = bottom = drawn.subplots()
+        _draw_rows(top, timeline, rows, heights, colours)
+        bottom.set_xlim(0, timeline.duration)
+        bottom.set_xlabel("time [s]")
+        _legend(drawn, timeline, colours)
+    return drawn
+
+
+def _draw_rows(
+    axes: Axes,
+    timeline: Timeline,
+    rows: list[tuple[str, Segments, np.ndarray]],
+    heights: list[int],
+    colours: Mapping[str, str],
+) -> None:
+    thinnest = timeline.duration / 500  # a segment of a long video is still seen
+    edge, ticks = 0.0, []
+    for (name, segments, lanes), height in zip(rows, heights, strict=True):
+        middle = edge + 0.5 + 0.225 * (height - 1)
+        ticks.append(middle)
+        if name == "points":
+            for time, label in timeline.points or []:
+                axes.plot([time, time], [edge + 0.15, edge + 0.85], color=colours.get(label, OTHER), lw=2.2)
+        else:
+            weights = segments.score if name == timeline.found else np.ones(len(segments))
+            spans, labels = segments.spans, segments.labels
+            for i in np.argsort(weights, kind="stable"):
+                start, end = float(spans[i, 0]), float(spans[i, 1])
+                low = edge + 0.14 + 0.45 * lanes[i]
+                axes.broken_barh(
+                    [(start, max(end - start, thinnest))],
+                    (low, 0.72 if height == 1 else 0.4),
+                    facecolor=colours.get(labels[i], OTHER),
+                    alpha=_alpha(float(weights[i]), weights),
+                )
+        if not len(segments) and not (name == "points" and timeline.points):
+            axes.text(timeline.duration / 2, middle, "none", color=MUTED, ha="center", va="center", style="italic")
+        edge += 1.0 + 0.45 * (height - 1)
+    axes.set_ylim(max(edge, 0.5), 0)
+    axes.set_yticks(ticks, [name for name, _, _ in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def _alpha(score: float, scores: np.ndarray) -> float:
+    """Opacity 0.35 to 1 by score, relative to the highest in the video."""
+    top = float(scores.max())
+    return 0.35 + 0.65 * min(1.0, max(0.0, score / top)) if top > 0 else 0.35
+
+
+def _lanes(segments: Segments) -> np.ndarray:
+    """[N] int64: the lane of each segment, so that those of one lane do not overlap while lanes last."""
+    lanes = np.zeros(len(segments), dtype=np.int64)
+    ends = np.full(LANES, -np.inf)
+    for i in np.lexsort((segments.end, segments.start)):
+        free = np.flatnonzero(ends <= segments.start[i])
+        lane = int(free[0]) if len(free) else int(ends.argmin())
+        lanes[i], ends[lane] = lane, max(ends[lane], segments.end[i])
+    return lanes
+
+
+def _draw_curve(axes: Axes, curve: Curve, colours: Mapping[str, str]) -> None:
+    time, actionness = _thin(curve.time, curve.actionness)
+    axes.fill_between(time, actionness, color=MUTED, alpha=0.18, lw=0)
+    axes.plot(time, actionness, color=INK, lw=0.9)
+    for name, values in curve.cas.items():
+        axes.plot(*_thin(curve.time, values), color=colours.get(name, OTHER), lw=1.3)
+    axes.set_ylim(0, 1.03)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_ylabel("activation")
+
+
+def _thin(time: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[T] to about COLUMNS values: the highest of each block, at the block's middle."""
+    block = -(-len(time) // COLUMNS)
+    if block <= 1:
+        return time, values
+    pad = -len(time) % block
+    time = np.pad(time, (0, pad), mode="edge").reshape(-1, block).mean(axis=1)
+    return time, np.pad(values, (0, pad), mode="edge").reshape(-1, block).max(axis=1)
+
+
+def _legend(drawn: Figure, timeline: Timeline, colours: Mapping[str, str]) -> None:
+    names = timeline.classes[:12]
+    handles: list[Patch | Line2D] = [Patch(color=colours.get(name, OTHER), label=plain(name)) for name in names]
+    if len(timeline.classes) > len(names):
+        handles.append(Patch(color="none", label=f"and {len(timeline.classes) - len(names)} more classes"))
+    if timeline.curve is not None:
+        handles.append(Line2D([], [], color=INK, lw=0.9, label="actionness"))
+    if handles:
+        drawn.legend(handles=handles, loc="outside upper left", ncols=6, handlelength=1.2, columnspacing=1.4)

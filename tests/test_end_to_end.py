@@ -1,0 +1,148 @@
+"""The whole path on tiny data: as one process, on Ray, killed and resumed, and blind to boundaries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distributed.session import Options, self_train
+from tad.config import load_recipe
+from tad.data.dataset import Dataset
+from tad.data.segments import Segments
+from tests.tiny import tiny_dataset
+
+RECIPE = str(Path(__file__).with_name("tiny.yaml"))
+OUTPUTS = [
+    "round-1/labels",
+    "round-2/labels",
+    "round-2/detections",
+    "round-2/detections-test",
+    "round-0/proposals-test",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Dataset:
+    return tiny_dataset(tmp_path_factory.mktemp("e2e") / "data", videos=8, classes=2, dim=16)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """An uninterrupted local run."""
+    folder = tmp_path_factory.mktemp("finished")
+    self_train("tiny", load_recipe(RECIPE), data, Options(folder / "run", folder / "store", local=True))
+    return folder / "run"
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {name: Segments.from_parquet(run / f"{name}.parquet").digest() for name in OUTPUTS}
+
+
+def test_a_local_run_leaves_everything_a_user_needs(finished, data):
+    run, rows = (json.loads((finished / f"{name}.json").read_text()) for name in ("run", "rounds"))
+    assert run["state"] == "finished" and run["best_round"] in (1, 2)
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert [row["selected"] for row in rows].count(True) == 1
+    for row in rows:
+        assert 0 <= row["test_map"]["average"] <= 1 and row["scores"]["points"] is not None
+    labels = Segments.from_file(finished / "round-2" / "labels.json")
+    assert len(labels) == sum(len(data.points(v).time) for v in data.videos("train"))
+    assert (finished / "report.html").stat().st_size > 10_000
+    assert list((finished / "round-1" / "figures").glob("*.png"))
+
+
+def test_same_seed_same_result_and_finished_stages_are_skipped(finished, data, tmp_path):
+    self_train("tiny", load_recipe(RECIPE), data, Options(tmp_path / "run", tmp_path / "store", local=True))
+    assert digests(tmp_path / "run") == digests(finished)
+    self_train("tiny", load_recipe(RECIPE), data, Options(tmp_path / "run", tmp_path / "store", local=True))
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert kinds.count("stage-cached") >= kinds.count("stage-done") > 0
+    assert digests(tmp_path / "run") == digests(finished)
+
+
+@pytest.mark.parametrize(
+    ("stage", "epoch"), [("snippet/train", 2), ("pser/heads", 1), ("actionformer/train", 2)], ids=lambda v: str(v)
+)
+def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(finished, data, tmp_path, stage, epoch):
+    """kill -9 of the driver right after an epoch of each trained stage."""
+    command = [sys.executable, "-m", "tad", "run", RECIPE, "--data", data.root, "--local"]
+    command += ["--out", tmp_path / "run", "--store", tmp_path / "store"]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "run" / "events.jsonl", stage, epoch, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    assert digests(tmp_path / "run") == digests(finished)
+    epochs = [e["epoch"] for e in events(tmp_path / "run" / "events.jsonl", stage)]
+    first_attempt = epochs.index(epoch) + 1
+    assert epochs[first_attempt] > 0, "it resumed from its checkpoint, not from the start"
+
+
+def events(path: Path, stage: str) -> list[dict]:
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return [e for e in lines if e["kind"] == "epoch" and e["name"] == stage]
+
+
+def wait_for(path: Path, stage: str, epoch: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        if path.exists() and any(e["epoch"] == epoch for e in events(path, stage)):
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    raise AssertionError(f"{stage} never reached epoch {epoch}")
+
+
+def test_training_does_not_see_boundaries(finished, data, tmp_path):
+    """Every boundary of the training videos is replaced; labels and detections stay the same to the bit."""
+    blind = tmp_path / "data"
+    shutil.copytree(data.root, blind)
+    document = json.loads((blind / "annotations.json").read_text())
+    train = set(data.videos("train"))
+    for video, entry in document["database"].items():
+        if video in train:
+            entry["annotations"] = [
+                {"label": a["label"], "segment": [0.0, entry["duration"] / 7]} for a in entry["annotations"][:1]
+            ]
+    (blind / "annotations.json").write_text(json.dumps(document))
+    options = Options(tmp_path / "run", tmp_path / "store", local=True)
+    self_train("tiny", load_recipe(RECIPE), Dataset.open(blind), options)
+    assert digests(tmp_path / "run") == digests(finished)
+
+
+@pytest.mark.ray
+def test_ray_and_mlflow_give_what_one_process_gives(finished, data, tmp_path):
+    """Mapped by Ray Data, tracked by MLflow on SQLite, trained in-process (auto workers on a machine without GPUs)."""
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    options = Options(tmp_path / "run", tmp_path / "store", tracking=uri)
+    self_train("tiny", load_recipe(RECIPE), data, options)
+    assert digests(tmp_path / "run") == digests(finished)
+    client = MlflowClient(uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == data.name]
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    assert len(parents) == 1 and parents[0].info.status == "FINISHED"
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert {r.info.run_name for r in children} >= {"round 0", "round 1", "round 2"}
+    (second,) = [r for r in children if r.info.run_name == "round 2"]
+    assert any("points" in key for key in second.data.metrics)
+    grandchildren = {r.info.run_name for r in runs if r.data.tags.get("mlflow.parentRunId") == second.info.run_id}
+    assert {"pser/heads", "actionformer/train"} <= grandchildren
+    assert {a.path for a in client.list_artifacts(second.info.run_id)} >= {"labels.parquet", "labels.json", "figures"}
+
+
+def test_a_folder_that_holds_another_run_is_refused(finished, data, tmp_path):
+    from tad.errors import RunError
+
+    with pytest.raises(RunError, match="holds another run \\(its seed differ"):
+        self_train("tiny", load_recipe(RECIPE), data, Options(finished, tmp_path / "store", seed=5, local=True))

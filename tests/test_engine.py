@@ -1,0 +1,89 @@
+"""The engine in one process: caching, resuming, failing videos."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from distributed.parts import PART_SCHEMA, chunks, open_chunk_function
+from tad.errors import RunError
+from tad.stage import Context
+from tests.tiny import TinyEngine, tiny_dataset
+from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("engine") / "data", videos=6)
+
+
+def test_a_finished_stage_is_not_run_again(data, tmp_path):
+    engine = TinyEngine(data, 0, tmp_path)
+    first = engine.fit(ToyFit(ToyConfig()))
+    again = TinyEngine(data, 0, tmp_path).fit(ToyFit(ToyConfig()))
+    assert first == again
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert kinds.count("stage") == 1 and kinds.count("stage-cached") == 1
+
+
+@pytest.mark.parametrize("change", ["config", "seed", "version", "input", "round"])
+def test_everything_that_determines_an_artifact_is_in_its_fingerprint(data, tmp_path, change):
+    engine = TinyEngine(data, 0, tmp_path)
+    stage, inputs = ToyMap(ToyMapConfig()), {}
+    base = engine.map(stage, inputs)
+    if change == "config":
+        stage = ToyMap(ToyMapConfig(segments=3))
+    if change == "version":
+        stage = ToyMap(ToyMapConfig(), version=2)
+    if change == "input":
+        inputs = {"model": engine.fit(ToyFit(ToyConfig(epochs=1)))}
+    if change == "round":
+        engine.round = 1
+    if change == "seed":
+        engine = TinyEngine(data, 1, tmp_path)
+    assert engine.map(stage, inputs).fingerprint != base.fingerprint
+
+
+def test_segments_come_in_the_order_of_the_videos(data, tmp_path):
+    segments = TinyEngine(data, 0, tmp_path).map(ToyMap(ToyMapConfig())).segments()
+    assert segments.codes("video_id")[1] == data.videos("train")
+    assert set(segments.codes("source")[1]) == {"toy/map@0"}
+
+
+def test_arrays_are_kept_by_key_and_video(data, tmp_path):
+    artifact = TinyEngine(data, 0, tmp_path).map(ToyMap(ToyMapConfig(), output="arrays"))
+    video = data.videos("train")[0]
+    np.testing.assert_allclose(artifact.array("mean", video), data.features(video).mean(0), rtol=1e-5)
+    assert sorted(p.name for p in artifact.path.iterdir()) == ["mean", "meta.json"]
+
+
+def test_failed_videos_are_named_after_the_others_are_written_and_only_they_are_tried_again(data, tmp_path):
+    videos = data.videos("train")
+    engine = TinyEngine(data, 0, tmp_path)
+    broken = ToyMap(ToyMapConfig(broken=(videos[1], videos[4])))
+    with pytest.raises(RunError) as caught:
+        engine.map(broken)
+    for video in (videos[1], videos[4]):
+        assert f"video {video}: ValueError: cannot read {video}" in str(caught.value)
+    assert "failed for 2 of 6 videos" in str(caught.value)
+    (partial,) = (tmp_path / "store").glob("*.partial")
+    assert len(list((partial / "parts").glob("*.parquet"))) == 4
+    assert set(json.loads((partial / "failures.json").read_text())) == {videos[1], videos[4]}
+
+
+def test_a_map_resumes_with_the_chunks_that_are_missing(data, tmp_path):
+    context = Context(data, {}, data.videos("train"), 0)
+    every = chunks(list(context.videos))
+    done = open_chunk_function(ToyMap(ToyMapConfig()), context, tmp_path)(every[0])
+    assert done == (1, 2, 0)
+    table = pq.read_table(tmp_path / "parts" / "000000.parquet")
+    assert table.schema == PART_SCHEMA and table.num_rows == 2
+
+
+def test_chunks_depend_on_the_number_of_videos_only():
+    assert [len(c.videos) for c in chunks(list("abc"))] == [1, 1, 1]
+    assert {len(c.videos) for c in chunks([str(i) for i in range(6400)])} == {32}
+    assert sum(len(c.videos) for c in chunks([str(i) for i in range(1001)])) == 1001

@@ -1,0 +1,89 @@
+"""The training loop: deterministic, resumable to the bit, clear when it cannot go on."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+
+from distributed.loop import Worker, batches, final_model, fit
+from tad.errors import RunError
+from tad.stage import Context
+from tests.tiny import tiny_dataset
+from tests.toy import ToyConfig, ToyFit
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("loop") / "data", videos=10)
+
+
+def train(data, config, resume=None, stop_after=None, seed=0):
+    states = []
+
+    def report(state, metrics):
+        states.append(torch.load(_saved(state), weights_only=True))
+        if stop_after is not None and len(states) == stop_after:
+            raise KeyboardInterrupt
+
+    context = Context(data, {}, data.videos("train"), seed)
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(ToyFit(config), context, Worker(), resume, report)
+    return states[-1]
+
+
+def _saved(state):
+    import io
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_same_seed_same_weights_and_resume_is_bit_exact(data, decay):
+    config = ToyConfig(ema_decay=decay)
+    whole, again = train(data, config), train(data, config)
+    assert same(whole["module"], again["module"]) and whole["history"] == again["history"]
+    half = train(data, config, stop_after=3)
+    resumed = train(data, config, resume=half)
+    assert same(whole["module"], resumed["module"]) and whole["history"] == resumed["history"]
+    assert same(final_model(whole)["state"], final_model(resumed)["state"])
+    assert not same(whole["module"], train(data, config, seed=1)["module"])
+
+
+def test_loss_falls_and_every_value_is_logged(data):
+    history = train(data, ToyConfig(epochs=40))["history"]
+    assert set(history[0]) == {"loss", "bias"}
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+def test_average_is_between_start_and_end(data):
+    last, averaged = train(data, ToyConfig()), train(data, ToyConfig(ema_decay=0.9))
+    assert same(last["module"], averaged["module"])  # averaging does not disturb training
+    assert not same(averaged["module"], averaged["average"])
+
+
+def test_batches_cover_the_epoch_and_drop_the_incomplete_one():
+    found = batches(10, 4, seed=0, name="x", epoch=0)
+    assert [len(b) for b in found] == [4, 4]
+    assert len(set(np.concatenate(found))) == 8
+    assert [len(b) for b in batches(3, 4, 0, "x", 0)] == [3]
+    assert not np.array_equal(batches(10, 10, 0, "x", 0)[0], batches(10, 10, 0, "x", 1)[0])
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place(data):
+    with pytest.raises(RunError, match=r"toy/fit: loss is (nan|inf) in epoch \d+, step \d+; lower the learning rate"):
+        train(data, ToyConfig(lr=1e30, epochs=50))
+
+
+def test_more_workers_than_items_is_refused(data):
+    with pytest.raises(RunError, match="batches of 4 cannot be split among 8 workers"):
+        fit(ToyFit(ToyConfig()), Context(data, {}, data.videos("train"), 0), Worker(world=8), None, lambda s, m: None)

@@ -1,0 +1,78 @@
+"""The real Ray: workers agree with one process, killed workers come back, actors write what one process writes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from distributed.cluster import cluster, plan
+from distributed.engine import Resources
+from tad.errors import RunError
+from tests.tiny import TinyEngine, tiny_dataset
+from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("ray") / "data", videos=8)
+
+
+@pytest.fixture(scope="module")
+def resources():
+    with cluster(workers=2, gpus_per_worker=None) as found:
+        yield found
+
+
+def difference(a, b):
+    a, b = a.model()["state"], b.model()["state"]
+    return max(float((a[k] - b[k]).abs().max()) for k in a)
+
+
+def test_two_workers_agree_with_one_and_a_killed_worker_is_restarted_from_its_checkpoint(data, resources, tmp_path):
+    """SIGKILL of rank 1 in epoch 5 of 8; the weights equal one process's to 1e-5 (order of sums only)."""
+    config = ToyConfig(epochs=8, kill_at=10, flag=str(tmp_path / "killed"))
+    alone = TinyEngine(data, 0, tmp_path / "one").fit(ToyFit(config.model_copy(update={"flag": ""})))
+    together = TinyEngine(data, 0, tmp_path / "two", resources).fit(ToyFit(config))
+    assert (tmp_path / "killed").exists()
+    assert difference(alone, together) < 1e-5
+    epochs = [
+        event["epoch"]
+        for line in (tmp_path / "two" / "run" / "events.jsonl").read_text().splitlines()
+        if (event := json.loads(line))["kind"] == "epoch"
+    ]
+    assert sorted(set(epochs)) == list(range(8))
+    assert epochs.count(0) == 1  # it did not start again from nothing
+    history = [json.loads((a.path / "history.json").read_text())["epochs"] for a in (alone, together)]
+    assert history[0][-1]["loss"] == pytest.approx(history[1][-1]["loss"], rel=1e-4)
+
+
+def test_actors_write_what_one_process_writes(data, resources, tmp_path):
+    stage = ToyMap(ToyMapConfig())
+    alone = TinyEngine(data, 0, tmp_path / "one").map(stage)
+    together = TinyEngine(data, 0, tmp_path / "two", resources).map(stage)
+    assert alone.segments().digest() == together.segments().digest()
+    assert alone.fingerprint == together.fingerprint
+
+
+def test_failed_videos_are_named_by_the_cluster_too(data, resources, tmp_path):
+    videos = data.videos("train")
+    with pytest.raises(RunError, match=f"video {videos[2]}: ValueError: cannot read {videos[2]}"):
+        TinyEngine(data, 0, tmp_path, resources).map(ToyMap(ToyMapConfig(broken=(videos[2],))))
+
+
+def test_an_error_on_a_worker_comes_back_in_one_sentence(data, resources, tmp_path):
+    with pytest.raises(RunError, match=r"toy/fit.*loss is (nan|inf)") as caught:
+        TinyEngine(data, 0, tmp_path, resources).fit(ToyFit(ToyConfig(lr=1e30, epochs=50)))
+    assert len(str(caught.value)) < 1000
+
+
+def test_more_workers_than_the_cluster_has_are_refused_at_once():
+    with pytest.raises(RunError, match="3 workers need 3 CPUs; the cluster has 2"):
+        plan({"CPU": 2.0}, 3, None)
+    with pytest.raises(RunError, match="2 workers with 1 GPUs each need 2; the cluster has 1"):
+        plan({"CPU": 8.0, "GPU": 1.0}, 2, None)
+    assert plan({"CPU": 8.0, "GPU": 4.0}, None, None) == Resources(True, 4, 1.0, 4)
+    assert plan({"CPU": 8.0}, None, None) == Resources(True, 1, 0.0, 8)

@@ -1,0 +1,59 @@
+"""The artifact store: whole or absent, one computes while others wait."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from distributed.store import Store, fingerprint
+from tad.errors import RunError
+
+
+def test_fingerprint_depends_on_content_not_on_order():
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    with pytest.raises(ValueError, match="Out of range float"):
+        fingerprint({"a": float("nan")})
+
+
+def test_an_artifact_is_found_only_when_whole(tmp_path):
+    store = Store(tmp_path)
+    folder = store.partial("k")
+    (folder / "model.pt").write_text("weights")
+    (folder / "checkpoint.pt").write_text("state")
+    (folder / "parts").mkdir()
+    assert store.find("k") is None
+    artifact = store.commit("k", {"stage": "x"}, ["model.pt"])
+    assert sorted(p.name for p in artifact.path.iterdir()) == ["meta.json", "model.pt"]
+    assert store.find("k") == artifact and store.meta("k") == {"stage": "x"}
+    assert not (tmp_path / "k.partial").exists()
+
+
+def test_what_an_earlier_attempt_left_is_still_there(tmp_path):
+    (Store(tmp_path).partial("k") / "checkpoint.pt").write_text("state")
+    assert (Store(tmp_path).partial("k") / "checkpoint.pt").read_text() == "state"
+
+
+def test_two_that_need_the_same_artifact_compute_it_once(tmp_path):
+    store, made = Store(tmp_path), []
+
+    def need() -> None:
+        with Store(tmp_path).lock("k"):
+            if store.find("k") is None:
+                made.append(1)
+                store.partial("k")
+                store.commit("k", {}, [])
+
+    threads = [threading.Thread(target=need) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert made == [1]
+
+
+def test_a_store_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="artifact store cannot be written"):
+        Store(tmp_path / "file")
