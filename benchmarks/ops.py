@@ -4,6 +4,7 @@ Bars are milliseconds; the NMS figures of the best published C++ operator (one c
 2,000 segments and 103 ms for 40,000.
 """
 
+# ruff: noqa: E402 - thread counts must be set before numpy is loaded
 from __future__ import annotations
 
 import os
@@ -24,7 +25,7 @@ import torch
 
 from tad.ops.bags import clear_of, negative_spans, perturb, seed_tious
 from tad.ops.grouping import outer_inner_contrast, threshold_runs
-from tad.ops.iou import paired_tiou, tiou
+from tad.ops.iou import tiou
 from tad.ops.nms import classwise_nms, hard_nms, vote
 from tad.ops.roi import roi_align
 
@@ -179,7 +180,8 @@ def nms_cases() -> list[Case]:
              lambda: loop_soft_nms(*large, limit=200), bar=150),
         Case("  the same, none cut (limit 40,000)", lambda: classwise_nms(*large, limit=40_000, **rule),
              lambda: loop_soft_nms(*large, limit=40_000), bar=150),
-        Case("hard NMS .5, 2,000 segments", lambda: hard_nms(spans, scores, 0.5), lambda: loop_hard_nms(spans, scores, 0.5)),
+        Case("hard NMS .5, 2,000 segments", lambda: hard_nms(spans, scores, 0.5),
+             lambda: loop_hard_nms(spans, scores, 0.5)),
         Case("voting .7, 200 kept of 2,000", lambda: vote(kept, spans, scores, 0.7),
              lambda: loop_vote(kept, spans, scores, 0.7)),
     ]  # fmt: skip
@@ -217,12 +219,11 @@ def bag_cases() -> list[Case]:
     features = torch.from_numpy(rng.normal(size=(rows, 2048)).astype(np.float32))
     some = perturb(seeds[rng.integers(128, size=15)] * (rows / extent), SCALES, SHIFTS).reshape(-1, 2)
     rois = np.concatenate([some, negative_spans(u1, u2, rows)])
-    with torch.inference_mode():
-        return [
-            Case("bags + labels + 500 negatives, 128 points", bags, lambda: loop_bags(seeds, u1, u2, extent), bar=5),
-            Case("RoI align, 815 rois x 2048 x 8 bins, 327 rows", lambda: roi_align(features, torch.from_numpy(rois), 8),
-                 lambda: loop_roi(features.numpy(), rois, 8)),
-        ]  # fmt: skip
+    return [
+        Case("bags + labels + 500 negatives, 128 points", bags, lambda: loop_bags(seeds, u1, u2, extent), bar=5),
+        Case("RoI align, 815 rois x 2048 x 8 bins, 327 rows", lambda: roi_align(features, torch.from_numpy(rois), 8),
+             lambda: loop_roi(features.numpy(), rois, 8)),
+    ]  # fmt: skip
 
 
 # -- table -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,9 +40,8 @@ class Store:
         self.root = Path(root).expanduser().resolve()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".write-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            with tempfile.NamedTemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise RunError(f"{self.root}: the artifact store cannot be written: {error}") from error
 

@@ -16,7 +16,7 @@ import numpy as np
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.evaluate import average_precision
+from tad.evaluate import average_precision, best_first
 from tad.ops.iou import paired_tiou
 
 
@@ -76,11 +76,11 @@ def points_score(detections: Segments, dataset: Dataset, role: Role = "dev") -> 
     label = detections.label_index(dataset.classes)
     judged = np.flatnonzero((video >= 0) & (label >= 0) & (number[label] > 0))
     video, label = video[judged], label[judged]
-    start, end, score = detections.start[judged], detections.end[judged], detections.score[judged]
-    order = np.lexsort((end, start, video, -score, label))
-    video, label, start, end = video[order], label[order], start[order], end[order]
+    span = detections.spans[judged]
+    order = best_first(label, detections.score[judged], video, span)
+    video, label, span = video[order], label[order], span[order]
 
-    first, inside = points_inside(video * classes + label, start, end, point_key, time)
+    first, inside = points_inside(video * classes + label, span, point_key, time)
     single = np.flatnonzero(inside == 1)
     hit = np.zeros(len(order), dtype=bool)
     # Rows are by class and descending score, so the first row of a point is its best.
@@ -105,15 +105,15 @@ def points_score(detections: Segments, dataset: Dataset, role: Role = "dev") -> 
 
 
 def points_inside(
-    key: np.ndarray, start: np.ndarray, end: np.ndarray, point_key: np.ndarray, point_time: np.ndarray
+    key: np.ndarray, span: np.ndarray, point_key: np.ndarray, point_time: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which points lie in each interval [start, end], ends included, among those of the same key.
+    """Which points lie in each interval, ends included, among those of the same key (class and video).
 
-    key, start, end: [N]; point_key, point_time: [P]. Returns [N] the first such point's rank in (key, time) order, and
-    [N] their number.
+    key: [N], span: [N, 2] seconds; point_key, point_time: [P]. Returns [N] the first such point's rank in (key, time)
+    order, and [N] their number.
     """
-    below = _rank(key, start, point_key, point_time, after=False)
-    return below, _rank(key, end, point_key, point_time, after=True) - below
+    below = _rank(key, span[:, 0], point_key, point_time, after=False)
+    return below, _rank(key, span[:, 1], point_key, point_time, after=True) - below
 
 
 def _rank(key: np.ndarray, at: np.ndarray, point_key: np.ndarray, point_time: np.ndarray, after: bool) -> np.ndarray:

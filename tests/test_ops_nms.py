@@ -93,7 +93,7 @@ def detections(draw):
 methods = st.sampled_from(sorted(METHODS))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(detections(), methods, st.sampled_from([0.0, 0.001, 0.3]))
 def test_soft_nms_only_lowers_and_sorts_and_selects(data, method, min_score):
     spans, scores, _ = data
@@ -108,7 +108,7 @@ def test_soft_nms_only_lowers_and_sorts_and_selects(data, method, min_score):
         assert lowered[0] == np.float32(scores.max())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(detections(), methods, st.integers(1, 10), st.booleans())
 def test_a_limit_cuts_the_list_and_changes_nothing_else(data, method, limit, class_agnostic):
     full = soft_nms(data[0], data[1], method)
@@ -120,7 +120,7 @@ def test_a_limit_cuts_the_list_and_changes_nothing_else(data, method, limit, cla
         assert np.array_equal(a[:limit], b)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(detections(), st.sampled_from(["gaussian", "linear"]))
 def test_soft_nms_equals_a_plain_loop(data, method):
     """The definition, in float64, on distinct scores."""
@@ -141,7 +141,7 @@ def test_soft_nms_equals_a_plain_loop(data, method):
         assert abs(lowered[rows.tolist().index(row)] - score) < 1e-4
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(detections(), st.sampled_from([0.3, 0.5, 0.9]))
 def test_hard_nms_keeps_what_nothing_better_covers(data, threshold):
     spans, scores, _ = data
@@ -155,7 +155,7 @@ def test_hard_nms_keeps_what_nothing_better_covers(data, threshold):
         assert (tiou(spans[[d]], spans[rivals]) >= threshold - 1e-5).any()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(detections(), methods)
 def test_classwise_is_each_class_alone(data, method):
     spans, scores, labels = data
@@ -180,7 +180,7 @@ def test_class_agnostic_suppresses_across_classes():
     assert np.allclose(together[1], [0.9, 0.8 * np.exp(-2)], atol=1e-6)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(detections(), st.booleans())
 def test_voting_moves_ends_within_the_voters_of_its_class(data, class_agnostic):
     spans, scores, labels = data

@@ -51,7 +51,7 @@ class _Found:
     ids: set[str] = field(default_factory=set)
     """Every id, also of unusable videos and of subsets without a role."""
     videos: dict[str, Video] = field(default_factory=dict)
-    """Usable videos of subsets with a role, ignored ones left out."""
+    """Usable videos of subsets with a role."""
     subsets: Counter[str] = field(default_factory=Counter)
 
 
@@ -117,8 +117,7 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
         role = None if manifest is None else manifest.subsets.get(video.subset)
         if manifest is None or role is not None:
             _segments(video, entry.get("annotations", []), manifest, findings)
-            if manifest is None or video_id not in manifest.ignored:
-                found.videos[video_id] = video
+            found.videos[video_id] = video
     return found
 
 

@@ -24,22 +24,24 @@ def check_features(
     """Missing, extra and unusable files.
 
     Args:
-        videos: the videos that need a file.
+        videos: those of subsets with a role; the ones that dataset.yaml ignores need no file.
         ids: every id of annotations.json; files of others are extra.
     """
     folder = root / "features"
     if not folder.is_dir() or not any(folder.iterdir()):
         return [error("no features", "features", f"no feature files; put them there or run `tad synth {root}`")]
     findings: list[Finding] = []
+    ignored = set() if manifest is None else set(manifest.ignored)
+    needed = [v for v in videos if v not in ignored]
     present = {path.stem for path in folder.glob("*.npy")}
-    for video_id in videos:
+    for video_id in needed:
         if video_id not in present:
             findings.append(error("missing feature file", f"video {video_id}", f"no features/{video_id}.npy"))
     for path in sorted(folder.iterdir()):
         if path.suffix != ".npy" or path.stem not in ids:
             findings.append(warning("extra file", f"features/{path.name}", "no video of this name; it is not read"))
     grid = None if manifest is None else manifest.grid
-    for path in progress([folder / f"{v}.npy" for v in videos if v in present]):
+    for path in progress([folder / f"{v}.npy" for v in needed if v in present]):
         findings += _check_file(path, grid, videos[path.stem])
     return findings
 

@@ -24,7 +24,7 @@ def check_points(path: Path, manifest: Manifest | None, videos: Mapping[str, Vid
         return [warning("no points", path.name, "missing: methods that learn from points cannot train")]
     findings: list[Finding] = []
     seen: set[tuple[str, str, float]] = set()
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != HEADER:
             detail = f"must be {','.join(HEADER)}, without columns that could hold boundaries; found "
@@ -39,19 +39,20 @@ def check_points(path: Path, manifest: Manifest | None, videos: Mapping[str, Vid
             if not math.isfinite(time):
                 findings.append(error("malformed point", where, f"time {row['time']!r} is not a number"))
                 continue
-            if video_id not in ids:
-                findings.append(error("point of unknown video", where, "the video is not in annotations.json"))
+            video = videos.get(video_id)
+            if video is None:
+                detail = "has no usable entry in a subset with a role" if video_id in ids else "not in annotations.json"
+                findings.append(error("point of unknown video", where, detail))
                 continue
             if manifest is not None and label not in manifest.classes:
                 findings.append(error("unknown class", where, f"{label!r} is not in dataset.yaml"))
-            video = videos.get(video_id)
-            if video is not None and not 0 <= time <= video.duration:
+            if not 0 <= time <= video.duration:
                 findings.append(error("point outside video", where, f"{time:g} s of {video.duration:g} s"))
             if (video_id, label, time) in seen:
                 findings.append(warning("duplicate point", where, f"{label} at {time:g} s stands twice"))
             seen.add((video_id, label, time))
     if manifest is not None:
-        train = {v.id for v in videos.values() if manifest.subsets.get(v.subset) == "train"}
+        train = {v.id for v in videos.values() if manifest.subsets.get(v.subset) == "train"} - set(manifest.ignored)
         pointed = {video_id for video_id, _, _ in seen}
         taught = {label for video_id, label, _ in seen if video_id in train}
         for label in manifest.classes:

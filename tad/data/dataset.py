@@ -243,7 +243,7 @@ def read_manifest(root: Path) -> Manifest:
     if not path.is_file():
         raise DataError(f"{path}: missing; see docs/data.md, or import a dataset with `tad import`")
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Manifest.model_validate(document)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a YAML file: {error}") from error
@@ -257,7 +257,7 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path}: missing")
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a JSON file: {error}") from error
 
@@ -314,7 +314,7 @@ def read_points(path: Path, manifest: Manifest, videos: Mapping[str, Video]) -> 
     index = {c: i for i, c in enumerate(manifest.classes)}
     found: dict[str, list[tuple[float, int]]] = {}
     problems: list[str] = []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != ["video_id", "label", "time"]:
             raise DataError(f"{path}: the header must be video_id,label,time; found {reader.fieldnames}")

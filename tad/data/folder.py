@@ -121,7 +121,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 def _dump(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=False, sort_keys=False, allow_unicode=True, width=10**6).strip()
-    return text.removesuffix("\n...").removesuffix("...").strip()
+    return text.removesuffix("\n...")
 
 
 def _indented(value: Any) -> str:

@@ -13,9 +13,9 @@ The three published conventions are cases of it (methods HR-Pro, ActionFormer, a
 
 | convention | grid | published formula |
 |---|---|---|
-| 25 fps, 16 frames, no offset | fps 25, stride 16, window 16 | edge x = t * 25 / 16 |
-| native fps, stride 4, window 16, centre offset | fps of the video, stride 4, window 16 | position g = (t * fps - 8) / 4 |
-| resized to T rows | SnippetGrid.resized(duration, T) | position g = t * T / duration - 1/2 |
+| 25 fps, 16 frames, no offset | fps 25, stride 16, window 16 | edge t * 25 / 16 |
+| native fps, stride 4, window 16, centre offset | video's fps, stride 4, window 16 | position (t * fps - 8) / 4 |
+| resized to T rows | SnippetGrid.resized(duration, T) | position t * T / duration - 1/2 |
 """
 
 from __future__ import annotations

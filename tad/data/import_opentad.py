@@ -93,13 +93,13 @@ def import_opentad(
     grid: FeatureGrid = feature_grid(
         fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or width or 2048
     )
-    manifest = Manifest(
-        name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=ignored
-    )
+    manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=ignored)
     prepare(out, force)
     write_dataset(out, manifest, database, None)
     transfer_features(files, out, features)
-    count = {r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()}
+    count: dict[str, int] = {
+        r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
+    }
     return Imported(count, 0, len(files), warnings)
 
 

@@ -13,11 +13,12 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role
+from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role, read_json
 from tad.data.folder import prepare, write_dataset
 from tad.data.ground_truth import repaired
 from tad.data.segments import Segments
@@ -44,7 +45,7 @@ def make_dataset(
     """Invents a whole dataset: annotations, points and features (25 fps, 16-frame snippets).
 
     Args:
-        folder: where it is written; must be empty or absent unless `force`.
+        folder: where it is written; must be empty or absent, or with `force` an invented dataset.
         videos: training videos.
         classes: number of classes.
         dim: width of the features.
@@ -60,6 +61,8 @@ def make_dataset(
     if videos < 1 or classes < 1 or dev < 0 or test < 0:
         raise DataError(f"cannot invent {videos} training, {test} test, {dev} dev videos of {classes} classes")
     _check_numbers(dim, difficulty)
+    if force and folder.is_dir() and any(folder.iterdir()) and not _invented(folder):
+        raise DataError(f"{folder}: holds something that was not invented here; choose another folder")
     prepare(folder, force)
     counts: dict[Role, int] = {"train": videos, "dev": dev, "test": test}
     counts = {role: n for role, n in counts.items() if n}
@@ -70,6 +73,8 @@ def make_dataset(
         subsets={role: role for role in counts},
         grid=FeatureGrid(fps=25, stride=16, window=16, dim=dim),
     )
+    # The record comes first: it is what allows `force` to replace a folder whose writing was cut short.
+    _record(folder, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
     write_dataset(folder, manifest, invented.database, invented.points)
     write_features(folder, dim=dim, seed=seed, difficulty=difficulty, force=force)
     return Dataset.open(folder)
@@ -97,13 +102,11 @@ def write_features(
     if folder.is_dir() and any(folder.glob("*.npy")):
         if not force:
             raise DataError(f"{folder}: holds feature files; replace them with --force")
-        if (data.root / RECORD).is_file():  # ours: files of videos that are gone would stay behind
+        if _read_record(data.root):  # ours: files of videos that are gone would stay behind
             for path in folder.glob("*.npy"):
                 path.unlink()
     _set_dim(data, dim)
-    (data.root / RECORD).write_text(
-        json.dumps({"dim": dim, "seed": seed, "difficulty": difficulty, "classes": data.classes}, indent=1) + "\n"
-    )
+    _record(data.root, dim, seed, difficulty, _read_record(data.root).get("invented"))
     folder.mkdir(exist_ok=True)
     world = World(data.classes, seed, difficulty, dim)
     ids = list(data.videos_by_id)
@@ -122,6 +125,23 @@ def video_features(world: World, data: Dataset, video_id: str, truth: Segments, 
     rng = np.random.default_rng([seed, 3, key])
     latents = draw_latents(world, grid, truth.spans, truth.label_index(data.classes), rng)
     return world.render(latents, rng, layout.dtype)
+
+
+def _record(root: Path, dim: int, seed: int, difficulty: float, invented: dict[str, int] | None) -> None:
+    """synth.json: the arguments, `invented` only for a dataset that was invented as a whole."""
+    arguments = {"dim": dim, "seed": seed, "difficulty": difficulty, "invented": invented}
+    (root / RECORD).write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_record(root: Path) -> dict[str, Any]:
+    """synth.json; empty for a folder that this module did not write."""
+    path = root / RECORD
+    record = read_json(path) if path.is_file() else {}
+    return record if isinstance(record, dict) else {}
+
+
+def _invented(root: Path) -> bool:
+    return _read_record(root).get("invented") is not None
 
 
 def _check_numbers(dim: int, difficulty: float) -> None:

@@ -48,7 +48,7 @@ def invent(videos: dict[Role, int], classes: int, seed: int) -> Invented:
             video_id = f"{role}_{i:04d}"
             database[video_id] = entry = _video(role, names, i, rng)
             if role == "train":
-                points += [(video_id, row["label"], _point(*row["segment"], rng)) for row in entry["annotations"]]
+                points += [(video_id, row["label"], _point(row["segment"], rng)) for row in entry["annotations"]]
     return Invented(names, database, points)
 
 
@@ -73,6 +73,7 @@ def _video(role: Role, names: list[str], number: int, rng: np.random.Generator) 
     return {"subset": role, "duration": duration, "fps": fps, "annotations": rows}
 
 
-def _point(start: float, end: float, rng: np.random.Generator) -> float:
+def _point(segment: list[float], rng: np.random.Generator) -> float:
+    start, end = segment
     share = float(np.clip(0.5 + POINT_SPREAD * rng.standard_normal(), 0.05, 0.95))
     return round(start + share * (end - start), 3)

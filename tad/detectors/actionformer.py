@@ -144,14 +144,14 @@ class Detector:
             [N, 2] positions, [N] scores, [N] class indices; the best `top_k` of each level, level by level.
         """
         length = padded_length(len(features), self.levels)
-        padded = torch.zeros(1, length, features.shape[1])
-        padded[0, : len(features)] = torch.from_numpy(features)
-        mask = torch.arange(length)[None] < len(features)
+        padded = torch.zeros(length, features.shape[1])
+        padded[: len(features)] = torch.from_numpy(features)
+        video = torch.where(torch.arange(length) < len(features), 0, -1)
         with torch.inference_mode():
-            outputs = self.module(padded.to(self.device), mask.to(self.device))
+            outputs = self.module(padded.to(self.device), video.to(self.device))
         points = pyramid(length, self.levels)
-        spans = decode(points, outputs.offsets[0].cpu()).numpy()
-        scores = (outputs.logits[0].sigmoid() * outputs.mask[0, :, None]).cpu().numpy()
+        spans = decode(points, outputs.offsets.cpu()).numpy()
+        scores = (outputs.logits.sigmoid() * outputs.mask[:, None]).cpu().numpy()
         usable = spans[:, 1] - spans[:, 0] > self.config.min_length
         found = []
         for first, size in zip(np.cumsum([0, *points.sizes[:-1]]), points.sizes, strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tad.data.segments import listing
 from tad.detectors.actionformer_targets import RANGE, Targets, assign, padded_length, pyramid, random_crop
 from tad.errors import ConfigError, DataError
-from tad.models.actionformer import ActionFormer
+from tad.models.actionformer import ActionFormer, slot
 from tad.ops.losses import diou_1d, sigmoid_focal
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
 
@@ -117,30 +117,32 @@ class DetectorTask:
         return Item(rows, Labels(crop.spans[crop.kept], labels.classes[crop.kept], labels.weights[crop.kept]))
 
     def collate(self, items: list[Item]) -> Batch:
-        """Batch of B windows padded to T rows, P points: features [B, T, D], mask [B, T] and the targets of each."""
-        length = padded_length(max(len(item.features) for item in items), self.levels)
-        features = torch.zeros(len(items), length, self.settings["dim"])
-        mask = torch.zeros(len(items), length, dtype=torch.bool)
-        points = pyramid(length, self.levels)
-        targets = []
-        for row, (rows, labels) in enumerate(items):
-            features[row, : len(rows)] = torch.from_numpy(rows)
-            mask[row, : len(rows)] = True
-            spans, classes, weights = (torch.from_numpy(part) for part in labels)
-            number = len(self.settings["classes"])
-            targets.append(assign(points, spans, classes, weights, number, self.config.centre_radius))
-        stacked = Targets(*(torch.stack(part) for part in zip(*targets, strict=True)))
-        return {"features": features, "mask": mask, **stacked._asdict()}
+        """Windows one after the other: features [T, D], video [T] and the targets of all P points, level by level."""
+        slots = [slot(len(item.features), self.levels) for item in items]
+        features = torch.zeros(sum(slots), self.settings["dim"])
+        video = torch.full((sum(slots),), -1)
+        number, first, levels = len(self.settings["classes"]), 0, []
+        for index, ((rows, labels), rows_and_padding) in enumerate(zip(items, slots, strict=True)):
+            features[first : first + len(rows)] = torch.from_numpy(rows)
+            video[first : first + len(rows)] = index
+            first += rows_and_padding
+            points = pyramid(rows_and_padding, self.levels)
+            targets = assign(points, *map(torch.from_numpy, labels), number, self.config.centre_radius)
+            levels.append([part.split(points.sizes) for part in targets])
+        # From video by video to level by level, which is the order of the network's points.
+        targets = Targets(*(torch.cat([torch.cat(level) for level in zip(*part, strict=True)])
+                            for part in zip(*levels, strict=True)))  # fmt: skip
+        return {"features": features, "video": video, **targets._asdict()}
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         """Focal loss on all points and 1-D DIoU on positive ones, both over a running number of positives."""
-        outputs = module(batch["features"], batch["mask"])
+        outputs = module(batch["features"], batch["video"])
         positive = batch["classes"].any(-1) & outputs.mask
         number = total(positive.sum().float())
         normaliser = unwrap(module).normaliser
         normaliser.mul_(0.9).add_(0.1 * number.clamp(min=1))
         weights = batch["weights"] * outputs.mask
-        focal = sigmoid_focal(outputs.logits, batch["classes"].float()) * weights[..., None]
+        focal = sigmoid_focal(outputs.logits, batch["classes"].float()) * weights[:, None]
         diou = diou_1d(outputs.offsets[positive], batch["offsets"][positive]) * weights[positive]
         classification, regression = focal.sum() / normaliser, diou.sum() / normaliser
         return {

@@ -1,11 +1,14 @@
 """ActionFormer: a pyramid of local self-attention with one classification and one regression head for all levels.
 
 Source: ActionFormer (ECCV 2022), section 3 and its released configuration; the neck is one LayerNorm for each level.
-Rows of padding are zero before each convolution and left out of pooling and attention, so a video's output is the same
-alone and in any batch.
 
-Shapes: B videos, T rows (padded to a multiple of 2 ** (levels - 1)), D feature width, W model width, C classes,
-L levels, P = T (1 + 1/2 + ... + 1/2 ** (L - 1)) points, level by level.
+The videos of a batch lie one after the other in one sequence, so that short ones cost no padding to the longest. Each
+starts at a multiple of m = 2 ** (L - 1) rows and is followed by at least m rows of padding before the next (`slot`):
+then one row or more of padding parts them on every level. Padding is zero before each convolution and left out of
+pooling and attention, so a video's output is the same alone and in any batch.
+
+Shapes: T rows of all videos and padding, D feature width, W model width, C classes, L levels,
+P = T (1 + 1/2 + ... + 1/2 ** (L - 1)) points, level by level.
 """
 
 from __future__ import annotations
@@ -20,15 +23,21 @@ from torch import Tensor, nn
 from tad.models.attention import banded_attention
 
 
+def slot(length: int, levels: int) -> int:
+    """Rows that a video of `length` rows takes in a sequence of several, with the padding that parts it from the next."""
+    m = 2 ** (levels - 1)
+    return (-(-length // m) + 1) * m
+
+
 class PointOutputs(NamedTuple):
     """What the model says at each point; rows where the mask is False are meaningless."""
 
     logits: Tensor
-    """[B, P, C] class logits."""
+    """[P, C] class logits."""
     offsets: Tensor
-    """[B, P, 2] distances >= 0 from the point to start and end, in strides of the point's level."""
+    """[P, 2] distances >= 0 from the point to start and end, in strides of the point's level."""
     mask: Tensor
-    """[B, P] bool, False on padding."""
+    """[P] bool, False on padding."""
 
 
 class ActionFormer(nn.Module):
@@ -72,42 +81,46 @@ class ActionFormer(nn.Module):
         nn.init.constant_(self.class_head.bias, -math.log(99.0))  # type: ignore[arg-type]
         self.register_buffer("normaliser", torch.tensor(100.0))
 
-    def forward(self, features: Tensor, mask: Tensor) -> PointOutputs:
-        """features [B, T, D] and mask [B, T] (False on padding, which follows the video's rows) to outputs of P points.
+    def forward(self, features: Tensor, video: Tensor) -> PointOutputs:
+        """From features to the outputs of all points.
+
+        Args:
+            features: [T, D].
+            video: [T] int64, which video of the batch each row belongs to, -1 on padding.
 
         Raises:
             ValueError: T is not a multiple of 2 ** (levels - 1).
         """
-        if features.shape[1] % 2 ** (self.levels - 1):
-            raise ValueError(f"{features.shape[1]} rows are no multiple of {2 ** (self.levels - 1)}; pad them")
-        x = features * mask[..., None]
+        if len(features) % 2 ** (self.levels - 1):
+            raise ValueError(f"{len(features)} rows are no multiple of {2 ** (self.levels - 1)}; pad them")
+        x = features * (video >= 0)[:, None]
         if self.training and self.input_dropout:
-            x = x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.input_dropout)
-        x = self.embedding(x, mask)
+            channels = x.new_ones(int(video.max()) + 1, x.shape[1])
+            x = x * F.dropout(channels, self.input_dropout)[video]
+        x = self.embedding(x, video)
         for block in self.stem:
-            x, mask = block(x, mask)
-        pyramid, masks = [x], [mask]
+            x, video = block(x, video)
+        pyramid, videos = [x], [video]
         for block in self.branch:
-            x, mask = block(x, mask)
+            x, video = block(x, video)
             pyramid.append(x)
-            masks.append(mask)
-        return self._heads([norm(x) for norm, x in zip(self.necks, pyramid, strict=True)], masks)
+            videos.append(video)
+        return self._heads([norm(x) for norm, x in zip(self.necks, pyramid, strict=True)], videos)
 
-    def _heads(self, pyramid: list[Tensor], masks: list[Tensor]) -> PointOutputs:
-        """All levels as one sequence; a zero row between levels stands for the zero padding of each alone."""
-        x = torch.cat([F.pad(x, (0, 0, 0, 1)) for x in pyramid], 1)
-        mask = torch.cat([F.pad(m, (0, 1)) for m in masks], 1)
-        level = torch.cat([F.pad(torch.full_like(m[0], i, dtype=torch.long), (0, 1), value=-1)
-                           for i, m in enumerate(masks)])  # fmt: skip
-        x = x * mask[..., None]
+    def _heads(self, pyramid: list[Tensor], videos: list[Tensor]) -> PointOutputs:
+        """All levels as one sequence; a row of padding between levels stands for the zero padding of each alone."""
+        x = torch.cat([F.pad(x, (0, 0, 0, 1)) for x in pyramid])
+        video = torch.cat([F.pad(v, (0, 1), value=-1) for v in videos])
+        level = torch.cat([F.pad(torch.full_like(v, i), (0, 1), value=-1) for i, v in enumerate(videos)])
+        x = x * (video >= 0)[:, None]
         rows = (level >= 0).nonzero()[:, 0]
-        logits = self.class_head(self.class_stack(x, mask))[:, rows]
-        offsets = self.offset_head(self.offset_stack(x, mask))[:, rows]
-        return PointOutputs(logits, torch.relu(self.scales[level[rows], None] * offsets), mask[:, rows])
+        logits = self.class_head(self.class_stack(x, video))[rows]
+        offsets = self.offset_head(self.offset_stack(x, video))[rows]
+        return PointOutputs(logits, torch.relu(self.scales[level[rows], None] * offsets), video[rows] >= 0)
 
 
 class Conv(nn.Conv1d):
-    """A convolution of three rows on [B, T, in] that keeps T; weights and their start are those of nn.Conv1d."""
+    """A convolution of three rows, [T, in] to [T, out]; weights and their start are those of nn.Conv1d."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
@@ -117,27 +130,27 @@ class Conv(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         # One product on rows side by side: no transposes around it, and faster than conv1d on a CPU.
         around = F.pad(x, (0, 0, 1, 1))
-        triples = torch.cat([around[:, :-2], x, around[:, 2:]], -1)
+        triples = torch.cat([around[:-2], x, around[2:]], 1)
         return F.linear(triples, self.weight.permute(0, 2, 1).flatten(1), self.bias)
 
 
 class ConvStack(nn.Module):
-    """Twice convolution, LayerNorm and ReLU; [B, T, in] and mask [B, T] to [B, T, W], zero on padding."""
+    """Twice convolution, LayerNorm and ReLU; [T, in] to [T, W], zero on padding before and after."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList([Conv(inputs, width, bias=False), Conv(width, width, bias=False)])
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        keep = mask[..., None]
+    def forward(self, x: Tensor, video: Tensor) -> Tensor:
+        keep = (video >= 0)[:, None]
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = torch.relu(norm(conv(x))) * keep
         return x
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; stride 2 halves the rows. [B, T, W] and mask [B, T], zero on padding, to the same.
+    """A pre-norm transformer block; stride 2 halves the rows. [T, W] to [T / stride, W], zero on padding.
 
     Queries, keys and values each come from a depthwise convolution of three rows, LayerNorm and a linear map; the
     convolution strides, and the skip connection takes the maximum of three rows.
@@ -156,37 +169,38 @@ class Block(nn.Module):
         self.gain_attention = nn.Parameter(torch.full((width,), 1e-4))
         self.gain_mlp = nn.Parameter(torch.full((width,), 1e-4))
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        attended = self.norm_attention(x) * mask[..., None]
+    def forward(self, x: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        T = len(x)
+        around = F.pad(self.norm_attention(x) * (video >= 0)[:, None], (0, 0, 1, 1))
         if self.stride == 2:
-            x, mask = pool(x, mask)
-        around = F.pad(attended, (0, 0, 1, 1))
-        rows = [around[:, k : k + attended.shape[1] : self.stride] for k in range(3)]
+            x, video = pool(x, video)
+        rows = [around[k : k + T : self.stride] for k in range(3)]
         query, key, value = (
             linear(norm(torch.addcmul(torch.addcmul(rows[0] * tap[0], rows[1], tap[1]), rows[2], tap[2])))
             .unflatten(-1, (self.heads, -1))
             for tap, norm, linear in zip(self.taps, self.norms, self.maps, strict=True)
         )  # fmt: skip
-        mixed = self.out(banded_attention(query, key, value, mask, self.radius).flatten(-2))
-        x = torch.addcmul(x, mixed * self.gain_attention, self._keep(mask, x))
+        mixed = self.out(banded_attention(query, key, value, video, self.radius).flatten(1))
+        x = torch.addcmul(x, mixed * self.gain_attention, self._keep(x, video))
         mixed = self.narrow(F.gelu(self.widen(self.norm_mlp(x))))
-        return torch.addcmul(x, mixed * self.gain_mlp, self._keep(mask, x)), mask
+        return torch.addcmul(x, mixed * self.gain_mlp, self._keep(x, video)), video
 
-    def _keep(self, mask: Tensor, x: Tensor) -> Tensor:
-        """[B, T, 1] factor of a residual branch: 0 on padding and for dropped videos."""
-        keep = mask[..., None].to(x.dtype)
+    def _keep(self, x: Tensor, video: Tensor) -> Tensor:
+        """[T, 1] factor of a residual branch: 0 on padding and for dropped videos."""
+        keep = (video >= 0).to(x.dtype)
         if self.training and self.drop_path:
-            keep = keep * F.dropout(keep.new_ones(len(keep), 1, 1), self.drop_path)
-        return keep
+            # One draw for each video; there are at most as many videos as rows.
+            keep = keep * F.dropout(torch.ones_like(keep), self.drop_path)[video]
+        return keep[:, None]
 
 
-def pool(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum over rows 2i - 1, 2i and 2i + 1 that are not padding; [B, T, W] and mask [B, T] with even T to half."""
-    padding = torch.zeros_like(x[..., :1]).masked_fill(~mask[..., None], -torch.inf)
+def pool(x: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum over rows 2i - 1, 2i and 2i + 1 that are not padding; [T, W] and video [T] with even T to half."""
+    padding = torch.zeros_like(x[:, :1]).masked_fill((video < 0)[:, None], -torch.inf)
     around = F.pad(x + padding, (0, 0, 1, 0), value=-torch.inf)
-    best = torch.maximum(torch.maximum(around[:, :-1:2], around[:, 1::2]), around[:, 2::2])
-    mask = mask[:, ::2]
-    return best.masked_fill(~mask[..., None], 0.0), mask
+    best = torch.maximum(torch.maximum(around[:-1:2], around[1::2]), around[2::2])
+    video = video[::2]
+    return best.masked_fill((video < 0)[:, None], 0.0), video
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

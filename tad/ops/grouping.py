@@ -138,9 +138,7 @@ def _runs_of_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return spans.astype(np.int64), row.astype(np.int64)
 
 
-def _contrast(
-    curves: np.ndarray, which: np.ndarray, spans: np.ndarray, margin: float, symmetric: bool
-) -> np.ndarray:
+def _contrast(curves: np.ndarray, which: np.ndarray, spans: np.ndarray, margin: float, symmetric: bool) -> np.ndarray:
     """Contrast of each run on its own row `which` of curves [K, T], from prefix sums."""
     spans = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
     total = curves.shape[1]

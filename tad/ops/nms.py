@@ -158,8 +158,9 @@ def classwise_nms(
     result = spans[rows]
     if voting is not None:
         voters = np.argsort(group, kind="stable")
-        bounds = np.searchsorted(group[voters], group[rows], side="left"), np.searchsorted(
-            group[voters], group[rows], side="right"
+        bounds = (
+            np.searchsorted(group[voters], group[rows], side="left"),
+            np.searchsorted(group[voters], group[rows], side="right"),
         )
         result = _vote(single[rows], single, scores, voters, *bounds, np.float32(voting), True).astype(spans.dtype)
     return result, kept, labels[rows], rows

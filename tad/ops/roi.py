@@ -1,8 +1,8 @@
 """Features of segments: one-dimensional RoI align and RoI max-pooling over ragged videos.
 
-Every bin is a weighted sum of feature rows, so pooling is one sparse weighted gather (`embedding_bag`): memory grows with
-the rows read, not with rois x samples x channels. Source: PseR and TadTR (align), Fast R-CNN (max).
-Legend: V videos, T rows, D channels, R rois, S samples of all bins.
+Every bin is a weighted sum of feature rows, so pooling is one sparse weighted gather (`embedding_bag`): memory grows
+with the number of samples, not with samples x channels. Source: PseR and TadTR (align), Fast R-CNN (max).
+Legend: V videos, T rows, D channels, R rois, P bins.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def roi_align(
     rank = torch.arange(len(roi), device=rois.device) - (per_roi.cumsum(0) - per_roi)[roi]
     count = samples[roi]
     box = torch.div(rank, count, rounding_mode="floor")
-    x = start[roi] + (box + (rank - box * count + 0.5) / count) * width[roi]
+    x = start[roi] + (box + (rank.double() - box * count + 0.5) / count) * width[roi]
 
     rows = own_length[roi]
     inside = (x >= -1) & (x <= rows)

@@ -1,0 +1,151 @@
+"""tad check, synth, import, export: dataset folders."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tad.data.import_hrpro import Imported
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("dataset", type=EXISTING)
+def check(dataset: Path) -> None:
+    """List every problem of a dataset folder. Exits 1 if there are errors, 0 if there are only warnings."""
+    from tqdm import tqdm
+
+    from tad.data.check import check as findings_of
+    from tad.data.findings import summary
+
+    findings = findings_of(dataset, lambda p: tqdm(p, desc="features", unit="file", disable=not sys.stderr.isatty()))
+    click.echo(summary(findings))
+    if any(f.severity == "error" for f in findings):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER)
+@click.option("--dim", type=int, help="Width of the features  [default: that of dataset.yaml; 128 if invented]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--difficulty", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
+@click.option("--videos", type=click.IntRange(min=1), help="Invented: training videos  [default: 24]")
+@click.option("--test", type=click.IntRange(min=0), help="Invented: test videos  [default: half of --videos]")
+@click.option("--dev", type=click.IntRange(min=0), help="Invented: development videos  [default: 0]")
+@click.option("--classes", type=click.IntRange(min=1), help="Invented: number of classes  [default: 5]")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: bool, **counts: int | None) -> None:
+    """Write synthetic features for a dataset folder; without a dataset, invent its annotations, too."""
+    from tad.data.synth import make_dataset, write_features
+
+    given: dict[str, Any] = {k: v for k, v in counts.items() if v is not None}
+    if given or not (dataset / "dataset.yaml").is_file():
+        if dim is not None:
+            given["dim"] = dim
+        data = make_dataset(dataset, seed=seed, difficulty=difficulty, force=force, **given)
+        click.echo(f"{dataset}: invented {len(data.videos_by_id)} videos of {len(data.classes)} classes")
+    else:
+        count = write_features(dataset, dim=dim, seed=seed, difficulty=difficulty, force=force)
+        click.echo(f"{dataset}: wrote the features of {count} videos")
+
+
+@click.group("import")
+def import_() -> None:
+    """Bring a dataset of another layout into a dataset folder."""
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """Arguments and options of every importer."""
+    for decorate in (
+        click.option("--force", is_flag=True, help="Write into a folder that is not empty."),
+        click.option("--dim", type=int, help="Width of the features  [default: that of the files, else 2048]"),
+        click.option("--features", type=click.Choice(["link", "copy", "none"]), default="link", show_default=True),
+        click.option("--name", help="Name of the dataset  [default: that of SRC]"),
+        click.argument("out", type=FOLDER),
+        click.argument("src", type=EXISTING),
+    ):
+        command = decorate(command)
+    return command
+
+
+@import_.command("hrpro")
+@_common
+@click.option("--points", help="File in SRC/point_labels, where there are several.")
+def hrpro(src: Path, out: Path, **options: Any) -> None:
+    """The layout of HR-Pro and LACP: gt_full.json, point_labels/, split_*.txt, features/{train,test}/."""
+    from tad.data.import_hrpro import import_hrpro
+
+    _report(out, import_hrpro(src, out, **options))
+
+
+@import_.command("opentad")
+@_common
+@click.option("--annotations", help="Annotation file in SRC, where there are several.")
+@click.option("--classes", help="Class list in SRC  [default: category_idx.txt or classes.txt]")
+@click.option("--block", help="List of videos to ignore, in SRC  [default: missing_files.txt or block_list.txt]")
+@click.option("--feature-dir", help="Feature folder in SRC  [default: features, or its only subfolder with files]")
+@click.option("--train-subset", multiple=True, help="Subset for training  [default: by its name]")
+@click.option("--dev-subset", multiple=True, help="Subset for development.")
+@click.option("--test-subset", multiple=True, help="Subset for testing.")
+@click.option("--fps", default="native", show_default=True, help="Rate of the frames that stride and window count.")
+@click.option("--stride", type=float, default=4, show_default=True, help="Frames from one row to the next.")
+@click.option("--window", type=float, default=16, show_default=True, help="Frames that one row sees.")
+@click.option("--offset", type=float, default=0, show_default=True, help="Frame at which the first window begins.")
+@click.option("--length", type=int, help="Rows of features that were resized in time.")
+def opentad(
+    src: Path,
+    out: Path,
+    fps: str,
+    train_subset: tuple[str, ...],
+    dev_subset: tuple[str, ...],
+    test_subset: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """The layout of OpenTAD and ActionFormer: annotation file, class list, feature folder, block list."""
+    from tad.data.dataset import Role
+    from tad.data.import_opentad import import_opentad
+
+    chosen: dict[Role, tuple[str, ...]] = {"train": train_subset, "dev": dev_subset, "test": test_subset}
+    subsets = {name: role for role, names in chosen.items() for name in names} or None
+    try:
+        rate = "native" if fps == "native" else float(fps)
+    except ValueError:
+        raise click.BadParameter(f"{fps!r} is neither `native` nor a number", param_hint="--fps") from None
+    _report(out, import_opentad(src, out, subsets=subsets, fps=rate, **options))  # type: ignore[arg-type]
+
+
+def _report(out: Path, imported: Imported) -> None:
+    for text in imported.warnings:
+        click.echo(f"warning: {text}", err=True)
+    videos = ", ".join(f"{count} {role}" for role, count in imported.videos.items())
+    click.echo(f"{out}: {videos} videos, {imported.points} points, {imported.features} feature files")
+    if not imported.features:
+        click.echo(f"no features: put them into {out / 'features'}, or run `tad synth {out}`")
+
+
+@click.group()
+def export() -> None:
+    """Write pseudo-labels in the format of another toolbox."""
+
+
+@export.command("opentad")
+@click.option("--labels", type=click.Path(path_type=Path), required=True, help="Pseudo-labels, .parquet or .json.")
+@click.option("--data", type=EXISTING, required=True, help="Dataset folder.")
+@click.option("--out", type=FOLDER, required=True, help="Where to write.")
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+def export_to_opentad(labels: Path, data: Path, out: Path, force: bool) -> None:
+    """An OpenTAD annotation file whose training videos hold the pseudo-labels and no ground truth."""
+    from tad.data.dataset import Dataset
+    from tad.data.export import export_opentad
+    from tad.data.segments import Segments
+
+    written = export_opentad(Segments.from_file(labels), Dataset.open(data), out, force=force)
+    videos = ", ".join(f"{count} {subset}" for subset, count in written.videos.items())
+    click.echo(f"{written.annotations}: {videos} videos, {written.labels} pseudo-labels, {written.dropped} dropped")
