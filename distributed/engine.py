@@ -143,11 +143,14 @@ class Engine:
     def _fail(self, name: str, folder: Path, failures: dict[str, str], videos: int) -> None:
         write_json(folder / "failures.json", failures)
         self.record.event("failures", name=name, failures=failures)
-        problems = [f"video {video}: {error}" for video, error in failures.items()]
+        videos_of: dict[str, list[str]] = {}
+        for video, error in failures.items():
+            videos_of.setdefault(error, []).append(video)
+        problems = [f"{'video' if len(v) == 1 else 'videos'} {', '.join(v)}: {e}" for e, v in videos_of.items()]
         raise RunError(
             f"stage {name} failed for {len(failures)} of {videos} videos (the others are kept); "
             "mend them or list them under `ignored` in dataset.yaml, then run the same command again. "
-            + listing(problems, most=max(20, len(problems)))
+            + listing(problems, most=len(problems))
         )
 
     def _find(self, name: str, key: str, tags: dict[str, str]) -> Artifact | None:

@@ -63,8 +63,9 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
     _refuse_another_run(options.out, document)
     store = Store(options.store)
     start = time.perf_counter()
-    tracker = _tracker(name, recipe, data, options)
-    record = Record(options.out, tracker)
+    earlier_run = _earlier_run(options.out)
+    record = Record(options.out)
+    tracker = record.tracker = _tracker(name, recipe, data, options, record, earlier_run)
     document["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id()} if tracker is not None else None
     document["state"] = "running"
     record.save("run.json", document)
@@ -129,7 +130,9 @@ def _resources(options: Options) -> Iterator[Resources]:
             yield resources
 
 
-def _tracker(name: str, recipe: Recipe, data: Dataset, options: Options) -> Any:
+def _tracker(
+    name: str, recipe: Recipe, data: Dataset, options: Options, record: Record, earlier_run: str | None
+) -> Any:
     if options.tracking == "none" or (options.local and options.tracking is None):
         return None
     from distributed.tracking import connect
@@ -141,7 +144,8 @@ def _tracker(name: str, recipe: Recipe, data: Dataset, options: Options) -> Any:
         params={"recipe": recipe.model_dump(), "seed": options.seed, "dataset": data.name},
         tags={"recipe": name, "dataset": data.name, "select": recipe.select},
         run_folder=options.out,
-        resume_run_id=_earlier_run(options.out),
+        resume_run_id=earlier_run,
+        warn=record.warn,
     )
 
 
@@ -155,7 +159,7 @@ def _earlier_run(out: Path) -> str | None:
 
 
 def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distributed.tracking_store import TrackingStore, refused
+from distributed.tracking_store import TrackingStore, reason, refused
 from tad.errors import RunError
 
 Operation = dict[str, Any]
@@ -188,7 +188,7 @@ class Outbox:
             if refused(error) or (operation["tries"] >= TRIES and self.store.alive()):
                 self._refuse(operation, error)
                 return True
-            self._problem = _short(error)
+            self._problem = reason(error)
             return False
         return True
 

@@ -266,7 +266,7 @@ def _reach(uri: str) -> None:
         status = requests.get(f"{uri}/health", timeout=3, verify=verify).status_code
     except requests.RequestException as error:
         raise RunError(
-            f"{uri}: no MLflow server answers there ({_reason(error)}); start it, mend the address, "
+            f"{uri}: no MLflow server answers there ({reason(error)}); start it, mend the address, "
             f"or do without: {INSTEAD}"
         ) from error
     if status == 403:
@@ -278,7 +278,7 @@ def _reach(uri: str) -> None:
         raise RunError(f"{uri}: the MLflow server is not ready (HTTP {status}); try again, or do without: {INSTEAD}")
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost of a chain of errors, in one short line."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner

@@ -96,9 +96,11 @@ class FitTask(Protocol):
 class FitStage(Protocol):
     """Something trained by gradient over many videos. A frozen dataclass that holds its config."""
 
-    name: str
-    version: int
-    """Raised by the author when the stage's maths changes: cached artifacts of older versions are not used."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int:
+        """Raised by the author when the stage's maths changes: cached artifacts of older versions are not used."""
 
     @property
     def config(self) -> StageConfig: ...
@@ -122,10 +124,12 @@ class FitStage(Protocol):
 class MapStage(Protocol):
     """A pure function of one video. A frozen dataclass that holds its config."""
 
-    name: str
-    version: int
-    output: Literal["segments", "arrays"]
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def output(self) -> Literal["segments", "arrays"]: ...
     @property
     def config(self) -> StageConfig: ...
     def open(self, context: Context) -> Callable[[str], Segments | Arrays]:
@@ -135,8 +139,10 @@ class MapStage(Protocol):
 class Engine(Protocol):
     """Runs stages. Finished ones are not run again."""
 
-    data: Dataset
-    seed: int
+    @property
+    def data(self) -> Dataset: ...
+    @property
+    def seed(self) -> int: ...
 
     def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact: ...
     def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact: ...

@@ -50,15 +50,13 @@ def warnings():
 
 
 @pytest.fixture
-def start(database, tmp_path, warnings):
-    """start(uri=..., resume_run_id=...) -> tracker of the run folder tmp_path/run."""
+def start(database, tmp_path, warnings, request):
+    """start(uri, resume_run_id=...) -> tracker of the run folder tmp_path/run, in an experiment of the test's name."""
 
     def begin(uri: str | None = None, **more) -> MlflowTracker:
-        arguments = {"params": {"seed": 3}, "tags": {"recipe": "pser"}} | more
-        return connect(
-            uri or f"sqlite:///{database}", "gtea", "pser seed 3", run_folder=tmp_path / "run", warn=warnings.append,
-            **arguments,
-        )  # fmt: skip
+        arguments = {"params": {"seed": 3}, "tags": {"recipe": "pser"}, "run_folder": tmp_path / "run"} | more
+        uri = uri or f"sqlite:///{database}"
+        return connect(uri, request.node.name, "pser seed 3", warn=warnings.append, **arguments)
 
     return begin
 
@@ -67,8 +65,13 @@ def client(uri):
     return mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def tree(uri, experiment="gtea"):
-    """Runs by name: (run, parent's name)."""
+@pytest.fixture
+def tree(request):
+    """tree(uri) -> runs of the test's experiment by name: (run, parent's name)."""
+    return lambda uri: runs_of(uri, request.node.name)
+
+
+def runs_of(uri, experiment):
     reader = client(uri)
     runs = reader.search_runs([reader.get_experiment_by_name(experiment).experiment_id], max_results=500)
     names = {run.info.run_id: run.info.run_name for run in runs}
@@ -100,11 +103,11 @@ def two_rounds(tracker, folder, first_outage, second_outage):
         scratch.unlink()  # what waits must not depend on the file
         tracker.close()
         (first_outage, second_outage)[number - 1]("after the round")
+        tracker.metrics({"rounds": number}, number)
     tracker.finish()
 
 
-def check_two_rounds(uri, folder):
-    runs = tree(uri)
+def check_two_rounds(runs, uri, folder):
     assert {name: parent for name, (_, parent) in runs.items()} == {
         "pser seed 3": None,
         "round 1": "pser seed 3",
@@ -113,6 +116,7 @@ def check_two_rounds(uri, folder):
         "train 2": "round 2",
     }
     assert {run.info.status for run, _ in runs.values()} == {"FINISHED"}
+    assert history(uri, runs["pser seed 3"][0], "rounds") == [(1, 1.0), (2, 2.0)]
     for number in (1, 2):
         stage, the_round = runs[f"train {number}"][0], runs[f"round {number}"][0]
         assert stage.data.params == {"lr": "0.1", "optimizer.betas": "[0.9, 0.99]"}
@@ -129,13 +133,13 @@ def nothing(moment):
     pass
 
 
-def test_a_run_as_it_should_be(start, database, tmp_path, warnings, capfd):
+def test_a_run_as_it_should_be(start, database, tmp_path, warnings, capfd, tree):
     tracker = start(params={"recipe": {"rounds": 2, "proposer": {"classes": ["a", "b"], "margin": None}}, "seed": 3})
     parent = tracker.run_id()
     assert tracker.uri == f"sqlite:///{database}"
     (tmp_path / "out").mkdir()
     two_rounds(tracker, tmp_path / "out", nothing, nothing)
-    check_two_rounds(tracker.uri, tmp_path / "out")
+    check_two_rounds(tree(tracker.uri), tracker.uri, tmp_path / "out")
     run, _ = tree(tracker.uri)["pser seed 3"]
     assert run.info.run_id == parent
     assert run.data.params == {
@@ -152,7 +156,7 @@ def test_a_run_as_it_should_be(start, database, tmp_path, warnings, capfd):
     assert output.out == "" and output.err == "", "MLflow's own lines stay off the console"
 
 
-def test_numbers_that_are_none_and_large_batches(start, database):
+def test_numbers_that_are_none_and_large_batches(start, database, tree):
     tracker = start(params={f"p{i}": i for i in range(250)} | {"long": "x" * 9000})
     tracker.metrics({f"m{i}": float(i) for i in range(2500)} | {"loss": float("nan"), "grad": float("inf")}, 7)
     tracker.finish()
@@ -177,8 +181,10 @@ def test_flatten():
 def test_any_name_is_taken_once_cleaned(template, names):
     store = TrackingStore(f"sqlite:///{template}", "names")
     run = store.client.create_run(store.experiment_id).info.run_id
-    for name in [*names, "mAP@0.5", "..", ".", "/", "//a", "a/../b", "Fall'n", "a..b"]:
-        store.client.log_metric(run, clean(name), 1.0)
+    names += ["mAP@0.5", "..", ".", "/", "//a", "a/../b", "Fall'n", "a..b"]
+    operation = {"op": "batch", "run": "it", "metrics": [[name, 1.0, 5, 0] for name in {clean(n) for n in names}]}
+    store.ids["it"] = run
+    store.apply(operation)
     store.client.delete_run(run)
 
 
@@ -186,7 +192,7 @@ DRIVER = """
 import os, signal, sys
 from pathlib import Path
 from distributed.tracking import connect
-tracker = connect(sys.argv[1], "gtea", "pser seed 3", {"seed": 3, "rounds": 2}, {}, Path(sys.argv[2]))
+tracker = connect(sys.argv[1], sys.argv[3], "pser seed 3", {"seed": 3, "rounds": 2}, {}, Path(sys.argv[2]))
 tracker.open("round", "round 1", {}, {})
 tracker.open("stage", "train 1", {}, {})
 tracker.metrics({"loss": 0.5}, 0)
@@ -195,9 +201,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_killed_run_goes_on(start, database, tmp_path):
+def test_a_killed_run_goes_on(start, database, tmp_path, tree):
     uri = f"sqlite:///{database}"
-    killed = subprocess.run([sys.executable, "-c", DRIVER, uri, str(tmp_path / "run")], capture_output=True, text=True)
+    command = [sys.executable, "-c", DRIVER, uri, str(tmp_path / "run"), "test_a_killed_run_goes_on"]
+    killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     before = tree(uri)
     assert {run.info.status for run, _ in before.values()} == {"RUNNING"}
@@ -225,7 +232,7 @@ def test_a_killed_run_goes_on(start, database, tmp_path):
     assert client(uri).get_run(again.run_id()).info.status == "KILLED"
 
 
-def test_the_parent_is_closed_by_finish_only(start):
+def test_the_parent_is_closed_by_finish_only(start, tree):
     tracker = start()
     with pytest.raises(ValueError, match="finish"):
         tracker.close()
@@ -269,28 +276,31 @@ def test_a_store_that_cannot_be_used_is_told_before_training(start, tmp_path, ur
 
 
 def test_a_listening_port_that_never_answers_is_told(start):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(RunError, match="no MLflow server answers there .*timed out"):
-            start(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(RunError, match=r"no MLflow server answers there .*timed out"),
+    ):
+        start(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 def test_a_database_of_another_version(start, database):
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0584bdc529eb'")
-    with pytest.raises(RunError, match="another version of MLflow .*python -m mlflow db upgrade"):
+    with pytest.raises(RunError, match=r"another version of MLflow .*python -m mlflow db upgrade"):
         start()
 
 
 def test_a_deleted_experiment(start, database):
     start().finish()
     reader = client(f"sqlite:///{database}")
-    reader.delete_experiment(reader.get_experiment_by_name("gtea").experiment_id)
-    with pytest.raises(RunError, match="'gtea' was deleted; bring it back"):
+    reader.delete_experiment(reader.get_experiment_by_name("test_a_deleted_experiment").experiment_id)
+    with pytest.raises(RunError, match="was deleted; bring it back"):
         start()
 
 
+@pytest.mark.slow
 def test_drivers_that_make_the_database_together(tmp_path):
-    code = "import sys; from distributed.tracking_store import TrackingStore as S; print(S(sys.argv[1], 'x').experiment_id)"
+    code = "import sys; from distributed.tracking_store import *; print(TrackingStore(sys.argv[1], 'x').experiment_id)"
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
     drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ends = [(*driver.communicate(timeout=120), driver.returncode) for driver in drivers]
@@ -300,14 +310,12 @@ def test_drivers_that_make_the_database_together(tmp_path):
 class Server:
     """MLflow's own web application in a thread: it stops and starts in no time, as a process does not."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, environment: pytest.MonkeyPatch) -> None:
         from mlflow.server import ARTIFACTS_DESTINATION_ENV_VAR, SERVE_ARTIFACTS_ENV_VAR, app
         from mlflow.server.handlers import initialize_backend_stores
 
-        artifacts = str(database.parent / "served")
-        os.environ |= {ARTIFACTS_DESTINATION_ENV_VAR: artifacts, SERVE_ARTIFACTS_ENV_VAR: "true"}
-        os.environ |= {"_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database}"}
-        os.environ |= {"_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/"}
+        environment.setenv(ARTIFACTS_DESTINATION_ENV_VAR, str(database.parent / "served"))
+        environment.setenv(SERVE_ARTIFACTS_ENV_VAR, "true")
         initialize_backend_stores(f"sqlite:///{database}", default_artifact_root="mlflow-artifacts:/")
         self.app, self.port = app, 0
         self.start()
@@ -328,22 +336,21 @@ class Server:
         self.server.server_close()
 
 
-@pytest.fixture
-def server(database, monkeypatch):
-    for name in list(os.environ):  # restored at the end, whatever the server sets
-        monkeypatch.setenv(name, os.environ[name])
-    running = Server(database)
-    yield running
-    running.stop()
+@pytest.fixture(scope="module")
+def server(template):
+    with pytest.MonkeyPatch.context() as environment:
+        running = Server(template, environment)
+        yield running
+        running.stop()
 
 
-def test_a_server(start, server, tmp_path, warnings):
+def test_a_server(start, server, tmp_path, warnings, tree):
     two_rounds(start(server.uri), tmp_path, nothing, nothing)
-    check_two_rounds(server.uri, tmp_path)
+    check_two_rounds(tree(server.uri), server.uri, tmp_path)
     assert warnings == []
 
 
-def test_a_server_that_goes_away_and_comes_back(start, server, tmp_path, warnings, monkeypatch):
+def test_a_server_that_goes_away_and_comes_back(start, server, request, tmp_path, warnings, monkeypatch, tree):
     monkeypatch.setattr(distributed.spool, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(distributed.spool, "PATIENCE", 0.0)
 
@@ -357,17 +364,17 @@ def test_a_server_that_goes_away_and_comes_back(start, server, tmp_path, warning
         if moment == "before the round":
             server.stop()
         elif moment == "after the round":
-            assert Spool(tmp_path / "run").store == {"uri": server.uri, "experiment": "gtea"}
+            assert Spool(tmp_path / "run").store == {"uri": server.uri, "experiment": request.node.name}
             server.start()
 
     two_rounds(start(server.uri), tmp_path, within, all_along)
-    check_two_rounds(server.uri, tmp_path)
+    check_two_rounds(tree(server.uri), server.uri, tmp_path)
     told = " / ".join(warnings)
     assert len(re.findall("does not answer", told)) == 2 and len(re.findall("MLflow is back", told)) == 2, told
     assert not (tmp_path / "run" / "spool.jsonl").exists() and not (tmp_path / "run" / "spool").exists()
 
 
-def test_a_server_that_stays_away_until_later(start, server, tmp_path, warnings):
+def test_a_server_that_stays_away_until_later(start, server, tmp_path, warnings, tree):
     def goes(moment):
         if moment == "within the stage":
             server.stop()
@@ -384,12 +391,12 @@ def test_a_server_that_stays_away_until_later(start, server, tmp_path, warnings)
     server.start()
     waiting = len(Spool(tmp_path / "run"))
     assert replay(tmp_path / "run", warnings.append) == waiting > 10
-    check_two_rounds(server.uri, tmp_path)
+    check_two_rounds(tree(server.uri), server.uri, tmp_path)
     with pytest.raises(RunError, match="nothing waits"):
         replay(tmp_path / "run", warnings.append)
 
 
-def test_a_driver_killed_while_the_server_is_away(start, server, tmp_path, warnings):
+def test_a_driver_killed_while_the_server_is_away(start, server, tmp_path, warnings, tree):
     tracker = start(server.uri)
     parent = tracker.run_id()
     server.stop()
@@ -405,7 +412,7 @@ def test_a_driver_killed_while_the_server_is_away(start, server, tmp_path, warni
     assert runs["round 1"][0].info.status == "KILLED" and runs["round 1"][0].data.metrics == {"loss": 0.5}
 
 
-def test_a_creation_whose_answer_was_lost_is_not_repeated(start, database):
+def test_a_creation_whose_answer_was_lost_is_not_repeated(start, database, tree):
     tracker = start()
     tracker.open("round", "round 1", {}, {})
     creation = {"op": "create", "run": tracker._open[-1], "parent": tracker._open[0], "name": "round 1"}
@@ -417,7 +424,7 @@ def test_a_creation_whose_answer_was_lost_is_not_repeated(start, database):
     assert set(tree(tracker.uri)) == {"pser seed 3", "round 1"}
 
 
-def test_what_the_store_refuses_is_kept_aside(start, tmp_path, warnings):
+def test_what_the_store_refuses_is_kept_aside(start, tmp_path, warnings, tree):
     tracker = start()
     tracker.open("round", "round 1", {"round": 1}, {})
     tracker._outbox.send({"op": "batch", "run": tracker._open[-1], "params": {"round": "2"}})
@@ -441,7 +448,16 @@ class Page:
     """`tad ui` as a process."""
 
     def __init__(self, uri: str, folder: Path, port: int) -> None:
-        command = [sys.executable, "-m", "tad.cli", "ui", "--tracking", uri, "--port", str(port)]
+        command = [
+            sys.executable,
+            "-c",
+            "from tad.cli import main; main()",
+            "ui",
+            "--tracking",
+            uri,
+            "--port",
+            str(port),
+        ]
         self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().split(" ")[0]
@@ -491,7 +507,7 @@ def test_ui_without_a_page_to_start(database, tmp_path):
 
     from tad.commands.ui import ui
 
-    with pytest.raises(RunError, match="no such database.*tad run"):
+    with pytest.raises(RunError, match=r"no such database.*tad run"):
         CliRunner().invoke(ui, ["--tracking", f"sqlite:///{tmp_path}/none.db"], catch_exceptions=False)
     assert "has the page already" in CliRunner().invoke(ui, ["--tracking", "http://lab:5000"]).output
     with pytest.raises(RunError, match="cannot be served there"):
@@ -500,7 +516,7 @@ def test_ui_without_a_page_to_start(database, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_server_process_that_hangs_and_one_that_dies(start, database, tmp_path, warnings, monkeypatch):
+def test_a_server_process_that_hangs_and_one_that_dies(start, database, tmp_path, warnings, monkeypatch, tree):
     monkeypatch.setattr(distributed.spool, "RETRY_SECONDS", 1.0)
     monkeypatch.setattr(distributed.spool, "PATIENCE", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -525,7 +541,7 @@ def test_a_server_process_that_hangs_and_one_that_dies(start, database, tmp_path
 
     try:
         two_rounds(start(uri), tmp_path, hangs, dies)
-        check_two_rounds(uri, tmp_path)
+        check_two_rounds(tree(uri), uri, tmp_path)
     finally:
         for page in pages:
             page.stop(signal.SIGTERM)

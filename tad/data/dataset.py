@@ -287,11 +287,12 @@ def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
         if not (np.isfinite(duration) and duration > 0) or (video.fps is not None and not video.fps > 0):
             problems.append(f"video {video_id}: duration {duration} s, fps {fps}; both must be positive")
             continue
+        if video.subset not in manifest.subsets:
+            continue
         if manifest.grid.fps == "native" and manifest.grid.length is None and video.fps is None:
             problems.append(f"video {video_id}: no fps, but the feature grid counts frames of the video (fps: native)")
             continue
-        if video.subset in manifest.subsets:
-            videos[video_id] = video
+        videos[video_id] = video
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     if not videos:

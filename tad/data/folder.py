@@ -42,12 +42,14 @@ ambiguous: {ambiguous}
 """
 
 
-def prepare(folder: Path, force: bool) -> None:
+def prepare(folder: Path, force: bool, source: Path | None = None) -> None:
     """Makes the folder; one that holds something is only accepted with `force`.
 
     Raises:
-        DataError: the folder is not empty (or is a file).
+        DataError: the folder is not empty, is a file, or is the source itself.
     """
+    if source is not None and folder.resolve() == source.resolve():
+        raise DataError(f"{folder}: is the source; choose another folder")
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not force:

@@ -89,7 +89,7 @@ def import_hrpro(
     )
     if dim is not None and width is not None and dim != width:
         raise DataError(f"{src / 'features'}: the files are {width} wide, not {dim}; leave --dim away")
-    prepare(out, force)
+    prepare(out, force, src)
     write_dataset(out, manifest, database, None if path is None else seconds, ambiguous)
     transfer_features(files, out, features)
     count = {role: sum(r == role for r in roles.values()) for role in manifest.subsets}

@@ -94,7 +94,7 @@ def import_opentad(
         fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or width or 2048
     )
     manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=ignored)
-    prepare(out, force)
+    prepare(out, force, src)
     write_dataset(out, manifest, database, None)
     transfer_features(files, out, features)
     count: dict[str, int] = {

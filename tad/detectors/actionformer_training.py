@@ -121,13 +121,15 @@ class DetectorTask:
         slots = [slot(len(item.features), self.levels) for item in items]
         features = torch.zeros(sum(slots), self.settings["dim"])
         video = torch.full((sum(slots),), -1)
-        number, first, levels = len(self.settings["classes"]), 0, []
-        for index, ((rows, labels), rows_and_padding) in enumerate(zip(items, slots, strict=True)):
-            features[first : first + len(rows)] = torch.from_numpy(rows)
-            video[first : first + len(rows)] = index
-            first += rows_and_padding
-            points = pyramid(rows_and_padding, self.levels)
-            targets = assign(points, *map(torch.from_numpy, labels), number, self.config.centre_radius)
+        first, levels = 0, []
+        for index, (item, size) in enumerate(zip(items, slots, strict=True)):
+            end = first + len(item.features)
+            features[first:end], video[first:end] = torch.from_numpy(item.features), index
+            first += size
+            points = pyramid(size, self.levels)
+            spans, labels, weights = (torch.from_numpy(part) for part in item.labels)
+            radius = self.config.centre_radius
+            targets = assign(points, spans, labels, weights, len(self.settings["classes"]), radius)
             levels.append([part.split(points.sizes) for part in targets])
         # From video by video to level by level, which is the order of the network's points.
         targets = Targets(*(torch.cat([torch.cat(level) for level in zip(*part, strict=True)])

@@ -71,13 +71,10 @@ def neighbour_times(time: np.ndarray, label: np.ndarray, same_class: bool) -> tu
     """
     group = label if same_class else np.zeros_like(label)
     order = np.lexsort((time, group))
-    sorted_time, sorted_group = time[order], group[order]
-    edge = np.flatnonzero(sorted_group[1:] != sorted_group[:-1]) + 1
-    previous, following = np.empty(len(time)), np.empty(len(time))
-    before = np.concatenate([[-np.inf], sorted_time[:-1]])
-    after = np.concatenate([sorted_time[1:], [np.inf]])
-    before[edge], after[edge - 1] = -np.inf, np.inf
-    previous[order], following[order] = before[: len(time)], after[-len(time) :] if len(time) else after[:0]
+    sorted_time, new_group = time[order], np.diff(group[order]) != 0
+    previous, following = np.full(len(time), -np.inf), np.full(len(time), np.inf)
+    previous[order[1:]] = np.where(new_group, -np.inf, sorted_time[:-1])
+    following[order[:-1]] = np.where(new_group, np.inf, sorted_time[1:])
     return previous, following
 
 

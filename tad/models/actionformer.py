@@ -24,7 +24,7 @@ from tad.models.attention import banded_attention
 
 
 def slot(length: int, levels: int) -> int:
-    """Rows that a video of `length` rows takes in a sequence of several, with the padding that parts it from the next."""
+    """Rows that a video of `length` rows takes in a sequence of several, with the padding before the next."""
     m = 2 ** (levels - 1)
     return (-(-length // m) + 1) * m
 

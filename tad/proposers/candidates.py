@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tad.ops.grouping import outer_inner_contrast, threshold_runs, upsample
+from tad.ops.grouping import outer_inner_contrast, threshold_runs, upsample, zeroed_contrast
 from tad.ops.nms import classwise_nms
 from tad.stage import StageConfig
 
@@ -33,6 +33,8 @@ class CandidateConfig(StageConfig):
     actionness_thresholds: list[float] = Field(default=steps(0.5, 0.7, 0.025), description="thresholds on actionness")
     margin: float = Field(default=0.25, gt=0, description="outside of a run on each side, as a share of its length")
     symmetric: bool = Field(default=True, description="false: the published margins, longer on the left")
+    zeroed: bool = True
+    power: float = 0
     video_score: float = Field(default=0.0, ge=0, description="share of the video score added to the contrast")
     nms: Literal["none", "soft"] = Field(default="none", description="class-wise suppression of overlapping proposals")
     sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of soft suppression")
@@ -78,10 +80,11 @@ def candidates(
     for label, curve in zip(labels, curves.T, strict=True):
         curve = np.ascontiguousarray(curve)
         spans, index = threshold_runs(curve, thresholds)
-        # Outside a run, what lies below its threshold counts as zero.
-        scores = [contrast(np.where(curve >= t, curve, 0), spans[index == k], config) for k, t in enumerate(thresholds)]
-        spans = np.concatenate([spans[np.argsort(index, kind="stable")], agnostic])
-        score = np.concatenate([*scores, contrast(curve, agnostic, config)]) + config.video_score * video[label]
+        # Outside a run of the class sweep, what lies below its threshold counts as zero.
+        score = zeroed_contrast(curve, spans, index, thresholds, config.margin, config.symmetric) if config.zeroed else outer_inner_contrast(curve, spans, config.margin, config.symmetric)
+        score = np.concatenate([score, outer_inner_contrast(curve, agnostic, config.margin, config.symmetric)])
+        spans = np.concatenate([spans, agnostic])
+        score = (score + config.video_score * video[label])*video[label]**config.power
         # Best copy first, then one row of each span.
         order = np.lexsort((-score, spans[:, 1], spans[:, 0]))
         spans, score = spans[order], score[order]
@@ -95,7 +98,3 @@ def candidates(
         )
     return Candidates(np.asarray(spans, dtype=np.float64), score.astype(np.float32), np.asarray(label, dtype=np.int64))
 
-
-def contrast(curve: np.ndarray, spans: np.ndarray, config: CandidateConfig) -> np.ndarray:
-    """[R] outer-inner contrast of the runs."""
-    return outer_inner_contrast(curve, spans, margin=config.margin, symmetric=config.symmetric)

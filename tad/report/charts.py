@@ -7,43 +7,43 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from tad.report.run import Round, StageRun
-from tad.report.style import BLUE, GREEN, INK, MUTED, ORANGE, OTHER, PALETTE, PURPLE, figure, plain, styled
+from tad.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PALETTE, PURPLE, figure, plain, styled
 
 MOST_CLASSES = 20
 """Beyond this many classes, single ones are drawn without a legend."""
 
 
 def precision_recall_figure(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    mean: tuple[np.ndarray, np.ndarray] | None,
-    colours: Mapping[str, str],
-    tiou: float,
+    panels: Mapping[str, Mapping[str, np.ndarray]], recalls: np.ndarray, colours: Mapping[str, str], tiou: float
 ) -> Figure:
-    """Precision against recall at one tIoU.
+    """Precision against recall at one tIoU, one panel for each subset, a line for each class and one for their mean.
 
     Args:
-        curves: class name to (recall, precision), fractions; classes without ground truth are left out.
-        mean: the same, averaged over classes at fixed recalls.
+        panels: panel title to {class name: precision at `recalls`}; fractions. Classes without ground truth are absent.
+        recalls: [R], ascending.
         colours: of the classes.
-        tiou: named in the title.
+        tiou: named in the titles.
     """
-    listed = len(curves) <= MOST_CLASSES
+    names = [name for name in colours if any(name in curves for curves in panels.values())]
+    listed = len(names) <= MOST_CLASSES
     with styled():
-        drawn = figure(8.4 if listed else 6.0, 4.2)
-        axes = drawn.subplots()
-        for name, (recall, precision) in curves.items():
-            axes.plot(
-                100 * recall, 100 * precision, color=colours.get(name, OTHER), lw=1.1, alpha=0.85 if listed else 0.3,
-                label=plain(name) if listed else None,
-            )  # fmt: skip
-        if mean is not None:
-            axes.plot(100 * mean[0], 100 * mean[1], color=INK, lw=2.6, label="mean over classes")
-        axes.set(xlim=(0, 100), ylim=(0, 102), xlabel="recall [%]", ylabel="precision [%]")
-        axes.set_title(f"Precision and recall at tIoU {tiou:g}")
-        drawn.legend(loc="outside right upper", ncols=1 if len(curves) <= 11 else 2)
+        drawn = figure(max(6.0, 5.0 * len(panels)), 4.1)
+        grid = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
+            for name, precision in curves.items():
+                axes.plot(100 * recalls, 100 * precision, color=colours[name], lw=1.1, alpha=0.9 if listed else 0.3)
+            if curves:
+                axes.plot(100 * recalls, 100 * np.mean(list(curves.values()), axis=0), color=INK, lw=2.6)
+            axes.set(xlim=(0, 100), ylim=(0, 103), xlabel="recall [%]")
+            axes.set_title(f"{title}, tIoU {tiou:g}")
+        grid[0].set_ylabel("precision [%]")
+        handles = [Line2D([], [], color=INK, lw=2.6, label="mean over classes")]
+        handles += [Line2D([], [], color=colours[name], label=plain(name)) for name in names if listed]
+        drawn.legend(handles=handles, loc="outside lower center", ncols=5 if len(panels) > 1 else 3)
     return drawn
 
 
@@ -70,19 +70,16 @@ def length_figure(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
                 if not len(lengths):
                     axes.plot([], [], color=colours[name], label=f"{name} (none)")
                     continue
-                share, _ = np.histogram(lengths, bins)
+                share = 100 * np.histogram(lengths, bins)[0] / len(lengths)
                 median = f"median {np.median(lengths):.3g} s"
-                axes.stairs(
-                    share / len(lengths), bins, color=colours[name], lw=1.8, label=f"{name} ({len(lengths)}, {median})"
-                )
-                axes.stairs(share / len(lengths), bins, color=colours[name], fill=True, alpha=0.12)
+                axes.stairs(share, bins, color=colours[name], lw=1.8, label=f"{name} ({len(lengths)}, {median})")
+                axes.stairs(share, bins, color=colours[name], fill=True, alpha=0.12)
             _seconds_axis(axes, bins)
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axes.set_title(title)
             axes.set_xlabel("length [s], logarithmic")
             axes.margins(y=0.05)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
-        grid[0].set_ylabel("share of the segments")
+        grid[0].set_ylabel("share of the segments [%]")
     return drawn
 
 

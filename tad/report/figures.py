@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def figures_of_round(folder: Path, data: Dataset, number: int) -> list[Path]:
         png(timeline_figure(timeline, colours), target / f"timeline-{timeline.video_id}.png")
         for timeline in view.timelines(sample_videos(data))
     ]
-    curves = precision_recall_of(view)
+    curves = precision_recall_of([view])
     if curves is not None:
         written.append(png(curves, target / "precision-recall.png"))
     written.append(png(length_figure({"training videos": lengths_of(view)}), target / "lengths.png"))
@@ -60,36 +61,33 @@ def figures_of_round(folder: Path, data: Dataset, number: int) -> list[Path]:
 def sample_videos(data: Dataset) -> list[str]:
     """The training videos whose timelines are kept: SAMPLES of them, evenly spread over the sorted ids."""
     videos = sorted(v for v in data.videos("train") if len(data.points(v).time)) or sorted(data.videos("train"))
-    at = np.unique(np.linspace(0, len(videos) - 1, min(SAMPLES, len(videos))).round().astype(int)) if videos else []
+    at = np.linspace(0, len(videos) - 1, min(SAMPLES, len(videos))).round().astype(int)
     return [videos[i] for i in at]
 
 
-def precision_recall_of(view: View) -> Figure | None:
-    """Precision and recall of a view's detections at TIOU; None without ground truth or detections."""
-    if view.truth is None or view.detections is None:
+def precision_recall_of(views: Sequence[View]) -> Figure | None:
+    """Precision and recall of the views' detections at TIOU; None without ground truth or detections."""
+    panels = {
+        role_name(view.role): precisions(view)
+        for view in views
+        if view.truth is not None and view.detections is not None
+    }
+    if not panels:
         return None
-    removed = _ambiguous(view.data)
+    colours = class_colours(views[0].data.classes)
+    return precision_recall_figure(panels, RECALLS, colours, TIOU)
+
+
+def precisions(view: View) -> dict[str, np.ndarray]:
+    """Class name to [R] precision at RECALLS, for the classes of the ground truth, in the dataset's order."""
+    assert view.truth is not None and view.detections is not None
+    removed = ambiguous(view.data)
     truth, found = _by_class(view.truth), _by_class(view.detections)
-    curves = {
+    return {
         name: _envelope(found.get(name, Segments.empty()), truth[name], name, removed)
         for name in view.data.classes
         if name in truth
     }
-    mean = np.mean(list(curves.values()), axis=0) if curves else np.zeros(len(RECALLS))
-    return precision_recall_figure(
-        {name: (RECALLS, precision) for name, precision in curves.items()},
-        (RECALLS, mean),
-        class_colours(view.data.classes),
-        TIOU,
-    )
-
-
-def _ambiguous(data: Dataset) -> Segments | None:
-    rows = [(v, max(0.0, start), end) for v, spans in ambiguous(data).items() for start, end in spans if end > 0]
-    if not rows:
-        return None
-    videos, starts, ends = zip(*rows, strict=True)
-    return Segments.of(videos, starts, ends, "ambiguous")
 
 
 def _by_class(segments: Segments) -> dict[str, Segments]:
@@ -97,7 +95,9 @@ def _by_class(segments: Segments) -> dict[str, Segments]:
     return {name: segments.filter(codes == i) for i, name in enumerate(names)}
 
 
-def _envelope(found: Segments, truth: Segments, name: str, removed: Segments | None) -> np.ndarray:
+def _envelope(
+    found: Segments, truth: Segments, name: str, removed: Mapping[str, Sequence[tuple[float, float]]]
+) -> np.ndarray:
     """[R] precision at RECALLS: the highest one that is reached at this recall or a higher one."""
     envelope = np.zeros(len(RECALLS))
     if set(found.video_ids).isdisjoint(truth.video_ids):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.resources
 import math
 import os
@@ -22,7 +23,7 @@ from tad.report.style import class_colours, svg
 from tad.report.timeline import timeline_figure
 from tad.report.view import View
 
-SHOWN = 3
+SHOWN: dict[Role, int] = {"test": 3, "train": 2}
 """Timelines of so many best and so many worst videos."""
 
 
@@ -71,13 +72,14 @@ def render(run: Run) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "duration": duration}
+    environment.filters |= {"percent": percent, "number": number, "duration": duration, "moment": moment}
     template = environment.from_string(importlib.resources.files("tad.report").joinpath("page.html").read_text("utf-8"))
     return template.render(
         info=run.info,
         best=best,
         headline=_headline(run, best),
         rounds=run.rounds,
+        has_dev=any(r.scores.get("dev_map") is not None for r in run.rounds),
         tables=[
             (role, tious, averages, maps)
             for role in ("test", "train")
@@ -89,7 +91,7 @@ def render(run: Run) -> str:
         if rounds
         else None,
         loss_picture=_picture(loss, "Training loss of each stage over its epochs.") if loss else None,
-        timelines=_timelines(views, data),
+        timelines=[_timelines(view) for view in views.values()],
         curves=_curves(views),
         lengths=_lengths(views),
         per_class=_per_class(best),
@@ -185,44 +187,44 @@ def _picture(drawn: Any, description: str, heading: str = "", caption: str = "")
     return Picture(Markup(svg(drawn, description)), heading, caption or description)
 
 
-def _timelines(views: dict[Role, View], data: Dataset | None) -> dict[str, Any] | None:
-    """The best and the worst videos of the test videos, or of the training videos while there is no other."""
-    view = views.get("test") or views.get("train")
-    if view is None or data is None:
-        return None
+def _timelines(view: View) -> dict[str, Any]:
+    """The best and the worst videos of a view."""
     coverage = view.coverage()
     ranked = sorted(coverage, key=lambda video: (-coverage[video], video))
-    if not ranked:
-        return None
-    half = min(SHOWN, -(-len(ranked) // 2))
-    best, worst = ranked[:half], ranked[max(half, len(ranked) - SHOWN) :][::-1]
-    colours = class_colours(data.classes)
+    half = min(SHOWN[view.role], -(-len(ranked) // 2))
+    best, worst = ranked[:half], ranked[max(half, len(ranked) - half) :][::-1]
+    colours = class_colours(view.data.classes)
 
     def pictures(videos: list[str]) -> Iterator[Picture]:
         for timeline in view.timelines(videos):
             value = coverage[timeline.video_id]
-            caption = f"coverage {value:.2f}" if view.truth is not None else f"{value:.0f} confident {view.found}"
+            caption = f"coverage {value:.2f}" if view.truth is not None else f"{value:.0f} {_covering(view)}"
             yield _picture(timeline_figure(timeline, colours), timeline.describe(), timeline.video_id, caption)
 
     return {
-        "best": list(pictures(best)),
-        "worst": list(pictures(worst)),
+        "groups": [("best", list(pictures(best))), ("worst", list(pictures(worst)))],
         "role": view.role,
         "round": view.number,
         "truth": view.truth is not None,
         "videos": len(ranked),
+        "covering": _covering(view),
         "found": view.found,
     }
 
 
-def _curves(views: dict[Role, View]) -> list[Picture]:
-    pictures = []
-    for role, view in views.items():
-        drawn = precision_recall_of(view)
-        if drawn is not None:
-            text = f"Precision against recall at tIoU {TIOU:g}, round {view.number}, {role_name(role)}."
-            pictures.append(_picture(drawn, text, role_name(role)))
-    return pictures
+def _covering(view: View) -> str:
+    return "pseudo-labels" if view.labels is not None else f"confident {view.found}"
+
+
+def _curves(views: dict[Role, View]) -> Picture | None:
+    drawn = precision_recall_of(list(views.values()))
+    if drawn is None:
+        return None
+    text = (
+        f"Round {next(iter(views.values())).number}. Precision is the highest one reached at each recall or above "
+        "(the envelope), so the area under a class's line is its AP."
+    )
+    return _picture(drawn, f"Precision against recall at tIoU {TIOU:g}.", caption=text)
 
 
 def _lengths(views: dict[Role, View]) -> Picture | None:
@@ -254,6 +256,15 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def moment(text: str) -> str:
+    """A date and time as people write it; what is not an ISO time stays as it is."""
+    try:
+        at = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{at:%Y-%m-%d %H:%M} {at.tzname() or ''}".rstrip()
 
 
 def flatten(document: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -75,9 +76,9 @@ def styled(**more: object) -> Iterator[None]:
         yield
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches, that lays itself out; no pyplot, hence no global state."""
-    drawn = Figure(figsize=(width, height), layout="constrained")
+def figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure, sizes in inches, that lays itself out unless told not to; no pyplot, hence no global state."""
+    drawn = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(drawn)
     return drawn
 
@@ -111,7 +112,7 @@ def svg(drawn: Figure, description: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # Group ids (axes_1, ...) would repeat on a page, nothing refers to them. Fonts come from the page.
-    text = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", text)
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, count=1, flags=re.S)
     text = re.sub(r'font: ([^;"]*?px) [^;"]*', r"font-size: \1", text)

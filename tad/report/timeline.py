@@ -64,11 +64,15 @@ class Timeline:
         return [(name, segments) for name, segments in rows if segments is not None]
 
     @property
+    def annotated(self) -> list[str]:
+        """Classes of ground truth and points, in order of appearance."""
+        truth = self.truth.labels if self.truth is not None else []
+        return list(dict.fromkeys([*truth, *(label for _, label in self.points or [])]))
+
+    @property
     def classes(self) -> list[str]:
-        """Classes that occur, those of ground truth and points first."""
-        names = [label for _, label in self.points or []]
-        return list(dict.fromkeys([*(self.truth.labels if self.truth is not None else []), *names,
-                                   *(label for _, segments in self.rows for label in segments.labels)]))  # fmt: skip
+        """Classes that occur, the annotated ones first."""
+        return list(dict.fromkeys([*self.annotated, *(c for _, segments in self.rows for c in segments.labels)]))
 
     def describe(self) -> str:
         """One sentence: what the figure shows."""
@@ -81,62 +85,92 @@ class Timeline:
 
 
 def timeline_figure(timeline: Timeline, colours: Mapping[str, str]) -> Figure:
-    """Rows of segments over the activation curve, time in seconds on the common axis."""
-    rows = [(name, segments, _lanes(segments)) for name, segments in timeline.rows]
-    heights = [max(1, int(lanes.max()) + 1 if len(lanes) else 1) for _, _, lanes in rows]
-    names = [name for name, _, _ in rows]
+    """Rows of segments over the activation curve, time in seconds on the common axis.
+
+    Laid out by hand, in inches: it is quicker than matplotlib's layout, and the time axes of all timelines align.
+    """
+    rows = [_Row(name, segments, _lanes(segments)) for name, segments in timeline.rows]
     if timeline.points is not None:
-        at = 1 if names[:1] == ["ground truth"] else 0
-        rows.insert(at, ("points", Segments.empty(), np.zeros(0, dtype=np.int64)))
-        heights.insert(at, 1)
-    band = 0.34 * len(rows) + 0.15 * sum(heights) + 0.1
+        first = bool(rows) and rows[0].name == "ground truth"
+        rows.insert(int(first), _Row("points", Segments.empty(), np.zeros(0, dtype=np.int64)))
+    handles = _handles(timeline)
+    columns = max(1, min(6, int(8.8 / (0.5 + 0.08 * max((len(h[0]) for h in handles), default=1)))))
+    legend = 0.21 * -(-len(handles) // columns) + 0.1
+    band = 0.42 * max(1.0, sum(row.height for row in rows))
+    curve = 1.0 if timeline.curve is not None else 0.0
+    left, width, below = 1.1, 10.0, 0.5
+    height = below + curve + 0.12 + band + legend
     with styled():
-        drawn = figure(10.0, band + (1.35 if timeline.curve is not None else 0.0) + 0.55)
+        drawn = figure(width, height, layout=None)
+
+        def place(low: float, tall: float, share: Axes | None = None) -> Axes:
+            box = (left / width, low / height, (width - left - 0.12) / width, tall / height)
+            return drawn.add_axes(box, sharex=share)
+
+        top = place(height - legend - band, band)
+        bottom = top
         if timeline.curve is not None:
-            top, bottom = drawn.subplots(2, 1, sharex=True, height_ratios=[band, 1.35])
+            bottom = place(below, curve, share=top)
             _draw_curve(bottom, timeline.curve, colours)
             top.tick_params(axis="x", length=0, labelbottom=False)
-        else:
-            top = bottom = drawn.subplots()
-        _draw_rows(top, timeline, rows, heights, colours)
+        _draw_rows(top, timeline, rows, colours)
         bottom.set_xlim(0, timeline.duration)
         bottom.set_xlabel("time [s]")
-        _legend(drawn, timeline, colours)
+        shown = [
+            Line2D([], [], color=INK, lw=0.9, label=label)
+            if label == "actionness"
+            else Patch(color=colours.get(name, OTHER) if name is not None else "none", label=label)
+            for label, name in handles
+        ]
+        if shown:
+            drawn.legend(
+                handles=shown, loc="upper left", bbox_to_anchor=(left / width, 1.0), borderaxespad=0.0, ncols=columns,
+                handlelength=1.2, columnspacing=1.4, borderpad=0.1,
+            )  # fmt: skip
     return drawn
 
 
-def _draw_rows(
-    axes: Axes,
-    timeline: Timeline,
-    rows: list[tuple[str, Segments, np.ndarray]],
-    heights: list[int],
-    colours: Mapping[str, str],
-) -> None:
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    segments: Segments
+    lanes: np.ndarray
+
+    @property
+    def lane_count(self) -> int:
+        return int(self.lanes.max(initial=0)) + 1
+
+    @property
+    def height(self) -> float:
+        """In rows of one lane."""
+        return 1.0 if self.lane_count == 1 else 0.24 + 0.44 * self.lane_count
+
+
+def _draw_rows(axes: Axes, timeline: Timeline, rows: list[_Row], colours: Mapping[str, str]) -> None:
     thinnest = timeline.duration / 500  # a segment of a long video is still seen
     edge, ticks = 0.0, []
-    for (name, segments, lanes), height in zip(rows, heights, strict=True):
-        middle = edge + 0.5 + 0.225 * (height - 1)
+    for row in rows:
+        middle = edge + row.height / 2
         ticks.append(middle)
-        if name == "points":
+        if row.name == "points":
             for time, label in timeline.points or []:
                 axes.plot([time, time], [edge + 0.15, edge + 0.85], color=colours.get(label, OTHER), lw=2.2)
-        else:
-            weights = segments.score if name == timeline.found else np.ones(len(segments))
-            spans, labels = segments.spans, segments.labels
-            for i in np.argsort(weights, kind="stable"):
-                start, end = float(spans[i, 0]), float(spans[i, 1])
-                low = edge + 0.14 + 0.45 * lanes[i]
-                axes.broken_barh(
-                    [(start, max(end - start, thinnest))],
-                    (low, 0.72 if height == 1 else 0.4),
-                    facecolor=colours.get(labels[i], OTHER),
-                    alpha=_alpha(float(weights[i]), weights),
-                )
-        if not len(segments) and not (name == "points" and timeline.points):
+        segments = row.segments
+        weights = segments.score if row.name == timeline.found else np.ones(len(segments))
+        spans, labels = segments.spans, segments.labels
+        for i in np.argsort(weights, kind="stable"):  # the best on top
+            start, end = float(spans[i, 0]), float(spans[i, 1])
+            axes.broken_barh(
+                [(start, max(end - start, thinnest))],
+                (edge + 0.14 + 0.44 * row.lanes[i], 0.72 if row.lane_count == 1 else 0.4),
+                facecolor=colours.get(labels[i], OTHER),
+                alpha=_alpha(float(weights[i]), weights),
+            )
+        if not len(segments) and not (row.name == "points" and timeline.points):
             axes.text(timeline.duration / 2, middle, "none", color=MUTED, ha="center", va="center", style="italic")
-        edge += 1.0 + 0.45 * (height - 1)
+        edge += row.height
     axes.set_ylim(max(edge, 0.5), 0)
-    axes.set_yticks(ticks, [name for name, _, _ in rows])
+    axes.set_yticks(ticks, [row.name for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -180,12 +214,12 @@ def _thin(time: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return time, np.pad(values, (0, pad), mode="edge").reshape(-1, block).max(axis=1)
 
 
-def _legend(drawn: Figure, timeline: Timeline, colours: Mapping[str, str]) -> None:
-    names = timeline.classes[:12]
-    handles: list[Patch | Line2D] = [Patch(color=colours.get(name, OTHER), label=plain(name)) for name in names]
-    if len(timeline.classes) > len(names):
-        handles.append(Patch(color="none", label=f"and {len(timeline.classes) - len(names)} more classes"))
+def _handles(timeline: Timeline) -> list[tuple[str, str | None]]:
+    """The legend: label, and the class whose colour it explains."""
+    names = timeline.classes
+    handles: list[tuple[str, str | None]] = [(plain(name), name) for name in names[:12]]
+    if len(names) > 12:
+        handles.append((f"and {len(names) - 12} more classes", None))
     if timeline.curve is not None:
-        handles.append(Line2D([], [], color=INK, lw=0.9, label="actionness"))
-    if handles:
-        drawn.legend(handles=handles, loc="outside upper left", ncols=6, handlelength=1.2, columnspacing=1.4)
+        handles.append(("actionness", None))
+    return handles

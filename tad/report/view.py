@@ -68,11 +68,17 @@ class View:
         """What the round's detections are called."""
         return "proposals" if self.number == 0 else "detections"
 
+    @property
+    def covering(self) -> Segments | None:
+        """What is judged by how it covers the ground truth: pseudo-labels where there are any, else the confident
+        detections."""
+        return self.labels if self.labels is not None else self.confident
+
     def coverage(self) -> dict[str, float]:
         """How well each video's ground truth is covered: the mean, over its actions, of the tIoU with the best
-        confident detection of the same class. Without ground truth: how many confident detections there are.
+        covering segment of the same class. Without ground truth: how many covering segments there are.
         """
-        found = self.confident.by_video() if self.confident is not None else {}
+        found = self.covering.by_video() if self.covering is not None else {}
         if self.truth is None:
             return {video: float(len(found.get(video, ()))) for video in self.data.videos(self.role)}
         result = {}
@@ -99,7 +105,7 @@ class View:
                 video, self.data.duration(video), points=named if named or self.role == "train" else None,
                 found=self.found, **mine,
             )  # fmt: skip
-            result.append(replace(timeline, curve=self._curve(video, timeline.classes)))
+            result.append(replace(timeline, curve=self._curve(video, timeline.annotated or timeline.classes)))
         return result
 
     def _curve(self, video: str, classes: Sequence[str]) -> Curve | None:
