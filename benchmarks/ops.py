@@ -1,8 +1,8 @@
 """Speed of tad.ops on one core, beside a straightforward loop for each: `python -m benchmarks.ops`.
 
 One thread; bars and ratios are of CPU time (medians), which other work on the machine disturbs least; loops are timed
-once. Bars are milliseconds; the NMS figures of the best published C++ operator (one core of a similar machine) are 1.4 ms for
-2,000 segments and 103 ms for 40,000.
+once. Bars are milliseconds; the best published C++ operator (one core of a similar machine) takes 1.4 ms for class-wise
+soft-NMS of 2,000 segments and 103 ms for 40,000.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded

@@ -10,15 +10,15 @@ from typing import Any
 
 from distributed.engine import Engine
 from tad.config import Recipe
-from tad.data.dataset import Role
+from tad.data.dataset import ROLES, Role
 from tad.data.ground_truth import ambiguous, ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tad.evaluate import evaluate
 from tad.honest import label_change, points_score
 from tad.quality import label_quality
 from tad.report.figures import figures_of_round
 from tad.stage import Artifact
+from tad.subset import Subset
 
 Row = dict[str, Any]
 
@@ -48,6 +48,8 @@ class SelfTraining:
         data = self.engine.data
         if not any(len(data.points(v).time) for v in data.videos("train")):
             raise RunError(f"{data.root}: no training video has a point; points.csv gives one row per action instance")
+        for role in ROLES:
+            ground_truth(data, role)  # what will be measured later is checked before training begins
         if self.recipe.select == "dev-map" and not data.videos("dev"):
             raise RunError("select: dev-map needs videos with the role dev in dataset.yaml; use select: points")
         if self.recipe.select == "test":
@@ -155,12 +157,11 @@ class SelfTraining:
     def _map(self, detections: Segments, role: Role) -> dict[str, Any] | None:
         """mAP where there is ground truth; ambiguous intervals, where the dataset has any, count neither way."""
         data = self.engine.data
-        truth = ground_truth(data, role)
-        if not len(truth):
+        if not len(ground_truth(data, role)):
             return None
-        skipped = ambiguous(data)
         try:
-            return evaluate(detections, truth, protocol="hrpro" if skipped else "anet", ambiguous=skipped).to_json()
+            protocol = "hrpro" if ambiguous(data) else "anet"
+            return Subset.of_dataset(data, role).evaluate(detections, protocol=protocol).to_json()
         except DataError as error:
             self.engine.record.warn(f"no mAP on {role}: {error}")
             return None

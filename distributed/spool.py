@@ -23,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distributed.tracking_store import TrackingStore, reason, refused
+from distributed.tracking_address import reason
+from distributed.tracking_store import TrackingStore, refused
 from tad.errors import RunError
 
 Operation = dict[str, Any]

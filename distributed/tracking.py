@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from distributed.spool import Outbox, Spool
-from distributed.tracking_store import TOKEN_TAG, TrackingStore, address, mlflow
+from distributed.tracking_address import address, mlflow
+from distributed.tracking_store import TOKEN_TAG, TrackingStore
 from tad.errors import RunError
 
 PARAM_LENGTH = 6000
@@ -91,6 +92,10 @@ class MlflowTracker:
         self.uri = outbox.store.uri
         self._outbox = outbox
         self._open = [parent]
+
+    def on_warning(self, warn: Callable[[str], None]) -> None:
+        """From now on `warn` is told when the store goes away, comes back, or refuses something."""
+        self._outbox.warn = warn
 
     def run_id(self) -> str:
         """The innermost open run. While the store is away, of a run that it does not know yet, its token: the tag

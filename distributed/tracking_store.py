@@ -1,24 +1,20 @@
-"""An MLflow store that can be written: which addresses are accepted, how it is opened, and the five things written.
+"""An MLflow store that can be written: how it is opened, and the four things that are written.
 
 Local: one SQLite file, with the artifacts in the folder `mlartifacts` beside it. Remote: an MLflow server.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from distributed.tracking_address import INSTEAD, check_file, mlflow, reach, sqlite_path
 from tad.errors import RunError
 
-INSTEAD = "`--tracking none` runs without MLflow, `--tracking sqlite:///mlflow.db` keeps it in a local file"
 TOKEN_TAG = "tad.run"
 """Every run carries a token made by the driver, so that it is found again whatever became of the answer to its
 creation."""
@@ -33,71 +29,6 @@ REFUSALS = {
     "NOT_FOUND",
     "INVALID_STATE",
 }
-
-# A dead server costs seconds, not MLflow's default of four minutes. MLflow itself never retries: a creation that
-# timed out may have been carried out, so only the outbox, which looks for the token first, may try again.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-
-
-def mlflow() -> Any:
-    """The mlflow package, set to fail fast and to keep its log lines off the console.
-
-    Raises:
-        RunError: it is not installed.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        import mlflow as package
-    except ImportError as error:
-        raise RunError(
-            f"MLflow cannot be imported ({error}); install it with `pip install mlflow`, or {INSTEAD}"
-        ) from (error)
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    return package
-
-
-def address(uri: str | None) -> str:
-    """The full form of a store's address; None: `mlflow.db` in the current folder, or MLFLOW_TRACKING_URI if set.
-
-    Raises:
-        RunError: MLflow could not write there, or not safely.
-    """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith("sqlite:"):
-        if not uri.startswith("sqlite:///") or uri in ("sqlite:///", "sqlite:///:memory:"):
-            raise RunError(f"{uri}: name a file: sqlite:///mlflow.db (here) or sqlite:////folder/mlflow.db (elsewhere)")
-        path = Path(uri.removeprefix("sqlite:///")).expanduser().resolve()
-        if "?" in str(path) or "%" in str(path):
-            raise RunError(f"{path}: SQLite addresses cannot hold ? or %; keep the database in another folder")
-        return f"sqlite:///{path}"
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https"):
-        if parts.username or parts.password:
-            raise RunError(
-                f"{parts.scheme}://{parts.hostname}: leave user and password out of the address and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-            )
-        return uri.rstrip("/")
-    if parts.scheme in ("", "file"):
-        raise RunError(
-            f"{uri}: MLflow no longer writes to folders (`mlflow migrate-filestore` converts an old one); {INSTEAD}"
-        )
-    raise RunError(f"{uri}: not an address of an MLflow server (http://HOST:PORT) or SQLite file; {INSTEAD}")
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a full local address, None for a server."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 class TrackingStore:
@@ -116,13 +47,16 @@ class TrackingStore:
         self.ids: dict[str, str] = {}
         path = sqlite_path(uri)
         if path is None:
-            _reach(uri)
+            reach(uri)
             self._open(experiment, None)
             return
-        _check_file(path)
+        check_file(path)
         # Two processes that create the database at once leave it broken.
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            self._open(experiment, (path.parent / "mlartifacts").as_uri())
+        try:
+            with FileLock(path.with_name(f".{path.name}.lock")):
+                self._open(experiment, (path.parent / "mlartifacts").as_uri())
+        except OSError as error:
+            raise RunError(f"{path.parent}: MLflow must be able to write in this folder: {error}") from error
 
     def _open(self, experiment: str, artifacts: str | None) -> None:
         package = mlflow()
@@ -150,7 +84,7 @@ class TrackingStore:
         """Whether the store answers; takes at most 3 s."""
         try:
             if sqlite_path(self.uri) is None:
-                _reach(self.uri)
+                reach(self.uri)
             else:
                 self.client.get_experiment(self.experiment_id)
         except Exception:
@@ -240,64 +174,15 @@ class TrackingStore:
             self.client.log_batch(run, tags=[RunTag(*tag) for tag in tags])
 
 
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
 def refused(error: Exception) -> bool:
     """Whether trying the same operation again is hopeless."""
     return isinstance(error, (LookupError, FileNotFoundError)) or getattr(error, "error_code", None) in REFUSALS
 
 
-def _reach(uri: str) -> None:
-    """Asks a server for a sign of life.
-
-    Raises:
-        RunError: none came within 3 s.
-    """
-    import requests
-
-    verify: bool | str = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or (
-        os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("true", "1")
-    )
-    try:
-        status = requests.get(f"{uri}/health", timeout=3, verify=verify).status_code
-    except requests.RequestException as error:
-        raise RunError(
-            f"{uri}: no MLflow server answers there ({reason(error)}); start it, mend the address, "
-            f"or do without: {INSTEAD}"
-        ) from error
-    if status == 403:
-        raise RunError(
-            f"{uri}: the server refuses this host name (403); start it with `mlflow server --allowed-hosts "
-            f"{urlsplit(uri).netloc}`, or use its IP address"
-        )
-    if status >= 500:
-        raise RunError(f"{uri}: the MLflow server is not ready (HTTP {status}); try again, or do without: {INSTEAD}")
-
-
-def reason(error: BaseException) -> str:
-    """The innermost of a chain of errors, in one short line."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _check_file(path: Path) -> None:
-    """Raises RunError unless the file is, or can become, a database: MLflow itself would try for a minute."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=10)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.rollback()
-        finally:
-            connection.close()
-    except (OSError, sqlite3.Error) as error:
-        what = "is a folder, not a database file" if path.is_dir() else f"cannot be used as MLflow's database: {error}"
-        raise RunError(f"{path}: {what}; give another file: --tracking sqlite:////FOLDER/mlflow.db") from error
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
 
 
 def _cannot_use(uri: str, error: Exception, version: str) -> str:

@@ -74,7 +74,7 @@ def test_raw_names_the_subsets_it_found(tmp_path):
     with pytest.raises(DataError, match="missing"):
         raw_ground_truth(tmp_path / "x.json", ["testing"])
     data = dataset(tmp_path, [row(1, float("inf"))])
-    with pytest.raises(DataError, match="video a, row 0: jump .* is not finite"):
+    with pytest.raises(DataError, match=r"video a, row 0: jump .* is not finite"):
         raw_ground_truth(data.root, ["training"])
 
 
@@ -86,7 +86,7 @@ def test_raw_keeps_videos_without_segments(tmp_path):
 
 def test_ambiguous_intervals(tmp_path):
     data = dataset(tmp_path, [], ambiguous="amb.csv")
-    with pytest.raises(DataError, match="amb.csv: missing"):
+    with pytest.raises(DataError, match=r"amb.csv: missing"):
         ambiguous(data)
     (tmp_path / "amb.csv").write_text("video_id,start,end\na,1,2.5\nb,0,1\na,4,5\n")
     assert ambiguous(data) == {"a": [(1.0, 2.5), (4.0, 5.0)], "b": [(0.0, 1.0)]}

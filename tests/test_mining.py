@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ def walk(b: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points = [t for t in range(length) if y[t].any()]
     if not points:
         return action, background
-    gaps = [(-1, points[0]), *zip(points[:-1], points[1:], strict=True), (points[-1], length)]
+    gaps = [(-1, points[0]), *pairwise(points), (points[-1], length)]
     for number, (left, right) in enumerate(gaps):
         rows = list(range(left + 1, right))
         if not rows:
@@ -27,7 +29,7 @@ def walk(b: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hits = [t for t in rows if b[t] >= BACKGROUND]
         peak = rows[int(np.argmax(b[rows]))]
         if number == 0:
-            chosen = range(0, (hits[-1] if hits else peak) + 1)
+            chosen = range((hits[-1] if hits else peak) + 1)
         elif number == len(gaps) - 1:
             chosen = range(hits[0] if hits else peak, length)
         elif len(hits) >= 2:
@@ -62,7 +64,7 @@ def videos(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return b, y
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(videos(), min_size=1, max_size=4))
 def test_equals_the_walk_over_rows_in_any_batch(batch: list[tuple[np.ndarray, np.ndarray]]) -> None:
     longest = max(len(b) for b, _ in batch)

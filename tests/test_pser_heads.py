@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tad.labelers.pser import PUBLISHED, HeadsFit, PserLabeler
-from tad.labelers.pser_heads import BagConfig, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
+from tad.labelers.pser_heads import BagConfig, FitConfig, HeadsConfig, NegativesConfig
 from tad.labelers.pser_seed import Proposals, SeedRule
 from tad.models.pser import PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss
@@ -111,7 +111,7 @@ def test_short_segments_grow_about_their_centre():
 
 
 def test_context_widens_both_sides_by_a_share_of_the_length():
-    features, lengths, bags, bag_video, *_ = batch()
+    features, lengths = batch()[:2]
     rois = torch.tensor([[10.0, 14.0]], dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.long)
     found = heads(context=0.5).pool(features, lengths, rois, zero)
@@ -120,7 +120,7 @@ def test_context_widens_both_sides_by_a_share_of_the_length():
 
 
 def test_projecting_before_pooling_equals_projecting_after():
-    model, (features, lengths, bags, bag_video, *_) = heads(project=4), batch()
+    model, (features, lengths, bags, bag_video, *_) = heads(project=4, centred=False), batch()
     rois, video = bags.reshape(-1, 2), bag_video.repeat_interleave(5)
     after = model.project(roi_align(features, rois, 8, video, lengths).transpose(1, 2)).transpose(1, 2)
     torch.testing.assert_close(model.pool(features, lengths, rois, video), after, rtol=1e-4, atol=1e-5)
@@ -195,7 +195,7 @@ def test_published_item(context, data):
     task, video = published_task(context), context.videos[0]
     item = task.item(0, np.random.default_rng(5))
     grid = data.grid(video)
-    points, seeds = Proposals(context).seeds(video, task.config.seed_rule)
+    _, seeds = Proposals(context).seeds(video, task.config.seed_rule)
     members = np.array(PUBLISHED["bag"]["scales"])
     np.testing.assert_allclose(item.bags[:, 9], grid.to_edge(seeds.spans))
     middle = item.bags.mean(-1)[:, 0]
@@ -241,7 +241,7 @@ def test_loss_of_the_published_batch_is_the_published_sum(context):
             + 0.5 * negative_loss(scores.negative).sum() / 500
         )
     found = task.loss(task.module, batch_of(task, range(3)), one_worker)
-    assert float(found["loss"]) == pytest.approx(float(sum(expected)) / 3, rel=1e-5)
+    assert found["loss"].item() == pytest.approx(sum(expected).item() / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -266,7 +266,7 @@ def test_two_workers_sum_to_the_whole_batch(context, published):
         part["loss"].backward()
         parts.append(part)
     for name, value in whole.items():
-        assert float(parts[0][name].detach() + parts[1][name].detach()) == pytest.approx(float(value), rel=1e-5), name
+        assert (parts[0][name] + parts[1][name]).item() == pytest.approx(value.item(), rel=1e-5), name
     for expected, parameter in zip(gradient, task.module.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
 
@@ -278,7 +278,7 @@ def test_negatives_are_averaged_over_the_valid_ones(context):
     found = task.loss(task.module, batch, one_worker)
     scores = task.module(*(batch[k] for k in
         ("features", "lengths", "bags", "bag_video", "negatives", "negative_video")))  # fmt: skip
-    assert float(found["negative"].detach()) == pytest.approx(float(negative_loss(scores.negative).mean()), rel=1e-5)
+    assert float(found["negative"].detach()) == pytest.approx(negative_loss(scores.negative).mean().item(), rel=1e-5)
 
 
 def test_no_negatives_at_all(context):

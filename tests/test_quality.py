@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.commands.evaluate import quality as command
+from tad.data.dataset import Dataset
 from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -33,7 +34,7 @@ def test_potloc_labels(shared, tmp_path):
     path = shared("data", "potloc", "PL_dict.json")
     arguments = [str(path), "--data", str(tmp_path / "data"), "--subset", "train", "--json", str(tmp_path / "q.json")]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
-    assert result.exit_code == 0 and "0.628    92.4 %   73.5 %   42.3 %" in result.output
+    assert result.exit_code == 0 and "0.628 92.4 % 73.5 % 42.3 %" in " ".join(result.output.split())
     document = json.loads((tmp_path / "q.json").read_text())
     assert (document["points"], document["missing"], document["outside"]) == (3003, 0, 0)
     assert document["mean_tiou"] == pytest.approx(0.6278, abs=5e-5)
@@ -107,12 +108,17 @@ def test_which_row_answers():
     np.testing.assert_array_equal(row_of(np.array([5.0]), spans[:0], score[:0], point[:0]), [-1])
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Dataset:
+    return annotated(tmp_path_factory.mktemp("data"), SEGMENTS, POINTS)
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8), st.integers(1, 9)), max_size=8), st.randoms())
-def test_row_order_does_not_matter(tmp_path_factory, rows, random):
-    data = annotated(tmp_path_factory.mktemp("data"), SEGMENTS, POINTS)
+def test_row_order_does_not_matter(small, rows, random):
     table = [(*POINTS[i][:2], POINTS[i][2] - n, POINTS[i][2] + m, POINTS[i][2] if n % 2 else None) for i, n, m in rows]
     shuffled = random.sample(table, len(table))
-    a, b = (label_quality(labels(*t) if t else Segments.empty(), data).to_json() for t in (table, shuffled))
+    a, b = (label_quality(labels(*t) if t else Segments.empty(), small).to_json() for t in (table, shuffled))
     assert a == b
 
 
@@ -124,7 +130,7 @@ def test_bad_input(tmp_path):
     with pytest.raises(DataError, match=r"no point of the 2 train videos lies in a ground-truth segment"):
         label_quality(labels(("a", "run", 0, 1, 0.5)), unpointed)
     (tmp_path / "none.json").write_text('{"results": {}}')
-    with pytest.raises(DataError, match="none.json: holds no pseudo-labels"):
+    with pytest.raises(DataError, match=r"none\.json: holds no pseudo-labels"):
         CliRunner().invoke(
             command, [str(tmp_path / "none.json"), "--data", str(tmp_path / "data")], catch_exceptions=False
         )

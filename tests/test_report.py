@@ -202,6 +202,12 @@ def data(tmp_path_factory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Dataset:
+    """Few videos, for pages that are looked at in one respect only."""
+    return make_dataset(tmp_path_factory.mktemp("report") / "data", train=2, test=1)
+
+
+@pytest.fixture(scope="module")
 def run(data, tmp_path_factory) -> Path:
     return make_run(tmp_path_factory.mktemp("report"), data)
 
@@ -246,13 +252,17 @@ def test_headline_and_tables_hold_the_runs_numbers(page, run):
     assert "leak" not in text
 
 
-def test_selecting_on_test_videos_is_said_to_leak(data, tmp_path):
-    text = write_report(make_run(tmp_path, data, rounds=1, select="test")).read_text()
+def test_selecting_on_test_videos_is_said_to_leak(small, tmp_path):
+    root = make_run(tmp_path, small, rounds=1, select="test")
+    for path in root.glob("round-*/*.parquet"):
+        path.unlink()
+    text = write_report(root).read_text()
+    assert 'id="timelines"' not in text and "mAP [%] on the test videos" in text
     assert "These numbers leak" in text and "read once" not in text
 
 
 def test_class_names_and_paths_are_escaped(tmp_path):
-    data = make_dataset(tmp_path / "data", classes=[HOSTILE, "a & b", "x\u202e$y_{"])
+    data = make_dataset(tmp_path / "data", train=2, test=1, classes=[HOSTILE, "a & b", "x\u202e$y_{"])
     root = make_run(tmp_path, data, rounds=1)
     document = json.loads((root / "run.json").read_text())
     document["recipe"]["<b>"] = "</td><img src=x onerror=alert(1)>"
@@ -262,26 +272,26 @@ def test_class_names_and_paths_are_escaped(tmp_path):
     assert "<script" not in text and "<img" not in text and "<b>" not in text
     parsed = Page(text)
     assert HOSTILE in parsed.text and "onerror=alert(1)" in parsed.text
-    assert len(figures_of_round(root, data, 1)) == 6
+    assert len(figures_of_round(root, data, 1)) == 4
 
 
-def test_hostile_video_ids_in_segments_reach_no_path_and_no_markup(data, tmp_path):
-    root = make_run(tmp_path, data, rounds=1)
+def test_hostile_video_ids_in_segments_reach_no_path_and_no_markup(small, tmp_path):
+    root = make_run(tmp_path, small, rounds=1)
     path = root / "round-1" / "detections-test.parquet"
     bad = Segments.of(["../../etc/passwd", "<script>"], [0.0, 1.0], [5.0, 6.0], "HighJump", 1.0)
     Segments.concat([Segments.from_parquet(path), bad]).to_parquet(path)
     assert "<script" not in write_report(root).read_text()
 
 
-def test_a_run_that_has_just_started(data, tmp_path):
-    root = make_run(tmp_path, data, rounds=1, state="running")
+def test_a_run_that_has_just_started(small, tmp_path):
+    root = make_run(tmp_path, small, rounds=1, state="running")
     (root / "rounds.json").unlink()
     text = write_report(root).read_text()
     assert "Not finished" in text and "No round is complete yet" in text and 'id="training"' in text
 
 
-def test_a_failed_run_without_test_detections_shows_the_training_videos(data, tmp_path):
-    root = make_run(tmp_path, data, rounds=2, state="failed")
+def test_a_failed_run_without_test_detections_shows_the_training_videos(small, tmp_path):
+    root = make_run(tmp_path, small, rounds=2, state="failed")
     for path in root.glob("round-*/*-test.parquet"):
         path.unlink()
     rows = json.loads((root / "rounds.json").read_text())
@@ -297,7 +307,7 @@ def test_a_failed_run_without_test_detections_shows_the_training_videos(data, tm
 
 
 def test_without_ground_truth_videos_are_ranked_by_detections(tmp_path):
-    data = make_dataset(tmp_path / "data", truth=False)
+    data = make_dataset(tmp_path / "data", train=2, test=1, truth=False)
     root = make_run(tmp_path, data, rounds=1)
     text = write_report(root).read_text()
     assert text.count("they have no ground truth") == 2 and "confident detections</figcaption>" in text
@@ -306,22 +316,22 @@ def test_without_ground_truth_videos_are_ranked_by_detections(tmp_path):
 
 
 def test_without_test_videos(tmp_path):
-    data = make_dataset(tmp_path / "data", train=3, test=0)
+    data = make_dataset(tmp_path / "data", train=2, test=0)
     text = write_report(make_run(tmp_path, data, rounds=1)).read_text()
     assert "mAP on training videos" in text and "test videos</span>" not in text
 
 
-def test_with_empty_detections_and_labels(data, tmp_path):
-    root = make_run(tmp_path, data, rounds=1)
+def test_with_empty_detections_and_labels(small, tmp_path):
+    root = make_run(tmp_path, small, rounds=1)
     for path in root.glob("round-1/*.parquet"):
         Segments.empty().to_parquet(path)
     text = write_report(root).read_text()
     assert "coverage 0.00" in text and "detections (none)" in text
-    assert len(figures_of_round(root, data, 1)) == 6
+    assert len(figures_of_round(root, small, 1)) == 4
 
 
-def test_a_missing_dataset_or_a_broken_file_is_noted(data, tmp_path):
-    root = make_run(tmp_path, data, rounds=1)
+def test_a_missing_dataset_or_a_broken_file_is_noted(small, tmp_path):
+    root = make_run(tmp_path, small, rounds=1)
     (root / "round-1" / "detections-test.parquet").write_bytes(b"PAR1 half a file")
     text = write_report(root).read_text()
     assert "Figures of the test videos are left out" in text and 'id="timelines"' in text
@@ -399,14 +409,15 @@ def test_lanes_do_not_overlap_while_they_last():
         assert all(gap >= 8 or crowd > LANES for gap, crowd in zip(np.diff(mine), crowded[1:], strict=True))
 
 
-def test_figures_of_a_round_are_png_files_and_the_same_each_time(data, run):
-    written = figures_of_round(run, data, 2)
-    assert [p.name for p in written] == [f"timeline-{v}.png" for v in sample_videos(data)] + [
+def test_figures_of_a_round_are_png_files_and_the_same_each_time(small, tmp_path):
+    run = make_run(tmp_path, small, rounds=2)
+    written = figures_of_round(run, small, 2)
+    assert [p.name for p in written] == [f"timeline-{v}.png" for v in sample_videos(small)] + [
         "precision-recall.png", "lengths.png"
     ]  # fmt: skip
     first = [p.read_bytes() for p in written]
     assert all(Image.open(p).size[0] > 500 for p in written)
-    assert [p.read_bytes() for p in figures_of_round(run, data, 2)] == first
+    assert [p.read_bytes() for p in figures_of_round(run, small, 2)] == first
 
 
 def test_sample_videos_are_spread_and_fixed(data):
@@ -442,13 +453,16 @@ def test_numbers_as_text():
 def test_a_large_run_stays_small_and_quick(tmp_path):
     data = make_dataset(tmp_path / "data", train=100, test=100, classes=[f"class {i}" for i in range(20)])
     root = make_run(tmp_path, data, rounds=1)
-    start = time.perf_counter()
+    start = time.process_time()
     path = write_report(root)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 10
     assert path.stat().st_size < 3_000_000
 
 
-def test_the_command(run, tmp_path):
-    result = CliRunner().invoke(command, [str(run), "--out", str(tmp_path / "deep" / "page.html")])
-    assert result.exit_code == 0 and "page.html" in result.output
-    assert (tmp_path / "deep" / "page.html").read_text().startswith("<!DOCTYPE html>")
+def test_the_command(small, tmp_path):
+    root, out = make_run(tmp_path, small, rounds=0), tmp_path / "deep" / "page.html"
+    result = CliRunner().invoke(command, [str(root), "--out", str(out)])
+    assert result.exit_code == 0 and f"report: {out}" in result.output
+    assert out.read_text().startswith("<!DOCTYPE html>") and "proposals" in out.read_text()
+    result = CliRunner().invoke(command, [str(tmp_path)])
+    assert isinstance(result.exception, DataError) and "run.json" in str(result.exception)

@@ -107,7 +107,7 @@ def test_losses_by_hand() -> None:
     out = net(batch([2])[0], mask)
     points = torch.zeros(1, 2, CLASSES, dtype=torch.bool)
     points[0, 0, 0] = True
-    terms = video_losses(out, points, mask, TrainingConfig())
+    terms = {name: value.item() for name, value in video_losses(out, points, mask, TrainingConfig()).items()}
 
     def focal(p: float, y: int) -> float:
         return (1 - p) ** 2 * -np.log(p) if y else p**2 * -np.log(1 - p)
@@ -115,10 +115,10 @@ def test_losses_by_hand() -> None:
     fused, background = out.cas()[0].tolist(), out.background[0].tolist()
     point = sum(focal(p, int(c == 0)) for c, p in enumerate(fused[0])) + focal(background[0], 0)
     empty = sum(focal(p, 0) for p in fused[1]) + focal(background[1], 1)
-    assert float(terms["point"]) == pytest.approx(point, rel=1e-4)
-    assert float(terms["background"]) == pytest.approx(empty, rel=1e-4)
+    assert terms["point"] == pytest.approx(point, rel=1e-4)
+    assert terms["background"] == pytest.approx(empty, rel=1e-4)
     s = out.classes[0].tolist()
     means = [(s[0][c] + s[1][c]) / 2 for c in range(CLASSES)]
     best = max(s[0][0], s[1][0])
     video = -(np.log(best) + np.log(1 - means[1]) + np.log(1 - means[2])) / CLASSES
-    assert float(terms["video"]) == pytest.approx(video, rel=1e-5)
+    assert terms["video"] == pytest.approx(video, rel=1e-5)

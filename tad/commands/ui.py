@@ -45,7 +45,7 @@ def ui(tracking: str | None, host: str, port: int, run_folder: Path | None) -> N
         count = replay(run_folder, lambda text: click.echo(f"warning: {text}", err=True))
         click.echo(f"{count} operations sent")
         return
-    from distributed.tracking_store import address, sqlite_path
+    from distributed.tracking_address import address, sqlite_path
 
     uri = address(tracking)
     path = sqlite_path(uri)
@@ -134,6 +134,8 @@ def _free_port(host: str, wanted: int) -> int:
 def _tail(log: IO[str]) -> str:
     log.seek(0)
     lines = [line.strip() for line in log if line.strip()]
+    if lines and "Exception: " in lines[-1]:  # the end of a traceback says it all
+        return lines[-1].partition("Exception: ")[2]
     return " | ".join(lines[-5:])[-1500:] or "it wrote nothing"
 
 

@@ -117,7 +117,7 @@ class Detector:
     def __call__(self, video_id: str) -> Segments:
         """The video's detections, best first."""
         data, limits = self.context.data, self.config
-        features = np.asarray(data.features(video_id), dtype=np.float32)
+        features = np.array(data.features(video_id), dtype=np.float32)
         spans, scores, labels = self.candidates(features)
         spans, scores, labels, _ = classwise_nms(
             spans,

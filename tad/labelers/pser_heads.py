@@ -7,7 +7,7 @@ N members of a bag, n negatives, C classes.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from tad.stage import Batch, Context, StageConfig, Total
 class BagConfig(StageConfig):
     """Which copies of a seed are in its bag."""
 
-    scales: list[float] = Field(
+    scales: list[Annotated[float, Field(gt=0)]] = Field(
         default=[0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5], min_length=1, description="lengths, as shares of the seed's"
     )
     shifts: list[float] = Field(

@@ -9,6 +9,7 @@ Shapes: B videos, T snippets (padded), D input width, W embedding width, C class
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -47,9 +48,7 @@ class ConvEmbedding(nn.Module):
         super().__init__()
         widths = [dim] + [width] * layers
         self.reach = kernel // 2
-        self.convs = nn.ModuleList(
-            nn.Conv1d(a, b, kernel, padding=self.reach) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=self.reach) for a, b in pairwise(widths))
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """features [B, T, D] and mask [B, T] to [N, W], the N rows where the mask is True, video after video."""

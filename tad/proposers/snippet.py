@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, one_hot
 
@@ -38,7 +38,7 @@ class TrainingConfig(StageConfig):
     layers: int = Field(default=1, ge=1, le=8, description="convolutions before the classifier")
     dropout: float = Field(default=0.7, ge=0, lt=1, description="dropout before the classifier")
     top_ratio: int = Field(default=8, ge=1, description="a video's class score is the mean of its T / top_ratio best")
-    video_weight: float = Field(default=0.0, ge=0, description="weight of the video-level loss")
+    video_weight: float = Field(default=1.0, ge=0, description="weight of the video-level loss; HR-Pro's code has 0")
     point_weight: float = Field(default=0.5, ge=0, description="weight of the loss on action rows")
     background_weight: float = Field(default=1.0, ge=0, description="weight of the loss on mined background rows")
     action_rows: Literal["points", "mined"] = Field(
@@ -52,6 +52,13 @@ class TrainingConfig(StageConfig):
     epochs: int = Field(default=20, ge=1)
     batch_size: int | None = Field(default=None, ge=1, description="null: 16, fewer if there are under 128 videos")
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that a snippet sees as much before as after itself")
+        return value
 
 
 class SnippetProposer(StageConfig):
@@ -80,8 +87,8 @@ class SnippetProposer(StageConfig):
     def propose(self, engine: Engine, scores: Artifact, role: Role) -> Artifact:
         """Segments: proposals with their outer-inner contrast as score."""
         # Known classes are for training videos only, even if the points file also lists others.
-        config = self.candidates if role == "train" else self.candidates.model_copy(
-            update={"train_classes": "predicted"}
+        config = (
+            self.candidates if role == "train" else self.candidates.model_copy(update={"train_classes": "predicted"})
         )
         return engine.map(SnippetPropose(config), {"scores": scores}, role)
 
@@ -129,7 +136,7 @@ class SnippetTask:
             log.info("snippet/train leaves out %d of %d videos without points", skipped, len(context.videos))
         dim = data.manifest.grid.dim
         self.lr = min(1e-3, 1e-4 * 2048 / dim) if config.lr is None else config.lr
-        architecture = {
+        architecture: dict[str, Any] = {
             "dim": dim,
             "classes": len(data.classes),
             "width": config.width or dim,
@@ -223,7 +230,7 @@ def video_losses(scores: SnippetScores, points: Tensor, mask: Tensor, config: Tr
 class SnippetScore:
     """Map stage: the curves of every video."""
 
-    config: StageConfig = StageConfig()
+    config: StageConfig = field(default_factory=StageConfig)
     name: str = "snippet/score"
     version: int = 1
     output: Literal["arrays"] = "arrays"
@@ -248,7 +255,7 @@ class SnippetScore:
 class SnippetEmbed:
     """Map stage: the embedding of every snippet, as features for labelers."""
 
-    config: StageConfig = StageConfig()
+    config: StageConfig = field(default_factory=StageConfig)
     name: str = "snippet/embed"
     version: int = 1
     output: Literal["arrays"] = "arrays"
@@ -324,7 +331,6 @@ def load(context: Context) -> tuple[Callable[[str], SnippetScores], dict[str, An
     def run(video: str) -> SnippetScores:
         features = read_features(data, video)[None]
         with torch.inference_mode():
-            out = model(features, torch.ones(features.shape[:2], dtype=torch.bool))
-        return out
+            return model(features, torch.ones(features.shape[:2], dtype=torch.bool))
 
     return run, saved["settings"]

@@ -80,6 +80,7 @@ def length_figure(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             axes.margins(y=0.05)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
         grid[0].set_ylabel("share of the segments [%]")
+        grid[0].yaxis.set_major_locator(_steps())
     return drawn
 
 
@@ -120,6 +121,7 @@ def loss_figure(stages: Sequence[StageRun]) -> Figure | None:
             axes.set_xlabel("epoch")
             axes.set_ylabel("loss")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            axes.yaxis.set_major_locator(_steps())
             if len(runs) > 1:
                 axes.legend(ncols=1 if len(runs) < 5 else 2)
         for axes in panels:
@@ -159,10 +161,16 @@ def rounds_figure(rounds: Sequence[Round], best: int | None) -> Figure | None:
             axes.set_xlabel("round (0 = proposer alone)")
             axes.set_ylabel("mAP [%]" if percent else "score, 0 to 1")
             axes.xaxis.set_major_locator(FixedLocator(at if len(at) <= 12 else at[:: -(-len(at) // 12)]))
+            axes.yaxis.set_major_locator(_steps())
             axes.set_xlim(min(at) - 0.3, max(at) + 0.3)
             axes.margins(y=0.12)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return drawn
+
+
+def _steps() -> MaxNLocator:
+    """Ticks whose number does not depend on the size of the axes, which the layout still changes."""
+    return MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
 
 
 def _known(values: Sequence[float | None]) -> bool:

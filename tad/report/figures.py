@@ -48,7 +48,10 @@ def figures_of_round(folder: Path, data: Dataset, number: int) -> list[Path]:
     target = Path(folder) / f"round-{number}" / "figures"
     colours = class_colours(data.classes)
     written = [
-        png(timeline_figure(timeline, colours), target / f"timeline-{timeline.video_id}.png")
+        png(
+            timeline_figure(timeline, colours, f"{timeline.video_id}, round {number}"),
+            target / f"timeline-{timeline.video_id}.png",
+        )
         for timeline in view.timelines(sample_videos(data))
     ]
     curves = precision_recall_of([view])

@@ -1,7 +1,7 @@
 """How figures look: colours that hold on light and dark ground, and figures as SVG text or PNG files.
 
-Text and axes use three marker colours. In a PNG they are what they say; in an SVG they become CSS variables of the page
-(--ink, --muted, --grid), so one drawing serves the light and the dark page.
+Text, axes and gaps use four marker colours. In a PNG they are what they say; in an SVG they become CSS variables
+of the page (--ink, --muted, --grid, --page), so one drawing serves the light and the dark page.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-INK, MUTED, GRID = "#20262e", "#68727f", "#d9dde4"
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+INK, MUTED, GRID, PAGE = "#20262e", "#68727f", "#d9dde4", "#fefefe"
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAGE: "var(--page)"}
 
 BLUE, ORANGE, GREEN, PURPLE = "#3f7fc9", "#d2772c", "#3a9a68", "#9467bd"
 """Series that are not classes: ground truth or test, pseudo-labels, detections or train, and the rest."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from tad.data.segments import Segments
-from tad.report.style import INK, MUTED, OTHER, figure, plain, styled
+from tad.report.style import INK, MUTED, OTHER, PAGE, figure, plain, styled
 
 LANES = 4
 """Overlapping segments of a row are drawn below each other, in at most this many lanes."""
@@ -84,8 +86,13 @@ class Timeline:
         )
 
 
-def timeline_figure(timeline: Timeline, colours: Mapping[str, str]) -> Figure:
+def timeline_figure(timeline: Timeline, colours: Mapping[str, str], title: str = "") -> Figure:
     """Rows of segments over the activation curve, time in seconds on the common axis.
+
+    Args:
+        timeline: what is drawn.
+        colours: of the classes.
+        title: drawn on top, for a figure that stands alone.
 
     Laid out by hand, in inches: it is quicker than matplotlib's layout, and the time axes of all timelines align.
     """
@@ -95,11 +102,12 @@ def timeline_figure(timeline: Timeline, colours: Mapping[str, str]) -> Figure:
         rows.insert(int(first), _Row("points", Segments.empty(), np.zeros(0, dtype=np.int64)))
     handles = _handles(timeline)
     columns = max(1, min(6, int(8.8 / (0.5 + 0.08 * max((len(h[0]) for h in handles), default=1)))))
-    legend = 0.21 * -(-len(handles) // columns) + 0.1
+    legend = 0.21 * -(-len(handles) // columns) + 0.12
     band = 0.42 * max(1.0, sum(row.height for row in rows))
     curve = 1.0 if timeline.curve is not None else 0.0
     left, width, below = 1.1, 10.0, 0.5
-    height = below + curve + 0.12 + band + legend
+    heading = 0.3 if title else 0.03
+    height = below + curve + 0.12 + band + legend + heading
     with styled():
         drawn = figure(width, height, layout=None)
 
@@ -107,7 +115,7 @@ def timeline_figure(timeline: Timeline, colours: Mapping[str, str]) -> Figure:
             box = (left / width, low / height, (width - left - 0.12) / width, tall / height)
             return drawn.add_axes(box, sharex=share)
 
-        top = place(height - legend - band, band)
+        top = place(below + curve + 0.12, band)
         bottom = top
         if timeline.curve is not None:
             bottom = place(below, curve, share=top)
@@ -124,9 +132,17 @@ def timeline_figure(timeline: Timeline, colours: Mapping[str, str]) -> Figure:
         ]
         if shown:
             drawn.legend(
-                handles=shown, loc="upper left", bbox_to_anchor=(left / width, 1.0), borderaxespad=0.0, ncols=columns,
-                handlelength=1.2, columnspacing=1.4, borderpad=0.1,
-            )  # fmt: skip
+                handles=shown,
+                loc="upper left",
+                bbox_to_anchor=(left / width, 1 - heading / height),
+                borderaxespad=0.0,
+                borderpad=0.1,
+                ncols=columns,
+                handlelength=1.2,
+                columnspacing=1.4,
+            )
+        if title:
+            drawn.text(left / width, 1 - 0.07 / height, title, va="top", weight="bold")
     return drawn
 
 
@@ -153,19 +169,18 @@ def _draw_rows(axes: Axes, timeline: Timeline, rows: list[_Row], colours: Mappin
         middle = edge + row.height / 2
         ticks.append(middle)
         if row.name == "points":
-            for time, label in timeline.points or []:
-                axes.plot([time, time], [edge + 0.15, edge + 0.85], color=colours.get(label, OTHER), lw=2.2)
-        segments = row.segments
+            points = timeline.points or []
+            shades = [colours.get(label, OTHER) for _, label in points]
+            axes.vlines([time for time, _ in points], edge + 0.15, edge + 0.85, colors=shades, lw=2.2)
+        segments, labels = row.segments, row.segments.labels
         weights = segments.score if row.name == timeline.found else np.ones(len(segments))
-        spans, labels = segments.spans, segments.labels
+        spans, bars, fills = segments.spans, [], []
         for i in np.argsort(weights, kind="stable"):  # the best on top
-            start, end = float(spans[i, 0]), float(spans[i, 1])
-            axes.broken_barh(
-                [(start, max(end - start, thinnest))],
-                (edge + 0.14 + 0.44 * row.lanes[i], 0.72 if row.lane_count == 1 else 0.4),
-                facecolor=colours.get(labels[i], OTHER),
-                alpha=_alpha(float(weights[i]), weights),
-            )
+            start, end = spans[i]
+            low, tall = edge + 0.14 + 0.44 * row.lanes[i], 0.72 if row.lane_count == 1 else 0.4
+            bars.append(Rectangle((start, low), max(end - start, thinnest), tall))
+            fills.append(to_rgba(colours.get(labels[i], OTHER), _alpha(float(weights[i]), weights)))
+        axes.add_collection(PatchCollection(bars, facecolors=fills, edgecolors=PAGE, linewidths=0.6))
         if not len(segments) and not (row.name == "points" and timeline.points):
             axes.text(timeline.duration / 2, middle, "none", color=MUTED, ha="center", va="center", style="italic")
         edge += row.height

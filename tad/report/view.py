@@ -92,19 +92,24 @@ class View:
     def timelines(self, videos: Sequence[str]) -> list[Timeline]:
         """The timelines of some videos."""
         keep = set(videos)
-        split = {
-            name: _only(segments, keep).by_video() if segments is not None else None
-            for name, segments in (("truth", self.truth), ("labels", self.labels), ("detections", self.confident))
-        }
+        split = [
+            _only(segments, keep).by_video() if segments is not None else None
+            for segments in (self.truth, self.labels, self.confident)
+        ]
         result = []
         for video in videos:
-            mine = {k: v.get(video, Segments.empty()) if v is not None else None for k, v in split.items()}
             points = self.data.points(video)
             named = [(float(t), self.data.classes[c]) for t, c in zip(points.time, points.label, strict=True)]
+            truth, labels, found = (v.get(video, Segments.empty()) if v is not None else None for v in split)
             timeline = Timeline(
-                video, self.data.duration(video), points=named if named or self.role == "train" else None,
-                found=self.found, **mine,
-            )  # fmt: skip
+                video,
+                self.data.duration(video),
+                truth,
+                points=named if named or self.role == "train" else None,
+                labels=labels,
+                detections=found,
+                found=self.found,
+            )
             result.append(replace(timeline, curve=self._curve(video, timeline.annotated or timeline.classes)))
         return result
 

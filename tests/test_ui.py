@@ -1,0 +1,44 @@
+"""`tad ui` as a process."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+
+from tad.errors import RunError
+from tests.tracked_run import Page, group_is_empty
+
+pytest_plugins = ["tests.tracked"]
+
+
+def test_ui_shows_runs_and_artifacts_and_stops(start, database, tmp_path):
+    tracker = start()
+    (tmp_path / "figure.svg").write_text("<svg/>")
+    tracker.artifact(tmp_path / "figure.svg", "figures")
+    tracker.finish()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        page = Page(tracker.uri, tmp_path, port)
+    try:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", page.url) and int(page.url.split(":")[-1]) > port
+        assert b"<title>MLflow</title>" in page.get("")
+        assert page.get(f"get-artifact?run_uuid={tracker.run_id()}&path=figures/figure.svg") == b"<svg/>"
+    finally:
+        page.stop()
+    assert page.process.returncode == 0
+    assert group_is_empty(page.server)
+
+
+def test_ui_without_a_page_to_start(database, tmp_path):
+    from click.testing import CliRunner
+
+    from tad.commands.ui import ui
+
+    with pytest.raises(RunError, match=r"no such database.*tad run"):
+        CliRunner().invoke(ui, ["--tracking", f"sqlite:///{tmp_path}/none.db"], catch_exceptions=False)
+    assert "has the page already" in CliRunner().invoke(ui, ["--tracking", "http://lab:5000"]).output
+    with pytest.raises(RunError, match="cannot be served there"):
+        arguments = ["--tracking", f"sqlite:///{database}", "--host", "192.0.2.1"]
+        CliRunner().invoke(ui, arguments, catch_exceptions=False)
