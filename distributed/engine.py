@@ -183,7 +183,7 @@ class Engine:
                 "round": self.round,
             }
         )
-        return key, {"fingerprint": key, "role": role}
+        return key, {"fingerprint": key, "role": role, "round": str(self.round)}
 
     def _meta(
         self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], key: str, run: str | None, seconds: float

@@ -28,19 +28,18 @@ class SelfTraining:
     """One self-training over an engine; `run` does all of it.
 
     Attributes:
+        document: run.json; gains the folders of snippet scores ("scores") and the best round.
         rows: the rounds table, one row for the proposer (round 0) and for each round.
     """
 
     recipe: Recipe
     engine: Engine
+    document: Row
     rows: list[Row] = field(default_factory=list)
     models: list[Artifact] = field(default_factory=list)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         """Trains, selects the best round, and reads the test videos once, at the very end.
-
-        Returns:
-            best_round, the scores' folders for the report, and the rounds table.
 
         Raises:
             RunError: a stage failed, or the selecting score cannot be had from this dataset.
@@ -56,7 +55,7 @@ class SelfTraining:
             self.engine.record.warn(
                 "select: test picks the round on the test videos. The result leaks; do not report it"
             )
-        proposals, embedding, scores = self._propose()
+        proposals, embedding = self._propose()
         best = 0
         for number in range(1, self.recipe.rounds + 1):
             with self.engine.record.round(number):
@@ -66,19 +65,20 @@ class SelfTraining:
                 break
         for row in self.rows:
             row["selected"] = row["round"] == best
-        folders = {"train": str(scores.path)} | self._test(scores)
+        self.document["best_round"] = best
+        self._test()
         self._save()
-        return {"best_round": best, "scores": folders}
 
     # -- the rounds --------------------------------------------------------------------------------------------
 
-    def _propose(self) -> tuple[Artifact, Artifact | None, Artifact]:
+    def _propose(self) -> tuple[Artifact, Artifact | None]:
         engine, proposer = self.engine, self.recipe.proposer
         start = time.perf_counter()
         with engine.record.round(0):
             model = proposer.train(engine)
             self.models.append(model)
             scores = proposer.score(engine, model, "train")
+            self._tell_scores("train", scores)
             proposals = proposer.propose(engine, scores, "train")
             embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
             row = self._row(0, start, model) | self._measure(
@@ -86,7 +86,7 @@ class SelfTraining:
             )
             self._keep(0, {"proposals": proposals})
             self._finish(row)
-        return proposals, embedding, scores
+        return proposals, embedding
 
     def _proposals(self, model: Artifact, role: Role) -> Segments:
         scores = self.recipe.proposer.score(self.engine, model, role)
@@ -172,14 +172,15 @@ class SelfTraining:
         value = row["scores"]["dev_map" if self.recipe.select == "dev-map" else "points"]
         return float(value or 0.0)
 
-    def _test(self, scores: Artifact) -> dict[str, str]:
+    def _test(self) -> None:
         """The test videos, read once, after everything is chosen: the proposer and each round's detector."""
         engine, data = self.engine, self.engine.data
         if not data.videos("test"):
             engine.record.say("no test videos: nothing to evaluate at the end")
-            return {}
+            return
         engine.round = 0
         test_scores = self.recipe.proposer.score(engine, self.models[0], "test")
+        self._tell_scores("test", test_scores)
         for row, model in zip(self.rows, self.models, strict=True):
             number = engine.round = row["round"]
             if number == 0:
@@ -190,7 +191,6 @@ class SelfTraining:
             row["test_map"] = self._map(found.segments(), "test")
             if row["test_map"]:
                 engine.record.metrics(_flat({"test": row["test_map"]}), number)
-        return {"test": str(test_scores.path)}
 
     # -- the run's folder --------------------------------------------------------------------------------------
 
@@ -213,6 +213,11 @@ class SelfTraining:
             _flat({k: v for k, v in row.items() if k not in ("round", "selected")}), row["round"]
         )
         self.engine.record.say(summary(row))
+
+    def _tell_scores(self, role: Role, scores: Artifact) -> None:
+        """Where the report finds the activation curves."""
+        self.document["scores"][role] = str(scores.path)
+        self.engine.record.save("run.json", self.document)
 
     def _save(self) -> None:
         self.engine.record.save("rounds.json", self.rows)

@@ -57,8 +57,6 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
     Raises:
         RunError: a stage failed, or the run's folder holds another run. What was finished stays.
     """
-    from tad.report.html import write_report
-
     document = _document(name, recipe, data, options)
     _refuse_another_run(options.out, document)
     store = Store(options.store)
@@ -73,7 +71,7 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
         with _resources(options) as resources:
             _greet(record, document, resources)
             engine = Engine(data, store, record, options.seed, resources)
-            document |= SelfTraining(recipe, engine).run()
+            SelfTraining(recipe, engine, document).run()
         document["state"] = "finished"
     except BaseException as error:
         document["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -81,13 +79,9 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
     finally:
         document["seconds"] = round(time.perf_counter() - start, 1)
         record.save("run.json", document)
-        report = None
-        if document["state"] == "finished":
-            report = write_report(options.out)
-            record.artifact(report)
+        report = _report(record, document["state"])
         if tracker is not None:
             tracker.finish({"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[document["state"]])
-    assert report is not None
     record.say(f"best round: {document['best_round']} (by {recipe.select}); {document['seconds']:.0f} s in all")
     return report
 
@@ -128,6 +122,20 @@ def _resources(options: Options) -> Iterator[Resources]:
     else:
         with cluster(options.workers, options.gpus_per_worker) as resources:
             yield resources
+
+
+def _report(record: Record, state: str) -> Path:
+    """The report, also of a run that failed; then its own failure must not hide the run's."""
+    from tad.report.html import write_report
+
+    try:
+        report = write_report(record.folder)
+        record.artifact(report)
+    except Exception as error:
+        if state == "finished":
+            raise
+        record.warn(f"no report: {error}")
+    return record.folder / "report.html"
 
 
 def _tracker(

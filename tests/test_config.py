@@ -25,7 +25,9 @@ def test_dump_holds_every_default():
 
 
 def test_overrides():
-    recipe = load_recipe("pser", ["labeler.bag.scales=[0.5,1,1.5]", "rounds=3", "proposer.training.lr=1e-4", "stop.change=0.9"])
+    recipe = load_recipe(
+        "pser", ["labeler.bag.scales=[0.5,1,1.5]", "rounds=3", "proposer.training.lr=1e-4", "stop.change=0.9"]
+    )
     assert recipe.labeler.bag.scales == [0.5, 1, 1.5]
     assert (recipe.rounds, recipe.proposer.training.lr, recipe.stop.change) == (3, 1e-4, 0.9)
     assert load_recipe("pser", ["labeler.method=pser-seed"]).labeler.method == "pser-seed"

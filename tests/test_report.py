@@ -23,7 +23,7 @@ from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluate import evaluate
 from tad.report.figures import RECALLS, figures_of_round, precision_recall_of, precisions, sample_videos
-from tad.report.html import duration, flatten, number, percent, write_report
+from tad.report.html import anonymous, duration, flatten, number, percent, write_report
 from tad.report.run import Run
 from tad.report.style import INK, class_colours, plain, svg
 from tad.report.timeline import LANES, Timeline, _lanes, timeline_figure
@@ -261,26 +261,21 @@ def test_selecting_on_test_videos_is_said_to_leak(small, tmp_path):
     assert "These numbers leak" in text and "read once" not in text
 
 
-def test_class_names_and_paths_are_escaped(tmp_path):
+def test_names_of_classes_videos_and_settings_are_escaped(tmp_path):
     data = make_dataset(tmp_path / "data", train=2, test=1, classes=[HOSTILE, "a & b", "x\u202e$y_{"])
     root = make_run(tmp_path, data, rounds=1)
     document = json.loads((root / "run.json").read_text())
     document["recipe"]["<b>"] = "</td><img src=x onerror=alert(1)>"
     document["recipe_name"] = "</title><script>1</script>"
     (root / "run.json").write_text(json.dumps(document))
+    path = root / "round-1" / "detections-test.parquet"
+    bad = Segments.of(["../../etc/passwd", "<script>"], [0.0, 1.0], [5.0, 6.0], "<script>", 1.0)
+    Segments.concat([Segments.from_parquet(path), bad]).to_parquet(path)
     text = write_report(root).read_text()
     assert "<script" not in text and "<img" not in text and "<b>" not in text
     parsed = Page(text)
     assert HOSTILE in parsed.text and "onerror=alert(1)" in parsed.text
     assert len(figures_of_round(root, data, 1)) == 4
-
-
-def test_hostile_video_ids_in_segments_reach_no_path_and_no_markup(small, tmp_path):
-    root = make_run(tmp_path, small, rounds=1)
-    path = root / "round-1" / "detections-test.parquet"
-    bad = Segments.of(["../../etc/passwd", "<script>"], [0.0, 1.0], [5.0, 6.0], "HighJump", 1.0)
-    Segments.concat([Segments.from_parquet(path), bad]).to_parquet(path)
-    assert "<script" not in write_report(root).read_text()
 
 
 def test_a_run_that_has_just_started(small, tmp_path):
@@ -447,6 +442,7 @@ def test_numbers_as_text():
     assert (number(0.5), number(None)) == ("0.500", "–")
     assert (duration(5), duration(75), duration(7261), duration(None)) == ("5.0 s", "1 min 15 s", "2 h 01 min", "–")
     assert list(flatten({"a": {"b": 1, "c": {}}, "d": [1]})) == [("a.b", "1"), ("a.c", "{}"), ("d", "[1]")]
+    assert anonymous("run --tracking https://me:word@host/x") == "run --tracking https://host/x"
     assert plain("a\nb\x00c") == "a b c" and len(plain("x" * 99)) == 28
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tad.data.dataset import Dataset
+from tad.data.dataset import Dataset, Role
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
@@ -134,10 +134,12 @@ def test_soft_suppression_keeps_the_best_and_lowers_the_rest() -> None:
 # -- seconds ---------------------------------------------------------------------------------------------------------
 
 
-def curves_dataset(folder: Path, grid: dict[str, object], duration: float, rows: int) -> tuple[Dataset, Artifact]:
-    """One test video with a step in rows 6..10 of class b, as a dataset and finished scores."""
+def curves_dataset(
+    folder: Path, grid: dict[str, object], duration: float, rows: int, role: Role = "test"
+) -> tuple[Dataset, Artifact]:
+    """One video with a step in rows 6..10 of class b, as a dataset and finished scores."""
     (folder / "features").mkdir(parents=True)
-    manifest = {"name": "steps", "classes": ["a", "b"], "subsets": {"all": "test"}, "grid": {**grid, "dim": 2}}
+    manifest = {"name": "steps", "classes": ["a", "b"], "subsets": {"all": role}, "grid": {**grid, "dim": 2}}
     (folder / "dataset.yaml").write_text(yaml.safe_dump(manifest))
     (folder / "annotations.json").write_text(
         f'{{"database": {{"v": {{"subset": "all", "duration": {duration}, "fps": 30, "annotations": []}}}}}}'
@@ -235,14 +237,33 @@ def test_same_seed_same_weights(data: Dataset, trained: tuple[TinyEngine, Artifa
     assert not all(torch.equal(first[k], other[k]) for k in first)
 
 
-def test_test_videos_never_get_known_classes(data: Dataset, trained: tuple[TinyEngine, Artifact, Artifact]) -> None:
-    """Even where points.csv lists test videos, their classes are predicted."""
-    engine, model, _ = trained
-    scores = QUICK.score(engine, model, "test")
-    found = QUICK.propose(engine, scores, "test").segments()
-    for video, rows in found.by_video().items():
-        predicted = predicted_classes(scores.array("video", video), QUICK.candidates.class_threshold)
-        assert set(rows.label_index(data.classes)) <= set(predicted.tolist())
+@pytest.mark.parametrize(("role", "label"), [("train", "a"), ("test", "b")])
+def test_known_classes_are_for_training_videos_only(tmp_path: Path, role: Role, label: str) -> None:
+    """The points say a, the curves say b: points of a test video must not be used."""
+    grid = {"fps": 25, "stride": 16, "window": 16}
+    _, scores = curves_dataset(tmp_path / "d", grid, duration=20.0, rows=20, role=role)
+    (tmp_path / "d" / "points.csv").write_text("video_id,label,time\nv,a,5.0\n")
+    engine = TinyEngine(Dataset.open(tmp_path / "d"), 0, tmp_path / "engine")
+    found = SnippetProposer().propose(engine, scores, role).segments()
+    assert set(found.labels) == {label}
+
+
+def test_the_loss_is_shared_between_workers(data: Dataset) -> None:
+    """Gradients of two workers with unequal shares add up to those of the whole batch."""
+    task = SnippetTrain(TrainingConfig(), 4).open(Context(data, {}, data.videos("train"), 0))
+    task.module.eval()
+    items = [task.item(i, np.random.default_rng(0)) for i in range(4)]
+
+    def gradients(part: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        task.module.zero_grad()
+        values = task.loss(task.module, task.collate(part), lambda count: count * 0 + len(items))
+        values["loss"].backward()
+        return [p.grad.clone() for p in task.module.parameters() if p.grad is not None]
+
+    whole, one, three = gradients(items), gradients(items[:1]), gradients(items[1:])
+    assert max(float(g.abs().max()) for g in one) > 0
+    for full, a, b in zip(whole, one, three, strict=True):
+        torch.testing.assert_close(a + b, full, atol=1e-6, rtol=1e-4)
 
 
 def test_points_of_one_row_are_merged_and_videos_without_points_are_left_out(data: Dataset, tmp_path: Path) -> None:

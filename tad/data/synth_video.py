@@ -17,7 +17,7 @@ from scipy.special import erf
 from tad.data.grid import SnippetGrid
 from tad.data.synth_world import BACKGROUNDS, MODES, MOTION, SCENE, World, blend
 
-UNIT = 0.64
+UNIT = SnippetGrid(fps=25, stride=16, window=16, length=1).from_edge(1.0)
 """Seconds; the step in which the model's time constants are given (16 frames at 25 a second)."""
 NOISE_MEMORY = 0.6
 """Correlation of the latent noise over one UNIT."""

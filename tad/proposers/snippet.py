@@ -51,7 +51,7 @@ class TrainingConfig(StageConfig):
     weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty of Adam")
     epochs: int = Field(default=20, ge=1)
     batch_size: int | None = Field(default=None, ge=1, description="null: 16, fewer if there are under 128 videos")
-    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
+    ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 
     @field_validator("kernel")
     @classmethod

@@ -156,7 +156,8 @@ def rounds_figure(rounds: Sequence[Round], best: int | None) -> Figure | None:
             for name, (colour, values) in series.items():
                 if _known(values):
                     scaled = [np.nan if v is None else (100 * v if percent else v) for v in values]
-                    axes.plot(at, scaled, color=colour, marker="o", label=name)
+                    style = "--" if name.startswith("seeds") else "-"  # they may lie on the pseudo-labels' line
+                    axes.plot(at, scaled, style, color=colour, marker="o", label=name)
             axes.set_title(title)
             axes.set_xlabel("round (0 = proposer alone)")
             axes.set_ylabel("mAP [%]" if percent else "score, 0 to 1")

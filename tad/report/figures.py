@@ -22,8 +22,6 @@ SAMPLES = 4
 """Videos whose timelines are kept for every round: always the same ones, so that rounds can be compared."""
 TIOU = 0.5
 """Of the precision-recall curves."""
-PROTOCOL = "hrpro"
-"""As the runs' own mAP: detections that meet an ambiguous interval are left out."""
 RECALLS = np.linspace(0, 1, 101)
 """At which precision is drawn."""
 
@@ -105,7 +103,7 @@ def _envelope(
     envelope = np.zeros(len(RECALLS))
     if set(found.video_ids).isdisjoint(truth.video_ids):
         return envelope
-    recall, precision = precision_recall(found, truth, name, TIOU, PROTOCOL, removed)
+    recall, precision = precision_recall(found, truth, name, TIOU, "hrpro" if removed else "anet", removed)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, RECALLS - 1e-9)
     reached = at < len(recall)

@@ -6,6 +6,7 @@ import datetime
 import importlib.resources
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,13 @@ def render(run: Run) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "duration": duration, "moment": moment}
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "duration": duration,
+        "moment": moment,
+        "anonymous": anonymous,
+    }
     template = environment.from_string(importlib.resources.files("tad.report").joinpath("page.html").read_text("utf-8"))
     return template.render(
         info=run.info,
@@ -222,7 +229,7 @@ def _curves(views: dict[Role, View]) -> Picture | None:
         return None
     text = (
         f"Round {next(iter(views.values())).number}. Precision is the highest one reached at each recall or above "
-        "(the envelope), so the area under a class's line is its AP."
+        "(the envelope), so the area under a class's line is about its AP."
     )
     return _picture(drawn, f"Precision against recall at tIoU {TIOU:g}.", caption=text)
 
@@ -265,6 +272,11 @@ def moment(text: str) -> str:
     except ValueError:
         return text
     return f"{at:%Y-%m-%d %H:%M} {at.tzname() or ''}".rstrip()
+
+
+def anonymous(text: str) -> str:
+    """Without the user names and passwords of addresses: a report is passed on."""
+    return re.sub(r"://[^/\s@]*@", "://", text)
 
 
 def flatten(document: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -198,8 +198,13 @@ def _events(path: Path) -> tuple[list[StageRun], list[str]]:
         if kind == "warning":
             warnings[str(event.get("text", ""))] = None
         elif kind == "failures" and isinstance(event.get("failures"), dict):
+            reasons: dict[str, list[str]] = {}
             for video, reason in event["failures"].items():
-                warnings[f"stage {name} failed for video {video}: {reason}"] = None
+                reasons.setdefault(str(reason), []).append(video)
+            for reason, videos in reasons.items():
+                named = ", ".join(videos[:5]) + (f" and {len(videos) - 5} more" if len(videos) > 5 else "")
+                several = "s" if len(videos) > 1 else ""
+                warnings[f"stage {name} failed for video{several} {named}: {reason}"] = None
         elif kind in ("stage", "stage-done", "stage-cached"):
             key = str(event.get("fingerprint", name))
             stage = stages.setdefault(key, StageRun(name, str(event.get("role", "")), _integer(event.get("round"))))

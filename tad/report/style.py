@@ -120,7 +120,8 @@ def svg(drawn: Figure, description: str) -> str:
         text = text.replace(marker, variable)
     text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), text)
     text = re.sub(r"\n\s*", "\n", text)
-    head = f'<svg role="img" aria-label="{html.escape(description)}"'
+    widest = round(108 * drawn.get_figwidth())  # so that text has one size in all figures of a page
+    head = f'<svg role="img" aria-label="{html.escape(description)}" style="max-width: {widest}px"'
     return text.replace("<svg", head, 1).strip()
 
 
