@@ -120,7 +120,7 @@ def test_flat_and_single_row_curves() -> None:
 
 def test_soft_suppression_keeps_the_best_and_lowers_the_rest() -> None:
     cas = np.random.default_rng(1).random((60, 2))
-    plain = CandidateConfig()
+    plain = CandidateConfig(nms="none")
     soft = CandidateConfig(nms="soft")
     a = candidates(cas, cas[:, 0], np.ones(2), np.array([0, 1]), plain)
     b = candidates(cas, cas[:, 0], np.ones(2), np.array([0, 1]), soft)

@@ -28,17 +28,17 @@ class BagConfig(StageConfig):
     """Which copies of a seed are in its bag."""
 
     scales: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5], min_length=1, description="lengths, as shares of the seed's"
+        default=[0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2], min_length=1, description="lengths, as shares of the seed's"
     )
     shifts: list[float] = Field(
-        default=[0.0, -0.1, 0.1], min_length=1, description="shifts of the centre, as shares of the scaled length"
+        default=[0.0, -0.2, 0.2], min_length=1, description="shifts of the centre, as shares of the scaled length"
     )
 
 
 class NegativesConfig(StageConfig):
     """Random segments that the class scores should reject."""
 
-    count: int = Field(default=100, ge=0, description="drawn for every item")
+    count: int = Field(default=50, ge=0, description="drawn for every item")
     tiou_threshold: float = Field(default=0.3, gt=0, le=1, description="kept if below this with all the bags' members")
     margin: float = Field(default=0.2, ge=0, description="how far they may leave the video, as a share of its length")
     weight: float = Field(default=0.5, ge=0, description="weight of their loss")
@@ -50,33 +50,35 @@ class NegativesConfig(StageConfig):
 class HeadsConfig(StageConfig):
     """Pooling, modules, losses and optimiser."""
 
-    bins: int = Field(default=8, ge=1, description="RoI bins")
-    context: float = Field(default=0.0, ge=0, description="RoIs reach this share of their length further on both sides")
+    bins: int = Field(default=12, ge=1, description="RoI bins")
+    context: float = Field(default=0.5, ge=0, description="RoIs reach this share of their length further on both sides")
     alignment: Literal["centred", "published"] = Field(
         default="centred",
         description="rows lie at the centre of their snippet, short RoIs grow on both sides; published: half a snippet "
         "late, at the end",
     )
     project: int | None = Field(default=32, ge=1, description="each module reduces snippets to this width; null: no")
-    hidden: int = Field(default=256, ge=1, description="width of the modules' two layers")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="before each of the two layers")
+    hidden: int = Field(default=128, ge=1, description="width of the modules' two layers")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="before each of the two layers")
     bag_mean: Literal["add", "subtract"] = Field(
         default="subtract", description="what the ranking module does with the mean of the bag (published: add)"
     )
     focal: float = Field(default=2.0, ge=0, description="focusing exponent of the selection and negative losses")
-    rank_weight: float = Field(default=1.0, ge=0, description="weight of the ranking loss")
+    rank_weight: float = Field(
+        default=20.0, ge=0, description="weight of the ranking loss, whose gradients the L2 penalty drowns at 1"
+    )
     bags_per_item: int | None = Field(default=16, ge=1, description="bags of a video in one item; null: all of them")
     mean_over: Literal["bags", "videos"] = Field(
         default="bags", description="the loss is a mean over all bags of a batch, or of each video and then over these"
     )
-    lr: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty of Adam")
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0, description="L2 penalty of Adam")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine: after a tenth of warm-up")
     snapshot_epochs: int = Field(
         default=2, ge=0, description="weights are averaged (exponentially) over about so many epochs; 0: the last ones"
     )
     batch_size: int = Field(default=8, ge=1, description="items per step")
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=12, ge=1)
 
 
 class FitConfig(StageConfig):

@@ -26,7 +26,7 @@ class MergeConfig(StageConfig):
     ties: Literal["all", "first"] = Field(
         default="all", description="members tied with the last of the top_k: all count, or the first in the bag's order"
     )
-    class_power: float = Field(default=1.0, ge=0, description="exponent of the class probability; 0 leaves it out")
+    class_power: float = Field(default=0.0, ge=0, description="exponent of the class probability; 0 leaves it out")
     instance_power: float = Field(default=0.0, ge=0, description="exponent of the share within the bag")
     rank_power: float = Field(default=4.0, ge=0, description="exponent of the temporal confidence")
     contain_point: bool = Field(default=True, description="stretch a segment that misses its point until it holds it")

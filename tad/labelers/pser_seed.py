@@ -135,9 +135,9 @@ def select_seeds(
 def _best(allowed: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[G] index of the highest-scoring allowed proposal of each row (0 where there is none) and [G] whether one is."""
     if not allowed.shape[1]:
-        nothing = np.zeros(len(allowed), dtype=np.int64)
-        return nothing, nothing.astype(bool)
-    return np.where(allowed, scores, -np.inf).argmax(1), allowed.any(1)
+        return np.zeros(len(allowed), dtype=np.int64), np.zeros(len(allowed), dtype=bool)
+    best = np.where(allowed, scores, -np.inf).argmax(axis=1)
+    return best, np.asarray(allowed.any(axis=1))
 
 
 class Proposals:

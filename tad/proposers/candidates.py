@@ -45,7 +45,7 @@ class CandidateConfig(StageConfig):
         default="plain", description="zeroed: the published rule, a class's curve below the threshold counts as zero"
     )
     video_factor: bool = Field(default=True, description="multiply the contrast by the video's score of the class")
-    nms: Literal["none", "soft"] = Field(default="none", description="class-wise suppression of overlapping proposals")
+    nms: Literal["none", "soft"] = Field(default="soft", description="class-wise suppression of overlapping proposals")
     sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of soft suppression")
 
 
