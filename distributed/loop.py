@@ -101,9 +101,10 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
         sums: dict[str, Tensor] = {}
         for step, batch in enumerate(_loader(task, size, seed, name, epoch, worker)):
             values = task.loss(module, batch, _total)
-            if not torch.isfinite(values["loss"]):
+            whole = _total(values["loss"].detach())  # the same on every worker, so all of them stop
+            if not torch.isfinite(whole):
                 raise RunError(
-                    f"stage {name}: loss is {values['loss'].item()} in epoch {epoch}, step {step}; "
+                    f"stage {name}: loss is {whole.item()} in epoch {epoch}, step {step}; "
                     "lower the learning rate, or look for NaN or huge values with `tad check`"
                 )
             optimiser.zero_grad(set_to_none=True)

@@ -77,14 +77,20 @@ def fit_on_workers(
         reports.put(None)
         drained.join(timeout=30)
         reports.shutdown()
+    if result.return_value is not None:
+        raise RunError(str(result.return_value))
     if result.checkpoint is None:
         raise RunError(f"stage {stage.name}: the workers reported no checkpoint")
     with result.checkpoint.as_directory() as directory:
         return _load(Path(directory))
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """The training loop of one Ray Train worker."""
+def _worker(config: dict[str, Any]) -> str | None:
+    """The training loop of one Ray Train worker.
+
+    Returns:
+        What is wrong, if training cannot go on. Raised, it would be taken for a crash and tried again.
+    """
     import ray.train
     import ray.train.torch
 
@@ -110,7 +116,11 @@ def _worker(config: dict[str, Any]) -> None:
         device=ray.train.torch.get_device(),
         wrap=ray.train.torch.prepare_model,
     )
-    fit(config["stage"], config["context"], worker, resume, report)
+    try:
+        fit(config["stage"], config["context"], worker, resume, report)
+    except RunError as error:
+        return str(error)
+    return None
 
 
 def _load(directory: Path) -> State:

@@ -161,7 +161,7 @@ def task_of(context, **groups):
         heads=groups.get("heads", HeadsConfig(hidden=16, project=4, dropout=0.0)),
     )
     torch.manual_seed(0)
-    return HeadsFit(config).open(context)
+    return HeadsFit(config, 1, 1).open(context)
 
 
 def published_task(context):
@@ -311,3 +311,12 @@ def test_snapshot_averaging_sets_the_loops_running_average(context):
     assert task.ema_decay == pytest.approx(1 - 1 / (2 * len(task)))
     short = task_of(context, heads=HeadsConfig(snapshot_epochs=2, epochs=4, batch_size=1, hidden=4))
     assert short.ema_decay == pytest.approx(1 - 1 / len(short)), "no longer than a quarter of the training"
+
+
+def test_the_budget_follows_the_number_of_items():
+    assert HeadsConfig().budget([16] * 270) == (13, 8)
+    assert HeadsConfig().budget([16] * 24) == (50, 3)
+    assert HeadsConfig().budget([1]) == (60, 1)
+    assert HeadsConfig().budget([160] * 2000) == (12, 8)
+    assert HeadsConfig(epochs=5, batch_size=2).budget([16] * 270) == (5, 2)
+    assert PserLabeler(faithful=True).heads.budget([200] * 200) == (133, 16)

@@ -20,7 +20,7 @@ from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.labelers.pser_heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.labelers.pser_merge import MergeConfig, member_weights, merge, repair
-from tad.labelers.pser_seed import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection
+from tad.labelers.pser_seed import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
 from tad.labelers.published import fill_published
 from tad.models.pser import PserHeads
 from tad.stage import Artifact, Context, Engine, StageConfig
@@ -40,19 +40,13 @@ class HeadsFit:
     """Fit stage: the selection and the ranking module."""
 
     config: FitConfig
+    epochs: int
+    batch_size: int
     name: str = "pser/heads"
     version: int = 1
     clip_norm: float | None = None
     ema_decay: float | None = None
     """The task derives it from the number of steps (HeadsConfig.snapshot_epochs)."""
-
-    @property
-    def epochs(self) -> int:
-        return self.config.heads.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.heads.batch_size
 
     def open(self, context: Context) -> HeadsTask:
         return HeadsTask(self.config, context)
@@ -62,7 +56,7 @@ class HeadsFit:
 class Refine:
     """Map stage: one pseudo-label for every distinct point of a video.
 
-    The score is the mean over the merged members, by their share, of class probability times temporal confidence.
+    The score is the temporal confidence of the bag's best member, which says how clearly the bag shows a segment.
     """
 
     config: RefineConfig
@@ -82,16 +76,13 @@ class Refine:
             features, grid = reader.features(video)
             bags = reader.bags(seeds.spans)
             cls, ins, rank = run_heads(heads, features, reader.coordinates(grid, bags), points.label)
-            spans, share = merge(
-                bags, member_weights(cls, ins, rank, config.merge), config.merge.top_k, config.merge.ties
-            )
+            spans, _ = merge(bags, member_weights(cls, ins, rank, config.merge), config.merge.top_k, config.merge.ties)
             limits = (0.0, data.duration(video))
             if config.merge.clamp == "snippets":
                 limits = (float(grid.from_edge(0.0)), float(grid.from_edge(grid.length - 1.0)))
             spans = repair(spans, points.time, points.label, limits, config.merge)
-            score = (share * rank / (1 + np.exp(-cls))).sum(1).clip(0.0, 1.0)
             names = [data.classes[i] for i in points.label]
-            return Segments.of(video, spans[:, 0], spans[:, 1], names, score, points.time, context.source)
+            return Segments.of(video, spans[:, 0], spans[:, 1], names, rank.max(axis=1), points.time, context.source)
 
         return refine
 
@@ -168,8 +159,13 @@ class PserLabeler(StageConfig):
     def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
         """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
         inputs = {"proposals": proposals} | ({"embedding": embedding} if embedding is not None else {})
-        fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=self.heads)
-        model = engine.fit(HeadsFit(fit), inputs)
+        data = engine.data
+        counts = [len(distinct(data.points(video)).time) for video in data.videos("train")]
+        epochs, batch = self.heads.budget(counts)
+        # The resolved budget goes into the config, and so into the fingerprint and the log.
+        heads = self.heads.model_copy(update={"epochs": epochs, "batch_size": batch})
+        fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=heads)
+        model = engine.fit(HeadsFit(fit, epochs, batch), inputs)
         refine = RefineConfig(
             seed_rule=self.seed_rule, bag=self.bag, merge=self.merge, centred=self.heads.alignment == "centred"
         )

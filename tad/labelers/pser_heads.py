@@ -7,6 +7,7 @@ N members of a bag, n negatives, C classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -77,8 +78,22 @@ class HeadsConfig(StageConfig):
     snapshot_epochs: int = Field(
         default=2, ge=0, description="weights are averaged (exponentially) over about so many epochs; 0: the last ones"
     )
-    batch_size: int = Field(default=8, ge=1, description="items per step")
-    epochs: int = Field(default=12, ge=1)
+    batch_size: int | None = Field(
+        default=None, ge=1, description="items per step; null: 8, fewer if there are under 64 items"
+    )
+    epochs: int | None = Field(default=None, ge=1, description="null: as many as make 400 steps, between 12 and 60")
+
+    def budget(self, points: Iterable[int]) -> tuple[int, int]:
+        """Epochs and batch size for videos with these numbers of points."""
+        items = sum(parts_of(count, self.bags_per_item) for count in points)
+        batch = self.batch_size or min(8, max(1, items // 8))
+        steps = max(1, items // batch)
+        return self.epochs or min(60, max(12, math.ceil(400 / steps))), batch
+
+
+def parts_of(count: int, most: int | None) -> int:
+    """Into how many items the bags of a video with `count` points go."""
+    return math.ceil(count / (most or max(count, 1)))
 
 
 class FitConfig(StageConfig):
@@ -153,8 +168,7 @@ class HeadsTask:
         for video in context.videos:
             points, seeds = proposals.seeds(video, config.seed_rule)
             self.labels[video], self.seeds[video] = points.label, seeds.spans
-            count = len(points.label)
-            parts = math.ceil(count / (config.heads.bags_per_item or max(count, 1)))
+            parts = parts_of(len(points.label), config.heads.bags_per_item)
             # Every parts-th bag: an item then sees the whole video, not a stretch of it.
             self.items += [(video, slice(part, None, parts)) for part in range(parts)]
         if not self.items:
@@ -180,8 +194,8 @@ class HeadsTask:
         self.target = torch.from_numpy(seed_tious(config.bag.scales, config.bag.shifts)).float()
         # A mean over the last snapshots, by the loop's running average. No longer than a quarter of the training, so
         # that nothing is left of the start.
-        steps = max(1, len(self.items) // heads.batch_size)
-        span = min(heads.snapshot_epochs, heads.epochs / 4) * steps
+        epochs, batch = heads.budget(len(x) for x in self.labels.values())
+        span = min(heads.snapshot_epochs, epochs / 4) * max(1, len(self.items) // batch)
         self.ema_decay = 1 - 1 / span if span > 1 else None
 
     def __len__(self) -> int:
