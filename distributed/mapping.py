@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed.parts import Chunk, Done, open_chunk_function
+from tad.errors import RunError
 from tad.stage import Context, MapStage
 
 Progress = Callable[[Done], None]
@@ -31,8 +32,12 @@ def map_on_actors(
     """Streams the chunks through `actors` Ray Data actors, each of which opens the stage once.
 
     Results go straight to the parts in `folder`; only counts travel back, so the driver's memory stays flat.
+
+    Raises:
+        RunError: the stage cannot be opened, or an actor keeps dying; finished parts stay.
     """
     import ray.data
+    import ray.exceptions
 
     rows = [{"chunk": chunk.number, "videos": chunk.videos} for chunk in todo]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -43,8 +48,12 @@ def map_on_actors(
         num_cpus=None if gpus_per_actor > 0 else 1,
         num_gpus=gpus_per_actor or None,
     )
-    for row in dataset.iter_rows():
-        progress(Done(**{name: int(row[name]) for name in Done._fields}))
+    try:
+        for row in dataset.iter_rows():
+            progress(Done(**{name: int(row[name]) for name in Done._fields}))
+    except ray.exceptions.RayError as error:
+        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+        raise RunError(f"stage {stage.name}: the mapping actors failed: {last}") from error
 
 
 class _ChunkActor:

@@ -70,7 +70,10 @@ class FitTask(Protocol):
 
     module: nn.Module
     settings: dict[str, Any]
-    """Plain values saved with the weights: what `apply` needs to rebuild the module, and derived defaults."""
+    """Plain values saved with the weights: what `apply` needs to rebuild the module, and derived defaults.
+
+    A task may also have an attribute `ema_decay`, derived from the data; it then stands for the stage's.
+    """
 
     def __len__(self) -> int:
         """Number of training items."""
