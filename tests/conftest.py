@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Before torch is imported, and for every process the tests start: tiny tensors gain nothing from threads, and equality
+# to the bit needs the same number of them everywhere.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 
 SHARED = Path(os.environ.get("TAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))

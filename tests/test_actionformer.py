@@ -1,59 +1,24 @@
-"""The detector `actionformer`: targets, windows, loss, and training and detecting through the engine."""
+"""The detector `actionformer`: items, loss, derived settings, and training and detecting through the engine."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.detectors.actionformer import ActionFormerDetector, DetectStage, TrainStage
-from tad.detectors.actionformer_targets import Pyramid, assign, decode, pyramid, random_crop
-from tad.detectors.actionformer_training import Batch, DetectorTask, Training
+from tad.detectors.actionformer import ActionFormerDetector, DetectStage
+from tad.detectors.actionformer_targets import decode, pyramid
+from tad.detectors.actionformer_training import Training
 from tad.errors import ConfigError, DataError
 from tad.ops.iou import tiou
 from tad.stage import Artifact, Context, one_worker
+from tests.plain import SMALL, as_artifact, batch_of, invent, task
 from tests.tiny import TinyEngine
-
-SMALL = {"width": 32, "window": 9, "drop_path": 0.0, "input_dropout": 0.0}
-
-
-# -- a dataset whose classes are plain to see ----------------------------------------------------------------------
-
-
-def invent(folder: Path, videos: int = 6, seed: int = 0) -> tuple[Dataset, Segments]:
-    """Videos with one to three segments of two classes, each class a direction of its own in 8 channels."""
-    rng = np.random.default_rng(seed)
-    (folder / "features").mkdir(parents=True)
-    grid = {"fps": 25, "stride": 16, "window": 16, "dim": 8, "dtype": "float16"}
-    names, database, truth = ["jump", "throw"], {}, []
-    for index in range(videos):
-        rows, at = int(rng.integers(50, 90)), 3.0
-        features = rng.normal(0, 0.2, (rows, 8))
-        for _ in range(int(rng.integers(1, 4))):
-            start = at + rng.uniform(1, 6)
-            at = start + rng.uniform(4, 20)
-            if at > rows - 2:
-                break
-            label = int(rng.integers(2))
-            cover = np.clip(np.minimum(np.arange(1, rows + 1), at) - np.maximum(np.arange(rows), start), 0, 1)
-            features[:, label] += 2 * cover
-            truth.append((f"v{index}", start * 0.64, at * 0.64, names[label]))
-        database[f"v{index}"] = {"subset": "train", "duration": rows * 0.64, "fps": 25, "annotations": []}
-        np.save(folder / "features" / f"v{index}.npy", features.astype(np.float16))
-    manifest = {"name": "plain", "classes": names, "subsets": {"train": "train"}, "grid": grid}
-    (folder / "dataset.yaml").write_text(yaml.safe_dump(manifest))
-    (folder / "annotations.json").write_text(json.dumps({"database": database}))
-    video, start, end, label = zip(*truth, strict=True)
-    return Dataset.open(folder), Segments.of(video, start, end, label, score=rng.uniform(0.2, 0.9, len(truth)))
 
 
 @pytest.fixture
@@ -61,124 +26,7 @@ def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
     return invent(tmp_path / "plain")
 
 
-def as_artifact(labels: Segments, folder: Path) -> Artifact:
-    folder.mkdir(exist_ok=True)
-    labels.to_parquet(folder / "segments.parquet")
-    return Artifact("labels", folder)
-
-
-def task(data: Dataset, labels: Segments, folder: Path, **options: object) -> DetectorTask:
-    context = Context(data, {"labels": as_artifact(labels, folder / "labels")}, data.videos("train"), seed=0)
-    torch.manual_seed(0)
-    return TrainStage(Training(**(SMALL | options))).open(context)
-
-
-def batch_of(opened: DetectorTask, videos: list[int]) -> Batch:
-    return opened.collate([opened.item(i, np.random.default_rng([7, i])) for i in videos])
-
-
-# -- targets -------------------------------------------------------------------------------------------------------
-
-
-def assign_by_loop(points: Pyramid, spans: list[tuple[float, float]], labels: list[int], radius: float) -> list[object]:
-    answers: list[object] = []
-    for t, stride, (low, high) in zip(
-        points.position.tolist(), points.stride.tolist(), points.reach.tolist(), strict=True
-    ):
-        found = []
-        for (s, e), label in zip(spans, labels, strict=True):
-            c = (s + e) / 2
-            if max(s, c - radius * stride) < t < min(e, c + radius * stride) and low <= max(t - s, e - t) <= high:
-                found.append((e - s, label, (t - s) / stride, (e - t) / stride))
-        if not found:
-            answers.append(None)
-            continue
-        shortest = min(f[0] for f in found)
-        tied = [f for f in found if f[0] <= shortest + 1e-3]
-        answers.append((sorted({f[1] for f in tied}), tied[0][2:]))
-    return answers
-
-
-quarters = st.integers(-4, 140).map(lambda n: n / 4)
-
-
-@settings(deadline=None, max_examples=80)
-@given(
-    st.lists(st.tuples(quarters, st.integers(1, 120).map(lambda n: n / 4), st.integers(0, 2)), max_size=6),
-    st.integers(1, 4),
-    st.sampled_from([0.75, 1.5, 3.0]),
-)
-def test_assignment_is_that_of_a_plain_loop(drawn: list[tuple[float, float, int]], levels: int, radius: float) -> None:
-    points = pyramid(32, levels)
-    spans, labels = [(s, s + n) for s, n, _ in drawn], [label for _, _, label in drawn]
-    weights = torch.linspace(0.1, 0.9, len(drawn))
-    targets = assign(points, torch.tensor(spans).reshape(-1, 2), torch.tensor(labels).long(), weights, 3, radius)
-    for i, answer in enumerate(assign_by_loop(points, spans, labels, radius)):
-        classes = targets.classes[i].nonzero()[:, 0].tolist()
-        if answer is None:
-            assert classes == [] and targets.offsets[i].tolist() == [0, 0] and targets.weights[i] == 1
-        else:
-            assert (classes, tuple(targets.offsets[i].tolist())) == (answer[0], pytest.approx(answer[1]))
-
-
-def test_ties_share_classes_and_the_shorter_wins() -> None:
-    points = pyramid(16, 1)
-    spans = torch.tensor([[1.0, 11.0], [3.0, 9.0], [3.0, 9.0005]], dtype=torch.float64)
-    targets = assign(points, spans, torch.tensor([0, 1, 2]), torch.tensor([0.1, 0.2, 0.3]), 3, radius=4.0)
-    assert targets.classes[6].tolist() == [False, True, True]
-    assert targets.weights[6] == pytest.approx(0.2)
-    assert targets.classes[3].tolist() == [True, False, False]  # outside the short ones
-    assert targets.offsets[6].tolist() == [3, 3]
-
-
-def test_ranges_are_closed_and_the_last_is_open() -> None:
-    points = pyramid(64, 3)
-    assert points.sizes == [64, 32, 16]
-    assert points.reach[[0, 64, 96]].tolist() == [[0, 4], [4, 8], [8, torch.inf]]
-    # A segment of length 8 around row 8 is in reach of levels 0 and 1 both: 4 is the end of one, the start of the next.
-    targets = assign(points, torch.tensor([[4.0, 12.0]]), torch.tensor([0]), torch.ones(1), 1, radius=0.5)
-    assert targets.classes[:, 0].nonzero()[:, 0].tolist() == [8, 64 + 4]
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.floats(0.0, 50), st.floats(1.01, 300), st.integers(1, 6))
-def test_targets_decode_to_their_segment(start: float, length: float, levels: int) -> None:
-    points = pyramid(512, levels)
-    span = torch.tensor([[start, start + length]], dtype=torch.float64)
-    targets = assign(points, span, torch.tensor([0]), torch.ones(1), 1, radius=1.5)
-    positive = targets.classes[:, 0]
-    found = decode(points, targets.offsets)[positive]
-    assert len(found) > 0
-    assert torch.allclose(found, span.expand_as(found), atol=1e-4)
-
-
-# -- windows -------------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=150)
-@given(
-    st.integers(1, 300),
-    st.lists(st.tuples(st.floats(-2, 290), st.floats(0.1, 90)), max_size=5),
-    st.integers(1, 120),
-    st.integers(0, 999),
-)
-def test_windows_hold_what_they_say(length: int, drawn: list[tuple[float, float]], longest: int, seed: int) -> None:
-    spans = np.array([(s, s + n) for s, n in drawn], dtype=np.float64).reshape(-1, 2)
-    crop = random_crop(length, spans, longest, 0.5, np.random.default_rng(seed))
-    assert crop.start >= 0 and crop.start + crop.size <= length
-    assert crop.size == longest if length > longest else round(0.9 * length) <= crop.size <= length
-    low, high = crop.start - 0.5, crop.start + crop.size - 0.5
-    for (start, end), kept, cut in zip(spans, crop.kept, crop.spans, strict=True):
-        inside = np.clip([start, end], low, high)
-        assert cut + crop.start == pytest.approx(inside)
-        assert kept == (inside[1] - inside[0] >= 0.5 * (end - start))
-
-
-def test_windows_look_for_a_segment() -> None:
-    rng = np.random.default_rng(0)
-    kept = [random_crop(1000, np.array([[700.0, 710.0]]), 50, 0.5, rng).kept.any() for _ in range(50)]
-    assert np.mean(kept) > 0.95  # a single draw would keep it in one of twenty
-    assert not random_crop(100, np.array([[400.0, 410.0]]), 50, 0.5, rng).kept.any()
+# -- items -----------------------------------------------------------------------------------------------------------
 
 
 def test_items_read_the_window_and_keep_videos_without_labels(plain: tuple[Dataset, Segments], tmp_path: Path) -> None:
@@ -199,6 +47,48 @@ def test_items_read_the_window_and_keep_videos_without_labels(plain: tuple[Datas
     batch = batch_of(opened, [1])
     assert not batch["classes"].any()
     assert torch.isfinite(opened.loss(opened.module, batch, one_worker)["loss"])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_what_is_trained_on_decodes_to_the_labels_in_seconds(
+    factor: int, plain: tuple[Dataset, Segments], tmp_path: Path
+) -> None:
+    data, labels = plain
+    opened = task(data, labels, tmp_path, upsample=factor, max_length=4096)
+    mine = labels.filter(np.array(labels.video_ids) == "v0")
+    whole = np.array(data.features("v0"), dtype=np.float32)
+    item = opened.item(0, np.random.default_rng(3))
+    rows = (len(item.features) - 1) // factor + 1
+    start = next(i for i in range(len(whole)) if np.array_equal(whole[i : i + rows], item.features[::factor]))
+    batch = opened.collate([item])
+    found = decode(pyramid(len(batch["features"]), opened.levels), batch["offsets"])[batch["classes"].any(1)]
+    seconds = data.grid("v0").from_position(found.numpy() / factor + start)
+    inner = (mine.start > 0.64 * (start + 1)) & (mine.end < 0.64 * (start + rows - 1))  # not cut by the window
+    assert inner.any()
+    assert tiou(mine.spans[inner], seconds).max(1) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_detections_are_in_seconds_whatever_the_rows(
+    factor: int, plain: tuple[Dataset, Segments], tmp_path: Path
+) -> None:
+    """A network that answers every point with one segment of its own: position +- 1.5 strides."""
+    data, labels = plain
+    opened = task(data, labels, tmp_path, upsample=factor, levels=1)
+    with torch.no_grad():
+        opened.module.offset_head.weight.zero_()
+        opened.module.offset_head.bias.fill_(1.5)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    torch.save({"state": opened.module.state_dict(), "settings": opened.settings}, folder / "model.pt")
+    options = ActionFormerDetector().decode.model_copy(update={"min_score": 0.0, "max_detections": 5000})
+    found = DetectStage(options).open(Context(data, {"model": Artifact("m", folder)}, [], 0, source="d"))("v0")
+    grid, rows = data.grid("v0"), (len(data.features("v0")) - 1) * factor + 1
+    at = np.arange(rows)[:, None] / factor + np.array([-1.5, 1.5]) / factor
+    expected = np.clip(grid.from_position(at), 0, data.duration("v0"))
+    assert len(found) == 2 * rows  # every point in both classes
+    assert tiou(expected, found.spans).max(1) == pytest.approx(1, abs=1e-4)
+    assert tiou(expected, found.spans).max(0) == pytest.approx(1, abs=1e-4)
 
 
 # -- loss ----------------------------------------------------------------------------------------------------------
@@ -287,6 +177,13 @@ def test_settings_follow_the_data(plain: tuple[Dataset, Segments], tmp_path: Pat
     assert got["ema_decay"] == opened.ema_decay == pytest.approx(1 - 10 / 80)
     long = Segments.concat([labels, Segments.of("v0", 0.0, 40.0, "jump")])  # 62.5 snippets: half needs 4 * 2 ** 3
     assert task(data, long, tmp_path).settings["levels"] == 4
+    assert got["upsample"] == 1  # given; null follows the median length
+    short = labels.replace(end=labels.start + 15.9 * 0.64)
+    assert [
+        task(data, rows, tmp_path, upsample=None).settings["upsample"]
+        for rows in (short, short.replace(end=short.start + 16.1 * 0.64))
+    ] == [2, 1]
+    assert task(data, long, tmp_path, upsample=3).settings["levels"] == 6  # 187.5 rows
     given_ = task(data, long, tmp_path, levels=2, max_length=33, lr=0.5, ema_decay=0.5).settings
     assert [given_[k] for k in ("levels", "max_length", "lr", "ema_decay")] == [2, 34, 0.5, 0.5]
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.detectors.actionformer_targets import decode, padded_length, pyramid
+from tad.detectors.actionformer_targets import decode, padded_length, pyramid, refine
 from tad.detectors.actionformer_training import DetectorTask, Training, build
 from tad.errors import RunError
 from tad.ops.nms import classwise_nms
@@ -56,7 +56,7 @@ class TrainStage:
 
     config: Training
     name: str = "actionformer/train"
-    version: int = 1
+    version: int = 2
 
     @property
     def epochs(self) -> int:
@@ -85,7 +85,7 @@ class DetectStage:
 
     config: Decoding
     name: str = "actionformer/detect"
-    version: int = 1
+    version: int = 2
     output: Literal["segments", "arrays"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
@@ -100,7 +100,10 @@ class DetectStage:
         module = build(settings)
         module.load_state_dict(saved["state"])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return Detector(self.config, context, module.to(device).eval(), settings["levels"], settings["classes"], device)
+        module = module.to(device).eval()
+        return Detector(
+            self.config, context, module, settings["levels"], settings["upsample"], settings["classes"], device
+        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Detector:
     context: Context
     module: nn.Module
     levels: int
+    upsample: int
     classes: list[str]
     device: torch.device
 
@@ -143,6 +147,7 @@ class Detector:
         Returns:
             [N, 2] positions, [N] scores, [N] class indices; the best `top_k` of each level, level by level.
         """
+        features = refine(features, self.upsample)
         length = padded_length(len(features), self.levels)
         padded = torch.zeros(length, features.shape[1])
         padded[: len(features)] = torch.from_numpy(features)
@@ -150,7 +155,7 @@ class Detector:
         with torch.inference_mode():
             outputs = self.module(padded.to(self.device), video.to(self.device))
         points = pyramid(length, self.levels)
-        spans = decode(points, outputs.offsets.cpu()).numpy()
+        spans = decode(points, outputs.offsets.cpu()).numpy() / self.upsample
         scores = (outputs.logits.sigmoid() * outputs.mask[:, None]).cpu().numpy()
         usable = spans[:, 1] - spans[:, 0] > self.config.min_length
         found = []

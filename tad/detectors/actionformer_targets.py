@@ -1,7 +1,7 @@
 """What each point of the pyramid should answer, and segments from what it answered.
 
 Source: ActionFormer (ECCV 2022) section 3.3 and its released code: centre sampling, a regression range for each level,
-the shortest segment wins. Times are positions of the snippet grid; point i of level l lies at i * 2 ** l.
+the shortest segment wins. Times are positions of the rows the network sees; point i of level l lies at i * 2 ** l.
 
 Shapes: P points (all levels), N segments, C classes.
 """
@@ -42,6 +42,21 @@ class Targets(NamedTuple):
     """[P, 2] float32 distances to start and end in strides; 0 on background."""
     weights: Tensor
     """[P] float32: the segment's weight; 1 on background."""
+
+
+def refine(features: np.ndarray, factor: int) -> np.ndarray:
+    """Features [T, D] to [(T - 1) * factor + 1, D] float32: row j is the linear interpolation at position j / factor.
+
+    So a position p of the snippet grid becomes p * factor, and the first and last row stay what they were.
+    """
+    features = np.array(features, dtype=np.float32)
+    if factor == 1:
+        return features
+    fine = np.repeat(features, factor, axis=0)[: (len(features) - 1) * factor + 1]
+    for step in range(1, factor):
+        share = np.float32(step / factor)
+        fine[step::factor] = (1 - share) * features[:-1] + share * features[1:]
+    return fine
 
 
 def padded_length(length: int, levels: int) -> int:

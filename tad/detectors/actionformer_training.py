@@ -14,11 +14,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tad.data.segments import listing
-from tad.detectors.actionformer_targets import RANGE, Targets, assign, padded_length, pyramid, random_crop
+from tad.detectors.actionformer_targets import RANGE, Targets, assign, padded_length, pyramid, random_crop, refine
 from tad.errors import ConfigError, DataError
 from tad.models.actionformer import ActionFormer, slot
 from tad.ops.losses import diou_1d, sigmoid_focal
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
+
+SHORT = 16.0
+"""Snippets; where the median pseudo-label is shorter, the features are refined: fewer points than that fit into it."""
 
 
 class Training(StageConfig):
@@ -30,6 +33,13 @@ class Training(StageConfig):
     heads: int = Field(default=4, ge=1, description="attention heads; divides the width")
     levels: int | None = Field(
         default=None, ge=1, le=10, description="of the pyramid; null: until half the longest pseudo-label is in range"
+    )
+    upsample: int | None = Field(
+        default=None,
+        ge=1,
+        le=4,
+        description="rows that the network sees for each snippet, interpolated; null: 2 where the median pseudo-label "
+        "covers fewer than 16 snippets, else 1",
     )
     window: int = Field(default=19, ge=3, description="snippets that attention sees on each level; odd")
     drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
@@ -78,11 +88,12 @@ class Labels(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A window of one video."""
+    """A window of one video, refined."""
 
     features: np.ndarray
-    """[T, D] float32."""
+    """[T, D] float32, `upsample` rows for each snippet but the last."""
     labels: Labels
+    """Their spans in positions of these rows."""
 
 
 class DetectorTask:
@@ -101,6 +112,7 @@ class DetectorTask:
         self.settings = self._resolve()
         self.ema_decay: float = self.settings["ema_decay"]
         self.levels: int = self.settings["levels"]
+        self.upsample: int = self.settings["upsample"]
         self.module = build(self.settings)
 
     def __len__(self) -> int:
@@ -113,8 +125,9 @@ class DetectorTask:
         grid = self.data.grid(video_id, len(features))
         margin = grid.window / (2 * grid.stride)
         crop = random_crop(len(features), labels.spans, self.settings["max_length"], margin, rng)
-        rows = np.array(features[crop.start : crop.start + crop.size], dtype=np.float32)
-        return Item(rows, Labels(crop.spans[crop.kept], labels.classes[crop.kept], labels.weights[crop.kept]))
+        rows = refine(features[crop.start : crop.start + crop.size], self.upsample)
+        spans = crop.spans[crop.kept] * self.upsample
+        return Item(rows, Labels(spans, labels.classes[crop.kept], labels.weights[crop.kept]))
 
     def collate(self, items: list[Item]) -> Batch:
         """Windows one after the other: features [T, D], video [T] and the targets of all P points, level by level."""
@@ -174,15 +187,14 @@ class DetectorTask:
         config, manifest = self.config, self.data.manifest
         videos = [self.data.videos_by_id[v] for v in self.videos]
         lengths = [manifest.grid.expected_length(v.duration, v.fps) for v in videos]
-        longest = max(
-            float((labels.spans[:, 1] - labels.spans[:, 0]).max(initial=0)) for labels in self.labels.values()
-        )
+        sizes = np.concatenate([labels.spans[:, 1] - labels.spans[:, 0] for labels in self.labels.values()])
+        upsample = config.upsample or (2 if np.median(sizes) < SHORT else 1)
         steps = config.epochs * max(1, len(self.videos) // config.batch_size)
         width = config.width or 2 ** min(9, max(5, round(math.log2(manifest.grid.dim / 2))))
         if width % config.heads:
             raise ConfigError(f"actionformer: {config.heads} heads do not divide the derived width {width}; set width")
         # The last level starts at half its reach; its open end takes what an outlier needs beyond eight levels.
-        levels = config.levels or min(8, max(3, 1 + math.ceil(math.log2(max(1.0, longest / 2 / RANGE)))))
+        levels = config.levels or min(8, max(3, 1 + math.ceil(math.log2(max(1.0, sizes.max() * upsample / 2 / RANGE)))))
         usual = min(2304, int(np.percentile(lengths, 95, method="higher")))
         lr = 1e-4 * 512 / width * math.sqrt(config.batch_size / 2)
         return {
@@ -191,13 +203,14 @@ class DetectorTask:
             "width": width,
             "heads": config.heads,
             "levels": levels,
+            "upsample": upsample,
             "window": config.window,
             "drop_path": config.drop_path,
             "input_dropout": config.input_dropout,
             "max_length": padded_length(config.max_length or usual, levels),
             "lr": config.lr or min(1e-3, lr),
             "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)) if config.ema_decay is None else config.ema_decay,
-            "longest_label": round(longest, 1),
+            "longest_label": round(float(sizes.max()), 1),
         }
 
 
