@@ -37,6 +37,7 @@ class SelfTraining:
     document: Row
     rows: list[Row] = field(default_factory=list)
     models: list[Artifact] = field(default_factory=list)
+    scores: dict[Role, Artifact] = field(default_factory=dict)
 
     def run(self) -> None:
         """Trains, selects the best round, and reads the test videos once, at the very end.
@@ -77,20 +78,12 @@ class SelfTraining:
         with engine.record.round(0):
             model = proposer.train(engine)
             self.models.append(model)
-            scores = proposer.score(engine, model, "train")
-            self._tell_scores("train", scores)
-            proposals = proposer.propose(engine, scores, "train")
+            proposals = self._proposals("train")
             embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
-            row = self._row(0, start, model) | self._measure(
-                proposals.segments(), lambda role: self._proposals(model, role)
-            )
+            row = self._row(0, start, model) | self._measure(proposals.segments(), self._proposals)
             self._keep(0, {"proposals": proposals})
             self._finish(row)
         return proposals, embedding
-
-    def _proposals(self, model: Artifact, role: Role) -> Segments:
-        scores = self.recipe.proposer.score(self.engine, model, role)
-        return self.recipe.proposer.propose(self.engine, scores, role).segments()
 
     def _round(self, number: int, proposals: Artifact, embedding: Artifact | None) -> Artifact:
         engine, recipe, data = self.engine, self.recipe, self.engine.data
@@ -100,7 +93,7 @@ class SelfTraining:
         labels = recipe.labeler.label(engine, proposals, embedding)
         model = recipe.detector.train(engine, labels)
         self.models.append(model)
-        detections = recipe.detector.detect(engine, model, "train")
+        detections = self._detections(model, "train")
         now = labels.segments()
         truth = ground_truth(data, "train")
         row = self._row(number, start, model) | {
@@ -109,7 +102,7 @@ class SelfTraining:
             "seed_quality": label_quality(seeds.segments(), data, "train").to_json() if len(truth) else None,
             "change": self._change(number, now),
         }
-        row |= self._measure(detections.segments(), lambda role: recipe.detector.detect(engine, model, role).segments())
+        row |= self._measure(detections.segments(), lambda role: self._detections(model, role))
         self._keep(number, {"seeds": seeds, "labels": labels, "detections": detections})
         now.to_json_file(self._folder(number) / "labels.json")
         engine.record.artifact(self._folder(number) / "labels.json")
@@ -142,7 +135,7 @@ class SelfTraining:
     def _measure(self, on_train: Segments, detect: Any) -> Row:
         """mAP on training videos (a diagnostic), the honest score, and mAP on dev videos if there are any."""
         data = self.engine.data
-        dev = self._map(detect("dev"), "dev") if data.videos("dev") else None
+        dev = self._map(detect("dev").segments(), "dev") if data.videos("dev") else None
         row = {
             "train_map": self._map(on_train, "train"),
             "scores": {
@@ -151,7 +144,7 @@ class SelfTraining:
             },
         }
         if self.recipe.select == "test":
-            row["test_map"] = self._map(detect("test"), "test")
+            row["test_map"] = self._map(detect("test").segments(), "test")
         return row
 
     def _map(self, detections: Segments, role: Role) -> dict[str, Any] | None:
@@ -178,15 +171,9 @@ class SelfTraining:
         if not data.videos("test"):
             engine.record.say("no test videos: nothing to evaluate at the end")
             return
-        engine.round = 0
-        test_scores = self.recipe.proposer.score(engine, self.models[0], "test")
-        self._tell_scores("test", test_scores)
         for row, model in zip(self.rows, self.models, strict=True):
             number = engine.round = row["round"]
-            if number == 0:
-                found = self.recipe.proposer.propose(engine, test_scores, "test")
-            else:
-                found = self.recipe.detector.detect(engine, model, "test")
+            found = self._proposals("test") if number == 0 else self._detections(model, "test")
             self._keep(number, {"proposals-test" if number == 0 else "detections-test": found})
             row["test_map"] = self._map(found.segments(), "test")
             if row["test_map"]:
@@ -214,10 +201,22 @@ class SelfTraining:
         )
         self.engine.record.say(summary(row))
 
-    def _tell_scores(self, role: Role, scores: Artifact) -> None:
-        """Where the report finds the activation curves."""
-        self.document["scores"][role] = str(scores.path)
-        self.engine.record.save("run.json", self.document)
+    def _scores(self, role: Role) -> Artifact:
+        """The proposer's snippet and video scores; the report finds its activation curves there."""
+        if role not in self.scores:
+            engine, number = self.engine, self.engine.round
+            engine.round = 0
+            self.scores[role] = self.recipe.proposer.score(engine, self.models[0], role)
+            engine.round = number
+            self.document["scores"][role] = str(self.scores[role].path)
+            engine.record.save("run.json", self.document)
+        return self.scores[role]
+
+    def _proposals(self, role: Role) -> Artifact:
+        return self.recipe.proposer.propose(self.engine, self._scores(role), role)
+
+    def _detections(self, model: Artifact, role: Role) -> Artifact:
+        return self.recipe.detector.detect(self.engine, model, role, self._scores(role))
 
     def _save(self) -> None:
         self.engine.record.save("rounds.json", self.rows)

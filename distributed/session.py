@@ -19,7 +19,6 @@ from distributed.selftrain import SelfTraining
 from distributed.store import Store
 from tad.config import Recipe
 from tad.data.dataset import ROLES, Dataset, read_json
-from tad.detectors.actionformer import ActionFormerDetector
 from tad.errors import RunError
 from tad.stage import Artifact
 
@@ -94,8 +93,10 @@ def one_off(data: Dataset, options: Options) -> Iterator[Engine]:
         yield Engine(data, Store(options.store), record, options.seed, resources)
 
 
-def trained_detector(run: Path, data: Dataset, number: int | None) -> tuple[ActionFormerDetector, Artifact]:
-    """The detector of a finished or running run and its model of one round (None: the best, or the last).
+def trained(run: Path, data: Dataset, number: int | None) -> tuple[Recipe, Artifact, Artifact]:
+    """The recipe of a finished or running run, its proposer's model, and its detector's of one round.
+
+    `number` None takes the best round, or the last.
 
     Raises:
         RunError: not a run's folder, no such round, its artifact is gone, or the dataset's classes or features differ.
@@ -105,14 +106,15 @@ def trained_detector(run: Path, data: Dataset, number: int | None) -> tuple[Acti
     document, rows = read_json(run / "run.json"), read_json(run / "rounds.json")
     if document["dataset"]["classes"] != data.classes:
         raise RunError(f"{data.root}: its classes are not those of {run} ({', '.join(document['dataset']['classes'])})")
-    models = {row["round"]: row["model"] for row in rows if row["round"] > 0}
-    number = number if number is not None else document["best_round"] or max(models, default=0)
-    if number not in models:
-        raise RunError(f"{run}: no detector of round {number}; there are the rounds {sorted(models) or 'none'}")
-    model = Store(document["store"]).find(models[number])
-    if model is None:
-        raise RunError(f"{document['store']}: the model of round {number} is gone; run the recipe again")
-    return Recipe.model_validate(document["recipe"]).detector, model
+    models = {row["round"]: row["model"] for row in rows}
+    number = number if number is not None else document["best_round"] or max(models)
+    if number not in models or number == 0:
+        raise RunError(f"{run}: no detector of round {number}; there are the rounds {sorted(models)[1:] or 'none'}")
+    store = Store(document["store"])
+    proposer, detector = store.find(models[0]), store.find(models[number])
+    if proposer is None or detector is None:
+        raise RunError(f"{store.root}: the models of {run} are gone; run the recipe again")
+    return Recipe.model_validate(document["recipe"]), proposer, detector
 
 
 @contextmanager

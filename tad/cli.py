@@ -81,6 +81,6 @@ def check_distributed() -> None:
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != beside:
         found = spec.origin if spec is not None else "none"
         raise TadError(
-            f"the package `distributed` is not tad-selftrain's (found {found}, need {beside}): Dask uses the same name; "
+            f"the package `distributed` is not tad-selftrain's (found {found}, need {beside}): Dask's has that name; "
             "install tad-selftrain into an environment without dask.distributed"
         )

@@ -46,7 +46,7 @@ def test_another_package_named_distributed_is_told(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, "distributed", raising=False)
-    with pytest.raises(TadError, match=r"not tad-selftrain's.*Dask uses the same name"):
+    with pytest.raises(TadError, match=r"not tad-selftrain's.*Dask's has that name"):
         check_distributed()
 
 

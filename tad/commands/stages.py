@@ -69,12 +69,13 @@ def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides:
 @shared_options
 def detect(run_folder: Path, data_folder: Path, subset: Any, number: int | None, out: Path, **more: Any) -> None:
     """Run the detector that RUN (a folder of `tad run`) trained over videos of any dataset with the same classes."""
-    from distributed.session import Options, one_off, trained_detector
+    from distributed.session import Options, one_off, trained
     from tad.data.dataset import Dataset
 
     data = Dataset.open(data_folder)
-    detector, model = trained_detector(run_folder, data, number)
+    recipe, proposer, detector = trained(run_folder, data, number)
     options = Options(out=more["store"] / "commands", **more)
     with one_off(data, options) as engine:
-        detections = detector.detect(engine, model, subset).segments()
+        scores = recipe.proposer.score(engine, proposer, subset)
+        detections = recipe.detector.detect(engine, detector, subset, scores).segments()
     write_segments(detections, out)

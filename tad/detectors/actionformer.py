@@ -31,6 +31,12 @@ class Decoding(StageConfig):
     top_k: int = Field(default=2000, ge=1, description="best (point, class) pairs of each level that reach NMS")
     min_length: float = Field(default=0.05, ge=0, description="shortest segment, in snippets")
     sigma: float = Field(default=0.5, gt=0, description="width of the Gaussian of class-wise soft-NMS")
+    video_power: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share, in the exponent, of the proposer's video score; 0: none",
+    )
     max_detections: int = Field(default=200, ge=1, description="detections of each video, the best ones")
 
 
@@ -45,9 +51,10 @@ class ActionFormerDetector(Training):
         options = self.model_dump(exclude={"method", "decode"})
         return engine.fit(TrainStage(Training(**options)), {"labels": labels})
 
-    def detect(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
-        """Detections in all videos of a role."""
-        return engine.map(DetectStage(self.decode), {"model": model}, role)
+    def detect(self, engine: Engine, model: Artifact, role: Role, scores: Artifact | None = None) -> Artifact:
+        """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
+        inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
+        return engine.map(DetectStage(self.decode), inputs, role)
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,11 @@ class TrainStage:
 
 @dataclass(frozen=True)
 class DetectStage:
-    """Detections of one video after the other; reads the input "model"."""
+    """Detections of one video after the other; reads the input "model" and, if it is there, "scores"."""
 
     config: Decoding
     name: str = "actionformer/detect"
-    version: int = 2
+    version: int = 3
     output: Literal["segments", "arrays"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
@@ -123,6 +130,10 @@ class Detector:
         data, limits = self.context.data, self.config
         features = np.array(data.features(video_id), dtype=np.float32)
         spans, scores, labels = self.candidates(features)
+        if "scores" in self.context.inputs:
+            # ActionFormer's recipe for ActivityNet: the geometric mean with a video-level classifier's probability.
+            video = np.asarray(self.context.inputs["scores"].array("video", video_id))
+            scores = scores ** (1 - limits.video_power) * video[labels] ** limits.video_power
         spans, scores, labels, _ = classwise_nms(
             spans,
             scores,
