@@ -139,7 +139,7 @@ def test_ray_and_mlflow_give_what_one_process_gives(finished, data, tmp_path):
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     assert len(parents) == 1 and parents[0].info.status == "FINISHED"
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
-    assert {r.info.run_name for r in children} == {"round 0", "round 1"}
+    assert {r.info.run_name for r in children} >= {"round 0", "round 1"}
     (first,) = [r for r in children if r.info.run_name == "round 1"]
     assert any("points" in key for key in first.data.metrics)
     grandchildren = {r.info.run_name for r in runs if r.data.tags.get("mlflow.parentRunId") == first.info.run_id}

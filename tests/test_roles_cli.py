@@ -1,0 +1,96 @@
+"""One role at a time from the command line: tad label, tad detect, tad demo's options."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from distributed.session import Options, self_train
+from tad.cli import main
+from tad.config import load_recipe
+from tad.data.segments import Segments
+from tests.test_end_to_end import RECIPE
+from tests.tiny import tiny_dataset
+
+
+def tad(*arguments) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == 0
+
+
+def refused(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("roles")
+    data = tiny_dataset(folder / "data", videos=6, classes=2, dim=12)
+    recipe = load_recipe(RECIPE, ["rounds=1"])
+    self_train("tiny", recipe, data, Options(folder / "run", folder / "store", local=True))
+    return folder
+
+
+def test_detect_gives_what_the_run_gave(run, tmp_path):
+    out = tmp_path / "detections.parquet"
+    tad("detect", run / "run", "--data", run / "data", "--out", out, "--local", "--store", tmp_path / "store")
+    ours, theirs = Segments.from_file(out), Segments.from_file(run / "run" / "round-1" / "detections-test.parquet")
+    assert ours.replace(source="").digest() == theirs.replace(source="").digest()
+
+
+def test_detect_refuses_what_does_not_fit(run, tmp_path, capsys):
+    rest = ("--out", tmp_path / "x.json", "--local", "--store", tmp_path / "store")
+    other = tiny_dataset(tmp_path / "other", videos=4, classes=3, dim=12)
+    assert "its classes are not those of" in refused(capsys, "detect", run / "run", "--data", other.root, *rest)
+    wrong = refused(capsys, "detect", run / "run", "--data", run / "data", "--round", 7, *rest)
+    assert "no detector of round 7; there are the rounds [1]" in wrong
+    assert "not the folder of a run" in refused(capsys, "detect", tmp_path, "--data", run / "data", *rest)
+
+
+@pytest.mark.parametrize("method", ["pser-seed", "pser"])
+def test_label_applies_a_labeler_to_any_proposals(run, tmp_path, method):
+    proposals = Segments.from_file(run / "run" / "round-0" / "proposals.parquet")
+    (tmp_path / "proposals.json").write_text(json.dumps(proposals.to_results_json()))
+    out = tmp_path / "labels.json"
+    more = ["--set", "heads.epochs=2"] if method == "pser" else []
+    tad("label", method, "--data", run / "data", "--proposals", tmp_path / "proposals.json", "--out", out, *more,
+        "--local", "--store", tmp_path / "store")  # fmt: skip
+    seeds = Segments.from_file(run / "run" / "round-1" / "seeds.parquet")
+    labels = Segments.from_file(out)
+    assert len(labels) == len(seeds)
+    if method == "pser-seed":
+        assert labels.spans == pytest.approx(seeds.spans)
+
+
+def test_label_refuses_proposals_of_other_videos_and_classes(run, tmp_path, capsys):
+    rest = ("--data", run / "data", "--out", tmp_path / "x.json", "--local", "--store", tmp_path / "store")
+    Segments.of("elsewhere", [0.0], [1.0], "jump").to_json_file(tmp_path / "a.json")
+    said = refused(capsys, "label", "pser-seed", "--proposals", tmp_path / "a.json", *rest)
+    assert "none of its 1 videos is a training video" in said and "elsewhere" in said
+    Segments.of("train_0000", [0.0], [1.0], "cartwheel").to_json_file(tmp_path / "b.json")
+    assert "unknown classes cartwheel" in refused(
+        capsys, "label", "pser-seed", "--proposals", tmp_path / "b.json", *rest
+    )
+
+
+def test_seeds_of_real_proposals(shared, tmp_path):
+    """The seed rule on a published method's proposals for the 200 THUMOS14 training videos."""
+    from tad.data.dataset import Dataset
+    from tad.quality import label_quality
+
+    data = tmp_path / "thumos14"
+    tad("import", "hrpro", shared("data", "thumos14"), data)
+    found = {}
+    for name, more in (("default", []), ("faithful", ["--set", "faithful=true"])):
+        out = tmp_path / f"{name}.parquet"
+        tad("label", "pser-seed", "--data", data, "--proposals", shared("data", "potloc", "base_proposals.json"),
+            "--out", out, *more, "--local", "--store", tmp_path / "store")  # fmt: skip
+        found[name] = label_quality(Segments.from_file(out), Dataset.open(data)).to_json()
+    assert found["default"]["mean_tiou"] == pytest.approx(0.625, abs=0.002)
+    assert found["faithful"]["mean_tiou"] == pytest.approx(0.618, abs=0.002)
+    assert found["default"]["missing"] == 0
