@@ -78,7 +78,10 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
     if len(task) == 0:
         raise RunError(f"stage {name}: nothing to train on; check the labels of the {len(context.videos)} videos")
     if size < worker.world:
-        raise RunError(f"stage {name}: batches of {size} cannot be split among {worker.world} workers; use fewer")
+        raise RunError(
+            f"stage {name}: batches of {size} cannot be split among {worker.world} workers; "
+            "raise its batch_size, or use fewer workers"
+        )
     core = task.module.to(worker.device)
     per_epoch = len(batches(len(task), size, seed, name, 0))
     optimiser, scheduler = task.optimiser(core, stage.epochs * per_epoch)

@@ -27,9 +27,11 @@ def test_driver_killed_while_two_workers_train(tmp_path):
     def command(name: str) -> list[str]:
         where = ["--out", tmp_path / name, "--store", tmp_path / f"{name}-store", "--tracking", "none"]
         parts = [sys.executable, "-m", "tad", "run", RECIPE, "--data", data.root, "--workers", 2, "--rounds", 1, *where]
+        parts += ["--set", "proposer.training.batch_size=4", "--set", "labeler.heads.batch_size=4"]
         return [str(p) for p in parts]
 
-    subprocess.run(command("whole"), check=True, capture_output=True)
+    whole = subprocess.run(command("whole"), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr[-3000:]
     killed = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL, start_new_session=True)
     wait_for(tmp_path / "killed" / "events.jsonl", "snippet/train", 3, killed)
     os.kill(killed.pid, signal.SIGKILL)
