@@ -33,13 +33,13 @@ class Options:
         local: one process, no Ray and no MLflow unless `tracking` names one.
         workers: training workers; None chooses.
         gpus_per_worker: None chooses.
-        store: artifact store.
+        store: artifact store, a folder or a URI.
         out: the run's folder.
         tracking: MLflow URI; None is the default sqlite file, "none" no tracking.
     """
 
     out: Path
-    store: Path
+    store: Path | str
     seed: int = 0
     local: bool = False
     workers: int | None = None
@@ -113,7 +113,7 @@ def trained(run: Path, data: Dataset, number: int | None) -> tuple[Recipe, Artif
     store = Store(document["store"])
     proposer, detector = store.find(models[0]), store.find(models[number])
     if proposer is None or detector is None:
-        raise RunError(f"{store.root}: the models of {run} are gone; run the recipe again")
+        raise RunError(f"{store.uri}: the models of {run} are gone; run the recipe again")
     return Recipe.model_validate(document["recipe"]), proposer, detector
 
 
@@ -188,7 +188,7 @@ def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dic
         },
         "seed": options.seed,
         "select": recipe.select,
-        "store": str(options.store.resolve()),
+        "store": Store(options.store).uri,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": None,
         "best_round": None,

@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock
+from pyarrow import fs
 
 from tad.errors import RunError
 from tad.stage import Artifact
@@ -30,24 +32,39 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
 
 
 class Store:
-    """A folder of artifacts, on a file system that all workers see.
+    """Artifacts in a folder, or in a bucket (`s3://`, `gs://` or another URI of pyarrow.fs) with a folder in front.
+
+    With a bucket, finished artifacts are uploaded and, where they are missing here, downloaded; work in progress stays
+    in the folder in front: TAD_CACHE, or ~/.cache/tad-selftrain. The folder must be one that all workers see.
 
     Raises:
-        RunError: the folder cannot be made or written.
+        RunError: the folder cannot be made or written, or the bucket cannot be reached.
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).expanduser().resolve()
+        self.uri = str(root)
+        self._bucket: fs.FileSystem | None = None
+        if "://" in self.uri:
+            cache = Path(os.environ.get("TAD_CACHE", "~/.cache/tad-selftrain")).expanduser()
+            self.root = cache.resolve() / hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        else:
+            self.root = Path(root).expanduser().resolve()
+            self.uri = str(self.root)
         try:
+            if "://" in self.uri:
+                self._bucket, self._prefix = fs.FileSystem.from_uri(self.uri)
+                self._bucket.create_dir(self._prefix, recursive=True)
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.root):
                 pass
-        except OSError as error:
-            raise RunError(f"{self.root}: the artifact store cannot be written: {error}") from error
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RunError(f"{self.uri}: the artifact store cannot be written: {error}") from error
 
     def find(self, key: str) -> Artifact | None:
-        """The finished artifact, or None."""
+        """The finished artifact, or None; fetched from the bucket if it is only there."""
         path = self.root / key
+        if not (path / "meta.json").is_file() and self._bucket is not None:
+            self._download(key, path)
         return Artifact(key, path) if (path / "meta.json").is_file() else None
 
     def meta(self, key: str) -> dict[str, Any]:
@@ -70,9 +87,24 @@ class Store:
         for entry in partial.iterdir():
             if entry.name not in keep:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if self._bucket is not None:
+            fs.copy_files(str(partial), f"{self._prefix}/{key}", destination_filesystem=self._bucket)
         write_json(partial / "meta.json", dict(meta))
+        if (
+            self._bucket is not None
+        ):  # after all the rest, so an artifact in the bucket is whole once it has a meta.json
+            target = f"{self._prefix}/{key}/meta.json"
+            fs.copy_files(str(partial / "meta.json"), target, destination_filesystem=self._bucket)
         partial.rename(final)
         return Artifact(key, final)
+
+    def _download(self, key: str, path: Path) -> None:
+        assert self._bucket is not None
+        if self._bucket.get_file_info(f"{self._prefix}/{key}/meta.json").type == fs.FileType.NotFound:
+            return
+        with tempfile.TemporaryDirectory(dir=self.root) as folder:
+            fs.copy_files(f"{self._prefix}/{key}", f"{folder}/whole", source_filesystem=self._bucket)
+            Path(folder, "whole").rename(path)
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:

@@ -14,6 +14,12 @@ from tests.test_end_to_end import RECIPE
 from tests.tiny import tiny_dataset
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """The commands write their record to runs/ of the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def tad(*arguments) -> None:
     with pytest.raises(SystemExit) as ended:
         main([str(a) for a in arguments])

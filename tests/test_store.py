@@ -57,3 +57,26 @@ def test_a_store_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="artifact store cannot be written"):
         Store(tmp_path / "file")
+
+
+def test_a_bucket_keeps_what_another_machine_finished(tmp_path, monkeypatch):
+    """A URI of pyarrow.fs, here of the local file system; two caches stand for two machines."""
+    uri = f"file://{tmp_path / 'bucket'}"
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "one"))
+    store = Store(uri)
+    folder = store.partial("k")
+    (folder / "cas").mkdir()
+    (folder / "cas" / "v.npy").write_text("curve")
+    assert store.find("k") is None
+    store.commit("k", {"stage": "x"}, ["cas"])
+    assert (tmp_path / "bucket" / "k" / "meta.json").is_file()
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "two"))
+    other = Store(uri)
+    found = other.find("k")
+    assert found is not None and (found.path / "cas" / "v.npy").read_text() == "curve"
+    assert other.meta("k") == {"stage": "x"} and other.find("missing") is None
+    (tmp_path / "bucket" / "half").mkdir()
+    (tmp_path / "bucket" / "half" / "model.pt").write_text("weights")
+    assert other.find("half") is None  # an upload that was interrupted
+    with pytest.raises(RunError, match="nowhere://x: the artifact store cannot be written"):
+        Store("nowhere://x")

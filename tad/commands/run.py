@@ -40,10 +40,10 @@ SHARED = [
     ),
     click.option(
         "--store",
-        type=click.Path(path_type=Path),
-        default=Path("runs/store"),
+        metavar="DIR|URI",
+        default="runs/store",
         show_default=True,
-        help="Artifact store; finished stages found there are not run again.",
+        help="Artifact store: a folder, s3:// or gs://. Finished stages found there are not run again.",
     ),
 ]
 
@@ -104,7 +104,7 @@ def demo(out: Path, local: bool) -> None:
     data = Dataset.open(folder)
     options = Options(
         out=(out / "run").resolve(),
-        store=out / "store",
+        store=str(out / "store"),
         local=local,
         workers=None if local else 2,
         tracking=None if local else f"sqlite:///{(out / 'mlflow.db').resolve()}",

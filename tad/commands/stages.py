@@ -54,7 +54,7 @@ def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides:
         click.echo(
             f"warning: {len(ids - videos)} videos of {proposals} are no training videos and are left out", err=True
         )
-    options = Options(out=more["store"] / "commands", **more)
+    options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         labels = labeler.label(engine, engine.adopt(found, "proposals"), None).segments()
     write_segments(labels, out)
@@ -74,7 +74,7 @@ def detect(run_folder: Path, data_folder: Path, subset: Any, number: int | None,
 
     data = Dataset.open(data_folder)
     recipe, proposer, detector = trained(run_folder, data, number)
-    options = Options(out=more["store"] / "commands", **more)
+    options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         scores = recipe.proposer.score(engine, proposer, subset)
         detections = recipe.detector.detect(engine, detector, subset, scores).segments()
