@@ -60,9 +60,10 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
     _refuse_another_run(options.out, document)
     store = Store(options.store)
     start = time.perf_counter()
-    earlier_run = _earlier_run(options.out)
+    earlier = document["tracking"]
     record = Record(options.out)
-    tracker = record.tracker = _tracker(name, recipe, data, options, record, earlier_run)
+    record.save("run.json", document)  # before anything can fail, so that the folder is known as this run's
+    tracker = record.tracker = _tracker(name, recipe, data, options, record, earlier["run_id"] if earlier else None)
     document["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id()} if tracker is not None else None
     document["state"] = "running"
     record.save("run.json", document)
@@ -72,8 +73,12 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
             engine = Engine(data, store, record, options.seed, resources)
             SelfTraining(recipe, engine, document).run()
         document["state"] = "finished"
-    except BaseException as error:
-        document["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    except KeyboardInterrupt:
+        document["state"] = "interrupted"
+        record.say("interrupted; the same command continues here")
+        raise
+    except BaseException:
+        document["state"] = "failed"
         raise
     finally:
         document["seconds"] = round(time.perf_counter() - start, 1)
@@ -159,13 +164,10 @@ def _tracker(
     )
 
 
-def _earlier_run(out: Path) -> str | None:
-    path = out / "run.json"
-    if not path.is_file():
-        return None
-    earlier = read_json(path)
-    tracking = earlier.get("tracking")
-    return str(tracking["run_id"]) if tracking and earlier.get("state") != "finished" else None
+def _earlier_tracking(out: Path) -> dict[str, Any] | None:
+    """Where an attempt of this run that did not finish was tracked."""
+    earlier = read_json(out / "run.json") if (out / "run.json").is_file() else {}
+    return earlier.get("tracking") if earlier.get("state") != "finished" else None
 
 
 def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dict[str, Any]:
@@ -193,7 +195,8 @@ def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dic
         "seconds": None,
         "best_round": None,
         "versions": versions,
-        "tracking": None,
+        "tracking": _earlier_tracking(options.out),
+        "state": "failed",
         "command": " ".join(sys.argv),
         "scores": {},
     }

@@ -16,6 +16,7 @@ from distributed.session import Options, self_train
 from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
+from tad.errors import RunError
 from tests.tiny import tiny_dataset
 
 RECIPE = str(Path(__file__).with_name("tiny.yaml"))
@@ -147,9 +148,15 @@ def test_ray_and_mlflow_give_what_one_process_gives(finished, data, tmp_path):
     assert {a.path for a in client.list_artifacts(first.info.run_id)} >= {"labels.parquet", "labels.json", "figures"}
 
 
-def test_a_folder_that_holds_another_run_is_refused(finished, data, tmp_path):
-    from tad.errors import RunError
+def test_an_unreachable_tracking_server_is_told_before_training_and_the_command_can_be_repeated(data, tmp_path):
+    options = Options(tmp_path / "run", tmp_path / "store", local=True, tracking="http://127.0.0.1:9")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"127\.0\.0\.1:9"):
+            self_train("tiny", load_recipe(RECIPE), data, options)
+    assert not list((tmp_path / "store").glob("*.partial"))
 
+
+def test_a_folder_that_holds_another_run_is_refused(finished, data, tmp_path):
     with pytest.raises(RunError, match="holds another run \\(its seed differ"):
         self_train("tiny", load_recipe(RECIPE), data, Options(finished, tmp_path / "store", seed=5, local=True))
 
