@@ -180,7 +180,7 @@ def test_losses_follow_the_committed_curves(finished):
     assert found.keys() == committed.keys()
     for name, curve in committed.items():
         # Another CPU sums in another order; round 1 builds on what that changed.
-        assert found[name] == pytest.approx(curve, rel=1e-3 if name.endswith("@0") else 2e-2), name
+        assert found[name] == pytest.approx(curve, rel=1e-3 if name.endswith("@0") else 5e-2), name
 
 
 if __name__ == "__main__":
