@@ -31,6 +31,7 @@ test-all: lint
 bench: setup
 	$(BIN)/python -m benchmarks.ops
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.hrpro
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -51,7 +51,8 @@ def run(videos: int, folder: Path, ray: bool) -> None:
     from distributed.record import Record
     from distributed.store import Store
     from tad.data.synth import make_dataset
-    from tad.proposers.snippet import SnippetProposer, TrainingConfig
+    from tad.proposers.snippet import SnippetProposer
+    from tad.proposers.snippet_training import TrainingConfig
 
     data = make_dataset(folder / "data", videos=videos, classes=3, dim=32, test=1)
     with cluster(1, None) if ray else nullcontext(Resources()) as resources:

@@ -52,7 +52,7 @@ class SelfTraining:
             ground_truth(data, role)  # what will be measured later is checked before training begins
         if self.recipe.select == "dev-map" and not data.videos("dev"):
             raise RunError("select: dev-map needs videos with the role dev in dataset.yaml; use select: points")
-        if self.recipe.select == "test":
+        if self.recipe.select == "test" and self.recipe.rounds:
             self.engine.record.warn(
                 "select: test picks the round on the test videos. The result leaks; do not report it"
             )
@@ -79,11 +79,14 @@ class SelfTraining:
             model = proposer.train(engine)
             self.models.append(model)
             proposals = self._proposals("train")
-            embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
+            seeds, embedding = proposals, None
+            if self.recipe.rounds:  # without a round, no labeler reads these
+                seeds = proposals if self.recipe.labeler.wants_suppressed else self._candidates("train")
+                embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
             row = self._row(0, start, model) | self._measure(proposals.segments(), self._proposals)
             self._keep(0, {"proposals": proposals})
             self._finish(row)
-        return proposals, embedding
+        return seeds, embedding
 
     def _round(self, number: int, proposals: Artifact, embedding: Artifact | None) -> Artifact:
         engine, recipe, data = self.engine, self.recipe, self.engine.data
@@ -91,7 +94,8 @@ class SelfTraining:
         start = time.perf_counter()
         seeds = recipe.labeler.seeds(engine, proposals)
         labels = recipe.labeler.label(engine, proposals, embedding)
-        model = recipe.detector.train(engine, labels)
+        candidates = self._candidates("train") if recipe.detector.wants_candidates else None
+        model = recipe.detector.train(engine, labels, self._scores("train"), candidates)
         self.models.append(model)
         detections = self._detections(model, "train")
         now = labels.segments()
@@ -215,8 +219,18 @@ class SelfTraining:
     def _proposals(self, role: Role) -> Artifact:
         return self.recipe.proposer.propose(self.engine, self._scores(role), role)
 
+    def _candidates(self, role: Role) -> Artifact:
+        """All the proposer's candidates, each with its own score; what they are does not change with the rounds."""
+        scores, number = self._scores(role), self.engine.round
+        self.engine.round = 0
+        found = self.recipe.proposer.propose(self.engine, scores, role, suppressed=False)
+        self.engine.round = number
+        return found
+
     def _detections(self, model: Artifact, role: Role) -> Artifact:
-        return self.recipe.detector.detect(self.engine, model, role, self._scores(role))
+        detector = self.recipe.detector
+        candidates = self._candidates(role) if detector.wants_candidates else None
+        return detector.detect(self.engine, model, role, self._scores(role), candidates)
 
     def _save(self) -> None:
         self.engine.record.save("rounds.json", self.rows)

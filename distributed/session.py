@@ -86,7 +86,8 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
         report = _report(record, document["state"])
         if tracker is not None:
             tracker.finish({"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[document["state"]])
-    record.say(f"best round: {document['best_round']} (by {recipe.select}); {document['seconds']:.0f} s in all")
+    chosen = f"best round: {document['best_round']} (by {recipe.select})" if recipe.rounds else "the proposer alone"
+    record.say(f"{chosen}; {document['seconds']:.0f} s in all")
     return report
 
 
@@ -113,8 +114,15 @@ def trained(run: Path, data: Dataset, number: int | None) -> tuple[Recipe, Artif
         raise RunError(f"{data.root}: its classes are not those of {run} ({', '.join(document['dataset']['classes'])})")
     models = {row["round"]: row["model"] for row in rows}
     number = number if number is not None else document["best_round"] or max(models)
-    if number not in models or number == 0:
-        raise RunError(f"{run}: no detector of round {number}; there are the rounds {sorted(models)[1:] or 'none'}")
+    trained_rounds = sorted(models)[1:]
+    if number not in trained_rounds:
+        hint = f"there are the rounds {trained_rounds or 'none'}"
+        if number == 0:
+            hint += f"; round 0 is the proposer alone, its proposals are in {run / 'round-0'}"
+        if not trained_rounds:
+            more = "--rounds 1 and another --out" if not document["recipe"]["rounds"] else "the same command"
+            hint += f". For a detector run the recipe again with {more}; finished stages are not run again"
+        raise RunError(f"{run}: no detector of round {number}; {hint}")
     store = Store(document["store"])
     proposer, detector = store.find(models[0]), store.find(models[number])
     if proposer is None or detector is None:

@@ -15,13 +15,19 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tad.data.segments import listing
 from tad.detectors.actionformer import ActionFormerDetector
+from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.errors import ConfigError
+from tad.labelers.hrpro import HrproLabeler
 from tad.labelers.pser import PserLabeler
 from tad.labelers.pser_seed import SeedLabeler
+from tad.proposers.hrpro import HrproProposer
 from tad.proposers.snippet import SnippetProposer
 from tad.stage import StageConfig
 
-Labeler = Annotated[PserLabeler | SeedLabeler, Field(discriminator="method")]
+Proposer = Annotated[SnippetProposer | HrproProposer, Field(discriminator="method")]
+Labeler = Annotated[PserLabeler | SeedLabeler | HrproLabeler, Field(discriminator="method")]
+Detector = Annotated[ActionFormerDetector | HrproInstanceDetector, Field(discriminator="method")]
+ROLES = ("proposer", "labeler", "detector")
 
 
 class Stop(StageConfig):
@@ -39,11 +45,13 @@ class Recipe(StageConfig):
     """A whole self-training."""
 
     description: str = ""
-    proposer: SnippetProposer = SnippetProposer()
+    proposer: Proposer = SnippetProposer()
     labeler: Labeler = PserLabeler()
-    detector: ActionFormerDetector = ActionFormerDetector()
+    detector: Detector = ActionFormerDetector()
     rounds: int = Field(
-        default=2, ge=1, description="label, train, detect; each round starts from the last one's detections"
+        default=2,
+        ge=0,
+        description="label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
     )
     select: Literal["points", "dev-map", "test"] = Field(
         default="points",
@@ -83,7 +91,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def load_labeler(method: str, overrides: Sequence[str] = ()) -> PserLabeler | SeedLabeler:
+def load_labeler(method: str, overrides: Sequence[str] = ()) -> PserLabeler | SeedLabeler | HrproLabeler:
     """A labeler by its method's name, with `key.path=value` overrides of its options.
 
     Raises:
@@ -169,7 +177,13 @@ def _explain(error: Mapping[str, Any]) -> str:
 
 def _dotted(place: Sequence[str]) -> str:
     """Drops the method that pydantic puts into the path of a role with several methods."""
-    return ".".join(p for i, p in enumerate(place) if not (i == 1 and place[0] == "labeler" and p.startswith("pser")))
+    return ".".join(p for i, p in enumerate(place) if not (i == 1 and place[0] in ROLES and p in _methods(place[0])))
+
+
+def _methods(role: str) -> list[str]:
+    """Names of the methods that can fill a role."""
+    models = _models(Recipe.model_fields[role].annotation)
+    return [name for model in models for name in get_args(model.model_fields["method"].annotation)]
 
 
 def _model_at(place: Sequence[str]) -> type[BaseModel] | None:

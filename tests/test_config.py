@@ -51,7 +51,7 @@ def test_all_problems_at_once_with_the_closest_name():
     [
         ("rounds: [", "not a YAML file"),
         ("- a\n- b", "expected a mapping at the top, found list"),
-        ("rounds: 0", "rounds: input should be greater than or equal to 1, found 0"),
+        ("rounds: -1", "rounds: input should be greater than or equal to 0, found -1"),
         ("rounds: true", "rounds: input should be a valid integer, found True"),
         ("select: best", "select: input should be 'points', 'dev-map' or 'test', found 'best'"),
         ("labeler: {method: magic}", "labeler: input tag 'magic'"),

@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 
 from tad.detectors.actionformer import ActionFormerDetector
+from tad.detectors.hrpro_instance import HrproInstanceDetector
+from tad.labelers.hrpro import HrproLabeler
 from tad.labelers.pser import PserLabeler
 from tad.labelers.pser_heads import HeadsConfig
 from tad.labelers.pser_seed import SeedLabeler
-from tad.proposers.snippet import SnippetProposer, TrainingConfig
+from tad.proposers.hrpro import HrproProposer
+from tad.proposers.snippet import SnippetProposer
+from tad.proposers.snippet_training import TrainingConfig
 from tests.tiny import TinyEngine, tiny_dataset
 
-PROPOSERS = [SnippetProposer(training=TrainingConfig(epochs=3))]
-LABELERS = [PserLabeler(heads=HeadsConfig(epochs=2)), PserLabeler(faithful=True, heads={"epochs": 1}), SeedLabeler()]
-DETECTORS = [ActionFormerDetector(epochs=2)]
+PROPOSERS = [SnippetProposer(training=TrainingConfig(epochs=3)), HrproProposer(training={"epochs": 2, "heads": 4})]
+LABELERS = [
+    PserLabeler(heads=HeadsConfig(epochs=2)),
+    PserLabeler(faithful=True, heads={"epochs": 1}),
+    SeedLabeler(),
+    HrproLabeler(),
+]
+DETECTORS = [ActionFormerDetector(epochs=2), HrproInstanceDetector(training={"epochs": 2})]
 
 
 def named(role):
@@ -79,8 +88,13 @@ def test_labeler_gives_one_label_per_point_of_its_class(engine, proposed, labele
 @pytest.mark.parametrize("role", ["train", "test"])
 def test_detector(engine, proposed, detector, role):
     labels = SeedLabeler().label(engine, proposed[0], None)
-    model = detector.train(engine, labels)
-    segments = check_segments(engine, detector.detect(engine, model, role), role)
+    proposer = PROPOSERS[0]
+    inputs = {}
+    for of in ("train", role):
+        scores = proposer.score(engine, proposer.train(engine), of)
+        inputs[of] = (scores, proposer.propose(engine, scores, of, suppressed=False))
+    model = detector.train(engine, labels, *inputs["train"])
+    segments = check_segments(engine, detector.detect(engine, model, role, *inputs[role]), role)
     per_video = segments.codes("video_id")[0]
     assert np.bincount(per_video).max() <= detector.decode.max_detections
     assert model.model()["settings"]

@@ -38,7 +38,7 @@ def imports(path: Path, lazy: bool = True) -> set[str]:
 
 
 def layer(module: str) -> str | None:
-    if module.startswith(("tad.proposers", "tad.labelers", "tad.detectors", "tad.stage")):
+    if module.startswith(("tad.proposers", "tad.labelers", "tad.detectors", "tad.stage", "tad.published")):
         return "tad.methods"
     if module.startswith("tad.config"):
         return "tad.recipe"

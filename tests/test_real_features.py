@@ -13,7 +13,8 @@ from tad.data.grid import SnippetGrid
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.labelers.pser_seed import SeedLabeler
 from tad.models.snippet import SnippetModel
-from tad.proposers.snippet import SnippetProposer, TrainingConfig
+from tad.proposers.snippet import SnippetProposer
+from tad.proposers.snippet_training import TrainingConfig
 from tests.tiny import TinyEngine
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tad.models.snippet import SnippetModel, video_scores
-from tad.proposers.snippet import TrainingConfig, video_losses
+from tad.ops.mining import mine
+from tad.proposers.snippet_training import TrainingConfig, video_losses
 
 LENGTHS = [1, 13, 7, 30]
 DIM, CLASSES = 6, 3
@@ -17,6 +18,11 @@ DIM, CLASSES = 6, 3
 def model(kernel: int = 3, layers: int = 1, dropout: float = 0.0) -> SnippetModel:
     torch.manual_seed(0)
     return SnippetModel(DIM, CLASSES, width=8, kernel=kernel, layers=layers, dropout=dropout)
+
+
+def losses_of(out, points: Tensor, mask: Tensor, config: TrainingConfig) -> dict[str, Tensor]:
+    mined = mine(out.background, points, mask, config.action_threshold, config.background_threshold)
+    return video_losses(out, points, mask, mined, config)
 
 
 def batch(lengths: list[int] = LENGTHS, filler: float = 7.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,13 +44,13 @@ def test_a_padded_batch_equals_one_video_at_a_time(kernel: int, layers: int) -> 
     net = model(kernel, layers)
     features, points, mask = batch()
     together = net(features, mask)
-    losses = video_losses(together, points, mask, TrainingConfig(action_rows="mined"))
+    losses = losses_of(together, points, mask, TrainingConfig(action_rows="mined"))
     for i, length in enumerate(LENGTHS):
         one = slice(i, i + 1)
         alone = net(features[one, :length], mask[one, :length])
         for a, b in zip(alone, together, strict=True):
             torch.testing.assert_close(a[0], b[i, :length], atol=1e-5, rtol=0)
-        lone = video_losses(alone, points[one, :length], mask[one, :length], TrainingConfig(action_rows="mined"))
+        lone = losses_of(alone, points[one, :length], mask[one, :length], TrainingConfig(action_rows="mined"))
         for name, value in lone.items():
             torch.testing.assert_close(value[0], losses[name][i], atol=1e-5, rtol=1e-5)
 
@@ -78,7 +84,7 @@ def test_gradients_of_two_workers_add_up_to_the_full_batch() -> None:
     def gradient(net: SnippetModel, rows: slice) -> list[Tensor]:
         net.zero_grad()
         out = net(features[rows], mask[rows])
-        terms = video_losses(out, points[rows], mask[rows], weights)
+        terms = losses_of(out, points[rows], mask[rows], weights)
         (sum(t.sum() for t in terms.values()) / len(LENGTHS)).backward()
         return [p.grad.clone() for p in net.parameters()]
 
@@ -107,7 +113,7 @@ def test_losses_by_hand() -> None:
     out = net(batch([2])[0], mask)
     points = torch.zeros(1, 2, CLASSES, dtype=torch.bool)
     points[0, 0, 0] = True
-    terms = {name: value.item() for name, value in video_losses(out, points, mask, TrainingConfig()).items()}
+    terms = {name: value.item() for name, value in losses_of(out, points, mask, TrainingConfig()).items()}
 
     def focal(p: float, y: int) -> float:
         return (1 - p) ** 2 * -np.log(p) if y else p**2 * -np.log(1 - p)

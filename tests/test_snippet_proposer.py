@@ -14,7 +14,8 @@ from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.proposers.candidates import CandidateConfig, candidates, predicted_classes
-from tad.proposers.snippet import SnippetPropose, SnippetProposer, SnippetTrain, TrainingConfig, read_features
+from tad.proposers.snippet import SnippetPropose, SnippetProposer
+from tad.proposers.snippet_training import SnippetTrain, TrainingConfig, read_features
 from tad.stage import Artifact, Context, one_worker
 from tests.tiny import TinyEngine, tiny_dataset
 

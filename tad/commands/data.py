@@ -1,4 +1,4 @@
-"""tad check, synth, import, export: dataset folders."""
+"""tad check, split, synth, import, export: dataset folders."""
 
 from __future__ import annotations
 
@@ -29,6 +29,27 @@ def check(dataset: Path) -> None:
     click.echo(summary(findings))
     if any(f.severity == "error" for f in findings):
         sys.exit(1)
+
+
+@click.command()
+@click.argument("dataset", type=EXISTING)
+@click.option("--kfold", type=int, required=True, metavar="K", help="Number of folds, at least 2.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=FOLDER, required=True, help="Where fold-0, fold-1, ... are written.")
+@click.option("--pool", is_flag=True, help="Fold the test videos, too: cross-validation over all videos.")
+@click.option("--force", is_flag=True, help="Write into folders that are not empty.")
+def split(dataset: Path, kfold: int, seed: int, out: Path, pool: bool, force: bool) -> None:
+    """Write K dataset folders from one, for datasets on which a single split is too noisy.
+
+    The training videos are dealt into K folds, stratified by class. In fold-i those of fold i have the role dev, the
+    others train; test videos stay untouched, so that choices can be made without them. With --pool the test videos are
+    dealt, too, and fold i is tested on: such numbers cannot be compared with those on the official split. Features are
+    linked.
+    """
+    from tad.data.dataset import Dataset
+    from tad.data.split import split_kfold, summary
+
+    click.echo(summary(split_kfold(Dataset.open(dataset), kfold, seed, out, pool=pool, force=force)))
 
 
 @click.command()

@@ -59,7 +59,7 @@ def shared_options(command: Any) -> Any:
 @click.argument("recipe")
 @click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
-@click.option("--rounds", type=click.IntRange(min=1), default=None, help="Self-training rounds.")
+@click.option("--rounds", type=click.IntRange(min=0), default=None, help="Self-training rounds; 0: the proposer alone.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="The run's folder.  [default: runs/NAME]")
 @click.option(
     "--tracking", default=None, metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]"

@@ -21,7 +21,7 @@ def write_segments(segments: Any, out: Path) -> None:
 
 
 @click.command()
-@click.argument("method", type=click.Choice(["pser", "pser-seed"]))
+@click.argument("method", type=click.Choice(["pser", "pser-seed", "hrpro"]))
 @click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
@@ -30,7 +30,7 @@ def write_segments(segments: Any, out: Path) -> None:
 def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any) -> None:
     """Turn any method's proposals on the training videos into one pseudo-label per point.
 
-    pser-seed takes the best proposal around each point; pser refines it, on the dataset's own features.
+    pser-seed and hrpro take the best proposal around each point; pser refines it, on the dataset's own features.
     """
     from distributed.session import Options, one_off
     from tad.config import load_labeler
@@ -77,5 +77,8 @@ def detect(run_folder: Path, data_folder: Path, subset: Any, number: int | None,
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         scores = recipe.proposer.score(engine, proposer, subset)
-        detections = recipe.detector.detect(engine, detector, subset, scores).segments()
+        candidates = None
+        if recipe.detector.wants_candidates:
+            candidates = recipe.proposer.propose(engine, scores, subset, suppressed=False)
+        detections = recipe.detector.detect(engine, detector, subset, scores, candidates).segments()
     write_segments(detections, out)

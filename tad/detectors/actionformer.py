@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -46,12 +46,23 @@ class ActionFormerDetector(Training):
     method: Literal["actionformer"] = "actionformer"
     decode: Decoding = Decoding()
 
-    def train(self, engine: Engine, labels: Artifact) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos."""
+    wants_candidates: ClassVar[bool] = False
+
+    def train(
+        self, engine: Engine, labels: Artifact, scores: Artifact | None = None, candidates: Artifact | None = None
+    ) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
         options = self.model_dump(exclude={"method", "decode"})
         return engine.fit(TrainStage(Training(**options)), {"labels": labels})
 
-    def detect(self, engine: Engine, model: Artifact, role: Role, scores: Artifact | None = None) -> Artifact:
+    def detect(
+        self,
+        engine: Engine,
+        model: Artifact,
+        role: Role,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+    ) -> Artifact:
         """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
         inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
         return engine.map(DetectStage(self.decode), inputs, role)

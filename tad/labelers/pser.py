@@ -21,8 +21,8 @@ from tad.errors import RunError
 from tad.labelers.pser_heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.labelers.pser_merge import MergeConfig, member_weights, merge, repair
 from tad.labelers.pser_seed import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
-from tad.labelers.published import fill_published
 from tad.models.pser import PserHeads
+from tad.published import fill_published
 from tad.stage import Artifact, Context, Engine, StageConfig
 
 
@@ -146,6 +146,7 @@ class PserLabeler(StageConfig):
     merge: MergeConfig = MergeConfig()
 
     wants_embedding: ClassVar[bool] = True
+    wants_suppressed: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod

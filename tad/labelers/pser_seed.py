@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from tad.data.dataset import Dataset, Points
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.labelers.published import fill_published
+from tad.published import fill_published
 from tad.stage import Artifact, Context, Engine, StageConfig
 
 FALLBACK_SCORE = 0.2
@@ -32,12 +32,16 @@ class SeedRule(StageConfig):
     neighbours: Literal["same-class", "any-class"] = Field(
         default="same-class", description="points that a proposal must not reach: those of its class, or all"
     )
-    crossing: Literal["clip", "discard"] = Field(
+    crossing: Literal["clip", "discard", "keep"] = Field(
         default="clip",
-        description="where every proposal around a point reaches a neighbour: cut the best halfway to it, or use none",
+        description="where every proposal around a point reaches a neighbour: cut the best halfway to it, use none, or "
+        "(HR-Pro) take the best as it is if its score is high enough",
     )
     min_score: float = Field(default=0.0, description="proposals that reach no neighbour need a score above this")
     half_width: float = Field(default=1.0, gt=0, description="seconds on either side of a point without a proposal")
+    fallback: Literal["window", "none"] = Field(
+        default="window", description="a point without a proposal: a window around it, or no seed"
+    )
     inside_video: bool = Field(default=True, description="cut seeds at the ends of the video")
 
 
@@ -91,7 +95,8 @@ def select_seeds(
 
     A proposal answers for a point that it contains if it reaches no neighbouring point and its score is high enough
     (PseR, seed rule). Where none does: the highest-scoring one that contains the point, cut halfway to the
-    neighbours of its class, if the rule clips; a window around the point otherwise.
+    neighbours of its class, if the rule clips, or as it is, if the rule keeps it and its score is high enough (HR-Pro,
+    reliable proposals); a window around the point otherwise.
 
     Args:
         time: [G] seconds, ascending, without repetitions of a time and class (see `distinct`).
@@ -104,19 +109,18 @@ def select_seeds(
     """
     holds = (labels == label[:, None]) & (spans[:, 0] <= time[:, None]) & (time[:, None] <= spans[:, 1])
     before, after = neighbour_times(time, label, rule.neighbours == "same-class")
-    alone = holds & (spans[:, 0] > before[:, None]) & (spans[:, 1] < after[:, None]) & (scores > rule.min_score)
+    strong = holds & (scores > rule.min_score)
+    alone = strong & (spans[:, 0] > before[:, None]) & (spans[:, 1] < after[:, None])
 
     seeds = np.stack([time - rule.half_width, time + rule.half_width], axis=1)
     chosen, found = _best(alone, scores)
     # Halfway to a neighbour of the same class; infinite where there is none, so nothing is cut there.
     halves = [(time + other) / 2 for other in neighbour_times(time, label, same_class=True)]
-    if rule.crossing == "clip":
-        rescued, any_holds = _best(holds, scores)
+    cut = ~found & (rule.crossing == "clip")
+    if rule.crossing != "discard":
+        rescued, rescuable = _best(holds if rule.crossing == "clip" else strong, scores)
         chosen = np.where(found, chosen, rescued)
-        cut = ~found
-        found = any_holds
-    else:
-        cut = np.zeros(len(time), dtype=bool)
+        found = found | rescuable
     if len(spans):
         seeds = np.where(found[:, None], spans[chosen], seeds)
     lower, upper = np.where(cut, halves[0], -np.inf), np.where(cut, halves[1], np.inf)
@@ -164,12 +168,19 @@ class Proposals:
             )
 
     def seeds(self, video: str, rule: SeedRule) -> tuple[Points, Seeds]:
-        """The distinct points of a video and their seeds, [G] each."""
+        """The distinct points of a video that get a seed, and their seeds, [G] each."""
         return video_seeds(self.data, video, self.by_video.get(video), rule)
 
 
 def video_seeds(data: Dataset, video: str, proposals: Segments | None, rule: SeedRule) -> tuple[Points, Seeds]:
-    """The distinct points of a video and their seeds; `proposals` are those of this video, None for none."""
+    """The distinct points of a video that get a seed, and their seeds.
+
+    Args:
+        data: the dataset.
+        video: its id.
+        proposals: those of this video, None for none.
+        rule: the options; with fallback "none", points without a proposal are left out.
+    """
     points = distinct(data.points(video))
     proposals = Segments.empty() if proposals is None else proposals
     seeds = select_seeds(
@@ -181,6 +192,9 @@ def video_seeds(data: Dataset, video: str, proposals: Segments | None, rule: See
         rule,
         data.duration(video),
     )
+    if rule.fallback == "none":
+        kept = ~seeds.fallback
+        points, seeds = Points(*(x[kept] for x in points)), Seeds(*(x[kept] for x in seeds))
     return points, seeds
 
 
@@ -224,6 +238,7 @@ class SeedLabeler(StageConfig):
     seed_rule: SeedRule = SeedRule()
 
     wants_embedding: ClassVar[bool] = False
+    wants_suppressed: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod
@@ -244,6 +259,7 @@ PUBLISHED_RULE: Mapping[str, Any] = {
     "crossing": "discard",
     "min_score": 0.0,
     "half_width": 1.0,
+    "fallback": "window",
     "inside_video": False,
 }
 """The seed rule of the published code."""

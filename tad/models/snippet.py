@@ -1,8 +1,7 @@
 """The point-supervised snippet model: an embedding and class and background scores for every snippet.
 
 Source: HR-Pro (AAAI 2024) section 3.2 without attention and memory, which is also LACP (ICCV 2021) section 3.1.
-HR-Pro's attention block works on the input features and so goes before `ConvEmbedding`; its memory compares prototypes
-with the `embedding` of the output and so needs no change here.
+HR-Pro's attention works on the rows before `ConvEmbedding`: see tad.models.hrpro.
 
 Shapes: B videos, T snippets (padded), D input width, W embedding width, C classes.
 """
@@ -32,7 +31,7 @@ class SnippetScores(NamedTuple):
 
 
 class ConvEmbedding(nn.Module):
-    """Convolutions over time with ReLU, from padded features to the rows that are not padding.
+    """Convolutions over time with ReLU, on rows without padding.
 
     The videos are laid end to end with zero rows between them, so that no time goes into padding: a batch of very
     unequal videos is several times as quick as with padded convolutions, and the result is the same.
@@ -50,13 +49,11 @@ class ConvEmbedding(nn.Module):
         self.reach = kernel // 2
         self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=self.reach) for a, b in pairwise(widths))
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """features [B, T, D] and mask [B, T] to [N, W], the N rows where the mask is True, video after video."""
-        video = mask.nonzero()[:, 0]
+    def forward(self, rows: Tensor, video: Tensor) -> Tensor:
+        """rows [N, D] of all videos, one video after the other, and the video [N] of each, to [N, W]."""
         # `reach` zero rows between two videos stand for what lies beyond their ends.
-        place = torch.arange(len(video), device=mask.device) + video * self.reach
-        length = len(video) + (len(mask) - 1) * self.reach
-        rows = features[mask]
+        place = torch.arange(len(video), device=video.device) + video * self.reach
+        length = len(video) + int(video[-1]) * self.reach
         for conv in self.convs:
             line = rows.new_zeros(length, rows.shape[1]).index_copy(0, place, rows)
             rows = torch.relu(conv(line.T[None]))[0].T[place]
@@ -85,14 +82,24 @@ class SnippetModel(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> SnippetScores:
         """features [B, T, D] and mask [B, T] (False on padding) to scores."""
-        embedding = self.embedding(features, mask)
+        return self.of_rows(rows_of(features, mask), mask)
+
+    def of_rows(self, rows: Tensor, mask: Tensor) -> SnippetScores:
+        """`forward` for rows [N, D] that are already without padding (see `rows_of`)."""
+        embedding = self.embedding(rows, mask.nonzero()[:, 0])
         scores = torch.sigmoid(self.classifier(self.dropout(embedding)))
+        place = mask.flatten().nonzero()[:, 0]
 
         def padded(rows: Tensor) -> Tensor:
-            return rows.new_zeros(*mask.shape, rows.shape[1]).masked_scatter(mask[..., None], rows)
+            return rows.new_zeros(mask.numel(), rows.shape[1]).index_copy(0, place, rows).view(*mask.shape, -1)
 
         scores = padded(scores)
         return SnippetScores(padded(embedding), scores[..., :-1], scores[..., -1])
+
+
+def rows_of(padded: Tensor, mask: Tensor) -> Tensor:
+    """[N, D] the rows of [B, T, D] where the mask [B, T] is True, video after video."""
+    return padded.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])
 
 
 def video_scores(classes: Tensor, mask: Tensor, ratio: int = 8) -> Tensor:

@@ -45,7 +45,13 @@ class CandidateConfig(StageConfig):
         default="plain", description="zeroed: the published rule, a class's curve below the threshold counts as zero"
     )
     video_factor: bool = Field(default=True, description="multiply the contrast by the video's score of the class")
-    nms: Literal["none", "soft"] = Field(default="soft", description="class-wise suppression of overlapping proposals")
+    repeats: bool = Field(
+        default=False, description="true: the published list, with a run once for each threshold that yields it"
+    )
+    nms: Literal["none", "soft", "published"] = Field(
+        default="soft",
+        description="class-wise suppression of overlapping proposals; published: as if each lasted a second longer",
+    )
     sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of soft suppression")
 
 
@@ -67,9 +73,14 @@ def predicted_classes(video: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def candidates(
-    cas: np.ndarray, actionness: np.ndarray, video: np.ndarray, known: np.ndarray, config: CandidateConfig
+    cas: np.ndarray,
+    actionness: np.ndarray,
+    video: np.ndarray,
+    known: np.ndarray,
+    config: CandidateConfig,
+    second: float = 1.0,
 ) -> Candidates:
-    """Proposals of one video, best copy of each (span, class).
+    """Proposals of one video, best copy of each (span, class) unless the published repeats are asked for.
 
     Args:
         cas: [T, C] fused class scores.
@@ -77,11 +88,14 @@ def candidates(
         video: [C] video scores.
         known: [K] class indices; empty to use the predicted ones.
         config: thresholds and scoring.
+        second: snippets in a second; the published suppression alone needs it.
     """
     labels = known if len(known) else predicted_classes(video, config.class_threshold)
     curves = upsample(np.asarray(cas, dtype=np.float64)[:, labels], config.scale, config.centred)
     shared = upsample(np.asarray(actionness, dtype=np.float64), config.scale, config.centred)
-    agnostic = np.unique(threshold_runs(shared, config.actionness_thresholds)[0], axis=0)
+    agnostic = threshold_runs(shared, config.actionness_thresholds)[0]
+    if not config.repeats:
+        agnostic = np.unique(agnostic, axis=0)
 
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for label, curve in zip(labels, np.ascontiguousarray(curves.T), strict=True):
@@ -98,11 +112,25 @@ def candidates(
         order = np.lexsort((-score, spans[:, 1], spans[:, 0]))
         spans, score = spans[order], score[order]
         keep = np.ones(len(spans), dtype=bool)
-        keep[1:] = (spans[1:] != spans[:-1]).any(1)
+        keep[1:] = config.repeats | (spans[1:] != spans[:-1]).any(1)
         parts.append((spans[keep] / config.scale, score[keep], np.full(int(keep.sum()), label)))
     spans, score, label = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if config.nms == "soft":
-        spans, score, label, _ = classwise_nms(
-            spans, score, label, method="gaussian", sigma=config.sigma, iou_threshold=0.5, min_score=0.001, limit=None
-        )
+    if config.nms != "none":
+        spans, score, label = suppress(spans, score, label, config, second)
     return Candidates(np.asarray(spans, dtype=np.float64), score.astype(np.float32), np.asarray(label, dtype=np.int64))
+
+
+def suppress(
+    spans: np.ndarray, score: np.ndarray, label: np.ndarray, config: CandidateConfig, second: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class-wise Gaussian soft-NMS of one video's proposals, spans [N, 2] in snippets; best first.
+
+    The published rule takes times for pixels: a segment reaches one second beyond its end, and nothing is dropped.
+    """
+    published = config.nms == "published"
+    reach = np.array([0.0, second if published else 0.0])
+    spans, score, label, _ = classwise_nms(
+        spans + reach, score, label, method="gaussian", sigma=config.sigma, iou_threshold=0.5,
+        min_score=-1e9 if published else 0.001, limit=None,
+    )  # fmt: skip
+    return spans - reach, score, label

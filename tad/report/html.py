@@ -69,7 +69,8 @@ def render(run: Run) -> str:
     best = run.best
     data = _dataset(run, notes)
     views = _views(run, data, best, notes)
-    loss, rounds = loss_figure(run.stages), rounds_figure(run.rounds, best.round if best else None)
+    loss = loss_figure(run.stages)
+    rounds = rounds_figure(run.rounds, best.round) if best and len(run.rounds) > 1 else None
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -144,11 +145,12 @@ def _headline(run: Run, best: Round | None) -> list[tuple[str, str, str]]:
         return []
     tiles = []
     first = run.rounds[0]
+    which = f"round {best.round}" if best.round else "the proposer alone"
     for role in ("test", "train"):
         scores, start = _map(best, role), _map(first, role)
         if scores is None or scores.average is None:
             continue
-        detail = f"round {best.round}"
+        detail = which
         if best.round != first.round and start is not None and start.average is not None:
             detail += f"; the proposer alone: {percent(start.average)}"
         tiles.append((f"{percent(scores.average)} %", f"mAP on {role_name(role)}", detail))
@@ -162,7 +164,7 @@ def _headline(run: Run, best: Round | None) -> list[tuple[str, str, str]]:
             )
         )
     if best.scores.get("points") is not None:
-        tiles.append((number(best.scores["points"]), "points score", f"round {best.round}, training videos"))
+        tiles.append((number(best.scores["points"]), "points score", f"{which}, training videos"))
     return tiles
 
 
@@ -238,7 +240,8 @@ def _lengths(views: dict[Role, View]) -> Picture | None:
     if not views:
         return None
     drawn = length_figure({role_name(role): lengths_of(view) for role, view in views.items()})
-    return _picture(drawn, "Lengths of ground truth, pseudo-labels and confident detections.")
+    found = next(iter(views.values())).found
+    return _picture(drawn, f"Lengths of ground truth, pseudo-labels (where there are any) and confident {found}.")
 
 
 # -- text ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,182 @@
+"""Splits of a dataset folder: K folds for datasets on which one split is too noisy.
+
+Each fold becomes a dataset folder of its own. Only points decide which video goes where; annotations are copied unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tad.data.dataset import ROLES, Dataset, Role, read_json
+from tad.data.folder import prepare, transfer_features, write_dataset
+from tad.data.ground_truth import ambiguous
+from tad.data.segments import listing
+from tad.errors import DataError
+
+
+class Fold(NamedTuple):
+    """One dataset folder of a split."""
+
+    folder: Path
+    held_out: Role
+    """Role of the fold's own videos: dev or test."""
+    videos: dict[Role, int]
+    points: int
+    """Of the training videos."""
+    held_out_points: int
+    """Of the fold's own videos, in the source; those of test videos are not written."""
+    missing: list[str]
+    """Classes without a point in the training videos."""
+
+
+def split_kfold(data: Dataset, k: int, seed: int, out: Path, *, pool: bool = False, force: bool = False) -> list[Fold]:
+    """Writes OUT/fold-0 .. OUT/fold-(K-1); no fold is written if anything is wrong.
+
+    Training and dev videos are folded: in OUT/fold-i those of fold i have the role dev, the others train, and test
+    videos stay what they are. With `pool`, test videos are folded, too, and those of fold i have the role test.
+
+    Args:
+        k: number of folds, at least 2.
+        pool: fold all videos, for cross-validation.
+        force: write into folders that are not empty.
+
+    Raises:
+        DataError: `k` does not fit the number of videos, videos without points would have to train (all are listed),
+            or `out` cannot be used.
+    """
+    roles: tuple[Role, ...] = ROLES if pool else ("train", "dev")
+    chosen = {v for role in roles for v in data.videos(role)}
+    videos = [v for v in data.videos_by_id if v in chosen]
+    if not 2 <= k <= len(videos):
+        raise DataError(
+            f"{data.root}: {k} folds of {len(videos)} videos ({', '.join(roles)}); needs 2 to {len(videos)}"
+        )
+    bare = [f"video {v} ({_role(data, v)}) has none" for v in videos if not len(data.points(v).time)]
+    if bare:
+        hint = ", or leave --pool away" if pool else ""
+        raise DataError(
+            f"{data.root / 'points.csv'}: every video that is folded trains in some fold, so it needs points: "
+            f"{listing(bare)}\nAdd their points, list them under `ignored` in dataset.yaml{hint}"
+        )
+    folds = stratified_folds({v: set(data.video_classes(v).tolist()) for v in videos}, k, seed)
+    prepare(out, force, data.root)
+    later = [p.name for p in sorted(out.glob("fold-*")) if p.name not in {f"fold-{i}" for i in range(k)}]
+    if later:
+        raise DataError(f"{out}: holds {', '.join(later)} of another split; remove them or choose another folder")
+    held_out: Role = "test" if pool else "dev"
+    written = []
+    for i, fold in enumerate(folds):
+        assigned: dict[str, Role] = {} if pool else dict.fromkeys(data.videos("test"), "test")
+        assigned.update((v, held_out if v in fold else "train") for v in videos)
+        name = f"{data.name}-{'pooled-' if pool else ''}fold-{i}"
+        write_split(data, assigned, out / f"fold-{i}", name, force)
+        train = [v for v, role in assigned.items() if role == "train"]
+        taught = _classes(data, train)
+        written.append(
+            Fold(
+                out / f"fold-{i}",
+                held_out,
+                {role: n for role in ROLES if (n := sum(r == role for r in assigned.values()))},
+                _points(data, train),
+                _points(data, fold),
+                [name for c, name in enumerate(data.classes) if c not in taught],
+            )
+        )
+    return written
+
+
+def stratified_folds(classes: Mapping[str, set[int]], k: int, seed: int) -> list[list[str]]:
+    """Videos in `k` folds whose sizes differ by at most one, each class spread over them as evenly as this allows.
+
+    Iterative stratification (Sechidis et al., ECML PKDD 2011): of the class that the fewest unassigned videos have,
+    each video goes to the fold that lacks this class most. Equally good folds: the emptiest, then by chance.
+
+    Args:
+        classes: video to the classes it contains; the order matters for chance only.
+
+    Returns:
+        k lists of videos, each in the order of `classes`.
+    """
+    rng = np.random.default_rng(seed)
+    videos = [list(classes)[i] for i in rng.permutation(len(classes))]
+    room = np.full(k, len(videos) // k)
+    room[: len(videos) % k] += 1
+    names = sorted({c for found in classes.values() for c in found})
+    lack = {c: np.full(k, sum(c in found for found in classes.values()) / k) for c in names}
+    fold_of: dict[str, int] = {}
+    while len(fold_of) < len(videos):
+        rest = [v for v in videos if v not in fold_of]
+        left = {c: n for c in names if (n := sum(c in classes[v] for v in rest))}
+        rarest = min(left, key=lambda c: (left[c], c)) if left else None
+        for video in rest:
+            if rarest is not None and rarest not in classes[video]:
+                continue
+            need = lack[rarest] if rarest is not None else np.zeros(k)
+            free = np.flatnonzero(room > 0)
+            fold = int(free[np.lexsort((rng.random(len(free)), -room[free], -need[free]))[0]])
+            fold_of[video] = fold
+            room[fold] -= 1
+            for c in classes[video]:
+                lack[c][fold] -= 1
+    return [[v for v in classes if fold_of[v] == i] for i in range(k)]
+
+
+def write_split(data: Dataset, roles: Mapping[str, Role], folder: Path, name: str, force: bool = False) -> None:
+    """A dataset folder with some of a dataset's videos in new roles; subsets are named like the roles.
+
+    Points of test videos are left out: nothing may read them. Features are linked, those that exist.
+
+    Raises:
+        DataError: the folder is not empty (without `force`) or is that of the dataset.
+    """
+    source = read_json(data.root / "annotations.json")["database"]
+    videos = [v for v in data.videos_by_id if v in roles]
+    intervals = {v: rows for v, rows in ambiguous(data).items() if v in roles}
+    prepare(folder, force, data.root)
+    manifest = data.manifest.model_copy(
+        update={
+            "name": name,
+            "subsets": {role: role for role in ROLES if role in roles.values()},
+            "ignored": [],
+            "ambiguous": "ambiguous.csv" if intervals else None,
+        }
+    )
+    points = [
+        (v, data.classes[label], time)
+        for v in videos
+        if roles[v] != "test"
+        for time, label in zip(data.points(v).time.tolist(), data.points(v).label.tolist(), strict=True)
+    ]
+    rows = ((v, start, end) for v in videos for start, end in intervals.get(v, ()))
+    write_dataset(folder, manifest, {v: source[v] | {"subset": roles[v]} for v in videos}, points, rows)
+    transfer_features({v: p for v in videos if (p := data.feature_path(v)).is_file()}, folder, "link")
+
+
+def summary(folds: Iterable[Fold]) -> str:
+    """A table: each fold's videos and points, and the classes that its training videos do not teach."""
+    lines = [
+        f"{'fold':<8}{'train':>7}{'points':>8}{'held out':>10}{'points':>8}{'as':>6}   classes without a training point"
+    ]
+    for fold in folds:
+        own = fold.videos[fold.held_out]
+        lines.append(
+            f"{fold.folder.name:<8}{fold.videos['train']:>7}{fold.points:>8}{own:>10}{fold.held_out_points:>8}"
+            f"{fold.held_out:>6}   {', '.join(fold.missing) or '-'}"
+        )
+    return "\n".join(lines)
+
+
+def _role(data: Dataset, video: str) -> str:
+    return data.manifest.subsets[data.videos_by_id[video].subset]
+
+
+def _classes(data: Dataset, videos: Iterable[str]) -> set[int]:
+    return {c for v in videos for c in data.video_classes(v).tolist()}
+
+
+def _points(data: Dataset, videos: Iterable[str]) -> int:
+    return sum(len(data.points(v).time) for v in videos)

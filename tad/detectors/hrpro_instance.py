@@ -1,0 +1,250 @@
+"""The detector `hrpro-instance`: the proposer's candidates, scored for completeness and with refined boundaries.
+
+Source: HR-Pro (AAAI 2024), instance-level completeness learning, in the form its code runs. It learns from the
+pseudo-labels of any labeler; with those of `hrpro`, the reliable proposals, it is the paper's second stage. By default
+the completeness, which knows no classes, is multiplied by the video's score of the candidate's class: otherwise a
+candidate of a wrong class rises if its extent is good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from tad.data.dataset import Role
+from tad.data.segments import Segments
+from tad.detectors.hrpro_instance_negatives import Negatives, NegativesConfig
+from tad.detectors.hrpro_instance_training import InstanceTrain, InstanceTraining, default_batch, segments_of
+from tad.errors import RunError
+from tad.labelers.pser_seed import inside
+from tad.models.hrpro_instance import InstanceModel, framed
+from tad.ops.nms import classwise_nms
+from tad.proposers.snippet_training import read_features
+from tad.published import fill_published
+from tad.stage import Artifact, Context, Engine, StageConfig
+
+CHUNK = 4096
+"""Candidates that the model scores at a time."""
+
+
+class InstanceDecoding(StageConfig):
+    """From candidates to detections; changing it needs no training."""
+
+    keep: Literal["both", "original", "refined"] = Field(
+        default="both", description="candidates as they are, with refined boundaries, or both"
+    )
+    contrast_weight: float = Field(default=1.0, ge=0, description="weight of the candidate's own score in the mean")
+    score_weight: float = Field(default=1.0, ge=0, description="weight of the completeness in the mean")
+    video_factor: bool = Field(
+        default=True, description="multiply the completeness by the proposer's video score of the class"
+    )
+    nms: Literal["plain", "published"] = Field(
+        default="plain", description="published: segments suppress as if each lasted a second longer"
+    )
+    sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of class-wise soft-NMS")
+    min_score: float | None = Field(
+        default=0.001, description="detections whose lowered score is below it are dropped; null: none"
+    )
+    max_detections: int | None = Field(
+        default=1000, ge=1, description="detections of each video, the best ones; null: all"
+    )
+
+    @model_validator(mode="after")
+    def _weighted(self) -> InstanceDecoding:
+        if self.contrast_weight + self.score_weight == 0:
+            raise ValueError("one of contrast_weight and score_weight must be above 0")
+        return self
+
+
+class HrproInstanceDetector(StageConfig):
+    """HR-Pro's second stage."""
+
+    method: Literal["hrpro-instance"] = "hrpro-instance"
+    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    negatives: NegativesConfig = NegativesConfig()
+    training: InstanceTraining = InstanceTraining()
+    decode: InstanceDecoding = InstanceDecoding()
+
+    wants_candidates: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return fill_published(data, PUBLISHED, BUDGET)
+
+    def train(
+        self, engine: Engine, labels: Artifact, scores: Artifact | None = None, candidates: Artifact | None = None
+    ) -> Artifact:
+        """The model, trained on the candidates of the training videos with the pseudo-labels as targets.
+
+        Args:
+            engine: runs the stages.
+            labels: pseudo-labels of the training videos.
+            scores: the proposer's arrays for the training videos; its background curve yields negatives.
+            candidates: the proposer's unsuppressed proposals of the training videos.
+
+        Raises:
+            RunError: scores or candidates are missing.
+        """
+        inputs = needed(scores, candidates)
+        negatives = engine.map(Negatives(self.negatives), inputs)
+        size = self.training.batch_size or default_batch(engine.data)
+        return engine.fit(
+            InstanceTrain(self.training, size),
+            {"labels": labels, "candidates": inputs["candidates"], "negatives": negatives},
+        )
+
+    def detect(
+        self,
+        engine: Engine,
+        model: Artifact,
+        role: Role,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+    ) -> Artifact:
+        """Detections in all videos of a role, from the proposer's scores and unsuppressed proposals of these videos.
+
+        Raises:
+            RunError: scores or candidates are missing.
+        """
+        return engine.map(InstanceDetect(self.decode), {"model": model} | needed(scores, candidates), role)
+
+
+def needed(scores: Artifact | None, candidates: Artifact | None) -> dict[str, Artifact]:
+    """The inputs that other detectors can do without."""
+    if scores is None or candidates is None:
+        missing = " and ".join(n for n, x in (("scores", scores), ("candidates", candidates)) if x is None)
+        raise RunError(
+            f"detector hrpro-instance refines a proposer's candidates, but its {missing} are missing; "
+            "give it the proposer's scores and unsuppressed proposals of the same videos"
+        )
+    return {"scores": scores, "candidates": candidates}
+
+
+@dataclass(frozen=True)
+class InstanceDetect:
+    """Map stage: detections of one video after the other; inputs "model", "scores" and "candidates"."""
+
+    config: InstanceDecoding
+    name: str = "hrpro-instance/detect"
+    version: int = 1
+    output: Literal["segments", "arrays"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        config, data, scores = self.config, context.data, context.inputs["scores"]
+        candidates, run = segments_of(context, "candidates"), load(context)
+        reach = np.array([0.0, 1.0 if config.nms == "published" else 0.0])
+        names = np.array(data.classes, dtype=object)
+
+        def detect(video: str) -> Segments:
+            found = candidates.get(video)
+            if found is None:
+                return Segments.empty()
+            labels, contrast = found.label_index(data.classes), found.score.astype(np.float64)
+            spans, completeness = run(video, found.spans, config.keep)
+            copies = len(spans) // len(found)
+            labels, contrast = np.tile(labels, copies), np.tile(contrast, copies)
+            if config.video_factor:
+                completeness = completeness * scores.array("video", video)[labels]
+            fused = config.contrast_weight * contrast + config.score_weight * completeness
+            fused /= config.contrast_weight + config.score_weight
+            _, lowered, labels, rows = classwise_nms(
+                spans + reach, fused, labels, method="gaussian", sigma=config.sigma,
+                min_score=-1e9 if config.min_score is None else config.min_score, limit=config.max_detections,
+            )  # fmt: skip
+            return Segments.of(
+                video, spans[rows, 0], spans[rows, 1], names[labels].tolist(), lowered, source=context.source
+            )
+
+        return detect
+
+
+Refiner = Callable[[str, np.ndarray, str], tuple[np.ndarray, np.ndarray]]
+
+
+def load(context: Context) -> Refiner:
+    """The trained model as a function of a video, its candidates [N, 2] in seconds and which segments to keep.
+
+    It gives segments in seconds, inside the video, and their completeness: [N, 2] and [N], or [2 N, 2] and [2 N] for
+    "both", originals first. A refined segment is scored as it is given: with its ends in order and cut to the video.
+
+    Raises:
+        RunError: the model was trained for another feature width.
+    """
+    artifact, data = context.inputs["model"], context.data
+    saved = artifact.model()
+    architecture = saved["settings"]["architecture"]
+    if architecture["dim"] != data.manifest.grid.dim:
+        raise RunError(
+            f"{artifact.path}: the model was trained with dim = {architecture['dim']}, but {data.root} has "
+            f"{data.manifest.grid.dim}; train it on this dataset"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = InstanceModel(**architecture)
+    model.load_state_dict(saved["state"])
+    model.to(device).eval()
+
+    def run(video: str, spans: np.ndarray, keep: str) -> tuple[np.ndarray, np.ndarray]:
+        features = read_features(data, video)
+        grid = data.grid(video, len(features))
+        table, lengths = (part.to(device) for part in framed([features]))
+
+        def ask(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """Completeness [N] float64 and refined segments [N, 2] in seconds."""
+            positions = torch.from_numpy(grid.to_position(seconds)).to(device)
+            answers = []
+            with torch.inference_mode():
+                for some in positions.split(CHUNK):
+                    answers.append(model(table, lengths, some, torch.zeros(len(some), dtype=torch.long, device=device)))
+            completeness, refined = (torch.cat(part).cpu().numpy() for part in zip(*answers, strict=True))
+            return completeness.astype(np.float64), grid.from_position(refined)
+
+        completeness, refined = ask(spans)
+        if keep == "original":
+            return spans, completeness
+        refined = inside(np.sort(refined, axis=1), 0.0, data.duration(video))
+        again, _ = ask(refined)
+        if keep == "refined":
+            return refined, again
+        return np.concatenate([spans, refined]), np.concatenate([completeness, again])
+
+    return run
+
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "negatives": {"share": 0.5, "background_threshold": 0.95},
+    "training": {
+        "bins": 12,
+        "extension": 0.25,
+        "dropout": 0.7,
+        "positive_tiou": 0.3,
+        "match_class": False,
+        "max_proposals": 1000,
+        "score_weight": 1.0,
+        "regression_weight": 1.0,
+        "lr": None,
+        "weight_decay": 5e-4,
+        "epochs": 20,
+        "batch_size": 10,
+        "ema": None,
+    },
+    "decode": {
+        "keep": "both",
+        "contrast_weight": 1.0,
+        "score_weight": 1.0,
+        "video_factor": False,
+        "nms": "published",
+        "sigma": 0.3,
+        "min_score": None,
+        "max_detections": None,
+    },
+}
+"""The published code on THUMOS14, but for its learning rate: 5e-5 is the derived one at its feature width of 2048."""
+
+BUDGET = ("training.epochs", "training.batch_size", "training.lr")
+"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its features."""

@@ -1,0 +1,66 @@
+"""Negative proposals for the instance model: pieces of background.
+
+Source: HR-Pro (AAAI 2024), reliability ranking, in the form its code runs; but in seconds, as candidates are, where the
+published file mixes snippets and seconds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from tad.data.segments import Segments
+from tad.detectors.hrpro_instance_training import segments_of
+from tad.ops.grouping import runs
+from tad.ops.mining import mine
+from tad.ops.ranking import sample_background
+from tad.stage import Context, StageConfig
+
+
+class NegativesConfig(StageConfig):
+    """Pieces of mined background as further proposals."""
+
+    share: float = Field(default=0.5, ge=0, description="how many, as a share of the video's candidates")
+    background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Map stage: random pieces of the background mined on the proposer's curve; inputs "scores" and "candidates".
+
+    Their class, the first of the video's, and their score, 0, say nothing.
+    """
+
+    config: NegativesConfig
+    name: str = "hrpro-instance/negatives"
+    version: int = 1
+    output: Literal["segments", "arrays"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        data, scores, config = context.data, context.inputs["scores"], self.config
+        candidates = segments_of(context, "candidates")
+
+        def draw(video: str) -> Segments:
+            points, count = data.points(video), int(config.share * len(candidates.get(video, ())))
+            background = torch.from_numpy(np.array(scores.array("background", video)))[None]
+            grid = data.grid(video, background.shape[1])
+            rows = torch.zeros(*background.shape, 1, dtype=torch.bool)
+            rows[0, torch.from_numpy(grid.row(points.time))] = True
+            mined = mine(background, rows, torch.ones_like(rows[..., 0]), 0.0, config.background_threshold)
+            # By video: what is drawn depends on neither order nor worker.
+            rng = np.random.default_rng([context.seed, zlib.crc32(self.name.encode()), zlib.crc32(video.encode())])
+            pieces = sample_background(runs(mined.background[0].numpy()), count, rng)
+            spans = np.clip(grid.from_edge(pieces), 0.0, data.duration(video))
+            spans = spans[spans[:, 0] < spans[:, 1]]
+            if not len(spans):
+                return Segments.empty()
+            label = data.classes[points.label[0]]
+            return Segments.of(video, spans[:, 0], spans[:, 1], label, 0.0, source=context.source)
+
+        return draw

@@ -1,0 +1,256 @@
+"""Training of the instance model: options, items, losses and optimiser.
+
+Source: HR-Pro (AAAI 2024), instance-level completeness learning, in the form its code runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tad.data.dataset import Dataset
+from tad.data.segments import Segments
+from tad.errors import DataError
+from tad.models.hrpro_instance import InstanceModel, framed
+from tad.ops.iou import tiou
+from tad.ops.losses import smooth_l1
+from tad.proposers.snippet_training import read_features
+from tad.stage import Batch, Context, StageConfig, Total
+
+log = logging.getLogger(__name__)
+
+ANY = -1
+"""Class of a proposal that may match pseudo-labels of all classes."""
+
+
+class InstanceTraining(StageConfig):
+    """Model, losses and optimiser of the instance model."""
+
+    bins: int = Field(default=12, ge=3, description="RoI bins over a proposal and its extensions")
+    extension: float = Field(default=0.25, gt=0, description="context on either side, as a share of the length")
+    dropout: float = Field(default=0.7, ge=0, lt=1, description="in the score head")
+    positive_tiou: float = Field(
+        default=0.3, gt=0, le=1, description="proposals with at least this tIoU with a pseudo-label learn boundaries"
+    )
+    match_class: bool = Field(
+        default=True, description="candidates match pseudo-labels of their own class; false: of any class, as published"
+    )
+    max_proposals: int = Field(default=1000, ge=1, description="of a video in each epoch, drawn anew")
+    score_weight: float = Field(default=1.0, ge=0, description="weight of the completeness loss")
+    regression_weight: float = Field(default=1.0, ge=0, description="weight of the boundary loss")
+    lr: float | None = Field(default=None, gt=0, description="null: 5e-5 * 2048 / feature width, at most 1e-3")
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty of Adam")
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int | None = Field(default=None, ge=1, description="null: 10, fewer if there are under 80 videos")
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
+
+
+@dataclass(frozen=True)
+class InstanceTrain:
+    """Fit stage: the instance model; inputs "labels", "candidates" and "negatives"."""
+
+    config: InstanceTraining
+    batch_size: int
+    name: str = "hrpro-instance/train"
+    version: int = 1
+    clip_norm: float | None = None
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def ema_decay(self) -> float | None:
+        return self.config.ema
+
+    def open(self, context: Context) -> InstanceTask:
+        return InstanceTask(self.config, context)
+
+
+class Proposals(NamedTuple):
+    """Proposals or pseudo-labels of one video."""
+
+    spans: np.ndarray
+    """[N, 2] float64 seconds (in an item: positions)."""
+    classes: np.ndarray
+    """[N] int64 class indices, or ANY."""
+
+
+class Item(NamedTuple):
+    """The proposals of one video that an epoch's loss reads, in positions."""
+
+    features: Tensor  # [T, D] float32
+    proposals: Proposals
+    target: np.ndarray  # [N] float32, the largest tIoU with a pseudo-label that the proposal may match
+    labels: Proposals
+
+
+class InstanceTask:
+    """The training task; an item is one video.
+
+    Raises:
+        DataError: no training video has both candidates and pseudo-labels, or a class is not the dataset's.
+    """
+
+    def __init__(self, config: InstanceTraining, context: Context) -> None:
+        self.config, self.data = config, context.data
+        labels, candidates, negatives = (segments_of(context, x) for x in ("labels", "candidates", "negatives"))
+        self.videos = [v for v in context.videos if v in labels and v in candidates]
+        skipped = len(context.videos) - len(self.videos)
+        if not self.videos:
+            raise DataError(
+                f"{context.inputs['labels'].path / 'segments.parquet'}: none of the {len(context.videos)} training "
+                "videos has both a pseudo-label and a candidate; there is nothing to learn"
+            )
+        if skipped:
+            log.info("leaving out %d of %d videos without pseudo-labels or candidates", skipped, len(context.videos))
+        self.labels = {v: self._read(labels[v], config.match_class) for v in self.videos}
+        self.proposals: dict[str, Proposals] = {}
+        for video in self.videos:
+            parts = [self._read(candidates[video], config.match_class)]
+            if video in negatives:
+                parts.append(self._read(negatives[video], False))
+            self.proposals[video] = Proposals(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        dim = self.data.manifest.grid.dim
+        self.lr = min(1e-3, 5e-5 * 2048 / dim) if config.lr is None else config.lr
+        architecture: dict[str, Any] = {
+            "dim": dim,
+            "bins": config.bins,
+            "extension": config.extension,
+            "dropout": config.dropout,
+        }
+        self.settings: dict[str, Any] = {
+            "architecture": architecture,
+            "lr": self.lr,
+            "videos": len(self.videos),
+            "skipped_videos": skipped,
+        }
+        self.module = InstanceModel(**architecture)
+
+    def _read(self, segments: Segments, classes: bool) -> Proposals:
+        found = segments.label_index(self.data.classes)
+        return Proposals(segments.spans, found if classes else np.full_like(found, ANY))
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def item(self, index: int, rng: np.random.Generator) -> Item:
+        """The positives of a video and as many of its other proposals, in expectation."""
+        video = self.videos[index]
+        proposals, labels = self.proposals[video], self.labels[video]
+        if len(proposals.spans) > self.config.max_proposals:
+            drawn = rng.choice(len(proposals.spans), self.config.max_proposals, replace=False)
+            proposals = Proposals(*(part[drawn] for part in proposals))
+        target = targets(proposals, labels)
+        positive = target >= self.config.positive_tiou
+        rest = max(1, int((~positive).sum()))
+        kept = positive | (rng.random(len(target)) < positive.sum() / rest)
+        features = read_features(self.data, video)
+        grid = self.data.grid(video, len(features))
+        return Item(
+            features,
+            Proposals(grid.to_position(proposals.spans[kept]), proposals.classes[kept]),
+            target[kept].astype(np.float32),
+            Proposals(grid.to_position(labels.spans), labels.classes),
+        )
+
+    def collate(self, items: list[Item]) -> Batch:
+        """All proposals one after the other, with their video; features and pseudo-labels padded to the longest."""
+        features, lengths = framed([item.features for item in items])
+        most = max(len(item.labels.spans) for item in items)
+        label_spans = torch.zeros(len(items), most, 2, dtype=torch.float64)
+        label_classes = torch.full((len(items), most), ANY)
+        label_mask = torch.zeros(len(items), most, dtype=torch.bool)
+        for v, item in enumerate(items):
+            own = len(item.labels.spans)
+            label_spans[v, :own] = torch.from_numpy(item.labels.spans)
+            label_classes[v, :own] = torch.from_numpy(item.labels.classes)
+            label_mask[v, :own] = True
+        return {
+            "features": features,
+            "lengths": lengths,
+            "spans": torch.from_numpy(np.concatenate([item.proposals.spans for item in items])),
+            "classes": torch.from_numpy(np.concatenate([item.proposals.classes for item in items])),
+            "target": torch.from_numpy(np.concatenate([item.target for item in items])),
+            "video": torch.repeat_interleave(torch.tensor([len(item.target) for item in items])),
+            "label_spans": label_spans,
+            "label_classes": label_classes,
+            "label_mask": label_mask,
+        }
+
+    def loss(self, module: torch.nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """Completeness and boundary loss of each video, averaged over the videos."""
+        video, target = batch["video"], batch["target"]
+        answers = module(batch["features"], batch["lengths"], batch["spans"], video)
+        videos = len(batch["lengths"])
+        number = total(torch.tensor(float(videos), device=target.device))
+        positive = target >= self.config.positive_tiou
+        reached = overlap(answers.refined[positive], video[positive], batch["classes"][positive], batch)
+        score = video_means(smooth_l1(answers.completeness, target), video, videos)
+        regression = video_means(smooth_l1(reached, torch.ones_like(reached)), video[positive], videos)
+        shares = {"score": score.sum() / number, "regression": regression.sum() / number}
+        loss = self.config.score_weight * shares["score"] + self.config.regression_weight * shares["regression"]
+        return {"loss": loss, **shares}
+
+    def optimiser(self, module: torch.nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
+
+
+def segments_of(context: Context, name: str) -> dict[str, Segments]:
+    """The segments of an input by video.
+
+    Raises:
+        DataError: a class is not the dataset's.
+    """
+    artifact, data = context.inputs[name], context.data
+    table = artifact.segments()
+    unknown = sorted(set(table.codes("label")[1]) - set(data.classes))
+    if unknown:
+        raise DataError(
+            f"{artifact.path / 'segments.parquet'}: {name} of classes that {data.root} does not have: "
+            f"{', '.join(unknown)}; its classes are {', '.join(data.classes)}"
+        )
+    return table.by_video()
+
+
+def targets(proposals: Proposals, labels: Proposals) -> np.ndarray:
+    """[N] float64: the largest tIoU of each proposal with a pseudo-label that it may match; 0 if there is none."""
+    match = (proposals.classes[:, None] == labels.classes) | (proposals.classes[:, None] == ANY)
+    return np.where(match, tiou(proposals.spans, labels.spans), 0.0).max(axis=1, initial=0.0)
+
+
+def overlap(spans: Tensor, video: Tensor, classes: Tensor, batch: Batch) -> Tensor:
+    """[R] the largest tIoU of refined segments with the pseudo-labels of their video that they may match.
+
+    Differentiable; 0 for a segment that overlaps none, or whose end lies before its start.
+
+    Args:
+        spans: [R, 2] positions.
+        video: [R] which video each is of.
+        classes: [R] class indices, or ANY.
+        batch: from `InstanceTask.collate`.
+    """
+    labels = batch["label_spans"][video]
+    match = (classes[:, None] == batch["label_classes"][video]) | (classes[:, None] == ANY)
+    shared = torch.minimum(spans[:, None, 1], labels[..., 1]) - torch.maximum(spans[:, None, 0], labels[..., 0])
+    shared = (shared * (match & batch["label_mask"][video])).clamp(min=0)
+    union = (spans[:, 1] - spans[:, 0])[:, None] + labels[..., 1] - labels[..., 0] - shared
+    # Where nothing is shared the union of an inverted segment may be 0 or less.
+    return torch.where(shared > 0, shared / union.clamp(min=1e-9), shared).amax(dim=1)
+
+
+def video_means(values: Tensor, video: Tensor, videos: int) -> Tensor:
+    """[V] mean of the values [R] of each video; 0 where it has none."""
+    sums = values.new_zeros(videos).index_add(0, video, values)
+    return sums / torch.bincount(video, minlength=videos).clamp(min=1)
+
+
+def default_batch(data: Dataset) -> int:
+    """10 videos; fewer in a small set, which still takes several steps an epoch."""
+    return min(10, max(1, len(data.videos("train")) // 8))

@@ -1,0 +1,53 @@
+"""Labeler `hrpro`: the reliable proposal of every point.
+
+Source: HR-Pro (AAAI 2024), reliability ranking, as its code runs it. The rule is that of tad.labelers.pser_seed, on all
+candidates with their own outer-inner contrast instead of suppressed ones. Three things are mended by default. Points of
+another class do not count as neighbours: where instances of two classes coincide (a cliff dive is a dive), no proposal
+would do for either. A proposal over several points of its class is cut halfway between them, not kept whole (on real
+proposals: mean tIoU with the ground truth .625, not .606). And every point gets a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tad.labelers.pser_seed import SeedRule, SeedSelection
+from tad.published import fill_published
+from tad.stage import Artifact, Engine, StageConfig
+
+
+class HrproLabeler(StageConfig):
+    """Reliable proposals as pseudo-labels; their score is the contrast, cut to [0, 1]."""
+
+    method: Literal["hrpro"] = "hrpro"
+    faithful: bool = Field(default=False, description="the published rule; sets the options of seed_rule")
+    seed_rule: SeedRule = SeedRule()
+
+    wants_embedding: ClassVar[bool] = False
+    wants_suppressed: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return fill_published(data, {"seed_rule": PUBLISHED_RANKING})
+
+    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
+        """Segments: the reliable proposal of every point of the training videos; `proposals` are all candidates."""
+        return engine.map(SeedSelection(self.seed_rule, name="hrpro/rank"), {"proposals": proposals})
+
+    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+        """Segments: the reliable proposals."""
+        return self.seeds(engine, proposals)
+
+
+PUBLISHED_RANKING: Mapping[str, Any] = {
+    "neighbours": "any-class",
+    "crossing": "keep",
+    "min_score": 0.0,
+    "fallback": "none",
+    "inside_video": False,
+}
+"""The published rule; but pseudo-labels are cut to the video all the same."""

@@ -1,0 +1,252 @@
+"""Training of the point-supervised snippet model: options, items, losses and optimiser.
+
+Source: HR-Pro (AAAI 2024) section 3.2 and LACP (ICCV 2021) section 3.1 and its completeness learning, in the form
+their code runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy, one_hot
+
+from tad.data.dataset import Dataset
+from tad.errors import DataError
+from tad.models.snippet import SnippetModel, SnippetScores, video_scores
+from tad.ops.losses import probability_focal
+from tad.ops.mining import Mined, mine
+from tad.proposers.completeness import Found, feature_loss, find_segments, score_loss
+from tad.stage import Batch, Context, StageConfig, Total, unwrap
+
+log = logging.getLogger(__name__)
+
+
+class TrainingConfig(StageConfig):
+    """Model, losses and optimiser of the snippet model."""
+
+    width: int | None = Field(default=None, ge=1, description="embedding width; null: that of the features")
+    kernel: int = Field(default=3, ge=1, description="snippets each convolution sees; odd")
+    layers: int = Field(default=1, ge=1, le=8, description="convolutions before the classifier")
+    dropout: float = Field(default=0.7, ge=0, lt=1, description="dropout before the classifier")
+    top_ratio: int = Field(default=8, ge=1, description="a video's class score is the mean of its T / top_ratio best")
+    video_weight: float = Field(default=1.0, ge=0, description="weight of the video-level loss; HR-Pro's code has 0")
+    point_weight: float = Field(default=0.5, ge=0, description="weight of the loss on action rows")
+    background_weight: float = Field(default=1.0, ge=0, description="weight of the loss on mined background rows")
+    score_weight: float = Field(
+        default=0.0, ge=0, description="weight of the contrast of searched segments' scores; LACP has 1"
+    )
+    feature_weight: float = Field(
+        default=0.0, ge=0, description="weight of the contrast between searched segments' embeddings; LACP has 1"
+    )
+    search_budget: int = Field(default=25, ge=1, description="segmentations that the search for segments keeps open")
+    action_rows: Literal["points", "mined"] = Field(
+        default="points", description="action rows of the loss: those with points, or also those mined around them"
+    )
+    focal: float = Field(default=2.0, ge=0, description="focusing exponent of the row losses")
+    action_threshold: float = Field(default=0.1, ge=0, le=1, description="mined action: background score at most this")
+    background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
+    lr: float | None = Field(default=None, gt=0, description="null: 1e-4 * 2048 / feature width, at most 1e-3")
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty of Adam")
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int | None = Field(default=None, ge=1, description="null: 16, fewer if there are under 128 videos")
+    ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that a snippet sees as much before as after itself")
+        return value
+
+
+@dataclass(frozen=True)
+class SnippetTrain:
+    """Fit stage: the model, from points."""
+
+    config: TrainingConfig
+    batch_size: int
+    name: str = "snippet/train"
+    version: int = 1
+    clip_norm: float | None = None
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def ema_decay(self) -> float | None:
+        return self.config.ema
+
+    def open(self, context: Context) -> SnippetTask:
+        return SnippetTask(self.config, context)
+
+
+class SnippetTask:
+    """The training task; an item is one video. HR-Pro's adds terms and a memory to it.
+
+    Raises:
+        DataError: no training video has a point.
+    """
+
+    def __init__(self, config: TrainingConfig, context: Context) -> None:
+        data = context.data
+        self.config, self.data = config, data
+        self.videos = [v for v in context.videos if len(data.points(v).time)]
+        skipped = len(context.videos) - len(self.videos)
+        if not self.videos:
+            raise DataError(
+                f"{data.root / 'points.csv'}: none of the {len(context.videos)} training videos has a point; "
+                "the snippet model learns from points"
+            )
+        if skipped:
+            log.info("leaving out %d of %d videos without points", skipped, len(context.videos))
+        dim = data.manifest.grid.dim
+        self.lr = min(1e-3, 1e-4 * 2048 / dim) if config.lr is None else config.lr
+        self.architecture: dict[str, Any] = {
+            "dim": dim,
+            "classes": len(data.classes),
+            "width": config.width or dim,
+            "kernel": config.kernel,
+            "layers": config.layers,
+            "dropout": config.dropout,
+        }
+        self.settings: dict[str, Any] = {
+            "architecture": self.architecture,
+            "top_ratio": config.top_ratio,
+            "lr": self.lr,
+            "videos": len(self.videos),
+            "skipped_videos": skipped,
+        }
+        self.weights = {
+            "video": config.video_weight,
+            "point": config.point_weight,
+            "background": config.background_weight,
+            "score": config.score_weight,
+            "feature": config.feature_weight,
+        }
+        self.module: nn.Module = self.build()
+
+    def build(self) -> nn.Module:
+        """The model to train, with fresh weights."""
+        return SnippetModel(**self.architecture)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def item(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Features [T, D] and the classes of each row's points [T, C]."""
+        video = self.videos[index]
+        features = read_features(self.data, video)
+        points = self.data.points(video)
+        rows = self.data.grid(video, len(features)).row(points.time)
+        labels = torch.zeros(len(features), len(self.data.classes), dtype=torch.bool)
+        labels[torch.from_numpy(rows), torch.from_numpy(points.label)] = True
+        return features, labels
+
+    def collate(self, items: list[tuple[Tensor, Tensor]]) -> Batch:
+        """features [B, T, D], points [B, T, C] bool and mask [B, T] bool, padded to the longest."""
+        features, points = zip(*items, strict=True)
+        lengths = torch.tensor([len(f) for f in features])
+        return {
+            "features": nn.utils.rnn.pad_sequence(list(features), batch_first=True),
+            "points": nn.utils.rnn.pad_sequence(list(points), batch_first=True),
+            "mask": torch.arange(int(lengths.max()))[None] < lengths[:, None],
+        }
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """The weighted terms of each video, averaged over the videos."""
+        config, mask = self.config, batch["mask"]
+        scores = module(batch["features"], mask)
+        mined = mine(scores.background, batch["points"], mask, config.action_threshold, config.background_threshold)
+        terms = self.terms(module, scores, batch, mined)
+        videos = total(torch.tensor(float(len(mask)), device=mask.device))
+        shares = {name: term.sum() / videos for name, term in terms.items()}
+        loss = torch.stack([self.weights[name] * share for name, share in shares.items()]).sum()
+        return {"loss": loss, **shares}
+
+    def terms(self, module: nn.Module, scores: SnippetScores, batch: Batch, mined: Mined) -> dict[str, Tensor]:
+        """The loss terms of every video, [B] each, under the names of `weights`."""
+        config = self.config
+        terms = video_losses(scores, batch["points"], batch["mask"], mined, config)
+        if config.score_weight or config.feature_weight:
+            found = self.segments(unwrap(module), batch)
+            if config.score_weight:
+                terms["score"] = score_loss(scores.cas(), batch["mask"], found)
+            if config.feature_weight:
+                terms["feature"] = feature_loss(scores.embedding, found)
+        return terms
+
+    @torch.no_grad()
+    def segments(self, core: nn.Module, batch: Batch) -> Found:
+        """The segments that LACP's search finds in the batch, on scores of the current weights without dropout.
+
+        Published: all training videos every 10 steps, so that a video's segments are up to one epoch older than the
+        weights. Searching the videos of the batch at every step is the same amount of work, and never stale.
+        """
+        config, mask, training = self.config, batch["mask"], core.training
+        core.eval()
+        scores: SnippetScores = core(batch["features"], mask)
+        core.train(training)
+        mined = mine(scores.background, batch["points"], mask, config.action_threshold, config.background_threshold)
+        return find_segments(scores.cas(), mined, mask, config.search_budget)
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
+
+
+def video_losses(
+    scores: SnippetScores, points: Tensor, mask: Tensor, mined: Mined, config: TrainingConfig
+) -> dict[str, Tensor]:
+    """The video, point and background terms of every video, each [B]; mean over the rows that the term looks at.
+
+    Args:
+        scores: of the model, [B, T, ...].
+        points: [B, T, C] bool, the classes of each row's points.
+        mask: [B, T] bool, False on padding.
+        mined: pseudo action and background rows.
+        config: of the training.
+    """
+    action = points if config.action_rows == "points" else mined.action
+    output = torch.cat([scores.cas(), scores.background[..., None]], dim=-1)
+
+    def rows(target: Tensor, use: Tensor) -> Tensor:
+        """[B] focal loss summed over the C + 1 outputs, mean over the rows in use."""
+        each = probability_focal(output, target, config.focal).sum(-1)
+        return (each * use).sum(1) / use.sum(1).clamp(min=1)
+
+    target = torch.cat([action.to(output), torch.zeros_like(output[..., :1])], dim=-1)
+    empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
+
+    present = points.any(1)
+    # Absent classes are held down everywhere, present ones lifted where they are highest.
+    mean = (scores.classes * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    pooled = torch.where(present, video_scores(scores.classes, mask, config.top_ratio), mean)
+    return {
+        "video": binary_cross_entropy(pooled, present.to(pooled), reduction="none").mean(1),
+        "point": rows(target, action.any(-1)),
+        "background": rows(empty.expand_as(output), mined.background),
+    }
+
+
+def default_batch(data: Dataset) -> int:
+    """16 videos; fewer in a small set, which still takes several steps an epoch."""
+    return min(16, max(1, len(data.videos("train")) // 8))
+
+
+def read_features(data: Dataset, video: str) -> Tensor:
+    """[T, D] float32.
+
+    Raises:
+        DataError: the file is missing or malformed, or holds a value that is not finite.
+    """
+    array = np.asarray(data.features(video), dtype=np.float32)
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
+        raise DataError(f"{data.feature_path(video)}: row {row} holds a value that is not finite; extract it again")
+    return torch.from_numpy(array.copy() if not array.flags.writeable else array)
