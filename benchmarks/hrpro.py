@@ -21,8 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,9 @@ import numpy as np
 import torch
 
 from benchmarks import hrpro_published as published
+from benchmarks.direct import Direct, cpu
 from benchmarks.hrpro_data import thumos_sized
-from distributed.loop import Worker, batches, final_model, fit
+from distributed.loop import Worker, batches, fit
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.detectors.hrpro_instance import HrproInstanceDetector
@@ -41,7 +41,7 @@ from tad.labelers.hrpro import HrproLabeler
 from tad.proposers.hrpro import HrproProposer, HrproTrain, HrproTraining
 from tad.proposers.snippet import SnippetProposer
 from tad.proposers.snippet_training import TrainingConfig, read_features
-from tad.stage import Artifact, Context, FitStage, MapStage
+from tad.stage import Artifact, Context, FitStage
 
 CURVE_EPOCHS = 10
 """Of the plain snippet model whose curves all candidates come from."""
@@ -53,57 +53,6 @@ For context, not used above: the published code itself, run on a similar machine
 width 256 for THUMOS14's 200 and 210 videos, an early state of other synthetic data): stage 1 step 1.87, forward pass
 and candidates of 410 videos 17.3, ranking 2.5, stage 2 epoch 11.6; peak memory of its processes 3.2 GB in stage 1
 (evaluation included) and 1.4 GB in stage 2."""
-
-
-class Direct:
-    """An engine in this process that notes the CPU seconds of every stage: of a fit, those of its last epoch."""
-
-    def __init__(self, data: Dataset, folder: Path, every: int = 1) -> None:
-        self.data, self.seed, self.folder, self.every = data, 0, folder, every
-        self.seconds: dict[str, float] = {}
-        self.made = 0
-
-    def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact:
-        marks: list[float] = []
-        context = Context(self.data, inputs or {}, self.data.videos("train"), self.seed)
-        state = fit(stage, context, Worker(), None, lambda *_: marks.append(time.process_time()))
-        self.seconds[stage.name] = marks[-1] - marks[-2]
-        artifact = self._artifact(stage.name)
-        torch.save(final_model(state), artifact.path / "model.pt")
-        return artifact
-
-    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact:
-        videos = self.data.videos(role)[:: self.every]
-        context = Context(self.data, inputs or {}, videos, self.seed)
-        stage.open(context)(videos[0])  # compilation, caches
-
-        def run() -> list[Any]:
-            function = stage.open(context)
-            return [function(video) for video in videos]
-
-        self.seconds[stage.name], results = cpu(run)
-        artifact = self._artifact(stage.name)
-        if stage.output == "segments":
-            Segments.concat(results).to_parquet(artifact.path / "segments.parquet")
-            return artifact
-        for video, arrays in zip(videos, results, strict=True):
-            for key, array in arrays.items():
-                (artifact.path / key).mkdir(exist_ok=True)
-                np.save(artifact.path / key / f"{video}.npy", array)
-        return artifact
-
-    def _artifact(self, name: str) -> Artifact:
-        self.made += 1
-        path = self.folder / f"{self.made:02d}-{name.replace('/', '-')}"
-        path.mkdir(parents=True)
-        return Artifact(path.name, path)
-
-
-def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of a call, and its result."""
-    start = time.process_time()
-    result = call()
-    return time.process_time() - start, result
 
 
 class Table:
