@@ -7,6 +7,7 @@ nothing of epochs, checkpoints, devices, workers or logging.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
+
+SMALL = 1 << 20
+"""Bytes; mapping a smaller file into memory takes longer than reading it."""
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
@@ -41,8 +45,10 @@ class Artifact:
         return Segments.from_parquet(self.path / "segments.parquet")
 
     def array(self, key: str, video_id: str) -> np.ndarray:
-        """A per-video array of a map stage with output "arrays", memory-mapped."""
-        return np.load(self.path / key / f"{video_id}.npy", mmap_mode="r", allow_pickle=False)
+        """A per-video array of a map stage with output "arrays", memory-mapped unless it is small."""
+        path = f"{self.path}/{key}/{video_id}.npy"
+        small = os.stat(path).st_size < SMALL
+        return np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
 
     def model(self) -> dict[str, Any]:
         """What a fit stage saved: {"state": state dict, "settings": dict of plain values}."""

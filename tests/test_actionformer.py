@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from tad.data.dataset import Dataset
@@ -66,6 +67,22 @@ def test_what_is_trained_on_decodes_to_the_labels_in_seconds(
     inner = (mine.start > 0.64 * (start + 1)) & (mine.end < 0.64 * (start + rows - 1))  # not cut by the window
     assert inner.any()
     assert tiou(mine.spans[inner], seconds).max(1) == pytest.approx(1, abs=1e-4)
+
+
+def test_labels_lie_right_on_features_that_were_resized_in_time(
+    plain: tuple[Dataset, Segments], tmp_path: Path
+) -> None:
+    data, labels = plain
+    path = data.root / "dataset.yaml"
+    manifest = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(manifest | {"grid": {"length": 40, "dim": 8, "dtype": "float16"}}))
+    for video in data.videos("train"):
+        np.save(data.feature_path(video), np.array(data.features(video))[:40])
+    resized = Dataset.open(data.root)
+    opened = task(resized, labels, tmp_path)
+    first = labels.filter(np.array(labels.video_ids) == "v0")
+    want = first.spans / resized.duration("v0") * 40 - 0.5
+    assert opened.labels["v0"].spans == pytest.approx(want)
 
 
 @pytest.mark.parametrize("factor", [1, 2])

@@ -69,7 +69,7 @@ class Segments:
             if isinstance(value, str):
                 return pa.repeat(pa.scalar(value, pa.string()), n)
             if isinstance(value, (pa.Array, pa.ChunkedArray)):
-                return value.cast(pa.string())
+                return value if value.type == pa.string() else value.cast(pa.string())
             return pa.array([str(v) for v in value], pa.string())
 
         def number(value: Any, kind: Any) -> pa.Array:

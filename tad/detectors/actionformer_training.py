@@ -248,7 +248,9 @@ def read_labels(context: Context, score_weight: float) -> dict[str, Labels]:
             labels[video_id] = Labels(np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.float32))
             continue
         weights = (1 - score_weight) + score_weight * np.clip(rows.score, 0, 1)
-        # The clock alone converts, so the feature file need not be opened for its length.
-        spans = data.grid(video_id, length=1).to_position(rows.spans)
+        # The expected length is enough to convert, so the feature file need not be opened.
+        video = data.videos_by_id[video_id]
+        length = data.manifest.grid.expected_length(video.duration, video.fps)
+        spans = data.grid(video_id, length).to_position(rows.spans)
         labels[video_id] = Labels(spans, rows.label_index(data.classes), weights.astype(np.float32))
     return labels

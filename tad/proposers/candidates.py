@@ -95,7 +95,7 @@ def candidates(
     shared = upsample(np.asarray(actionness, dtype=np.float64), config.scale, config.centred)
     agnostic = threshold_runs(shared, config.actionness_thresholds)[0]
     if not config.repeats:
-        agnostic = np.unique(agnostic, axis=0)
+        agnostic = distinct(agnostic)
 
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for label, curve in zip(labels, np.ascontiguousarray(curves.T), strict=True):
@@ -118,6 +118,15 @@ def candidates(
     if config.nms != "none":
         spans, score, label = suppress(spans, score, label, config, second)
     return Candidates(np.asarray(spans, dtype=np.float64), score.astype(np.float32), np.asarray(label, dtype=np.int64))
+
+
+def distinct(spans: np.ndarray) -> np.ndarray:
+    """[N, 2] int spans without repetitions, ascending; numpy's own is several times slower on rows."""
+    order = np.lexsort((spans[:, 1], spans[:, 0]))
+    spans = spans[order]
+    new = np.ones(len(spans), dtype=bool)
+    new[1:] = (spans[1:] != spans[:-1]).any(1)
+    return spans[new]
 
 
 def suppress(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -115,7 +116,7 @@ class SnippetPropose:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, scores = context.data, context.inputs["scores"]
-        names = np.array(data.classes, dtype=object)
+        names = pa.array(data.classes)
 
         def propose(video: str) -> Segments:
             cas, background = scores.array("cas", video), scores.array("background", video)
@@ -129,7 +130,7 @@ class SnippetPropose:
                 video,
                 spans[keep, 0],
                 spans[keep, 1],
-                names[found.labels[keep]].tolist(),
+                names.take(pa.array(found.labels[keep])),
                 found.scores[keep],
                 source=context.source,
             )
