@@ -45,7 +45,7 @@ class Segments:
     __slots__ = ("table",)
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table.select(SCHEMA.names).cast(SCHEMA)
+        self.table = table if table.schema.equals(SCHEMA) else table.select(SCHEMA.names).cast(SCHEMA)
         self._check()
 
     # -- construction ------------------------------------------------------------------------------------------
