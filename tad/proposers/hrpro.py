@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -171,7 +172,8 @@ class HrproTask(SnippetTask):
         sums, counts = torch.zeros_like(core.memory), torch.zeros_like(core.seen)
         core.eval()
         for index in range(len(self)):
-            batch = {k: v.to(device) for k, v in self.collate([self.item(index, None)]).items()}  # type: ignore[arg-type]
+            item = self.item(index, np.random.default_rng(0))
+            batch = {k: v.to(device) for k, v in self.collate([item]).items()}
             embedding = core(batch["features"], batch["mask"]).embedding[0]
             points = batch["points"][0].to(embedding)
             sums += points.T @ embedding
