@@ -114,7 +114,7 @@ def test_training_goes_on_from_a_checkpoint_with_its_memory(data: Dataset) -> No
 
 def test_it_learns_and_proposes(data: Dataset, tmp_path: Path) -> None:
     engine = TinyEngine(data, 0, tmp_path)
-    proposer = HrproProposer(training=HrproTraining(epochs=12, heads=2))
+    proposer = HrproProposer(training=HrproTraining(epochs=25, lr=5e-3, heads=2))
     model = proposer.train(engine)
     history = json.loads((model.path / "history.json").read_text())["epochs"]
     assert history[-1]["point"] < 0.9 * history[0]["point"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tad.ops.roi import roi_align
 
-CHUNK = 1024
+CHUNK = 512
 """Proposals pooled at a time: [CHUNK, D, P] is the largest tensor of the model."""
 
 
