@@ -10,7 +10,7 @@ import pytest
 
 from distributed.parts import PART_SCHEMA, chunks, open_chunk_function
 from tad.errors import RunError
-from tad.stage import Context
+from tad.stage import SMALL, Artifact, Context
 from tests.tiny import TinyEngine, tiny_dataset
 from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
@@ -87,3 +87,29 @@ def test_chunks_depend_on_the_number_of_videos_only():
     assert [len(c.videos) for c in chunks(list("abc"))] == [1, 1, 1]
     assert {len(c.videos) for c in chunks([str(i) for i in range(6400)])} == {32}
     assert sum(len(c.videos) for c in chunks([str(i) for i in range(1001)])) == 1001
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i8", "?"])
+def test_arrays_read_as_numpy_reads_them(tmp_path, dtype):
+    """Small and large, plain files that are parsed here and others that numpy parses."""
+    values, large = np.arange(24).reshape(4, 6), np.zeros((SMALL // 4, 2))
+    file = tmp_path / "key" / "v.npy"
+    file.parent.mkdir()
+    for array in (values, values[0], values[:, :1], values.T, values[:0], values[0, 0], large):
+        np.save(file, array.astype(dtype, order="K"))
+        found, expected = Artifact("f", tmp_path).array("key", "v"), np.load(file)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_array_equal(found, expected)
+        assert isinstance(found, np.memmap) == (file.stat().st_size >= SMALL)
+
+
+def test_arrays_hold_no_pickles_and_are_not_cut_short(tmp_path):
+    (tmp_path / "key").mkdir()
+    file, artifact = tmp_path / "key" / "v.npy", Artifact("f", tmp_path)
+    np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        artifact.array("key", "v")
+    np.save(file, np.zeros(9, dtype=np.float32))
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="reshape"):
+        artifact.array("key", "v")

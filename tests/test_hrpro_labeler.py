@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from pydantic import ValidationError
 
 from tad.labelers.hrpro import PUBLISHED_RANKING, HrproLabeler
@@ -41,6 +41,7 @@ def test_points_of_two_classes_in_one_instance():
     np.testing.assert_allclose(select(near, [(3, 7, 0.5, 0), (4.99, 5.01, 0.1, 0)], DEFAULT).spans[0], [3, 7])
 
 
+@settings(deadline=None)  # the first call may compile
 @given(many_points, many_proposals)
 def test_the_published_rule_by_a_loop(points, rows):
     points, rows = sorted(points), [(s, s + n, q, c) for s, n, q, c in rows]

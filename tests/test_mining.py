@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.ops.mining import mine
+from tad.ops.grouping import runs
+from tad.ops.mining import background_runs, mine
 
 ACTION, BACKGROUND = 0.1, 0.95
 
@@ -80,6 +81,14 @@ def test_equals_the_walk_over_rows_in_any_batch(batch: list[tuple[np.ndarray, np
         np.testing.assert_array_equal(mined.action[i, : len(b)].numpy(), action)
     assert not mined.background[~torch.from_numpy(mask)].any()
     assert not mined.action[~torch.from_numpy(mask)].any()
+
+
+@settings(deadline=None)  # the first call may compile
+@given(videos())
+def test_background_runs_of_one_video_are_those_of_the_batch(video: tuple[np.ndarray, np.ndarray]) -> None:
+    b, y = video
+    found = background_runs(b, np.flatnonzero(y.any(1)), BACKGROUND)
+    np.testing.assert_array_equal(found, runs(walk(b, y)[1]))
 
 
 def rows(scores: list[float], points: list[int]) -> tuple[list[int], list[int]]:

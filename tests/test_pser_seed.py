@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -122,6 +122,7 @@ many_proposals = st.lists(
 )
 
 
+@settings(deadline=None)  # the first call may compile
 @given(many_points)
 def test_neighbours_by_a_loop(points):
     points = sorted(points)
@@ -136,6 +137,7 @@ def test_neighbours_by_a_loop(points):
     assert (before[1:] == time[:-1]).all() and (after[:-1] == time[1:]).all()
 
 
+@settings(deadline=None)  # the first call may compile
 @given(many_points, many_proposals)
 def test_published_rule_by_a_loop(points, rows):
     points, rows = sorted(points), [(s, s + n, q, c) for s, n, q, c in rows]
@@ -149,6 +151,7 @@ def test_published_rule_by_a_loop(points, rows):
         assert tuple(found.spans[i]) == seed
 
 
+@settings(deadline=None)  # the first call may compile
 @given(many_points, many_proposals)
 def test_default_seeds_hold_their_point_and_no_other_of_their_class(points, rows):
     points, rows = sorted(points), [(s, s + n, q, c) for s, n, q, c in rows]

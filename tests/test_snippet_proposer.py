@@ -99,6 +99,15 @@ def test_the_best_copy_of_a_repeated_span_is_kept() -> None:
     assert all(at[tuple(s)] <= q + 1e-6 for s, q in zip(once.spans.tolist(), once.scores.tolist(), strict=True))
 
 
+def test_repeats_are_ordered_by_start_end_and_descending_score() -> None:
+    cas = np.round(np.random.default_rng(2).random((40, 1)), 1)
+    config = CandidateConfig(repeats=True, nms="none", contrast="zeroed", actionness_thresholds=[0.0, 0.2, 0.5])
+    found = candidates(cas, cas[:, 0], np.ones(1), np.array([0]), config)
+    rows = np.column_stack([found.spans, -found.scores]).tolist()
+    assert rows == sorted(rows)
+    assert len({tuple(span) for span in found.spans.tolist()}) < len(rows)
+
+
 def test_classes_are_known_or_predicted_or_the_best() -> None:
     assert predicted_classes(np.array([0.2, 0.7, 0.5]), 0.5).tolist() == [1, 2]
     assert predicted_classes(np.array([0.2, 0.3, 0.1]), 0.5).tolist() == [1]

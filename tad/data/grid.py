@@ -86,7 +86,7 @@ class SnippetGrid:
         """The row whose cell holds each time, int64, clipped to [0, length - 1]."""
         # The tiny nudge keeps times that lie exactly on a cell border (k * stride / fps) in the cell they open.
         rows = np.floor(np.asarray(self.to_edge(seconds), dtype=np.float64) + 1e-9).astype(np.int64)
-        return np.clip(rows, 0, self.length - 1)
+        return np.minimum(np.maximum(rows, 0), self.length - 1)
 
     @staticmethod
     def expected_length(duration: float, fps: float, stride: float, window: float, offset: float = 0.0) -> int:

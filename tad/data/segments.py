@@ -73,7 +73,8 @@ class Segments:
             return pa.array([str(v) for v in value], pa.string())
 
         def number(value: Any, kind: Any) -> pa.Array:
-            return pa.array(np.broadcast_to(np.asarray(value, dtype=kind), (n,)))
+            value = np.asarray(value, dtype=kind)
+            return pa.array(value if value.shape == (n,) else np.full(n, value))
 
         point = np.nan if point is None else point
         columns = [
@@ -259,14 +260,15 @@ class Segments:
     # -- invariants --------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        for name in ("video_id", "start", "end", "label", "score", "source"):
-            if self.table.column(name).null_count:
-                row = self.table.column(name).is_null().to_pylist().index(True)
+        columns = dict(zip(SCHEMA.names, self.table.columns, strict=True))
+        for name, column in columns.items():
+            if column.null_count and name != "point":
+                row = column.is_null().to_pylist().index(True)
                 raise DataError(f"row {row}: {name} is missing")
-        start, end, score = self.start, self.end, self.score
-        bad = ~(np.isfinite(start) & np.isfinite(end) & np.isfinite(score) & (start >= 0) & (start < end))
-        if bad.any():
-            rows = np.flatnonzero(bad)
+        start, end, score = (columns[name].to_numpy() for name in ("start", "end", "score"))
+        good = (start >= 0) & (start < end) & np.isfinite(end) & np.isfinite(score)
+        if not good.all():
+            rows = np.flatnonzero(~good)
             ids = self.table.column("video_id")
             problems = [
                 f"row {i} (video {ids[int(i)].as_py()}): segment [{start[i]:g}, {end[i]:g}] with score {score[i]:g}"

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from tad.data.segments import Segments
 from tad.detectors.hrpro_instance_training import segments_of
-from tad.ops.grouping import runs
-from tad.ops.mining import mine
+from tad.ops.mining import background_runs
 from tad.ops.ranking import sample_background
 from tad.stage import Context, StageConfig
 
@@ -48,14 +46,12 @@ class Negatives:
 
         def draw(video: str) -> Segments:
             points, count = data.points(video), int(config.share * len(candidates.get(video, ())))
-            background = torch.from_numpy(np.array(scores.array("background", video)))[None]
-            grid = data.grid(video, background.shape[1])
-            rows = torch.zeros(*background.shape, 1, dtype=torch.bool)
-            rows[0, torch.from_numpy(grid.row(points.time))] = True
-            mined = mine(background, rows, torch.ones_like(rows[..., 0]), 0.0, config.background_threshold)
+            background = scores.array("background", video)
+            grid = data.grid(video, len(background))
+            free = background_runs(background, grid.row(points.time), config.background_threshold)
             # By video: what is drawn depends on neither order nor worker.
             rng = np.random.default_rng([context.seed, zlib.crc32(self.name.encode()), zlib.crc32(video.encode())])
-            pieces = sample_background(runs(mined.background[0].numpy()), count, rng)
+            pieces = sample_background(free, count, rng)
             spans = np.clip(grid.from_edge(pieces), 0.0, data.duration(video))
             spans = spans[spans[:, 0] < spans[:, 1]]
             if not len(spans):

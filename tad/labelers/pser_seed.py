@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from tad.data.dataset import Dataset, Points
 from tad.data.segments import Segments
 from tad.errors import DataError
+from tad.ops.nms import compiled
 from tad.published import fill_published
 from tad.stage import Artifact, Context, Engine, StageConfig
 
@@ -58,8 +59,11 @@ class Seeds(NamedTuple):
 
 def distinct(points: Points) -> Points:
     """The points without repetitions of a time and class, ascending in time."""
-    both = np.unique(np.stack([points.time, points.label.astype(np.float64)], axis=1), axis=0)
-    return Points(both[:, 0], both[:, 1].astype(np.int64))
+    order = np.lexsort((points.label, points.time))
+    time, label = points.time[order], points.label[order]
+    new = np.ones(len(time), dtype=bool)
+    new[1:] = (time[1:] != time[:-1]) | (label[1:] != label[:-1])
+    return Points(time[new], label[new])
 
 
 def neighbour_times(time: np.ndarray, label: np.ndarray, same_class: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -107,41 +111,54 @@ def select_seeds(
         rule: the options.
         duration: seconds; seeds are cut to the video if the rule says so.
     """
-    holds = (labels == label[:, None]) & (spans[:, 0] <= time[:, None]) & (time[:, None] <= spans[:, 1])
-    before, after = neighbour_times(time, label, rule.neighbours == "same-class")
-    strong = holds & (scores > rule.min_score)
-    alone = strong & (spans[:, 0] > before[:, None]) & (spans[:, 1] < after[:, None])
-
-    seeds = np.stack([time - rule.half_width, time + rule.half_width], axis=1)
-    chosen, found = _best(alone, scores)
+    reach = neighbour_times(time, label, rule.neighbours == "same-class")
+    same = reach if rule.neighbours == "same-class" else neighbour_times(time, label, same_class=True)
     # Halfway to a neighbour of the same class; infinite where there is none, so nothing is cut there.
-    halves = [(time + other) / 2 for other in neighbour_times(time, label, same_class=True)]
-    cut = ~found & (rule.crossing == "clip")
-    if rule.crossing != "discard":
-        rescued, rescuable = _best(holds if rule.crossing == "clip" else strong, scores)
-        chosen = np.where(found, chosen, rescued)
-        found = found | rescuable
-    if len(spans):
-        seeds = np.where(found[:, None], spans[chosen], seeds)
-    lower, upper = np.where(cut, halves[0], -np.inf), np.where(cut, halves[1], np.inf)
-    if rule.inside_video:
-        lower, upper = np.maximum(lower, 0.0), np.minimum(upper, duration)
-    seeds = np.clip(seeds, lower[:, None], upper[:, None])
-    gone = seeds[:, 1] - seeds[:, 0] < SHORTEST
-    if gone.any():  # a sliver of a proposal, or one that lies beyond the end of the video
-        window = np.stack([time - rule.half_width, time + rule.half_width], axis=1)
-        seeds[gone] = np.clip(window, lower[:, None], upper[:, None])[gone]
-        found = found & ~gone
-    values = scores[chosen] if len(spans) else np.zeros(len(time))
-    return Seeds(seeds, np.where(found, values, FALLBACK_SCORE), ~found)
+    halves = ((time + same[0]) / 2, (time + same[1]) / 2)
+    rescue = {"clip": -np.inf, "keep": rule.min_score, "discard": np.inf}[rule.crossing]
+    ends = (0.0, float(duration)) if rule.inside_video else (-np.inf, np.inf)
+    found = _seeds(
+        time, label, spans, scores, labels, reach, halves, rule.min_score, rescue, rule.crossing == "clip",
+        rule.half_width, ends,
+    )  # fmt: skip
+    return Seeds(*found)
 
 
-def _best(allowed: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[G] index of the highest-scoring allowed proposal of each row (0 where there is none) and [G] whether one is."""
-    if not allowed.shape[1]:
-        return np.zeros(len(allowed), dtype=np.int64), np.zeros(len(allowed), dtype=bool)
-    best = np.where(allowed, scores, -np.inf).argmax(axis=1)
-    return best, np.asarray(allowed.any(axis=1))
+@compiled
+def _seeds(  # type: ignore[no-untyped-def]
+    time, label, spans, scores, labels, reach, halves, least, rescue, clip, half_width, ends
+):
+    """Spans, scores and fallback of the seeds of points at `time` [G] of class `label` [G].
+
+    Of the proposals that contain the point, those that stay within `reach` come first and need a score above `least`;
+    the others need one above `rescue`. Unless it is one of the former, the seed is cut to `halves` if it is to be
+    clipped; in any case to `ends`.
+    """
+    seeds = np.empty((len(time), 2))
+    values = np.full(len(time), FALLBACK_SCORE)
+    fallback = np.ones(len(time), np.bool_)
+    for g in range(len(time)):
+        best, alone = -1, False
+        for n in range(len(spans)):
+            start, end = spans[n]
+            if labels[n] != label[g] or start > time[g] or end < time[g]:
+                continue
+            free = scores[n] > least and start > reach[0][g] and end < reach[1][g]
+            better = best < 0 or free > alone or (free == alone and scores[n] > scores[best])
+            if better and (free or scores[n] > rescue):
+                best, alone = n, free
+        lower, upper = ends
+        if clip and not alone:
+            lower, upper = max(lower, halves[0][g]), min(upper, halves[1][g])
+        if best >= 0:
+            start, end = min(max(spans[best, 0], lower), upper), min(max(spans[best, 1], lower), upper)
+            fallback[g] = end - start < SHORTEST  # a sliver of a proposal, or one beyond the end of the video
+        if fallback[g]:
+            start, end = min(max(time[g] - half_width, lower), upper), min(max(time[g] + half_width, lower), upper)
+        else:
+            values[g] = scores[best]
+        seeds[g] = start, end
+    return seeds, values, fallback
 
 
 class Proposals:
@@ -154,7 +171,7 @@ class Proposals:
     def __init__(self, context: Context) -> None:
         artifact = context.inputs["proposals"]
         segments, self.data = artifact.segments(), context.data
-        unknown = sorted(set(segments.labels) - set(self.data.classes))
+        unknown = sorted(set(segments.codes("label")[1]) - set(self.data.classes))
         if unknown:
             raise DataError(
                 f"{artifact.path}: proposals of classes that {self.data.root} does not have: {', '.join(unknown)}; "

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tad.ops.nms import compiled
+
 
 def runs(mask: np.ndarray) -> np.ndarray:
     """Maximal runs of True.
@@ -18,8 +20,7 @@ def runs(mask: np.ndarray) -> np.ndarray:
     Returns:
         [R, 2] int64 half-open row ranges, ascending.
     """
-    spans, _ = _runs_of_rows(np.asarray(mask, dtype=bool).reshape(1, -1))
-    return spans
+    return threshold_runs(mask, [1.0])[0]
 
 
 def threshold_runs(curve: np.ndarray, thresholds: np.ndarray | list[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -35,13 +36,15 @@ def threshold_runs(curve: np.ndarray, thresholds: np.ndarray | list[float]) -> t
         spans [R, 2] int64 half-open row ranges, and [R] int64 index of the threshold that gave each; ordered by
         threshold, then by time. A run that several thresholds give appears once for each.
     """
-    curve = np.asarray(curve).reshape(1, -1)
-    thresholds = np.asarray(thresholds, dtype=np.float64).reshape(-1, 1)
-    return _runs_of_rows((curve >= thresholds) & (curve > 0))
+    return _runs(np.ascontiguousarray(curve, dtype=np.float64), np.ascontiguousarray(thresholds, dtype=np.float64))
 
 
 def outer_inner_contrast(
-    curve: np.ndarray, spans: np.ndarray, margin: float = 0.25, symmetric: bool = True
+    curve: np.ndarray,
+    spans: np.ndarray,
+    margin: float = 0.25,
+    symmetric: bool = True,
+    floors: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mean of the curve inside each run minus its mean in the margins on both sides.
 
@@ -51,111 +54,101 @@ def outer_inner_contrast(
         margin: length of either margin as a share of the run's length.
         symmetric: both margins hold ceil(margin * length) rows. False is HR-Pro's published rule: the right margin
             holds floor(margin * length), so that runs of fewer than 1 / margin rows have a left margin only.
+        floors: [R] values of the curve below a run's floor count as 0, as HR-Pro does with values below the threshold
+            that gave the run; runs of equal floors should follow each other, for speed. None: all values count.
 
     Returns:
         [R] float64; margins are cut at the curve's ends, and the outer mean is 0 where both are empty.
 
     Raises:
-        ValueError: a run is empty or leaves the curve.
+        ValueError: a run is empty or leaves the curve, or there are not as many floors as runs.
     """
-    curve = np.asarray(curve, dtype=np.float64).reshape(1, -1)
-    return _contrast(curve, np.zeros(len(spans), dtype=np.int64), spans, margin, symmetric)
+    curve, spans = np.ascontiguousarray(curve, dtype=np.float64), np.ascontiguousarray(spans, dtype=np.int64)
+    floors = np.full(len(spans), -np.inf) if floors is None else floors
+    if len(floors) != len(spans):
+        raise ValueError(f"{len(floors)} floors for {len(spans)} runs")
+    return _contrast(curve, spans, floors, margin, symmetric)
 
 
-def zeroed_contrast(
-    curve: np.ndarray,
-    spans: np.ndarray,
-    threshold_index: np.ndarray,
-    thresholds: np.ndarray | list[float],
-    margin: float = 0.25,
-    symmetric: bool = True,
-) -> np.ndarray:
-    """Outer-inner contrast on the curve with values below each run's threshold set to zero.
-
-    HR-Pro scores the sweep over class scores so: whatever lies below the threshold counts as 0 in the margins.
+def upsample(curves: np.ndarray, scale: int, centred: bool = True) -> np.ndarray:
+    """Curves at `scale` times the rate, by linear interpolation along the last axis.
 
     Args:
-        curve: [T] values.
-        spans: [R, 2], as given by `threshold_runs` for the same curve and thresholds.
-        threshold_index: [R], as given by `threshold_runs`.
-        thresholds: [K].
-        margin: see `outer_inner_contrast`.
-        symmetric: see `outer_inner_contrast`.
-
-    Returns:
-        [R] float64.
-
-    Raises:
-        ValueError: a run is empty or leaves the curve.
-    """
-    curve = np.asarray(curve, dtype=np.float64).reshape(1, -1)
-    zeroed = np.where(curve >= np.asarray(thresholds, dtype=np.float64).reshape(-1, 1), curve, 0.0)
-    return _contrast(zeroed, threshold_index, spans, margin, symmetric)
-
-
-def upsample(curve: np.ndarray, scale: int, centred: bool = True) -> np.ndarray:
-    """A curve at `scale` times the rate, by linear interpolation along its first axis.
-
-    Args:
-        curve: [T, ...] values.
+        curves: [..., T] values.
         scale: samples per row.
         centred: sample u is read at position (u + 1/2) / scale - 1/2, the centre of its part of the edges
             [u / scale, (u + 1) / scale); the first and the last row are held outside. False is HR-Pro's rule: sample u
             is read at position u / scale, half a sample's part late, and the last samples are extrapolated.
 
     Returns:
-        [scale * T, ...] of the curve's floating type (float64 for integers).
+        [..., scale * T] float64.
 
     Raises:
-        ValueError: the curve is empty or the scale is below 1.
+        ValueError: the curves are empty or the scale is below 1.
     """
-    curve = np.asarray(curve)
-    if scale < 1 or len(curve) == 0:
-        raise ValueError(f"upsampling needs at least one row and a scale of at least 1, got {len(curve)} and {scale}")
-    kind = curve.dtype if np.issubdtype(curve.dtype, np.floating) else np.dtype(np.float64)
+    curves = np.ascontiguousarray(curves, dtype=np.float64)
+    rows = curves.shape[-1]
+    if scale < 1 or rows == 0:
+        raise ValueError(f"upsampling needs at least one row and a scale of at least 1, got {rows} and {scale}")
+    return _upsample(curves.reshape(-1, rows), scale, centred).reshape(*curves.shape[:-1], scale * rows)
+
+
+@compiled
+def _upsample(curves, scale, centred):  # type: ignore[no-untyped-def]
+    """See `upsample`; curves [K, T]."""
+    count, rows = curves.shape
+    fine = np.empty((count, scale * rows))
+    for u in range(scale * rows):
+        position = u / scale
+        if centred:
+            position = min(max(position + 0.5 / scale - 0.5, 0.0), rows - 1.0)
+        left = max(min(int(position), rows - 2), 0)
+        right, share = min(left + 1, rows - 1), position - left
+        for k in range(count):
+            fine[k, u] = curves[k, left] * (1 - share) + curves[k, right] * share
+    return fine
+
+
+@compiled
+def _runs(curve, thresholds):  # type: ignore[no-untyped-def]
+    """Runs [R, 2] of positive rows at or above each of the thresholds, and [R] which threshold."""
     rows = len(curve)
-    if rows == 1 or scale == 1:
-        return np.repeat(curve.astype(kind), scale, axis=0)
-    position = np.arange(scale * rows) / scale
-    if centred:
-        position = np.clip(position + 0.5 / scale - 0.5, 0, rows - 1)
-    left = np.minimum(np.floor(position).astype(np.int64), rows - 2)
-    share = (position - left).reshape((-1,) + (1,) * (curve.ndim - 1))
-    return (curve[left] * (1 - share) + curve[left + 1] * share).astype(kind)
+    edges = np.empty(len(thresholds) * (rows + 1), np.int64)
+    index = np.empty(len(edges) // 2, np.int64)
+    found = 0
+    for k in range(len(thresholds)):
+        inside = False
+        for t in range(rows):
+            if inside != (curve[t] >= thresholds[k] and curve[t] > 0):
+                inside = not inside
+                index[found // 2] = k
+                edges[found] = t
+                found += 1
+        if inside:
+            edges[found] = rows
+            found += 1
+    return edges[:found].reshape(-1, 2), index[: found // 2]
 
 
-def _runs_of_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of True in each row of [K, T] masks: [R, 2] spans and the row of each."""
-    count, length = masks.shape
-    # One False between any two rows keeps runs apart, and the whole problem is one flat difference.
-    padded = np.zeros((count, length + 2), dtype=np.int8)
-    padded[:, 1:-1] = masks
-    change = np.diff(padded.reshape(-1))
-    first = np.flatnonzero(change == 1)
-    last = np.flatnonzero(change == -1)
-    row = first // (length + 2)
-    spans = np.stack([first, last], axis=1) - (row * (length + 2))[:, None]
-    return spans.astype(np.int64), row.astype(np.int64)
-
-
-def _contrast(curves: np.ndarray, which: np.ndarray, spans: np.ndarray, margin: float, symmetric: bool) -> np.ndarray:
-    """Contrast of each run on its own row `which` of curves [K, T], from prefix sums."""
-    spans = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
-    total = curves.shape[1]
-    first, last = spans[:, 0], spans[:, 1]
-    length = last - first
-    if len(spans) and (length.min() < 1 or first.min() < 0 or last.max() > total):
-        raise ValueError(f"runs must be half-open, not empty and within [0, {total}]")
-    sums = np.zeros((len(curves), total + 1))
-    np.cumsum(curves, axis=1, out=sums[:, 1:])
-
-    # Ratios such as 0.1 * 30 must not gain a row by rounding.
-    left_rows = np.ceil(margin * length - 1e-9).astype(np.int64)
-    right_rows = left_rows if symmetric else np.floor(margin * length + 1e-9).astype(np.int64)
-    left = np.maximum(first - left_rows, 0)
-    right = np.minimum(last + right_rows, total)
-
-    inside = sums[which, last] - sums[which, first]
-    outside = sums[which, right] - sums[which, left] - inside
-    outer_length = (right - left) - length
-    return inside / np.maximum(length, 1) - outside / np.maximum(outer_length, 1) * (outer_length > 0)
+@compiled
+def _contrast(curve, spans, floors, margin, symmetric):  # type: ignore[no-untyped-def]
+    """See `outer_inner_contrast`; from prefix sums, which are those of the run before if it has the same floor."""
+    rows = len(curve)
+    sums = np.zeros(rows + 1)
+    contrast = np.empty(len(spans))
+    for r in range(len(spans)):
+        first, last = spans[r]
+        length = last - first
+        if first < 0 or length < 1 or last > rows:
+            raise ValueError("runs must be half-open, not empty and within the curve")
+        if r == 0 or floors[r] != floors[r - 1]:
+            for t in range(rows):
+                sums[t + 1] = sums[t] + (0.0 if curve[t] < floors[r] else curve[t])
+        # Ratios such as 0.1 * 30 must not gain a row by rounding.
+        left_rows = int(np.ceil(margin * length - 1e-9))
+        left = max(first - left_rows, 0)
+        right = min(last + (left_rows if symmetric else int(np.floor(margin * length + 1e-9))), rows)
+        inside = sums[last] - sums[first]
+        outside = sums[right] - sums[left] - inside
+        contrast[r] = inside / length - outside / max(right - left - length, 1)
+    return contrast

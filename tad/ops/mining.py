@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from tad.ops.nms import compiled
 
 
 class Mined(NamedTuple):
@@ -34,7 +37,7 @@ def mine(
     the largest score if there are fewer than two hits; before the first point, all rows up to the last hit (without
     hits: up to the row of the largest score); after the last point, the mirror image. So each gap has some. Action
     rows are the point rows, and rows next to them in one go, outwards, as long as the score is at most
-    `action_threshold` and the row is not background. All gaps of all videos are worked on at once.
+    `action_threshold` and the row is not background. Rows are walked over one by one, on the CPU.
 
     Args:
         background: [B, T] background scores of the current model; not differentiated.
@@ -46,54 +49,74 @@ def mine(
     Returns:
         Mined rows; a video without points has none.
     """
-    score = background.detach()
-    videos, length = score.shape
-    device = score.device
-    point = points.any(-1) & mask
-    free = mask & ~point
-    row = torch.arange(length, device=device).expand(videos, length)
-
-    # Gap number: how many point rows came before. Every row of a gap shares it; padding and point rows are left out.
-    number = point.cumsum(1)
-    count = number[:, -1:]
-    gap = number + torch.arange(videos, device=device)[:, None] * (length + 1)
-    gaps = videos * (length + 1)
-    hit = free & (score >= background_threshold)
-
-    def first(rows: Tensor) -> Tensor:
-        """Smallest row in each gap, `length` where there is none."""
-        out = torch.full((gaps,), length, device=device)
-        return out.scatter_reduce(0, gap[rows], row[rows], "amin")
-
-    def last(rows: Tensor) -> Tensor:
-        """Largest row in each gap, -1 where there is none."""
-        return torch.full((gaps,), -1, device=device).scatter_reduce(0, gap[rows], row[rows], "amax")
-
-    top = torch.full((gaps,), float("-inf"), dtype=score.dtype, device=device)
-    top = top.scatter_reduce(0, gap[free], score[free], "amax")
-    peak = first(free & (score == top[gap]))
-    hit_first, hit_last = first(hit), last(hit)
-    # With one hit the hit is the peak, so "from first to last hit, or the peak" also covers fewer than two hits.
-    found = hit_last >= 0
-    lower = torch.where(found, hit_first, peak)[gap]
-    upper = torch.where(found, hit_last, peak)[gap]
-    lower = torch.where(number == 0, 0, lower)
-    upper = torch.where(number == count, length, upper)
-    chosen = free & (count > 0) & (row >= lower) & (row <= upper)
-
-    # A free row joins the point before it if no row in between stops the walk; likewise the point after it.
-    stop = ~point & ~(free & ~chosen & (score <= action_threshold))
-    before = torch.where(point, row, -1).cummax(1).values
-    stopped_before = torch.where(stop, row, -1).cummax(1).values
-    after = _cummin_from_right(torch.where(point, row, length))
-    stopped_after = _cummin_from_right(torch.where(stop, row, length))
-    from_left = free & (stopped_before < before)
-    from_right = free & (stopped_after > after)
-    source = torch.where(from_right, after, torch.where(from_left, before, row))
-    action = (points & mask[..., None]).gather(1, source[..., None].expand_as(points))
-    return Mined(action, chosen)
+    score, kinds = background.detach().float().cpu().numpy(), points.cpu().numpy()
+    rows, limit = mask.sum(1).cpu().numpy(), np.float32(action_threshold)
+    action, chosen = _mine(score, kinds, rows, limit, np.float32(background_threshold))
+    return Mined(torch.from_numpy(action).to(points.device), torch.from_numpy(chosen).to(points.device))
 
 
-def _cummin_from_right(values: Tensor) -> Tensor:
-    """[B, T]: the minimum over this and all later rows."""
-    return values.flip(1).cummin(1).values.flip(1)
+def background_runs(background: np.ndarray, points: np.ndarray, threshold: float = 0.95) -> np.ndarray:
+    """The background rows of one video, as `mine` has them.
+
+    Args:
+        background: [T] background scores.
+        points: [G] int rows with a point, in any order.
+        threshold: smallest background score of a hit.
+
+    Returns:
+        [R, 2] int64 half-open row ranges, ascending, with a point between any two.
+    """
+    point = np.zeros(len(background), dtype=np.bool_)
+    point[points] = True
+    return _background_runs(np.ascontiguousarray(background, dtype=np.float32), point, np.float32(threshold))
+
+
+@compiled
+def _background_runs(score, point, threshold):  # type: ignore[no-untyped-def]
+    """Runs [R, 2] of background rows from scores [T] and whether a row has a point [T]."""
+    rows, number, count = len(score), 0, point.sum()
+    spans = np.empty((count + 1, 2), np.int64)
+    found = start = 0
+    for stop in range(rows + 1):
+        if stop < rows and not point[stop]:
+            continue
+        # The gap start..stop, with `number` of the points before it.
+        if start < stop and count:
+            first, last, peak = -1, -1, start
+            for t in range(start, stop):
+                if score[t] >= threshold:
+                    first, last = (t if first < 0 else first), t
+                if score[t] > score[peak]:
+                    peak = t
+            spans[found, 0] = 0 if number == 0 else (peak if first < 0 else first)
+            spans[found, 1] = rows if number == count else (peak if first < 0 else last) + 1
+            found += 1
+        start = stop + 1
+        number += 1
+    return spans[:found]
+
+
+@compiled
+def _mine(score, kinds, lengths, action_threshold, background_threshold):  # type: ignore[no-untyped-def]
+    """Action [B, T, C] and background [B, T] rows from scores [B, T], points' classes [B, T, C] and lengths [B]."""
+    action = np.zeros(kinds.shape, np.bool_)
+    background = np.zeros(score.shape, np.bool_)
+    for b in range(len(score)):
+        rows = lengths[b]
+        point = np.zeros(rows, np.bool_)
+        for t in range(rows):
+            point[t] = kinds[b, t].any()
+        for first, last in _background_runs(score[b, :rows], point, background_threshold):
+            background[b, first:last] = True
+        # Forwards and then backwards, so a row between two points that both reach it joins the later one.
+        for step in (1, -1):
+            source = -1
+            for i in range(rows):
+                t = i if step == 1 else rows - 1 - i
+                if point[t]:
+                    source = t
+                elif background[b, t] or score[b, t] > action_threshold:
+                    source = -1
+                if source >= 0:
+                    action[b, t] = kinds[b, source]
+    return action, background

@@ -35,17 +35,22 @@ def sample_background(spans: np.ndarray, count: int, rng: np.random.Generator) -
         raise ValueError(f"runs must not be empty and the count not negative, got {spans.tolist()} and {count}")
     if not len(spans) or not count:
         return np.zeros((0, 2))
-    size = spans[:, 1] - spans[:, 0]
-    if (size == 2).all():
-        first = spans[rng.integers(len(spans), size=count), 0]
-        return np.stack([first, first + 1], axis=1).astype(np.float64)
-    spans = spans[size != 2]
-    pieces = np.zeros((0, 2), dtype=np.int64)
+    first, last = spans[:, 0], spans[:, 1] - 1
+    usable = last != first + 1
+    if not usable.any():
+        start = first[rng.integers(len(first), size=count)].astype(np.float64)
+        return np.stack([start, start + 1], axis=1)
+    first, last = first[usable], last[usable]
+    pieces: list[np.ndarray] = []
+    missing = count
     for _ in range(ROUNDS):
-        first, last = (spans[rng.integers(len(spans), size=2 * (count - len(pieces)) + 8)] - np.array([0, 1])).T
-        start = np.floor(rng.uniform(first, last)).astype(np.int64)
-        end = np.where(first == last, start + 1, np.floor(rng.uniform(start, last)).astype(np.int64))
-        pieces = np.concatenate([pieces, np.stack([start, end], axis=1)[start < end]])
-        if len(pieces) >= count:
+        chosen = rng.integers(len(first), size=2 * missing + 8)
+        low, high = first[chosen], last[chosen]
+        start = np.floor(low + (high - low) * rng.random(len(chosen)))
+        end = np.floor(start + (high - start) * rng.random(len(chosen)))
+        end[low == high] += 1
+        pieces.append(np.stack([start, end], axis=1)[start < end])
+        missing -= len(pieces[-1])
+        if missing <= 0:
             break
-    return pieces[:count].astype(np.float64)
+    return np.concatenate(pieces)[:count]
