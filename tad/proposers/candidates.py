@@ -45,14 +45,22 @@ class CandidateConfig(StageConfig):
         default="plain", description="zeroed: the published rule, a class's curve below the threshold counts as zero"
     )
     video_factor: bool = Field(default=True, description="multiply the contrast by the video's score of the class")
+    video_bonus: float = Field(
+        default=0.0,
+        ge=0,
+        description="share of the video's score of the class that is added; LACP has 0.2, POTLoc 0.25",
+    )
     repeats: bool = Field(
         default=False, description="true: the published list, with a run once for each threshold that yields it"
     )
-    nms: Literal["none", "soft", "published"] = Field(
-        default="soft",
-        description="class-wise suppression of overlapping proposals; published: as if each lasted a second longer",
+    nms: Literal["none", "soft", "hard"] = Field(
+        default="soft", description="class-wise suppression of overlapping proposals"
     )
     sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of soft suppression")
+    iou_threshold: float = Field(default=0.6, gt=0, le=1, description="tIoU from which hard suppression drops")
+    stretch: float = Field(
+        default=0.0, ge=0, description="seconds by which all proposals end later in suppression; published codes have 1"
+    )
 
 
 class Candidates(NamedTuple):
@@ -88,7 +96,7 @@ def candidates(
         video: [C] video scores.
         known: [K] class indices; empty to use the predicted ones.
         config: thresholds and scoring.
-        second: snippets in a second; the published suppression alone needs it.
+        second: snippets in a second; suppression with a stretch alone needs it.
     """
     labels = known if len(known) else predicted_classes(video, config.class_threshold)
     *curves, shared = upsample(np.vstack([cas.T[labels], actionness]), config.scale, config.centred)
@@ -104,6 +112,7 @@ def candidates(
         score = outer_inner_contrast(curve, spans, config.margin, config.symmetric, floors)
         if config.video_factor:
             score *= video[label]
+        score += config.video_bonus * video[label]
         # One number for each span, as sorting by one is several times quicker than by two.
         key = spans[:, 0] * (len(curve) + 1) + spans[:, 1]
         order = best_first(np.argsort(key, kind="stable"), key, score)
@@ -132,14 +141,15 @@ def best_first(order, key, score):  # type: ignore[no-untyped-def]
 def suppress(
     spans: np.ndarray, score: np.ndarray, label: np.ndarray, config: CandidateConfig, second: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Class-wise Gaussian soft-NMS of one video's proposals, spans [N, 2] in snippets; best first.
+    """Class-wise suppression of one video's proposals, spans [N, 2] in snippets; best first.
 
-    The published rule takes times for pixels: a segment reaches one second beyond its end, and nothing is dropped.
+    The published codes take times for pixels: a segment reaches one second beyond its end. They drop nothing for its
+    score alone.
     """
-    published = config.nms == "published"
-    reach = np.array([0.0, second if published else 0.0])
+    reach = np.array([0.0, config.stretch * second])
     spans, score, label, _ = classwise_nms(
-        spans + reach, score, label, method="gaussian", sigma=config.sigma, iou_threshold=0.5,
-        min_score=-1e9 if published else 0.001, limit=None,
+        spans + reach, score, label, method="hard" if config.nms == "hard" else "gaussian", sigma=config.sigma,
+        iou_threshold=config.iou_threshold, min_score=-1e9 if config.nms == "hard" or config.stretch else 0.001,
+        limit=None,
     )  # fmt: skip
     return spans - reach, score, label

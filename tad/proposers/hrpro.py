@@ -238,7 +238,8 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "contrast": "zeroed",
         "video_factor": False,
         "repeats": True,
-        "nms": "published",
+        "nms": "soft",
+        "stretch": 1.0,
         "sigma": 0.3,
     },
 }
