@@ -8,26 +8,20 @@ each class, as many as the class has points in the video, wherever the points ar
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from benchmarks import ablation
 from distributed.engine import Engine
-from distributed.record import Record
-from distributed.store import Store
-from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.labelers.hrpro import HrproLabeler
 from tad.proposers.hrpro import HrproProposer
 from tad.stage import Artifact
-from tad.subset import Subset
 
 
 @dataclass(frozen=True)
@@ -107,47 +101,15 @@ def evaluate(row: Row, engine: Engine, epochs: int, second_epochs: int) -> list[
         labels = labeler.label(engine, every["train"], None) if row.reliable else best_proposals(engine, suppressed)
         refined = detector.train(engine, labels, scores["train"], every["train"])
         found = detector.detect(engine, refined, "test", scores["test"], every["test"])
-    result = Subset.of_dataset(engine.data, "test").evaluate(found.segments(), protocol="hrpro")
-    return [100 * float(x) for x in result.mean_ap] + [100 * float(result.average)]
-
-
-def table(results: Mapping[str, Mapping[int, list[float]]]) -> str:
-    """Markdown: mean over the seeds at each threshold, and the spread of the average."""
-    lines = ["| row | .1 | .2 | .3 | .4 | .5 | .6 | .7 | mean | least to most | paper |", "|" + "---|" * 11]
-    for row in ROWS:
-        seeds = results.get(row.name)
-        if seeds:
-            means = [statistics.mean(values) for values in zip(*seeds.values(), strict=True)]
-            averages = [values[-1] for values in seeds.values()]
-            spread = f"{min(averages):.1f} to {max(averages):.1f} ({len(seeds)})"
-            cells = [row.name, *(f"{m:.1f}" for m in means), spread, f"{row.paper}" if row.paper else ""]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return ablation.map_on_test(engine, found.segments())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--data", type=Path, required=True, help="dataset folder with test videos")
-    parser.add_argument("--work", type=Path, default=Path("runs/hrpro-ablation"), help="store and results")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", help="names of rows; all by default")
+    parser = ablation.arguments(__doc__.splitlines()[0], "runs/hrpro-ablation")  # type: ignore[union-attr]
     parser.add_argument("--epochs", type=int, default=20, help="of stage 1")
     parser.add_argument("--second-epochs", type=int, default=12, help="of stage 2")
-    parser.add_argument("--version", default="", help="label of the results file, for runs side by side")
     options = parser.parse_args()
-    data = Dataset.open(options.data)
-    path = options.work / f"results{options.version}.json"
-    results: dict[str, dict[int, list[float]]] = {}
-    for seed in options.seeds:
-        engine = Engine(
-            data, Store(options.work / "store"), Record(options.work / f"seed-{seed}{options.version}"), seed
-        )
-        for row in ROWS:
-            if options.rows is None or row.name in options.rows:
-                results.setdefault(row.name, {})[seed] = evaluate(row, engine, options.epochs, options.second_epochs)
-                path.write_text(json.dumps(results, indent=1))
-                print(f"seed {seed}, {row.name}: {results[row.name][seed][-1]:.2f}", flush=True)
-    print(table(results))
+    ablation.run(ROWS, partial(evaluate, epochs=options.epochs, second_epochs=options.second_epochs), options)
 
 
 if __name__ == "__main__":

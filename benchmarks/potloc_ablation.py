@@ -1,0 +1,132 @@
+"""POTLoc's ablations (Tables 2 and 3 of the paper) on a dataset: `python -m benchmarks.potloc_ablation --data DIR`.
+
+Table 2: what supervises the detector (ground truth, pseudo-labels, the proposals as they are, points alone), each with
+and without sampling, for the pyramid of attention and for convolutions with the base model's losses. Table 3: levels of
+the pyramid. Schedules are those of the recipe `potloc-small`. The test videos are read once, after the last epoch of
+each row. Ground truth is read for its rows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmarks import ablation
+from distributed.engine import Engine
+from tad.config import load_recipe
+from tad.data.dataset import Dataset
+from tad.data.ground_truth import ground_truth
+from tad.data.segments import Segments
+from tad.detectors.potloc import PotlocDetector
+from tad.labelers.potloc import PotlocLabeler
+from tad.stage import Artifact
+
+Supervision = Literal["ground truth", "pseudo-labels", "proposals", "points"]
+
+CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "seeds": "published"}
+"""The base model's layers and background rule, on the labels of the row."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination. `labels` None: the proposals of the base model are the detections."""
+
+    name: str
+    labels: Supervision | None
+    options: Mapping[str, Any]
+    paper: float | None = None
+
+
+def supervised(labels: Supervision, attention: tuple[float | None, ...], plain: tuple[float | None, ...]) -> list[Row]:
+    """The four rows of Table 2 with one kind of labels; the paper's numbers with and without sampling."""
+    everything = {"radius": None}
+    return [
+        Row(f"attention, {labels}, sampled", labels, {}, attention[0]),
+        Row(f"attention, {labels}", labels, everything, attention[1]),
+        Row(f"convolutions, {labels}, sampled", labels, CONVOLUTIONS, plain[0]),
+        Row(f"convolutions, {labels}", labels, CONVOLUTIONS | everything, plain[1]),
+    ]
+
+
+ROWS = [
+    Row("base", None, {}, 47.4),
+    *supervised("ground truth", (57.9, 55.4), (50.1, 44.8)),
+    *supervised("pseudo-labels", (57.6, 54.1), (49.8, 46.9)),
+    *supervised("proposals", (26.8, 38.3), (28.7, 38.2)),
+    # Without an extent there is nothing to sample.
+    *(row for row in supervised("points", (None, 52.7), (None, 47.4)) if row.paper),
+    *(
+        Row(f"levels {n}", "pseudo-labels", {"levels": n + 1}, paper)
+        for n, paper in enumerate((51.9, 54.0, 57.9, 57.8, 57.6, 55.9))
+    ),
+]
+
+
+def true_segments(data: Dataset) -> Segments:
+    """The ground truth of the training videos, each with its point if it has one."""
+    truth = ground_truth(data, "train")
+    point = np.full(len(truth), np.nan)
+    label, videos = truth.label_index(data.classes), np.array(truth.video_ids)
+    for video in data.videos("train"):
+        points = data.points(video)
+        for time, of_class in zip(points.time, points.label, strict=True):
+            hits = (videos == video) & (label == of_class) & (truth.start <= time) & (time <= truth.end)
+            point[np.flatnonzero(hits)[:1]] = time
+    return truth.replace(point=point)
+
+
+def annotated_snippets(data: Dataset) -> Segments:
+    """The snippet of every point of the training videos as a segment."""
+    found = []
+    for video in data.videos("train"):
+        points = data.points(video)
+        grid = data.grid(video, len(data.features(video)))
+        rows = grid.row(points.time)
+        edges = np.clip(grid.from_edge(np.stack([rows, rows + 1], axis=1)), 0, data.duration(video))
+        names = [data.classes[c] for c in points.label]
+        found.append(Segments.of(video, edges[:, 0], edges[:, 1], names, 1.0, points.time, "points@0"))
+    return Segments.concat(found)
+
+
+def labels_of(kind: Supervision, engine: Engine, proposals: Artifact) -> Artifact:
+    """What supervises the detector."""
+    if kind == "pseudo-labels":
+        return PotlocLabeler().label(engine, proposals, None)
+    if kind == "proposals":
+        return proposals
+    made = true_segments(engine.data) if kind == "ground truth" else annotated_snippets(engine.data)
+    return engine.adopt(made, kind)
+
+
+def evaluate(row: Row, engine: Engine, epochs: int | None) -> list[float]:
+    """Test mAP at the protocol's thresholds."""
+    recipe = load_recipe("potloc-small")
+    base, small = recipe.proposer, recipe.detector
+    assert isinstance(small, PotlocDetector)
+    engine.round = 0
+    model = base.train(engine)
+    scores = base.score(engine, model, "test")
+    if row.labels is None:
+        return ablation.map_on_test(engine, base.propose(engine, scores, "test").segments())
+    proposals = base.propose(engine, base.score(engine, model, "train"), "train")
+    options = small.model_dump(exclude={"faithful"})
+    options["training"] |= {**row.options} | ({"epochs": epochs} if epochs else {})
+    detector = PotlocDetector.model_validate(options)
+    engine.round = 1
+    trained = detector.train(engine, labels_of(row.labels, engine, proposals), scores)
+    return ablation.map_on_test(engine, detector.detect(engine, trained, "test", scores).segments())
+
+
+def main() -> None:
+    parser = ablation.arguments(__doc__.splitlines()[0], "runs/potloc-ablation")  # type: ignore[union-attr]
+    parser.add_argument("--epochs", type=int, help="of the detector; those of the recipe by default")
+    options = parser.parse_args()
+    ablation.run(ROWS, partial(evaluate, epochs=options.epochs), options)
+
+
+if __name__ == "__main__":
+    main()
