@@ -5,7 +5,7 @@ Source: HR-Pro (AAAI 2024) section 3.2 and LACP (ICCV 2021) section 3.2, in the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ def mine(
     mask: Tensor,
     action_threshold: float = 0.1,
     background_threshold: float = 0.95,
+    outer: Literal["reach", "hits"] = "reach",
 ) -> Mined:
     """Rows between points that are confidently background, and rows around points that are confidently action.
 
@@ -42,6 +43,8 @@ def mine(
         mask: [B, T] bool, False on padding, which must come last.
         action_threshold: largest background score of a row that joins a point.
         background_threshold: smallest background score of a hit.
+        outer: "hits" (POTLoc's rule) takes in the gaps before the first and after the last point the rows from the
+            first to the last hit only, and none without hits; "reach" is the rule above.
 
     Returns:
         Mined rows; a video without points has none.
@@ -77,9 +80,12 @@ def mine(
     found = hit_last >= 0
     lower = torch.where(found, hit_first, peak)[gap]
     upper = torch.where(found, hit_last, peak)[gap]
-    lower = torch.where(number == 0, 0, lower)
-    upper = torch.where(number == count, length, upper)
+    if outer == "reach":
+        lower = torch.where(number == 0, 0, lower)
+        upper = torch.where(number == count, length, upper)
     chosen = free & (count > 0) & (row >= lower) & (row <= upper)
+    if outer == "hits":
+        chosen = chosen & (found[gap] | (number > 0) & (number < count))
 
     # A free row joins the point before it if no row in between stops the walk; likewise the point after it.
     stop = ~point & ~(free & ~chosen & (score <= action_threshold))
