@@ -16,8 +16,11 @@ from pydantic import BaseModel, Field, ValidationError
 from tad.data.segments import listing
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
+from tad.detectors.potloc import PotlocDetector
 from tad.errors import ConfigError
 from tad.labelers.hrpro import HrproLabeler
+from tad.labelers.points import PointsLabeler
+from tad.labelers.potloc import PotlocLabeler
 from tad.labelers.pser import PserLabeler
 from tad.labelers.pser_seed import SeedLabeler
 from tad.proposers.hrpro import HrproProposer
@@ -25,8 +28,10 @@ from tad.proposers.snippet import SnippetProposer
 from tad.stage import StageConfig
 
 Proposer = Annotated[SnippetProposer | HrproProposer, Field(discriminator="method")]
-Labeler = Annotated[PserLabeler | SeedLabeler | HrproLabeler, Field(discriminator="method")]
-Detector = Annotated[ActionFormerDetector | HrproInstanceDetector, Field(discriminator="method")]
+Labeler = Annotated[
+    PserLabeler | SeedLabeler | HrproLabeler | PotlocLabeler | PointsLabeler, Field(discriminator="method")
+]
+Detector = Annotated[ActionFormerDetector | HrproInstanceDetector | PotlocDetector, Field(discriminator="method")]
 ROLES = ("proposer", "labeler", "detector")
 
 
@@ -91,7 +96,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def load_labeler(method: str, overrides: Sequence[str] = ()) -> PserLabeler | SeedLabeler | HrproLabeler:
+def load_labeler(method: str, overrides: Sequence[str] = ()) -> Labeler:
     """A labeler by its method's name, with `key.path=value` overrides of its options.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The ActionFormer network: parameters, shapes, padding, attention."""
+"""The ActionFormer network: parameters, shapes, padding."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.models.actionformer import ActionFormer, pool, slot
-from tad.models.attention import banded_attention
+from tad.models.actionformer import ActionFormer
+from tad.models.pyramid import pool, slot
 
 
 def small(levels: int = 3, dim: int = 5, **more: object) -> ActionFormer:
@@ -92,20 +92,6 @@ def test_padding_reaches_no_gradient() -> None:
     assert (features.grad[video < 0] == 0).all()
     assert torch.isfinite(features.grad).all()
     assert (features.grad[video >= 0] != 0).any(1).all()
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 70), st.integers(0, 25), st.integers(1, 3), st.integers(0, 99))
-def test_banded_attention_is_dense_masked_attention(rows: int, radius: int, videos: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    query, key, value = torch.randn(3, rows, 2, 4, generator=generator, dtype=torch.float64)
-    video = torch.randint(-1, videos, (rows,), generator=generator).sort().values
-    place = torch.arange(rows)
-    allowed = ((place[:, None] - place).abs() <= radius) & (video[:, None] == video)
-    scores = torch.einsum("qhe,khe->hqk", query, key) / 4**0.5
-    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
-    expected = torch.einsum("hqk,khe->qhe", weights, value)
-    assert torch.allclose(banded_attention(query, key, value, video, radius), expected, atol=1e-12)
 
 
 def test_pool_leaves_padding_out() -> None:

@@ -7,7 +7,10 @@ import pytest
 
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
+from tad.detectors.potloc import PotlocDetector
 from tad.labelers.hrpro import HrproLabeler
+from tad.labelers.points import PointsLabeler
+from tad.labelers.potloc import PotlocLabeler
 from tad.labelers.pser import PserLabeler
 from tad.labelers.pser_heads import HeadsConfig
 from tad.labelers.pser_seed import SeedLabeler
@@ -22,8 +25,10 @@ LABELERS = [
     PserLabeler(faithful=True, heads={"epochs": 1}),
     SeedLabeler(),
     HrproLabeler(),
+    *(PotlocLabeler(rule=rule) for rule in ("midpoints", "released", "paper")),
+    PointsLabeler(),
 ]
-DETECTORS = [ActionFormerDetector(epochs=2), HrproInstanceDetector(training={"epochs": 2})]
+DETECTORS = [ActionFormerDetector(epochs=2), HrproInstanceDetector(training={"epochs": 2}), PotlocDetector(training={"epochs": 2})]
 
 
 def named(role):

@@ -54,6 +54,18 @@ def test_hrpro_layout(tmp_path):
     assert "unlisted" not in (tmp_path / "out" / "annotations.json").read_text()
 
 
+def test_rounded_rates_are_mended(tmp_path):
+    """29.97 frames a second stand for 30000 / 1001."""
+    src = hrpro_source(tmp_path / "src")
+    document = json.loads((src / "gt_full.json").read_text())
+    document["database"]["a"]["fps"] = 29.97
+    (src / "gt_full.json").write_text(json.dumps(document))
+    import_hrpro(src, tmp_path / "out")
+    data = Dataset.open(tmp_path / "out")
+    assert data.points("a").time.tolist() == pytest.approx([21 * 1001 / 30000], rel=1e-12)
+    assert (data.videos_by_id["a"].fps, data.videos_by_id["b"].fps) == (30000 / 1001, 10)
+
+
 def test_no_boundary_of_the_point_file_is_written(tmp_path):
     """Frames 1234 and 4321 stand only in start_frame and stop_frame."""
     src = hrpro_source(tmp_path / "src")

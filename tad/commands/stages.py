@@ -21,7 +21,7 @@ def write_segments(segments: Any, out: Path) -> None:
 
 
 @click.command()
-@click.argument("method", type=click.Choice(["pser", "pser-seed", "hrpro"]))
+@click.argument("method", type=click.Choice(["pser", "pser-seed", "hrpro", "potloc", "points"]))
 @click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
@@ -30,7 +30,8 @@ def write_segments(segments: Any, out: Path) -> None:
 def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any) -> None:
     """Turn any method's proposals on the training videos into one pseudo-label per point.
 
-    pser-seed and hrpro take the best proposal around each point; pser refines it, on the dataset's own features.
+    pser-seed and hrpro take the best proposal around each point. potloc is POTLoc's Algorithm 1; rule=released and
+    rule=paper are its published forms. pser refines the seeds on the dataset's features; the others need none.
     """
     from distributed.session import Options, one_off
     from tad.config import load_labeler

@@ -27,6 +27,8 @@ from tad.data.segments import listing
 from tad.errors import DataError
 
 AMBIGUOUS = "ambiguous.csv"
+NTSC = {23.976: 24000 / 1001, 29.97: 30000 / 1001, 59.94: 60000 / 1001}
+"""Rates that gt_full.json rounds: half an hour into the video, a point would be two milliseconds off."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _entry(video_id: str, entry: Any, role: Role, problems: list[str]) -> dict[s
     for i, row in enumerate(rows):
         if len(row["segment"]) != 2 or not row["segment"][0] < row["segment"][1]:  # type: ignore[operator]
             problems.append(f"gt_full.json: video {video_id}, row {i}: segment {row['segment']} must be [start, end]")
-    return {"subset": role, "duration": duration, "fps": fps, "annotations": rows}
+    return {"subset": role, "duration": duration, "fps": NTSC.get(fps, fps), "annotations": rows}
 
 
 def _points_file(folder: Path, name: str | None) -> Path | None:

@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
         ("start", pa.float64()),
         ("end", pa.float64()),
         ("label", pa.string()),
-        ("score", pa.float32()),
+        ("score", pa.float64()),
         ("point", pa.float64()),
         ("source", pa.string()),
     ]
@@ -35,7 +35,7 @@ class Segments:
     """A table of scored intervals.
 
     Columns: video_id (string), start and end (float64 seconds, 0 <= start < end), label (class name), score
-    (float32; 1 for ground truth), point (float64 seconds or NaN: the annotated point the segment answers to), source
+    (float64; 1 for ground truth), point (float64 seconds or NaN: the annotated point the segment answers to), source
     (what made it: stage name and round).
 
     Raises:
@@ -78,7 +78,7 @@ class Segments:
 
         point = np.nan if point is None else point
         columns = [
-            text(video_id), pa.array(start), number(end, np.float64), text(label), number(score, np.float32),
+            text(video_id), pa.array(start), number(end, np.float64), text(label), number(score, np.float64),
             number(point, np.float64), text(source),
         ]  # fmt: skip
         return cls(pa.table(columns, schema=SCHEMA))

@@ -59,11 +59,6 @@ def refine(features: np.ndarray, factor: int) -> np.ndarray:
     return fine
 
 
-def padded_length(length: int, levels: int) -> int:
-    """The least multiple of 2 ** (levels - 1) that holds `length` rows."""
-    return -(-length // 2 ** (levels - 1)) * 2 ** (levels - 1)
-
-
 def pyramid(length: int, levels: int) -> Pyramid:
     """The points over `length` rows, a multiple of 2 ** (levels - 1)."""
     sizes = [length >> level for level in range(levels)]
@@ -104,20 +99,24 @@ def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, clas
     to_ends = torch.stack([position - start, end - position], -1)  # [P, N, 2]
     farther = to_ends.amax(-1)
     eligible = inside & (farther >= points.reach[:, :1]) & (farther <= points.reach[:, 1:])
-    length = torch.where(eligible, end - start, torch.inf)
-    shortest, winner = length.min(1)
-    positive = shortest.isfinite()
-    shared = eligible & (length <= shortest[:, None] + TIE)
+    shared = shortest(eligible, end - start)
+    positive = shared.any(1)
     point, segment = shared.nonzero(as_tuple=True)
     onehot[point, labels[segment]] = True
     # The offsets come from the first of the tied segments, not from whichever is shorter by a hair.
-    first = torch.where(positive, shared.int().argmax(1), winner)
+    first = shared.int().argmax(1)
     offsets = to_ends[torch.arange(P), first] / points.stride[:, None]
     return Targets(
         onehot,
         torch.where(positive[:, None], offsets, 0.0).float(),
         torch.where(positive, weights.double()[first], 1.0).float(),
     )
+
+
+def shortest(eligible: Tensor, length: Tensor) -> Tensor:
+    """[..., N] bool: of the segments that are eligible [..., N], the shortest; several if their lengths [N] tie."""
+    lengths = torch.where(eligible, length, torch.inf)
+    return eligible & (lengths <= lengths.amin(-1, keepdim=True) + TIE)
 
 
 def decode(points: Pyramid, offsets: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tad.data.segments import listing
-from tad.detectors.actionformer_targets import RANGE, Targets, assign, padded_length, pyramid, random_crop, refine
-from tad.errors import ConfigError, DataError
-from tad.models.actionformer import ActionFormer, slot
+from tad.detectors.actionformer_targets import RANGE, Targets, assign, pyramid, random_crop, refine
+from tad.detectors.schedule import adamw, derived_ema, derived_width
+from tad.detectors.windows import Labels, pack, read_labels, usual_length
+from tad.models.actionformer import ActionFormer
+from tad.models.pyramid import padded_length
 from tad.ops.losses import diou_1d, sigmoid_focal
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
 
@@ -76,24 +77,13 @@ class Training(StageConfig):
         return self
 
 
-class Labels(NamedTuple):
-    """The pseudo-labels of one video on its snippet grid."""
-
-    spans: np.ndarray
-    """[N, 2] float64 positions."""
-    classes: np.ndarray
-    """[N] int64 class indices."""
-    weights: np.ndarray
-    """[N] float32 weights of their losses."""
-
-
 class Item(NamedTuple):
     """A window of one video, refined."""
 
     features: np.ndarray
     """[T, D] float32, `upsample` rows for each snippet but the last."""
     labels: Labels
-    """Their spans in positions of these rows."""
+    """In positions of these rows."""
 
 
 class DetectorTask:
@@ -126,21 +116,17 @@ class DetectorTask:
         margin = grid.window / (2 * grid.stride)
         crop = random_crop(len(features), labels.spans, self.settings["max_length"], margin, rng)
         rows = refine(features[crop.start : crop.start + crop.size], self.upsample)
-        spans = crop.spans[crop.kept] * self.upsample
-        return Item(rows, Labels(spans, labels.classes[crop.kept], labels.weights[crop.kept]))
+        points = (labels.points - crop.start) * self.upsample
+        labels = labels._replace(spans=crop.spans * self.upsample, points=points)
+        return Item(rows, Labels(*(part[crop.kept] for part in labels)))
 
     def collate(self, items: list[Item]) -> Batch:
         """Windows one after the other: features [T, D], video [T] and the targets of all P points, level by level."""
-        slots = [slot(len(item.features), self.levels) for item in items]
-        features = torch.zeros(sum(slots), self.settings["dim"])
-        video = torch.full((sum(slots),), -1)
-        first, levels = 0, []
-        for index, (item, size) in enumerate(zip(items, slots, strict=True)):
-            end = first + len(item.features)
-            features[first:end], video[first:end] = torch.from_numpy(item.features), index
-            first += size
+        features, video, slots = pack([item.features for item in items], self.levels)
+        levels = []
+        for item, size in zip(items, slots, strict=True):
             points = pyramid(size, self.levels)
-            spans, labels, weights = (torch.from_numpy(part) for part in item.labels)
+            spans, labels, weights = (torch.from_numpy(part) for part in item.labels[:3])
             radius = self.config.centre_radius
             targets = assign(points, spans, labels, weights, len(self.settings["classes"]), radius)
             levels.append([part.split(points.sizes) for part in targets])
@@ -168,34 +154,18 @@ class DetectorTask:
         }
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        """AdamW, linear warm-up and cosine; vectors and scalars (biases, norms, gains, scales) do not decay."""
-        matrices = [p for p in module.parameters() if p.ndim > 1]
-        vectors = [p for p in module.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": self.config.weight_decay}, {"params": vectors}]
-        optimiser = torch.optim.AdamW(groups, lr=self.settings["lr"], weight_decay=0.0)
-        climb = round(self.config.warmup * steps)
-
-        def factor(step: int) -> float:
-            if step < climb:
-                return (step + 1) / (climb + 1)
-            return max(1e-4, 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb))))
-
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        config = self.config
+        return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
 
     def _resolve(self) -> dict[str, Any]:
         """The options of the network, with the null ones derived from the data."""
         config, manifest = self.config, self.data.manifest
-        videos = [self.data.videos_by_id[v] for v in self.videos]
-        lengths = [manifest.grid.expected_length(v.duration, v.fps) for v in videos]
         sizes = np.concatenate([labels.spans[:, 1] - labels.spans[:, 0] for labels in self.labels.values()])
         upsample = config.upsample or (2 if np.median(sizes) < SHORT else 1)
         steps = config.epochs * max(1, len(self.videos) // config.batch_size)
-        width = config.width or 2 ** min(9, max(5, round(math.log2(manifest.grid.dim / 2))))
-        if width % config.heads:
-            raise ConfigError(f"actionformer: {config.heads} heads do not divide the derived width {width}; set width")
+        width = config.width or derived_width(manifest.grid.dim, config.heads, "actionformer")
         # The last level starts at half its reach; its open end takes what an outlier needs beyond eight levels.
         levels = config.levels or min(8, max(3, 1 + math.ceil(math.log2(max(1.0, sizes.max() * upsample / 2 / RANGE)))))
-        usual = min(2304, int(np.percentile(lengths, 95, method="higher")))
         lr = 1e-4 * 512 / width * math.sqrt(config.batch_size / 2)
         return {
             "dim": manifest.grid.dim,
@@ -207,9 +177,9 @@ class DetectorTask:
             "window": config.window,
             "drop_path": config.drop_path,
             "input_dropout": config.input_dropout,
-            "max_length": padded_length(config.max_length or usual, levels),
+            "max_length": padded_length(config.max_length or usual_length(self.data, self.videos), levels),
             "lr": config.lr or min(1e-3, lr),
-            "ema_decay": max(0.0, min(0.999, 1 - 10 / steps)) if config.ema_decay is None else config.ema_decay,
+            "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
             "longest_label": round(float(sizes.max()), 1),
         }
 
@@ -218,39 +188,3 @@ def build(settings: dict[str, Any]) -> ActionFormer:
     """The network that a model's settings describe, with fresh weights."""
     names = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout")
     return ActionFormer(classes=len(settings["classes"]), **{name: settings[name] for name in names})
-
-
-def read_labels(context: Context, score_weight: float) -> dict[str, Labels]:
-    """The pseudo-labels of each training video on its grid, empty where it has none.
-
-    Args:
-        score_weight: 0 gives every pseudo-label weight 1, 1 its score; between, the mean of the two so weighted.
-
-    Raises:
-        DataError: a class or a video is not the dataset's, or no training video has a pseudo-label.
-    """
-    artifact, data = context.inputs["labels"], context.data
-    table = artifact.segments()
-    problems = [f"class {name!r} is not in dataset.yaml" for name in sorted(set(table.labels) - set(data.classes))]
-    problems += [
-        f"video {v!r} is not in annotations.json" for v in sorted(set(table.video_ids) - set(data.videos_by_id))
-    ]
-    if problems:
-        raise DataError(f"{artifact.path / 'segments.parquet'}: " + listing(problems))
-    by_video = table.by_video()
-    if not by_video.keys() & set(context.videos):
-        raise DataError(f"{artifact.path / 'segments.parquet'}: none of the {len(context.videos)} training videos has "
-                        "a pseudo-label; there is nothing to learn")  # fmt: skip
-    labels = {}
-    for video_id in context.videos:
-        rows = by_video.get(video_id)
-        if rows is None:
-            labels[video_id] = Labels(np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.float32))
-            continue
-        weights = (1 - score_weight) + score_weight * np.clip(rows.score, 0, 1)
-        # The expected length is enough to convert, so the feature file need not be opened.
-        video = data.videos_by_id[video_id]
-        length = data.manifest.grid.expected_length(video.duration, video.fps)
-        spans = data.grid(video_id, length).to_position(rows.spans)
-        labels[video_id] = Labels(spans, rows.label_index(data.classes), weights.astype(np.float32))
-    return labels

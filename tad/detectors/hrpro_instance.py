@@ -150,7 +150,7 @@ class InstanceDetect:
             found = candidates.get(video)
             if found is None:
                 return Segments.empty()
-            labels, contrast = found.label_index(data.classes), found.score.astype(np.float64)
+            labels, contrast = found.label_index(data.classes), found.score
             spans, completeness = run(video, found.spans, config.keep)
             copies = len(spans) // len(found)
             labels, contrast = np.tile(labels, copies), np.tile(contrast, copies)

@@ -204,7 +204,7 @@ def video_seeds(data: Dataset, video: str, proposals: Segments | None, rule: See
         points.time,
         points.label,
         proposals.spans,
-        proposals.score.astype(np.float64),
+        proposals.score,
         proposals.label_index(data.classes),
         rule,
         data.duration(video),

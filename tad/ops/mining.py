@@ -5,7 +5,7 @@ Source: HR-Pro (AAAI 2024) section 3.2 and LACP (ICCV 2021) section 3.2, in the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ def mine(
     mask: Tensor,
     action_threshold: float = 0.1,
     background_threshold: float = 0.95,
+    outer: Literal["reach", "hits"] = "reach",
 ) -> Mined:
     """Rows between points that are confidently background, and rows around points that are confidently action.
 
@@ -45,13 +46,15 @@ def mine(
         mask: [B, T] bool, False on padding, which must come last.
         action_threshold: largest background score of a row that joins a point.
         background_threshold: smallest background score of a hit.
+        outer: "hits" (POTLoc's rule) takes in the gaps before the first and after the last point the rows from the
+            first to the last hit only, and none without hits; "reach" is the rule above.
 
     Returns:
         Mined rows; a video without points has none.
     """
     score, kinds = background.detach().float().cpu().numpy(), points.cpu().numpy()
     rows, limit = mask.sum(1).cpu().numpy(), np.float32(action_threshold)
-    action, chosen = _mine(score, kinds, rows, limit, np.float32(background_threshold))
+    action, chosen = _mine(score, kinds, rows, limit, np.float32(background_threshold), outer == "reach")
     return Mined(torch.from_numpy(action).to(points.device), torch.from_numpy(chosen).to(points.device))
 
 
@@ -68,12 +71,15 @@ def background_runs(background: np.ndarray, points: np.ndarray, threshold: float
     """
     point = np.zeros(len(background), dtype=np.bool_)
     point[points] = True
-    return _background_runs(np.ascontiguousarray(background, dtype=np.float32), point, np.float32(threshold))
+    return _background_runs(np.ascontiguousarray(background, dtype=np.float32), point, np.float32(threshold), True)
 
 
 @compiled
-def _background_runs(score, point, threshold):  # type: ignore[no-untyped-def]
-    """Runs [R, 2] of background rows from scores [T] and whether a row has a point [T]."""
+def _background_runs(score, point, threshold, reach):  # type: ignore[no-untyped-def]
+    """Runs [R, 2] of background rows from scores [T] and whether a row has a point [T].
+
+    The outer gaps, before the first and after the last point, reach to the ends, or else have their hits alone.
+    """
     rows, number, count = len(score), 0, point.sum()
     spans = np.empty((count + 1, 2), np.int64)
     found = start = 0
@@ -88,16 +94,17 @@ def _background_runs(score, point, threshold):  # type: ignore[no-untyped-def]
                     first, last = (t if first < 0 else first), t
                 if score[t] > score[peak]:
                     peak = t
-            spans[found, 0] = 0 if number == 0 else (peak if first < 0 else first)
-            spans[found, 1] = rows if number == count else (peak if first < 0 else last) + 1
-            found += 1
+            if first >= 0 or reach or 0 < number < count:
+                spans[found, 0] = 0 if reach and number == 0 else (peak if first < 0 else first)
+                spans[found, 1] = rows if reach and number == count else (peak if first < 0 else last) + 1
+                found += 1
         start = stop + 1
         number += 1
     return spans[:found]
 
 
 @compiled
-def _mine(score, kinds, lengths, action_threshold, background_threshold):  # type: ignore[no-untyped-def]
+def _mine(score, kinds, lengths, action_threshold, background_threshold, reach):  # type: ignore[no-untyped-def]
     """Action [B, T, C] and background [B, T] rows from scores [B, T], points' classes [B, T, C] and lengths [B]."""
     action = np.zeros(kinds.shape, np.bool_)
     background = np.zeros(score.shape, np.bool_)
@@ -106,7 +113,7 @@ def _mine(score, kinds, lengths, action_threshold, background_threshold):  # typ
         point = np.zeros(rows, np.bool_)
         for t in range(rows):
             point[t] = kinds[b, t].any()
-        for first, last in _background_runs(score[b, :rows], point, background_threshold):
+        for first, last in _background_runs(score[b, :rows], point, background_threshold, reach):
             background[b, first:last] = True
         # Forwards and then backwards, so a row between two points that both reach it joins the later one.
         for step in (1, -1):

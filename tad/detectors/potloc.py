@@ -1,0 +1,288 @@
+"""The detector `potloc`: a multi-scale transformer with local attention, trained on sampled pseudo-labels.
+
+Source: POTLoc (Vahdani and Tian) and its released code. The network is in tad.models.potloc, targets in
+tad.detectors.potloc_targets. Detections are the runs of the curves of every level over several thresholds, as those of
+the proposers are; the levels meet in class-wise suppression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from tad.data.dataset import Role
+from tad.data.segments import Segments
+from tad.detectors.potloc_training import PotlocTrain, PotlocTraining, build
+from tad.errors import RunError
+from tad.models.pyramid import padded_length
+from tad.models.snippet import video_scores
+from tad.ops.nms import classwise_nms
+from tad.proposers.candidates import CandidateConfig, candidates, predicted_classes, steps
+from tad.proposers.snippet_training import read_features
+from tad.published import fill_published
+from tad.stage import Artifact, Context, Engine, StageConfig
+
+
+class PotlocDecoding(CandidateConfig):
+    """From the curves of all levels to detections; changing it needs no training.
+
+    The options of candidates hold on each level: `scale` is that of the finest, every further level has twice as much.
+    """
+
+    class_threshold: float = Field(default=0.2, ge=0, le=1, description="a class is predicted at this video score")
+    video_power: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share, in the exponent, of the proposer's video score in that of the detector; 0: none",
+    )
+    by_level: bool = Field(
+        default=False, description="true: the published rule, each level predicts classes by its own video scores"
+    )
+    cas_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        default=steps(0.05, 0.8, 0.05), min_length=1, description="thresholds on each class's curve"
+    )
+    actionness_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        default=steps(0.1, 0.925, 0.025),
+        description="thresholds on actionness; its runs are detections of every class",
+    )
+    nms: Literal["soft", "published"] = Field(
+        default="soft",
+        description="class-wise suppression; published: hard, and as if each segment lasted a second longer",
+    )
+    iou_threshold: float = Field(default=0.45, gt=0, le=1, description="tIoU at which published suppression drops")
+    min_score: float | None = Field(
+        default=0.001, description="detections whose lowered score is below it are dropped; null: none"
+    )
+    max_detections: int | None = Field(
+        default=200, ge=1, description="detections of each video, the best ones; null: all"
+    )
+
+
+class PotlocDetector(StageConfig):
+    """POTLoc's second stage; learns from any labeler's pseudo-labels."""
+
+    method: Literal["potloc"] = "potloc"
+    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    training: PotlocTraining = PotlocTraining()
+    decode: PotlocDecoding = PotlocDecoding()
+
+    wants_candidates: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return fill_published(data, PUBLISHED, BUDGET)
+
+    def train(
+        self, engine: Engine, labels: Artifact, scores: Artifact | None = None, candidates: Artifact | None = None
+    ) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
+        return engine.fit(PotlocTrain(self.training), {"labels": labels})
+
+    def detect(
+        self,
+        engine: Engine,
+        model: Artifact,
+        role: Role,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+    ) -> Artifact:
+        """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
+        inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
+        # Known classes are for training videos only, even if the points file also lists others.
+        changes = {} if role == "train" else {"train_classes": "predicted"}
+        return engine.map(PotlocDetect(self.decode.model_copy(update=changes)), inputs, role)
+
+
+class Curves(NamedTuple):
+    """What the network says of a video on one level."""
+
+    cas: np.ndarray
+    """[T, C] fused class scores."""
+    actionness: np.ndarray
+    """[T]."""
+    video: np.ndarray
+    """[C] video scores."""
+
+
+@dataclass(frozen=True)
+class PotlocDetect:
+    """Map stage: detections of one video after the other; inputs "model" and, if it is there, "scores"."""
+
+    config: PotlocDecoding
+    name: str = "potloc/detect"
+    version: int = 1
+    output: Literal["segments", "arrays"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        config, data, run = self.config, context.data, load(context)
+        names = np.array(data.classes, dtype=object)
+
+        def detect(video: str) -> Segments:
+            levels = run(video)
+            grid = data.grid(video, len(levels[0].cas))
+            known = data.video_classes(video) if config.train_classes == "given" else np.zeros(0, dtype=np.int64)
+            prior = None
+            if "scores" in context.inputs:
+                prior = np.asarray(context.inputs["scores"].array("video", video), dtype=np.float64)
+            places, score, label = pool(levels, prior, known, config)
+            # Half a snippet apart: see `pool`.
+            spans = grid.from_position(places)
+            reach = np.array([0.0, 1.0 if config.nms == "published" else 0.0])
+            _, lowered, label, rows = classwise_nms(
+                spans + reach, score, label,
+                method="hard" if config.nms == "published" else "gaussian",
+                sigma=config.sigma, iou_threshold=config.iou_threshold,
+                min_score=-1e9 if config.min_score is None else config.min_score,
+                limit=config.max_detections,
+            )  # fmt: skip
+            spans = np.clip(spans[rows], 0.0, data.duration(video))
+            real = spans[:, 0] < spans[:, 1]
+            return Segments.of(
+                video, spans[real, 0], spans[real, 1], names[label[real]].tolist(), lowered[real], source=context.source
+            )
+
+        return detect
+
+
+def pool(
+    levels: list[Curves], prior: np.ndarray | None, known: np.ndarray, config: PotlocDecoding
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The candidates of all levels, before suppression.
+
+    Args:
+        levels: curves, finest level first.
+        prior: [C] the proposer's video scores, None without.
+        known: [K] class indices; empty to use the predicted ones.
+        config: thresholds and scoring.
+
+    Returns:
+        [N, 2] positions on the finest level, [N] scores and [N] class indices. Row i of a level of stride g lies at
+        position i g, and covers g rows around it; the published rule lets it begin there and cover the next g.
+    """
+    power = 0.0 if prior is None else config.video_power
+    video = [level.video for level in levels]
+    if not config.by_level:
+        video = [np.mean(video, axis=0)] * len(levels)
+    if prior is not None:
+        video = [v ** (1 - power) * prior**power for v in video]
+    parts = []
+    for depth, (level, scores) in enumerate(zip(levels, video, strict=True)):
+        stride = 2**depth
+        options = config.model_copy(update={"nms": "none", "scale": config.scale * stride})
+        found = candidates(level.cas, level.actionness, scores, known, options)
+        places = (found.spans - 0.5) * stride if config.centred else found.spans * stride - 0.5
+        parts.append((places, found.scores, found.labels))
+    places, score, label = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return places, score, label
+
+
+def load(context: Context) -> Callable[[str], list[Curves]]:
+    """The trained network as a function of a video id.
+
+    Raises:
+        RunError: it was trained for another feature width or other classes.
+    """
+    artifact, data = context.inputs["model"], context.data
+    saved = artifact.model()
+    settings = saved["settings"]
+    for name, there, here in (
+        ("features of width", settings["architecture"]["dim"], data.manifest.grid.dim),
+        ("the classes", ", ".join(settings["classes"]), ", ".join(data.classes)),
+    ):
+        if there != here:
+            raise RunError(f"{artifact.path}: the detector was trained on {name} {there}, but {data.root} has {here}")
+    network = build(settings)
+    network.load_state_dict(saved["state"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device).eval()
+    ratio = settings["top_ratio"]
+
+    def run(video: str) -> list[Curves]:
+        features = read_features(data, video).to(device)
+        length = padded_length(len(features), network.levels)
+        padded = features.new_zeros(length, features.shape[1])
+        padded[: len(features)] = features
+        index = torch.full((length,), -1, device=device)
+        index[: len(features)] = 0
+        with torch.inference_mode():
+            scores = network(padded, index)
+        sizes = [length >> level for level in range(network.levels)]
+        curves = []
+        for cas, classes, background, mask in zip(
+            *(x.split(sizes) for x in (scores.cas(), scores.classes, scores.background, scores.mask)), strict=True
+        ):
+            pooled = video_scores(classes[None], mask[None], ratio)[0]
+            parts = (cas[mask], 1 - background[mask], pooled)
+            curves.append(Curves(*(x.cpu().double().numpy() for x in parts)))
+        return curves
+
+    return run
+
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "training": {
+        "width": 512,
+        "heads": 4,
+        "levels": 3,
+        "stem": 2,
+        "window": 12,
+        "drop_path": 0.1,
+        "input_dropout": 0.0,
+        "max_length": 768,
+        "radius": 2.0,
+        "rounded": True,
+        "seeds": "published",
+        "background_threshold": 0.95,
+        "top_ratio": 8,
+        "video_weight": 1.0,
+        "action_weight": 0.5,
+        "background_weight": 1.0,
+        "focal": 2.0,
+        "epochs": 50,
+        "batch_size": 4,
+        "lr": 1e-4,
+        "warmup": 0.2,
+        "weight_decay": 0.05,
+        "clip_norm": 1.0,
+        "ema_decay": 0.999,
+    },
+    "decode": {
+        "train_classes": "predicted",
+        "class_threshold": 0.7,
+        "video_power": 0.0,
+        "by_level": True,
+        "scale": 4,
+        "centred": False,
+        "cas_thresholds": [0.4],
+        "actionness_thresholds": steps(0.1, 0.925, 0.025),
+        "margin": 0.1,
+        "symmetric": False,
+        "contrast": "zeroed",
+        "video_factor": False,
+        "repeats": True,
+        "nms": "published",
+        "iou_threshold": 0.45,
+        "min_score": None,
+        "max_detections": None,
+    },
+}
+"""The published code on THUMOS14."""
+
+BUDGET = (
+    "training.width",
+    "training.levels",
+    "training.window",
+    "training.max_length",
+    "training.epochs",
+    "training.batch_size",
+    "training.lr",
+    "training.ema_decay",
+)
+"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its features."""

@@ -1,0 +1,272 @@
+"""Training of the detector `potloc`: options, what is derived from the data, items, losses and optimiser.
+
+Source: POTLoc (Vahdani and Tian) and its released code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy, one_hot
+
+from tad.detectors.actionformer_targets import refine
+from tad.detectors.potloc_targets import Targets, annotated, background_seeds, sample, window
+from tad.detectors.schedule import adamw, derived_ema, derived_width
+from tad.detectors.windows import Labels, expected_length, pack, read_labels, usual_length
+from tad.models.potloc import Potloc
+from tad.models.snippet import video_scores
+from tad.ops.losses import probability_focal
+from tad.stage import Batch, Context, StageConfig, Total
+
+
+class PotlocTraining(StageConfig):
+    """Network, targets, losses and optimiser; null fields are derived from the data and saved with the model."""
+
+    width: int | None = Field(
+        default=None, ge=8, description="of the network; null: the power of two nearest half the feature width, 32..512"
+    )
+    heads: int = Field(default=4, ge=1, description="attention heads; divides the width")
+    levels: int = Field(default=3, ge=1, le=10, description="of the pyramid, strides 1, 2, 4, ...")
+    upsample: int = Field(default=1, ge=1, le=4, description="rows that the network sees for each snippet, interpolated")
+    stem: int = Field(
+        default=2, ge=0, description="attention blocks at full rate; 0 with levels 1 leaves convolutions alone"
+    )
+    window: int = Field(
+        default=19, ge=3, description="snippets that attention sees on each level; an even number sees one more"
+    )
+    drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
+    input_dropout: float = Field(default=0.0, ge=0, lt=1, description="chance that a feature channel is dropped")
+    max_length: int | None = Field(
+        default=None, ge=1, description="snippets of a training window; null: longer than 95 % of the videos, <= 2304"
+    )
+    radius: float | None = Field(
+        default=2.0, gt=0, description="how far from its point a pseudo-label is sampled, in strides; null: all of it"
+    )
+    rounded: bool = Field(default=False, description="true: the published targets, rounded to whole snippets")
+    seeds: Literal["gaps", "published"] = Field(
+        default="gaps", description="background rows: mined in all gaps but not inside pseudo-labels, or as published"
+    )
+    background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
+    top_ratio: int = Field(default=8, ge=1, description="a video's class score is the mean of its T / top_ratio best")
+    video_weight: float = Field(default=1.0, ge=0, description="weight of the video-level loss")
+    action_weight: float = Field(default=0.5, ge=0, description="weight of the loss on sampled rows")
+    background_weight: float = Field(default=1.0, ge=0, description="weight of the loss on mined background rows")
+    focal: float = Field(default=2.0, ge=0, description="focusing exponent of the row losses")
+    epochs: int = Field(default=50, ge=1, description="passes over the training videos")
+    batch_size: int = Field(default=4, ge=1, description="videos of a step, over all workers")
+    lr: float | None = Field(
+        default=None, gt=0, description="peak; null: 1e-4 for width 512 and batches of 4, more for narrower or larger"
+    )
+    warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the steps until the peak; then a cosine")
+    weight_decay: float = Field(default=0.05, ge=0, description="of matrices; none on biases, norms and gains")
+    clip_norm: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: any")
+    ema_decay: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="of the averaged weights; null: 0.999, or less for fewer than 10,000 steps",
+    )
+
+    @model_validator(mode="after")
+    def _shapes(self) -> PotlocTraining:
+        if self.width is not None and self.width % self.heads:
+            raise ValueError(f"heads must divide the width, got {self.heads} heads and width {self.width}")
+        return self
+
+
+@dataclass(frozen=True)
+class PotlocTrain:
+    """Fit stage: the network; input "labels"."""
+
+    config: PotlocTraining
+    name: str = "potloc/train"
+    version: int = 1
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    @property
+    def ema_decay(self) -> float | None:
+        """The most there is; the task's own, which knows the number of steps, goes before."""
+        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
+
+    @property
+    def clip_norm(self) -> float | None:
+        return self.config.clip_norm
+
+    def open(self, context: Context) -> PotlocTask:
+        return PotlocTask(self.config, context)
+
+
+class Item(NamedTuple):
+    """A window of one video."""
+
+    features: np.ndarray  # [T, D] float32
+    targets: Targets
+    present: np.ndarray  # [C] bool, classes with a point in the window
+
+
+class PotlocTask:
+    """The opened training stage: windows of the training videos, pseudo-labels as targets.
+
+    Whether a class is present in a window is said by the given points, not by the pseudo-labels; only a video without
+    any given point has those of its pseudo-labels.
+
+    Raises:
+        DataError: a pseudo-label has a class or video that the dataset lacks, or there is none for a training video.
+        ConfigError: the derived width is not divisible by the heads.
+    """
+
+    def __init__(self, config: PotlocTraining, context: Context) -> None:
+        self.config, self.data, self.videos = config, context.data, list(context.videos)
+        self.labels = read_labels(context)
+        self.points = {v: self._points(v) for v in self.videos}
+        self.settings = self._resolve()
+        self.ema_decay: float = self.settings["ema_decay"]
+        self.classes = len(self.data.classes)
+        self.module = build(self.settings)
+
+    def _points(self, video_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Positions [N] of the points of a video, ascending, and their classes [N]."""
+        given = self.data.points(video_id)
+        if not len(given.time):
+            order = np.argsort(self.labels[video_id].points, kind="stable")
+            return self.labels[video_id].points[order], self.labels[video_id].classes[order]
+        grid = self.data.grid(video_id, expected_length(self.data, video_id))
+        return grid.to_position(given.time), given.label
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def item(self, index: int, rng: np.random.Generator) -> Item:
+        """A random window of a video; only its rows are read from the file."""
+        video_id, config = self.videos[index], self.config
+        features, labels, (points, classes) = self.data.features(video_id), self.labels[video_id], self.points[video_id]
+        length = len(features)
+        rows = annotated(points, length)
+        start, size = window(length, rows, self.settings["max_length"], rng)
+        present = np.zeros(self.classes, dtype=bool)
+        present[classes[(rows >= start) & (rows < start + size)]] = True
+        own = annotated(labels.points, length)
+        kept = (own >= start) & (own < start + size)
+        labels = labels._replace(spans=labels.spans - start, points=labels.points - start)
+        labels = Labels(*(part[kept] for part in labels))
+        labels = labels._replace(spans=labels.spans * config.upsample, points=labels.points * config.upsample)
+        rows_ = refine(features[start : start + size], config.upsample)
+        targets = sample(labels, len(rows_), config.levels, self.classes, config.radius, config.rounded)
+        return Item(rows_, targets, present)
+
+    def collate(self, items: list[Item]) -> Batch:
+        """The windows as one sequence, and their targets [B, L, T, ...], padded to the longest.
+
+        `place` [N] is where each real point of the network, in its order, belongs in the flattened [B, L, T].
+        """
+        levels, longest = self.config.levels, max(len(item.features) for item in items)
+        features, video, _ = pack([item.features for item in items], levels)
+        classes = torch.zeros(len(items), levels, longest, self.classes, dtype=torch.bool)
+        covered = torch.zeros(len(items), levels, longest, dtype=torch.bool)
+        mask = torch.zeros_like(covered)
+        for index, item in enumerate(items):
+            rows = len(item.features)
+            classes[index, :, :rows], covered[index, :, :rows] = item.targets
+            for level in range(levels):
+                mask[index, level, : -(-rows >> level)] = True
+        # The network's points are ordered by level, then video, then row.
+        place = torch.arange(mask.numel()).view_as(mask).transpose(0, 1)[mask.transpose(0, 1)]
+        present = torch.from_numpy(np.stack([item.present for item in items]))
+        return {"features": features, "video": video, "place": place, "mask": mask, "classes": classes,
+                "covered": covered, "present": present}  # fmt: skip
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """The video, action and background term of each window, averaged over the windows."""
+        config, mask = self.config, batch["mask"]
+        scores = module(batch["features"], batch["video"])
+        points = torch.cat([scores.classes, scores.background[:, None]], dim=1)[scores.mask]
+        table = points.new_zeros(mask.numel(), points.shape[1]).index_copy(0, batch["place"], points)
+        terms = window_losses(table.view(*mask.shape, -1), batch, config)
+        windows = total(torch.tensor(float(len(mask)), device=mask.device))
+        shares = {name: term.sum() / windows for name, term in terms.items()}
+        weights = {"video": config.video_weight, "action": config.action_weight, "background": config.background_weight}
+        loss = torch.stack([weights[name] * share for name, share in shares.items()]).sum()
+        return {"loss": loss, **shares}
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        config = self.config
+        return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
+
+    def _resolve(self) -> dict[str, Any]:
+        """The options of the network, with the null ones derived from the data."""
+        config, dim = self.config, self.data.manifest.grid.dim
+        steps = config.epochs * max(1, len(self.videos) // config.batch_size)
+        width = config.width or derived_width(dim, config.heads, "potloc")
+        return {
+            "architecture": {
+                "dim": dim,
+                "classes": len(self.data.classes),
+                "width": width,
+                "heads": config.heads,
+                "levels": config.levels,
+                "window": config.window,
+                "drop_path": config.drop_path,
+                "input_dropout": config.input_dropout,
+                "stem": config.stem,
+            },
+            "classes": list(self.data.classes),
+            "top_ratio": config.top_ratio,
+            "upsample": config.upsample,
+            "max_length": config.max_length or usual_length(self.data, self.videos),
+            "lr": config.lr or min(1e-3, 1e-4 * 512 / width * math.sqrt(config.batch_size / 4)),
+            "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
+        }
+
+
+def build(settings: dict[str, Any]) -> Potloc:
+    """The network that a model's settings describe, with fresh weights."""
+    return Potloc(**settings["architecture"])
+
+
+def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[str, Tensor]:
+    """The three terms of every window, each [B]; a term without rows is 0.
+
+    Rows of all levels count alike: the action and the background term are means over those of the window.
+
+    Args:
+        scores: [B, L, T, C + 1] of the classes and, last, of background; 0 where there is no row.
+        batch: of `PotlocTask.collate`.
+        config: of the training.
+    """
+    mask, target, present = batch["mask"], batch["classes"], batch["present"]
+    classes, background = scores[..., :-1], scores[..., -1]
+    output = torch.cat([classes * (1 - background[..., None]), background[..., None]], dim=-1)
+    positive = target.any(-1)
+    seeds = background_seeds(
+        background, positive, batch["covered"], mask, config.background_threshold, config.seeds
+    )  # fmt: skip
+    empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
+    action = torch.cat([target.to(output), torch.zeros_like(output[..., :1])], dim=-1)
+
+    def rows(target: Tensor, use: Tensor) -> Tensor:
+        """[B] focal loss summed over the C + 1 outputs, mean over the rows in use."""
+        each = probability_focal(output, target, config.focal).sum(-1)
+        return (each * use).sum((1, 2)) / use.sum((1, 2)).clamp(min=1)
+
+    # Absent classes are held down everywhere, present ones lifted where they are highest; mean over the levels.
+    top = video_scores(classes.flatten(0, 1), mask.flatten(0, 1), config.top_ratio).view(*mask.shape[:2], -1).mean(1)
+    mean = (classes.sum(2) / mask.sum(2)[..., None]).mean(1)
+    pooled = torch.where(present, top, mean)
+    return {
+        "video": binary_cross_entropy(pooled, present.to(pooled), reduction="none").mean(1),
+        "action": rows(action, positive),
+        "background": rows(empty.expand_as(output), seeds),
+    }

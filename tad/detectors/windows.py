@@ -1,0 +1,98 @@
+"""What detectors on a pyramid train on: pseudo-labels on the snippet grid, and windows of videos in one sequence."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tad.data.dataset import Dataset
+from tad.data.segments import listing
+from tad.errors import DataError
+from tad.models.pyramid import slot
+from tad.stage import Context
+
+
+class Labels(NamedTuple):
+    """The pseudo-labels of one video on its snippet grid."""
+
+    spans: np.ndarray
+    """[N, 2] float64 positions."""
+    classes: np.ndarray
+    """[N] int64 class indices."""
+    weights: np.ndarray
+    """[N] float32 weights of their losses."""
+    points: np.ndarray
+    """[N] float64 positions of the annotated points that they answer to; the centre where there is none."""
+
+
+def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels]:
+    """The pseudo-labels of each training video on its grid, from the input "labels"; empty where it has none.
+
+    Args:
+        context: of the training stage.
+        score_weight: 0 gives every pseudo-label weight 1, 1 its score; between, the mean of the two so weighted.
+
+    Raises:
+        DataError: a class or a video is not the dataset's, or no training video has a pseudo-label.
+    """
+    artifact, data = context.inputs["labels"], context.data
+    table = artifact.segments()
+    problems = [f"class {name!r} is not in dataset.yaml" for name in sorted(set(table.labels) - set(data.classes))]
+    problems += [
+        f"video {v!r} is not in annotations.json" for v in sorted(set(table.video_ids) - set(data.videos_by_id))
+    ]
+    if problems:
+        raise DataError(f"{artifact.path / 'segments.parquet'}: " + listing(problems))
+    by_video = table.by_video()
+    if not by_video.keys() & set(context.videos):
+        raise DataError(f"{artifact.path / 'segments.parquet'}: none of the {len(context.videos)} training videos has "
+                        "a pseudo-label; there is nothing to learn")  # fmt: skip
+    labels = {}
+    for video_id in context.videos:
+        rows = by_video.get(video_id)
+        if rows is None:
+            labels[video_id] = Labels(np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0))
+            continue
+        weights = (1 - score_weight) + score_weight * np.clip(rows.score, 0, 1)
+        # The expected length is enough to convert, so the feature file need not be opened.
+        grid = data.grid(video_id, expected_length(data, video_id))
+        points = np.where(np.isnan(rows.point), rows.spans.mean(1), rows.point)
+        labels[video_id] = Labels(
+            grid.to_position(rows.spans),
+            rows.label_index(data.classes),
+            weights.astype(np.float32),
+            grid.to_position(points),
+        )
+    return labels
+
+
+def expected_length(data: Dataset, video_id: str) -> int:
+    """Snippets of a video by its duration."""
+    video = data.videos_by_id[video_id]
+    return data.manifest.grid.expected_length(video.duration, video.fps)
+
+
+def usual_length(data: Dataset, videos: list[str]) -> int:
+    """Snippets that 95 % of the videos do not exceed; at most 2304."""
+    lengths = [expected_length(data, v) for v in videos]
+    return min(2304, int(np.percentile(lengths, 95, method="higher")))
+
+
+def pack(windows: list[np.ndarray], levels: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Windows [T_i, D] one after the other, as the backbone wants them (see tad.models.pyramid).
+
+    Returns:
+        features [T, D] float32, video [T] int64 (-1 on padding), and the rows that each window takes with its padding.
+    """
+    slots = [slot(len(window), levels) for window in windows]
+    features = torch.zeros(sum(slots), windows[0].shape[1])
+    video = torch.full((sum(slots),), -1)
+    first = 0
+    for index, (window, size) in enumerate(zip(windows, slots, strict=True)):
+        end = first + len(window)
+        features[first:end], video[first:end] = torch.from_numpy(window), index
+        first += size
+    return features, video, slots
