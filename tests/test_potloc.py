@@ -382,7 +382,7 @@ def test_faithful_sets_the_published_options() -> None:
     assert training.rounded and training.seeds == "published" and training.epochs == 5
     assert (decode.class_threshold, decode.cas_thresholds, decode.margin) == (0.7, [0.4], 0.1)
     assert len(decode.actionness_thresholds) == 34 and decode.actionness_thresholds[-1] == 0.925
-    assert decode.by_level and not decode.video_factor and decode.nms == "published" and decode.video_power == 0
+    assert decode.by_level and not decode.video_factor and (decode.nms, decode.stretch) == ("hard", 1.0) and decode.video_power == 0
     assert decode.max_detections is None
     with pytest.raises(ConfigError, match=r"faithful: true sets decode\.margin to 0\.1, found 0\.2"):
         load_recipe("potloc", ["detector.faithful=true", "detector.decode.margin=0.2"])

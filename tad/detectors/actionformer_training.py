@@ -15,15 +15,11 @@ from torch import Tensor, nn
 
 from tad.detectors.actionformer_targets import RANGE, Targets, assign, pyramid, random_crop, refine
 from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import Labels, pack, read_labels, usual_length
+from tad.detectors.windows import Labels, derived_upsample, pack, read_labels, usual_length
 from tad.models.actionformer import ActionFormer
 from tad.models.pyramid import padded_length
 from tad.ops.losses import diou_1d, sigmoid_focal
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
-
-SHORT = 16.0
-"""Snippets; where the median pseudo-label is shorter, the features are refined: fewer points than that fit into it."""
-
 
 class Training(StageConfig):
     """Network and training; fields that are null are derived from the data, printed and saved with the model."""
@@ -161,7 +157,7 @@ class DetectorTask:
         """The options of the network, with the null ones derived from the data."""
         config, manifest = self.config, self.data.manifest
         sizes = np.concatenate([labels.spans[:, 1] - labels.spans[:, 0] for labels in self.labels.values()])
-        upsample = config.upsample or (2 if np.median(sizes) < SHORT else 1)
+        upsample = config.upsample or derived_upsample(self.labels)
         steps = config.epochs * max(1, len(self.videos) // config.batch_size)
         width = config.width or derived_width(manifest.grid.dim, config.heads, "actionformer")
         # The last level starts at half its reach; its open end takes what an outlier needs beyond eight levels.

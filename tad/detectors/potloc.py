@@ -17,13 +17,13 @@ from pydantic import Field, model_validator
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
+from tad.detectors.actionformer_targets import refine
 from tad.detectors.potloc_training import PotlocTrain, PotlocTraining, build
 from tad.errors import RunError
 from tad.models.pyramid import padded_length
 from tad.models.snippet import video_scores
 from tad.ops.nms import classwise_nms
 from tad.proposers.candidates import CandidateConfig, candidates, predicted_classes, steps
-from tad.proposers.snippet_training import read_features
 from tad.published import fill_published
 from tad.stage import Artifact, Context, Engine, StageConfig
 
@@ -51,11 +51,6 @@ class PotlocDecoding(CandidateConfig):
         default=steps(0.1, 0.925, 0.025),
         description="thresholds on actionness; its runs are detections of every class",
     )
-    nms: Literal["soft", "published"] = Field(
-        default="soft",
-        description="class-wise suppression; published: hard, and as if each segment lasted a second longer",
-    )
-    iou_threshold: float = Field(default=0.45, gt=0, le=1, description="tIoU at which published suppression drops")
     min_score: float | None = Field(
         default=0.001, description="detections whose lowered score is below it are dropped; null: none"
     )
@@ -121,23 +116,22 @@ class PotlocDetect:
     output: Literal["segments", "arrays"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        config, data, run = self.config, context.data, load(context)
+        config, data, (run, upsample) = self.config, context.data, load(context)
         names = np.array(data.classes, dtype=object)
 
         def detect(video: str) -> Segments:
             levels = run(video)
-            grid = data.grid(video, len(levels[0].cas))
+            grid = data.grid(video, len(data.features(video)))
             known = data.video_classes(video) if config.train_classes == "given" else np.zeros(0, dtype=np.int64)
             prior = None
             if "scores" in context.inputs:
                 prior = np.asarray(context.inputs["scores"].array("video", video), dtype=np.float64)
             places, score, label = pool(levels, prior, known, config)
-            # Half a snippet apart: see `pool`.
-            spans = grid.from_position(places)
-            reach = np.array([0.0, 1.0 if config.nms == "published" else 0.0])
+            spans = grid.from_position(places / upsample)
+            reach = np.array([0.0, config.stretch])
             _, lowered, label, rows = classwise_nms(
                 spans + reach, score, label,
-                method="hard" if config.nms == "published" else "gaussian",
+                method="hard" if config.nms == "hard" else "gaussian",
                 sigma=config.sigma, iou_threshold=config.iou_threshold,
                 min_score=-1e9 if config.min_score is None else config.min_score,
                 limit=config.max_detections,
@@ -183,8 +177,8 @@ def pool(
     return places, score, label
 
 
-def load(context: Context) -> Callable[[str], list[Curves]]:
-    """The trained network as a function of a video id.
+def load(context: Context) -> tuple[Callable[[str], list[Curves]], int]:
+    """The trained network as a function of a video id, and the rows that it sees for each snippet.
 
     Raises:
         RunError: it was trained for another feature width or other classes.
@@ -202,10 +196,10 @@ def load(context: Context) -> Callable[[str], list[Curves]]:
     network.load_state_dict(saved["state"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).eval()
-    ratio = settings["top_ratio"]
+    ratio, upsample = settings["top_ratio"], settings["upsample"]
 
     def run(video: str) -> list[Curves]:
-        features = read_features(data, video).to(device)
+        features = torch.from_numpy(refine(data.features(video), upsample)).to(device)
         length = padded_length(len(features), network.levels)
         padded = features.new_zeros(length, features.shape[1])
         padded[: len(features)] = features
@@ -223,7 +217,7 @@ def load(context: Context) -> Callable[[str], list[Curves]]:
             curves.append(Curves(*(x.cpu().double().numpy() for x in parts)))
         return curves
 
-    return run
+    return run, upsample
 
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
@@ -235,6 +229,9 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "window": 12,
         "drop_path": 0.1,
         "input_dropout": 0.0,
+        "upsample": 1,
+        "gain": 1e-4,
+        "prior": 0.01,
         "max_length": 768,
         "radius": 2.0,
         "rounded": True,
@@ -267,7 +264,8 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "contrast": "zeroed",
         "video_factor": False,
         "repeats": True,
-        "nms": "published",
+        "nms": "hard",
+        "stretch": 1.0,
         "iou_threshold": 0.45,
         "min_score": None,
         "max_detections": None,

@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy, one_hot
 from tad.detectors.actionformer_targets import refine
 from tad.detectors.potloc_targets import Targets, annotated, background_seeds, sample, window
 from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import Labels, expected_length, pack, read_labels, usual_length
+from tad.detectors.windows import Labels, derived_upsample, expected_length, pack, read_labels, usual_length
 from tad.models.potloc import Potloc
 from tad.models.snippet import video_scores
 from tad.ops.losses import probability_focal
@@ -33,7 +33,17 @@ class PotlocTraining(StageConfig):
     )
     heads: int = Field(default=4, ge=1, description="attention heads; divides the width")
     levels: int = Field(default=3, ge=1, le=10, description="of the pyramid, strides 1, 2, 4, ...")
-    upsample: int = Field(default=1, ge=1, le=4, description="rows that the network sees for each snippet, interpolated")
+    upsample: int | None = Field(
+        default=None,
+        ge=1,
+        le=4,
+        description="rows that the network sees for each snippet, interpolated; null: 2 where the median pseudo-label "
+        "covers fewer than 16 snippets, else 1",
+    )
+    gain: float = Field(default=0.1, gt=0, description="factor of each residual branch at the start")
+    prior: float = Field(
+        default=0.5, gt=0, lt=1, description="probability that all outputs start near; few rows teach, so from the middle"
+    )
     stem: int = Field(
         default=2, ge=0, description="attention blocks at full rate; 0 with levels 1 leaves convolutions alone"
     )
@@ -160,12 +170,12 @@ class PotlocTask:
         present[classes[(rows >= start) & (rows < start + size)]] = True
         own = annotated(labels.points, length)
         kept = (own >= start) & (own < start + size)
-        labels = labels._replace(spans=labels.spans - start, points=labels.points - start)
+        factor: int = self.settings["upsample"]
         labels = Labels(*(part[kept] for part in labels))
-        labels = labels._replace(spans=labels.spans * config.upsample, points=labels.points * config.upsample)
-        rows_ = refine(features[start : start + size], config.upsample)
-        targets = sample(labels, len(rows_), config.levels, self.classes, config.radius, config.rounded)
-        return Item(rows_, targets, present)
+        labels = labels._replace(spans=(labels.spans - start) * factor, points=(labels.points - start) * factor)
+        fine = refine(features[start : start + size], factor)
+        targets = sample(labels, len(fine), config.levels, self.classes, config.radius, config.rounded)
+        return Item(fine, targets, present)
 
     def collate(self, items: list[Item]) -> Batch:
         """The windows as one sequence, and their targets [B, L, T, ...], padded to the longest.
@@ -221,10 +231,12 @@ class PotlocTask:
                 "drop_path": config.drop_path,
                 "input_dropout": config.input_dropout,
                 "stem": config.stem,
+                "gain": config.gain,
+                "prior": config.prior,
             },
             "classes": list(self.data.classes),
             "top_ratio": config.top_ratio,
-            "upsample": config.upsample,
+            "upsample": config.upsample or derived_upsample(self.labels),
             "max_length": config.max_length or usual_length(self.data, self.videos),
             "lr": config.lr or min(1e-3, 1e-4 * 512 / width * math.sqrt(config.batch_size / 4)),
             "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,10 @@ from tad.data.segments import listing
 from tad.errors import DataError
 from tad.models.pyramid import slot
 from tad.stage import Context
+
+
+SHORT = 16.0
+"""Snippets; where the median pseudo-label is shorter, the features are refined: fewer rows than that fit into it."""
 
 
 class Labels(NamedTuple):
@@ -67,6 +72,12 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
             grid.to_position(points),
         )
     return labels
+
+
+def derived_upsample(labels: Mapping[str, Labels]) -> int:
+    """Rows that a network should see for each snippet, by the median length of all pseudo-labels."""
+    spans = np.concatenate([of_video.spans for of_video in labels.values()])
+    return 2 if np.median(spans[:, 1] - spans[:, 0]) < SHORT else 1
 
 
 def expected_length(data: Dataset, video_id: str) -> int:

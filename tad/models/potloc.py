@@ -41,7 +41,8 @@ class Potloc(Backbone):
         dim: width D of the features.
         classes: number of classes C.
         width: width of the pyramid.
-        heads, levels, window, drop_path, input_dropout, stem: see `Backbone`.
+        heads, levels, window, drop_path, input_dropout, stem, gain: see `Backbone`.
+        prior: probability that all outputs start near, that of background included.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class Potloc(Backbone):
         drop_path: float = 0.1,
         input_dropout: float = 0.0,
         stem: int = 2,
+        gain: float = 1e-4,
+        prior: float = 0.01,
     ) -> None:
-        super().__init__(dim, width, heads, levels, window, drop_path, input_dropout, stem)
+        super().__init__(dim, width, heads, levels, window, drop_path, input_dropout, stem, gain)
         self.decoder, self.head = ConvStack(width, width), Conv(width, classes + 1)
-        # All probabilities start near 0.01, that of background included: no row starts as a sure one of either.
-        nn.init.constant_(self.head.bias, -math.log(99.0))  # type: ignore[arg-type]
+        nn.init.constant_(self.head.bias, math.log(prior / (1 - prior)))  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, video: Tensor) -> LevelScores:
         """From features [T, D] and the video [T] of each row (-1 on padding) to the scores of all points."""

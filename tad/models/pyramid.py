@@ -63,6 +63,7 @@ class Backbone(nn.Module):
         drop_path: chance that a residual branch is dropped for a video, in training.
         input_dropout: chance that a feature channel is dropped for a video, in training.
         stem: blocks at full rate.
+        gain: factor of each residual branch at the start; learned, channel by channel.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class Backbone(nn.Module):
         drop_path: float,
         input_dropout: float = 0.0,
         stem: int = 2,
+        gain: float = 1e-4,
     ) -> None:
         super().__init__()
         self.levels, self.input_dropout = levels, input_dropout
         self.embedding = ConvStack(dim, width)
-        self.stem = nn.ModuleList(Block(width, heads, window, 1, drop_path) for _ in range(stem))
-        self.branch = nn.ModuleList(Block(width, heads, window, 2, drop_path) for _ in range(levels - 1))
+        self.stem = nn.ModuleList(Block(width, heads, window, 1, drop_path, gain) for _ in range(stem))
+        self.branch = nn.ModuleList(Block(width, heads, window, 2, drop_path, gain) for _ in range(levels - 1))
         self.necks = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
 
     def encode(self, features: Tensor, video: Tensor) -> Levels:
@@ -151,7 +153,7 @@ class Block(nn.Module):
     convolution strides, and the skip connection takes the maximum of three rows.
     """
 
-    def __init__(self, width: int, heads: int, window: int, stride: int, drop_path: float) -> None:
+    def __init__(self, width: int, heads: int, window: int, stride: int, drop_path: float, gain: float) -> None:
         super().__init__()
         self.heads, self.radius, self.stride, self.drop_path = heads, window // 2, stride, drop_path
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -161,8 +163,8 @@ class Block(nn.Module):
         self.maps = nn.ModuleList(_linear(width, width) for _ in range(3))
         self.out = _linear(width, width)
         self.widen, self.narrow = _linear(width, 4 * width), _linear(4 * width, width)
-        self.gain_attention = nn.Parameter(torch.full((width,), 1e-4))
-        self.gain_mlp = nn.Parameter(torch.full((width,), 1e-4))
+        self.gain_attention = nn.Parameter(torch.full((width,), gain))
+        self.gain_mlp = nn.Parameter(torch.full((width,), gain))
 
     def forward(self, x: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
         T = len(x)
