@@ -250,12 +250,8 @@ def figure(results: Results, path: Path) -> None:
             mean = np.array([rows[n].tiou.mean() for n in names])
             error = np.abs(np.array([rows[n].interval() for n in names]).T - mean)
             axes.errorbar(mean, place, xerr=error, fmt="o", ms=4, lw=1.4, color=colours[kind], label=kind)
-        axes.axhspan(
-            len(names) - 1 - names.index("`points`") - 0.5,
-            len(names) - names.index("`points`") - 0.5,
-            color=style.GRID,
-            alpha=0.6,
-        )
+        mine = len(names) - 1 - names.index("`points`")
+        axes.axhspan(mine - 0.5, mine + 0.5, color=style.GRID, alpha=0.6)
         axes.set_yticks(np.arange(len(names))[::-1], [n.replace("`", "") for n in names])
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.grid(axis="y", visible=False)

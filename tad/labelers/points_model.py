@@ -30,7 +30,7 @@ FAR = -2 * np.log(OUTLIER)
 """Squared distance in standard deviations beyond which a proposal says less than that."""
 IMPOSSIBLE = 1e-6
 """Factor for segments that reach a neighbour's point or stick far out of the video."""
-LAG = 0.1
+LAG = 0.05
 """The lag is of the order of this share of the typical length."""
 
 
@@ -243,19 +243,20 @@ class PointModel:
         """
         grid = Grid.around(self.typical, 0.2, 10)
         unit = LAG * self.typical
-        lags = unit * np.linspace(-2, 2, 9)
+        lags = unit * np.arange(-4, 5)
         values = np.zeros(len(lags))
         for i, lag in enumerate(lags):
             prior, around = self.start(grid), self.around(0.5, float(lag))
             evidence = self.evidence(grid, around, prior)
             for _ in range(ROUNDS):
                 prior, _, likelihood = self.learn(grid, around, evidence, prior, shared=True)
-            values[i] = likelihood - 0.5 * (lag / unit) ** 2
+            # Points of a group are far from independent: a group counts as one.
+            values[i] = likelihood * len(self.group_class) / max(len(self.group), 1) - 0.5 * (lag / unit) ** 2
         best = int(values.argmax())
         if best in (0, len(lags) - 1):
             return float(lags[best])
         left, top, right = values[best - 1 : best + 2]  # the vertex of the parabola through the three
-        return float(lags[best] + 0.5 * (lags[1] - lags[0]) * (left - right) / (left - 2 * top + right))
+        return float(lags[best] + 0.5 * unit * (left - right) / (left - 2 * top + right))
 
     def choose(self, grid: Grid, evidence: np.ndarray, prior: Prior) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Length (seconds) and position of the segment with the largest expected tIoU, and that tIoU; [G] each."""
