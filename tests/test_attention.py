@@ -11,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tad.models.attention import banded_attention
 
 
-def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, video: torch.Tensor, radius: int) -> torch.Tensor:
+def dense(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, video: torch.Tensor, radius: int
+) -> torch.Tensor:
     """The definition, with a mask over all pairs."""
     place = torch.arange(len(query))
     allowed = ((place[:, None] - place).abs() <= radius) & (video[:, None] == video)

@@ -28,7 +28,11 @@ LABELERS = [
     *(PotlocLabeler(rule=rule) for rule in ("midpoints", "released", "paper")),
     PointsLabeler(),
 ]
-DETECTORS = [ActionFormerDetector(epochs=2), HrproInstanceDetector(training={"epochs": 2}), PotlocDetector(training={"epochs": 2})]
+DETECTORS = [
+    ActionFormerDetector(epochs=2),
+    HrproInstanceDetector(training={"epochs": 2}),
+    PotlocDetector(training={"epochs": 2}),
+]
 
 
 def named(role):

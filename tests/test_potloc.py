@@ -23,8 +23,8 @@ from tad.stage import Artifact, Batch, Context, one_worker
 from tests.plain import as_artifact, invent
 from tests.tiny import TinyEngine, tiny_dataset
 
-SMALL = {"width": 16, "heads": 2, "window": 5, "drop_path": 0.0}
-"""Without what draws by worker."""
+SMALL = {"width": 16, "heads": 2, "window": 5, "drop_path": 0.0, "upsample": 1, "prior": 0.01}
+"""Without what draws by worker; a row for each snippet."""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,23 @@ def test_a_video_without_given_points_has_those_of_its_labels(tmp_path: Path) ->
         assert item.present.any()
 
 
+def test_refined_rows_and_their_targets(data: Dataset, tmp_path: Path) -> None:
+    labels = windows_around_points(data)
+    once, twice = (
+        opened(data, labels, tmp_path / str(n), upsample=n, levels=1, radius=None, max_length=999) for n in (1, 2)
+    )
+    assert opened(data, labels, tmp_path / "derived", upsample=None).settings["upsample"] == 2  # labels of 3 s
+    for index, video in enumerate(once.videos):
+        a, b = (task.item(index, np.random.default_rng(3)) for task in (once, twice))
+        assert np.array_equal(b.features[::2], a.features) and len(b.features) == 2 * len(a.features) - 1
+        start = next(i for i in range(999) if np.array_equal(data.features(video)[i : i + len(a.features)], a.features))
+        spans = data.grid(video).to_position(labels.filter(np.array(labels.video_ids) == video).spans) - start
+        rows = np.arange(len(b.features)) / 2
+        inside = ((rows[:, None] > spans[:, 0]) & (rows[:, None] < spans[:, 1])).any(1)
+        own = b.targets.classes[0].any(-1).numpy()
+        assert (own >= inside).all() and (own != inside).sum() <= len(spans)
+
+
 @pytest.mark.parametrize("levels", [1, 4])
 def test_targets_lie_at_the_rows_of_the_network(levels: int, data: Dataset, tmp_path: Path) -> None:
     """A network that answers each point with its own features: they come out at the place of their row."""
@@ -142,7 +159,9 @@ def test_a_video_without_labels_or_points_has_finite_losses_and_gradients(
     labels = windows_around_points(data)
     gone = data.videos("train")[1]
     labels = labels.filter(np.array(labels.video_ids) != gone)
-    bare = Dataset(data.root, data.manifest, data.videos_by_id, {v: p for v, p in data.points_by_id.items() if v != gone})
+    bare = Dataset(
+        data.root, data.manifest, data.videos_by_id, {v: p for v, p in data.points_by_id.items() if v != gone}
+    )
     task = opened(bare, labels, tmp_path / "labels", seeds=seeds)
     values = task.loss(task.module, batch_of(task, [1]), one_worker)
     assert values["action"] == 0 and values["background"] == 0
@@ -258,7 +277,7 @@ def test_settings_follow_the_data_and_bad_input_is_named(data: Dataset, tmp_path
         opened(data, Segments.empty(), tmp_path / "d")
 
 
-# -- detections ----------------------------------------------------------------------------------------------------------
+# -- detections --------------------------------------------------------------------------------------------------------
 
 
 def pulse(rows: int, first: int, last: int, classes: int = 2) -> Curves:
@@ -355,6 +374,17 @@ def test_published_suppression_adds_a_second(data: Dataset, tmp_path: Path, monk
     assert soft.start == pytest.approx([10.0, 10.7, 20.0])  # none overlap; below the least score is dropped
 
 
+def test_refined_rows_come_back_to_seconds(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tad.detectors.potloc as detecting
+
+    name, spans = data.videos("train")[0], np.array([[10.0, 12.0], [20.0, 24.0]])
+    rows = 2 * data.grid(name).to_position(spans)
+    monkeypatch.setattr(detecting, "pool", lambda *_: (rows, np.array([0.9, 0.8]), np.zeros(2, np.int64)))
+    task = opened(data, windows_around_points(data), tmp_path / "labels", upsample=2)
+    given = Context(data, {"model": model_of(task, tmp_path / "model")}, [], 0, source="d")
+    assert PotlocDetect(PotlocDecoding()).open(given)(name).spans == pytest.approx(spans)
+
+
 def test_training_videos_keep_their_given_classes(data: Dataset, tmp_path: Path) -> None:
     engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
     detector = PotlocDetector(training=SMALL | {"epochs": 1}, decode={"min_score": None})
@@ -368,7 +398,7 @@ def test_training_videos_keep_their_given_classes(data: Dataset, tmp_path: Path)
 def test_a_model_of_other_data_is_refused(data: Dataset, tmp_path: Path) -> None:
     model = model_of(opened(data, windows_around_points(data), tmp_path / "labels"), tmp_path / "model")
     other = tiny_dataset(tmp_path / "wide", videos=3, classes=3, dim=12)
-    with pytest.raises(RunError, match="trained on features of width 8, but .* has 12"):
+    with pytest.raises(RunError, match=r"trained on features of width 8, but .* has 12"):
         PotlocDetect(PotlocDecoding()).open(Context(other, {"model": model}, [], 0))
     more = tiny_dataset(tmp_path / "more", videos=3, classes=4, dim=8)
     with pytest.raises(RunError, match="trained on the classes"):
@@ -382,7 +412,12 @@ def test_faithful_sets_the_published_options() -> None:
     assert training.rounded and training.seeds == "published" and training.epochs == 5
     assert (decode.class_threshold, decode.cas_thresholds, decode.margin) == (0.7, [0.4], 0.1)
     assert len(decode.actionness_thresholds) == 34 and decode.actionness_thresholds[-1] == 0.925
-    assert decode.by_level and not decode.video_factor and (decode.nms, decode.stretch) == ("hard", 1.0) and decode.video_power == 0
+    assert (
+        decode.by_level
+        and not decode.video_factor
+        and (decode.nms, decode.stretch) == ("hard", 1.0)
+        and decode.video_power == 0
+    )
     assert decode.max_detections is None
     with pytest.raises(ConfigError, match=r"faithful: true sets decode\.margin to 0\.1, found 0\.2"):
-        load_recipe("potloc", ["detector.faithful=true", "detector.decode.margin=0.2"])
+        load_recipe("potloc-released", ["detector.decode.margin=0.2"])

@@ -38,7 +38,7 @@ def test_without_blocks_convolutions_remain() -> None:
 
 @pytest.mark.parametrize(("window", "reach"), [(12, 7), (19, 10)])
 def test_a_block_sees_its_window_and_the_convolution_before_it(window: int, reach: int) -> None:
-    """6 or 9 rows to either side by attention and one more by the depthwise convolution, as measured on the released."""
+    """6 or 9 rows to either side by attention and one more by the depthwise convolution, as released."""
     block = small(window=window, levels=1).stem[0]
     rows = torch.randn(60, 16, requires_grad=True)
     out, _ = block(rows, torch.zeros(60, dtype=torch.long))
@@ -61,7 +61,7 @@ def test_fused_scores_are_those_of_classes_times_actionness() -> None:
     scores = small()(*together([torch.randn(12, 5), torch.randn(3, 5)], levels=3))
     assert scores.classes.shape == (len(scores.mask), 3)
     assert torch.equal(scores.cas(), scores.classes * (1 - scores.background)[:, None])
-    assert 0 < scores.background[scores.mask].min() and scores.background.max() < 1
+    assert scores.background[scores.mask].min() > 0 and scores.background.max() < 1
 
 
 @settings(deadline=None, max_examples=25)

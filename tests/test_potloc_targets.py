@@ -176,7 +176,7 @@ def test_windows_hold_their_share_of_the_points_where_one_can(
 ) -> None:
     points = np.array(sorted(p for p in drawn if p < length), dtype=np.int64)
     start, size = window(length, points, longest, np.random.default_rng(seed))
-    assert 0 <= start and start + size <= length
+    assert start >= 0 and start + size <= length
     assert size == longest if length > longest else round(0.9 * length) <= size <= length
     held = [int(((points >= s) & (points < s + size)).sum()) for s in range(length - size + 1)]
     most = max(held)

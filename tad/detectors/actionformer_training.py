@@ -21,6 +21,7 @@ from tad.models.pyramid import padded_length
 from tad.ops.losses import diou_1d, sigmoid_focal
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
 
+
 class Training(StageConfig):
     """Network and training; fields that are null are derived from the data, printed and saved with the model."""
 

@@ -23,7 +23,7 @@ from tad.errors import RunError
 from tad.models.pyramid import padded_length
 from tad.models.snippet import video_scores
 from tad.ops.nms import classwise_nms
-from tad.proposers.candidates import CandidateConfig, candidates, predicted_classes, steps
+from tad.proposers.candidates import CandidateConfig, candidates, steps
 from tad.published import fill_published
 from tad.stage import Artifact, Context, Engine, StageConfig
 

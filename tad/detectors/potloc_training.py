@@ -42,7 +42,10 @@ class PotlocTraining(StageConfig):
     )
     gain: float = Field(default=0.1, gt=0, description="factor of each residual branch at the start")
     prior: float = Field(
-        default=0.5, gt=0, lt=1, description="probability that all outputs start near; few rows teach, so from the middle"
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="probability that all outputs start near; few rows teach, so from the middle",
     )
     stem: int = Field(
         default=2, ge=0, description="attention blocks at full rate; 0 with levels 1 leaves convolutions alone"

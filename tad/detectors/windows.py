@@ -15,7 +15,6 @@ from tad.errors import DataError
 from tad.models.pyramid import slot
 from tad.stage import Context
 
-
 SHORT = 16.0
 """Snippets; where the median pseudo-label is shorter, the features are refined: fewer rows than that fit into it."""
 

@@ -1,7 +1,7 @@
 """A pyramid of local self-attention over several videos in one sequence: the backbone of ActionFormer and of POTLoc.
 
-Source: ActionFormer (ECCV 2022), section 3.2 and its released configuration, which POTLoc (Vahdani and Tian) takes over;
-the neck is one LayerNorm for each level. There is no position encoding: the convolutions tell where a row is.
+Source: ActionFormer (ECCV 2022), section 3.2 and its released configuration, which POTLoc (Vahdani and Tian) takes
+over; the neck is one LayerNorm for each level. There is no position encoding: the convolutions tell where a row is.
 
 The videos of a batch lie one after the other in one sequence, so that short ones cost no padding to the longest. Each
 starts at a multiple of m = 2 ** (L - 1) rows and is followed by at least m rows of padding before the next (`slot`):
