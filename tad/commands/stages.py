@@ -31,7 +31,8 @@ def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides:
     """Turn any method's proposals on the training videos into one pseudo-label per point.
 
     pser-seed and hrpro take the best proposal around each point. potloc is POTLoc's Algorithm 1; rule=released and
-    rule=paper are its published forms. pser refines the seeds on the dataset's features; the others need none.
+    rule=paper are its published forms. points learns from all videos where points lie in actions. pser refines the
+    seeds on the dataset's features; the others need none.
     """
     from distributed.session import Options, one_off
     from tad.config import load_labeler

@@ -34,7 +34,6 @@ class PotlocDecoding(CandidateConfig):
     The options of candidates hold on each level: `scale` is that of the finest, every further level has twice as much.
     """
 
-    class_threshold: float = Field(default=0.2, ge=0, le=1, description="a class is predicted at this video score")
     video_power: float = Field(
         default=0.5,
         ge=0,
@@ -48,9 +47,10 @@ class PotlocDecoding(CandidateConfig):
         default=steps(0.05, 0.8, 0.05), min_length=1, description="thresholds on each class's curve"
     )
     actionness_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=steps(0.1, 0.925, 0.025),
+        default=steps(0.1, 0.9, 0.05),
         description="thresholds on actionness; its runs are detections of every class",
     )
+    margin: float = Field(default=0.15, gt=0, description="outside of a run on each side, as a share of its length")
     min_score: float | None = Field(
         default=0.001, description="detections whose lowered score is below it are dropped; null: none"
     )
