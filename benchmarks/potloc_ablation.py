@@ -22,10 +22,12 @@ from tad.data.dataset import Dataset
 from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
 from tad.detectors.potloc import PotlocDetector
+from tad.labelers.points import PointsLabeler
 from tad.labelers.potloc import PotlocLabeler
+from tad.proposers.snippet import SnippetProposer
 from tad.stage import Artifact
 
-Supervision = Literal["ground truth", "pseudo-labels", "proposals", "points"]
+Supervision = Literal["ground truth", "pseudo-labels", "labeler points", "proposals", "points"]
 
 CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "seeds": "published"}
 """The base model's layers and background rule, on the labels of the row."""
@@ -33,7 +35,7 @@ CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "seeds": "published"}
 
 @dataclass(frozen=True)
 class Row:
-    """One combination. `labels` None: the proposals of the base model are the detections."""
+    """One combination. `labels` None: the proposals of the base are the detections, found with `options`."""
 
     name: str
     labels: Supervision | None
@@ -52,10 +54,14 @@ def supervised(labels: Supervision, attention: tuple[float | None, ...], plain: 
     ]
 
 
+RELEASED = load_recipe("potloc-released").proposer.candidates.model_dump()
+
 ROWS = [
-    Row("base", None, {}, 47.4),
+    Row("base", None, {}),
+    Row("base, inference as released", None, RELEASED, 47.4),
     *supervised("ground truth", (57.9, 55.4), (50.1, 44.8)),
     *supervised("pseudo-labels", (57.6, 54.1), (49.8, 46.9)),
+    Row("attention, labeler points, sampled", "labeler points", {}),
     *supervised("proposals", (26.8, 38.3), (28.7, 38.2)),
     # Without an extent there is nothing to sample.
     *(row for row in supervised("points", (None, 52.7), (None, 47.4)) if row.paper),
@@ -96,6 +102,8 @@ def labels_of(kind: Supervision, engine: Engine, proposals: Artifact) -> Artifac
     """What supervises the detector."""
     if kind == "pseudo-labels":
         return PotlocLabeler().label(engine, proposals, None)
+    if kind == "labeler points":
+        return PointsLabeler().label(engine, proposals, None)
     if kind == "proposals":
         return proposals
     made = true_segments(engine.data) if kind == "ground truth" else annotated_snippets(engine.data)
@@ -106,11 +114,12 @@ def evaluate(row: Row, engine: Engine, epochs: int | None) -> list[float]:
     """Test mAP at the protocol's thresholds."""
     recipe = load_recipe("potloc-small")
     base, small = recipe.proposer, recipe.detector
-    assert isinstance(small, PotlocDetector)
+    assert isinstance(small, PotlocDetector) and isinstance(base, SnippetProposer)
     engine.round = 0
     model = base.train(engine)
     scores = base.score(engine, model, "test")
     if row.labels is None:
+        base = base.model_copy(update={"candidates": base.candidates.model_copy(update=dict(row.options))})
         return ablation.map_on_test(engine, base.propose(engine, scores, "test").segments())
     proposals = base.propose(engine, base.score(engine, model, "train"), "train")
     options = small.model_dump(exclude={"faithful"})
