@@ -57,6 +57,8 @@ ROWS: Mapping[str, Labeler | Callable[[Protocol], np.ndarray]] = {
     "oracle: best proposal, cut halfway": rules.oracle_proposal,
     "oracle: best of a bag of 81": rules.oracle_bag,
 }
+POTLOC_SECONDS = 0.3
+"""For POTLoc's labels of the 200 videos on one core."""
 CHIEF = [
     "`potloc`, rule released",
     "`potloc` released, centred on the point, cut halfway",
@@ -145,6 +147,22 @@ def by_labeler(labeler: Labeler, folder: Path) -> Callable[[Protocol], np.ndarra
             return labelled(of, labeler.label(Once(of.data, Path(place)), of.proposals, None).segments())
 
     return row
+
+
+def speed(of: Protocol, folder: Path) -> str:
+    """CPU seconds that each labeler takes for all videos, reading the proposals included; the best of three."""
+    lines = []
+    for name, labeler in ROWS.items():
+        if callable(labeler):
+            continue
+        row, taken = by_labeler(labeler, folder), []
+        for _ in range(3):
+            start = time.process_time()
+            row(of)
+            taken.append(time.process_time() - start)
+        bar = f" (bar {POTLOC_SECONDS})" if isinstance(labeler, PotlocLabeler) else ""
+        lines.append(f"{name}: {min(taken):.2f} s{bar}")
+    return f"CPU time for {len(of.videos)} videos\n\n" + "\n".join(lines)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -288,6 +306,7 @@ def main() -> None:
         rows = {name: row if callable(row) else by_labeler(row, folder) for name, row in ROWS.items()}
         results = measure(kinds, rows)
         print(quality_tables(results), slices(results, kinds[0].data.classes), learned(kinds), sep="\n\n")
+        print("", speed(kinds[0], folder), sep="\n")
         if options.json:
             document = {kind: {name: x.to_json() for name, x in row.items()} for kind, row in results.items()}
             options.json.write_text(json.dumps(document, indent=1) + "\n")
