@@ -334,22 +334,21 @@ def model_of(task: PotlocTask, folder: Path) -> Artifact:
 
 
 def test_detection_of_any_length(data: Dataset, tmp_path: Path) -> None:
-    for classes in (data.classes,):
-        task = opened(data, windows_around_points(data), tmp_path / "labels", levels=4)
-        model = model_of(task, tmp_path / "model")
-        config = PotlocDecoding(min_score=None, max_detections=7)
-        name = data.videos("train")[0]
-        for rows in (1, 2, 61, 3000):
-            folder = tmp_path / str(rows) / "features"
-            folder.mkdir(parents=True)
-            values = np.random.default_rng(0).normal(size=(rows, 8))
-            np.save(folder / f"{name}.npy", values.astype(np.float32))
-            entry = data.videos_by_id[name]._replace(duration=rows * 0.64)
-            sized = Dataset(folder.parent, data.manifest, {name: entry}, {})
-            found = PotlocDetect(config).open(Context(sized, {"model": model}, [name], 0, source="d"))(name)
-            assert 0 < len(found) <= 7 and set(found.labels) <= set(classes)
-            assert (found.start >= 0).all() and (found.end <= entry.duration).all()
-            assert (np.diff(found.score) <= 0).all()
+    task = opened(data, windows_around_points(data), tmp_path / "labels", levels=4)
+    model = model_of(task, tmp_path / "model")
+    config = PotlocDecoding(min_score=None, max_detections=7)
+    name = data.videos("train")[0]
+    for rows in (1, 2, 61, 3000):
+        folder = tmp_path / str(rows) / "features"
+        folder.mkdir(parents=True)
+        values = np.random.default_rng(0).normal(size=(rows, 8))
+        np.save(folder / f"{name}.npy", values.astype(np.float32))
+        entry = data.videos_by_id[name]._replace(duration=rows * 0.64)
+        sized = Dataset(folder.parent, data.manifest, {name: entry}, {})
+        found = PotlocDetect(config).open(Context(sized, {"model": model}, [name], 0, source="d"))(name)
+        assert 0 < len(found) <= 7 and set(found.labels) <= set(data.classes)
+        assert (found.start >= 0).all() and (found.end <= entry.duration).all()
+        assert (np.diff(found.score) <= 0).all()
 
 
 def test_published_suppression_adds_a_second(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from tad.models.pyramid import padded_length
 from tad.models.snippet import video_scores
 from tad.ops.nms import classwise_nms
 from tad.proposers.candidates import CandidateConfig, candidates, steps
+from tad.proposers.snippet_training import read_features
 from tad.published import fill_published
 from tad.stage import Artifact, Context, Engine, StageConfig
 
@@ -199,7 +200,7 @@ def load(context: Context) -> tuple[Callable[[str], list[Curves]], int]:
     ratio, upsample = settings["top_ratio"], settings["upsample"]
 
     def run(video: str) -> list[Curves]:
-        features = torch.from_numpy(refine(data.features(video), upsample)).to(device)
+        features = torch.from_numpy(refine(read_features(data, video).numpy(), upsample)).to(device)
         length = padded_length(len(features), network.levels)
         padded = features.new_zeros(length, features.shape[1])
         padded[: len(features)] = features
