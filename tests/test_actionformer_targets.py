@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.detectors.actionformer_targets import Pyramid, assign, decode, pyramid, random_crop, refine
+from tad.detectors.actionformer_targets import Pyramid, assign, decode, pyramid, random_crop
+from tad.detectors.windows import refine
 
 # -- targets -------------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from torch import nn
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.detectors.actionformer_targets import decode, pyramid, refine
+from tad.detectors.actionformer_targets import decode, pyramid
 from tad.detectors.actionformer_training import DetectorTask, Training, build
+from tad.detectors.windows import refine
 from tad.errors import RunError
 from tad.models.pyramid import padded_length
 from tad.ops.nms import classwise_nms

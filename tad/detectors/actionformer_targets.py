@@ -44,21 +44,6 @@ class Targets(NamedTuple):
     """[P] float32: the segment's weight; 1 on background."""
 
 
-def refine(features: np.ndarray, factor: int) -> np.ndarray:
-    """Features [T, D] to [(T - 1) * factor + 1, D] float32: row j is the linear interpolation at position j / factor.
-
-    So a position p of the snippet grid becomes p * factor, and the first and last row stay what they were.
-    """
-    features = np.array(features, dtype=np.float32)
-    if factor == 1:
-        return features
-    fine = np.repeat(features, factor, axis=0)[: (len(features) - 1) * factor + 1]
-    for step in range(1, factor):
-        share = np.float32(step / factor)
-        fine[step::factor] = (1 - share) * features[:-1] + share * features[1:]
-    return fine
-
-
 def pyramid(length: int, levels: int) -> Pyramid:
     """The points over `length` rows, a multiple of 2 ** (levels - 1)."""
     sizes = [length >> level for level in range(levels)]

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tad.detectors.actionformer_targets import RANGE, Targets, assign, pyramid, random_crop, refine
+from tad.detectors.actionformer_targets import RANGE, Targets, assign, pyramid, random_crop
 from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import Labels, derived_upsample, pack, read_labels, usual_length
+from tad.detectors.windows import Labels, derived_upsample, pack, read_labels, refine, usual_length
 from tad.models.actionformer import ActionFormer
 from tad.models.pyramid import padded_length
 from tad.ops.losses import diou_1d, sigmoid_focal

@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.detectors.actionformer_targets import refine
 from tad.detectors.potloc_training import PotlocTrain, PotlocTraining, build
+from tad.detectors.windows import refine
 from tad.errors import RunError
 from tad.models.pyramid import padded_length
 from tad.models.snippet import video_scores

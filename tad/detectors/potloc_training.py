@@ -15,10 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, one_hot
 
-from tad.detectors.actionformer_targets import refine
 from tad.detectors.potloc_targets import Targets, annotated, background_seeds, sample, window
 from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import Labels, derived_upsample, expected_length, pack, read_labels, usual_length
+from tad.detectors.windows import Labels, derived_upsample, expected_length, pack, read_labels, refine, usual_length
 from tad.models.potloc import Potloc
 from tad.models.snippet import video_scores
 from tad.ops.losses import probability_focal

@@ -73,6 +73,21 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
     return labels
 
 
+def refine(features: np.ndarray, factor: int) -> np.ndarray:
+    """Features [T, D] to [(T - 1) * factor + 1, D] float32: row j is the linear interpolation at position j / factor.
+
+    So a position p of the snippet grid becomes p * factor, and the first and last row stay what they were.
+    """
+    features = np.array(features, dtype=np.float32)
+    if factor == 1:
+        return features
+    fine = np.repeat(features, factor, axis=0)[: (len(features) - 1) * factor + 1]
+    for step in range(1, factor):
+        share = np.float32(step / factor)
+        fine[step::factor] = (1 - share) * features[:-1] + share * features[1:]
+    return fine
+
+
 def derived_upsample(labels: Mapping[str, Labels]) -> int:
     """Rows that a network should see for each snippet, by the median length of all pseudo-labels."""
     spans = np.concatenate([of_video.spans for of_video in labels.values()])
