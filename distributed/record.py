@@ -38,15 +38,20 @@ class Tracker(Protocol):
 
 
 class Record:
-    """The one place where a run reports; only the driver holds it."""
+    """The one place where a run reports; only the driver holds it.
 
-    def __init__(self, folder: Path, tracker: Tracker | None = None) -> None:
+    Args:
+        quiet: nothing on the console; for one of many runs at once.
+    """
+
+    def __init__(self, folder: Path, tracker: Tracker | None = None, quiet: bool = False) -> None:
         self.folder = folder
         self.tracker = tracker
         folder.mkdir(parents=True, exist_ok=True)
         self._events = (folder / "events.jsonl").open("a", buffering=1)
         self._bar: tqdm[Any] | None = None
-        self._attended = sys.stderr.isatty()
+        self._quiet = quiet
+        self._attended = sys.stderr.isatty() and not quiet
 
     def event(self, kind: str, **values: Any) -> None:
         """One line of events.jsonl."""
@@ -54,7 +59,8 @@ class Record:
 
     def say(self, text: str) -> None:
         """A line on the console, above a progress bar if one is open."""
-        tqdm.write(text, file=sys.stderr)
+        if not self._quiet:
+            tqdm.write(text, file=sys.stderr)
 
     def warn(self, text: str) -> None:
         self.event("warning", text=text)

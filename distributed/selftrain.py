@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distributed.engine import Engine
+from distributed.selection import check_selection, selecting
 from tad.config import Recipe
-from tad.data.dataset import ROLES, Role
+from tad.data.dataset import Role
 from tad.data.ground_truth import ambiguous, ground_truth
 from tad.data.segments import Segments
-from tad.errors import DataError, RunError
-from tad.honest import label_change, points_score
+from tad.errors import DataError
+from tad.honest import Reference, label_change, points_score, reference
 from tad.quality import label_quality
 from tad.report.figures import figures_of_round
-from tad.stage import Artifact
+from tad.stage import Artifact, Taught
 from tad.subset import Subset
 
 Row = dict[str, Any]
@@ -25,19 +28,23 @@ Row = dict[str, Any]
 
 @dataclass
 class SelfTraining:
-    """One self-training over an engine; `run` does all of it.
+    """One self-training over an engine: `run` does all of it, `score` what a search needs to know.
 
     Attributes:
         document: run.json; gains the folders of snippet scores ("scores") and the best round.
+        watch: called with each finished row, round 0 first; what it raises ends the self-training.
+        reference: what the score of points compares with: made of the proposer's proposals, the same for all rounds.
         rows: the rounds table, one row for the proposer (round 0) and for each round.
     """
 
     recipe: Recipe
     engine: Engine
     document: Row
+    watch: Callable[[Row], None] | None = None
     rows: list[Row] = field(default_factory=list)
     models: list[Artifact] = field(default_factory=list)
     scores: dict[Role, Artifact] = field(default_factory=dict)
+    reference: Reference | None = None
 
     def run(self) -> None:
         """Trains, selects the best round, and reads the test videos once, at the very end.
@@ -45,34 +52,54 @@ class SelfTraining:
         Raises:
             RunError: a stage failed, or the selecting score cannot be had from this dataset.
         """
-        data = self.engine.data
-        if not any(len(data.points(v).time) for v in data.videos("train")):
-            raise RunError(f"{data.root}: no training video has a point; points.csv gives one row per action instance")
-        for role in ROLES:
-            ground_truth(data, role)  # what will be measured later is checked before training begins
-        if self.recipe.select == "dev-map" and not data.videos("dev"):
-            raise RunError("select: dev-map needs videos with the role dev in dataset.yaml; use select: points")
+        check_selection(self.recipe, self.engine.data)
         if self.recipe.select == "test" and self.recipe.rounds:
             self.engine.record.warn(
                 "select: test picks the round on the test videos. The result leaks; do not report it"
             )
-        proposals, embedding = self._propose()
-        best = 0
-        for number in range(1, self.recipe.rounds + 1):
-            with self.engine.record.round(number):
-                proposals = self._round(number, proposals, embedding)
-            best = max(range(1, len(self.rows)), key=lambda i: (self._selecting(self.rows[i]), -i))
-            if self._converged(best):
-                break
-        for row in self.rows:
-            row["selected"] = row["round"] == best
-        self.document["best_round"] = best
+        self._rounds(whole=True)
         self._test()
         self._save()
 
+    def score(self) -> float:
+        """The selecting score of the best round, the same as in `run`; test videos are not read.
+
+        What the score does not need is left out: figures, the score of points, with dev-quality the last round's
+        detector.
+
+        Raises:
+            RunError: as in `run`, or the recipe selects by the test videos.
+        """
+        check_selection(self.recipe, self.engine.data, test=False)
+        best = self._rounds(whole=False)
+        self._save()
+        return selecting(self.rows[best], self.recipe.select)
+
     # -- the rounds --------------------------------------------------------------------------------------------
 
-    def _propose(self) -> tuple[Artifact, Artifact | None]:
+    def _rounds(self, whole: bool) -> int:
+        """All rounds; returns the best one's number."""
+        seeds, embedding = self._propose(whole)
+        best = 0
+        self._watched()
+        for number in range(1, self.recipe.rounds + 1):
+            with self.engine.record.round(number):
+                found = self._round(number, seeds, embedding, whole)
+            best = max(range(1, len(self.rows)), key=lambda i: (selecting(self.rows[i], self.recipe.select), -i))
+            self._watched()
+            if found is None or self._converged(best):
+                break
+            seeds = found
+        for row in self.rows:
+            row["selected"] = row["round"] == best
+        self.document["best_round"] = best
+        return best
+
+    def _watched(self) -> None:
+        if self.watch is not None:
+            self.watch(self.rows[-1])
+
+    def _propose(self, whole: bool) -> tuple[Artifact, Artifact | None]:
         engine, proposer = self.engine, self.recipe.proposer
         start = time.perf_counter()
         with engine.record.round(0):
@@ -83,37 +110,64 @@ class SelfTraining:
             if self.recipe.rounds:  # without a round, no labeler reads these
                 seeds = proposals if self.recipe.labeler.wants_suppressed else self._candidates("train")
                 embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
-            row = self._row(0, start, model) | self._measure(proposals.segments(), self._proposals)
+            if whole or self.recipe.select == "points":
+                self.reference = reference(proposals.segments(), engine.data)
+            row = self._row(0, start) | {"model": model.fingerprint}
+            row |= self._measure(proposals.segments(), self._proposals)
             self._keep(0, {"proposals": proposals})
             self._finish(row)
         return seeds, embedding
 
-    def _round(self, number: int, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+    def _round(self, number: int, proposals: Artifact, embedding: Artifact | None, whole: bool) -> Artifact | None:
+        """One round; returns the detections that seed the next, or None if no detector was trained."""
         engine, recipe, data = self.engine, self.recipe, self.engine.data
         engine.round = number
         start = time.perf_counter()
         seeds = recipe.labeler.seeds(engine, proposals)
         labels = recipe.labeler.label(engine, proposals, embedding)
-        candidates = self._candidates("train") if recipe.detector.wants_candidates else None
-        model = recipe.detector.train(engine, labels, self._scores("train"), candidates)
-        self.models.append(model)
-        detections = self._detections(model, "train")
         now = labels.segments()
         truth = ground_truth(data, "train")
-        row = self._row(number, start, model) | {
+        row = self._row(number, start) | {
             "labels": len(now),
             "quality": label_quality(now, data, "train").to_json() if len(truth) else None,
             "seed_quality": label_quality(seeds.segments(), data, "train").to_json() if len(truth) else None,
             "change": self._change(number, now),
         }
-        row |= self._measure(detections.segments(), lambda role: self._detections(model, role))
-        self._keep(number, {"seeds": seeds, "labels": labels, "detections": detections})
+        by_quality = recipe.select == "dev-quality"
+        dev_quality = self._dev_quality(number, Taught(proposals, embedding)) if by_quality else None
+        kept = {"seeds": seeds, "labels": labels}
+        detections = None
+        if whole or not by_quality or number < recipe.rounds:
+            candidates = self._candidates("train") if recipe.detector.wants_candidates else None
+            model = recipe.detector.train(engine, labels, self._scores("train"), candidates)
+            self.models.append(model)
+            detections = kept["detections"] = self._detections(model, "train")
+            row["model"] = model.fingerprint
+            row |= self._measure(detections.segments(), lambda role: self._detections(model, role))
+        row["scores"]["dev_quality"] = dev_quality
+        self._keep(number, kept)
         now.to_json_file(self._folder(number) / "labels.json")
         engine.record.artifact(self._folder(number) / "labels.json")
         self._finish(row)
-        for figure in figures_of_round(engine.record.folder, data, number):
+        for figure in figures_of_round(engine.record.folder, data, number) if whole else ():
             engine.record.artifact(figure, "figures")
         return detections
+
+    def _dev_quality(self, number: int, taught: Taught) -> float:
+        """Mean tIoU of the pseudo-labels of dev videos, made as those of training videos are: from their own proposals
+        and points. What the labeler trains, it trains on training videos."""
+        labeler, proposer, engine = self.recipe.labeler, self.recipe.proposer, self.engine
+        if number == 1:
+            with self._round_zero():
+                found = proposer.propose(engine, self._scores("dev"), "dev", labeler.wants_suppressed, known=True)
+        else:
+            found = self._detections(self.models[-1], "dev")
+        with self._round_zero():
+            embedding = proposer.embed(engine, self.models[0], "dev") if labeler.wants_embedding else None
+        labels = labeler.label(engine, found, embedding, "dev", taught)
+        self._keep(number, {"labels-dev": labels})
+        value = label_quality(labels.segments(), engine.data, "dev").to_json()["mean_tiou"]
+        return float(value or 0.0)
 
     def _change(self, number: int, now: Segments) -> float | None:
         if number == 1:
@@ -125,16 +179,18 @@ class SelfTraining:
         if last["change"] is not None and last["change"] >= stop.change:
             self.engine.record.say(f"stopping: labels agree with the last round's (mean tIoU {last['change']:.3f})")
             return True
-        if self._selecting(last) < self._selecting(self.rows[best]) - stop.score_drop:
-            self.engine.record.say(f"stopping: the {self.recipe.select} score fell; round {best} stays the best")
+        select = self.recipe.select
+        if selecting(last, select) < selecting(self.rows[best], select) - stop.score_drop:
+            self.engine.record.say(f"stopping: the {select} score fell; round {best} stays the best")
             return True
         return False
 
     # -- numbers -----------------------------------------------------------------------------------------------
 
-    def _row(self, number: int, start: float, model: Artifact) -> Row:
-        row = {"round": number, "seconds": start, "labels": None, "quality": None, "seed_quality": None}
-        return row | {"model": model.fingerprint, "change": None, "test_map": None, "selected": False}
+    def _row(self, number: int, start: float) -> Row:
+        row: Row = {"round": number, "seconds": start, "labels": None, "quality": None, "seed_quality": None}
+        row |= {"model": None, "change": None, "train_map": None, "test_map": None, "selected": False}
+        return row | {"scores": {"points": None, "dev_map": None, "dev_quality": None}}
 
     def _measure(self, on_train: Segments, detect: Any) -> Row:
         """mAP on training videos (a diagnostic), the honest score, and mAP on dev videos if there are any."""
@@ -143,8 +199,9 @@ class SelfTraining:
         row = {
             "train_map": self._map(on_train, "train"),
             "scores": {
-                "points": points_score(on_train, data, "train").score,
+                "points": points_score(on_train, self.reference) if self.reference is not None else None,
                 "dev_map": dev["average"] if dev else None,
+                "dev_quality": None,
             },
         }
         if self.recipe.select == "test":
@@ -162,12 +219,6 @@ class SelfTraining:
         except DataError as error:
             self.engine.record.warn(f"no mAP on {role}: {error}")
             return None
-
-    def _selecting(self, row: Row) -> float:
-        if self.recipe.select == "test":
-            return row["test_map"]["average"] if row["test_map"] else 0.0
-        value = row["scores"]["dev_map" if self.recipe.select == "dev-map" else "points"]
-        return float(value or 0.0)
 
     def _test(self) -> None:
         """The test videos, read once, after everything is chosen: the proposer and each round's detector."""
@@ -208,10 +259,9 @@ class SelfTraining:
     def _scores(self, role: Role) -> Artifact:
         """The proposer's snippet and video scores; the report finds its activation curves there."""
         if role not in self.scores:
-            engine, number = self.engine, self.engine.round
-            engine.round = 0
-            self.scores[role] = self.recipe.proposer.score(engine, self.models[0], role)
-            engine.round = number
+            engine = self.engine
+            with self._round_zero():
+                self.scores[role] = self.recipe.proposer.score(engine, self.models[0], role)
             self.document["scores"][role] = str(self.scores[role].path)
             engine.record.save("run.json", self.document)
         return self.scores[role]
@@ -221,11 +271,18 @@ class SelfTraining:
 
     def _candidates(self, role: Role) -> Artifact:
         """All the proposer's candidates, each with its own score; what they are does not change with the rounds."""
-        scores, number = self._scores(role), self.engine.round
-        self.engine.round = 0
-        found = self.recipe.proposer.propose(self.engine, scores, role, suppressed=False)
-        self.engine.round = number
-        return found
+        scores = self._scores(role)
+        with self._round_zero():
+            return self.recipe.proposer.propose(self.engine, scores, role, suppressed=False)
+
+    @contextmanager
+    def _round_zero(self) -> Iterator[None]:
+        """What the proposer makes is of round 0, whenever it is asked for."""
+        number, self.engine.round = self.engine.round, 0
+        try:
+            yield
+        finally:
+            self.engine.round = number
 
     def _detections(self, model: Artifact, role: Role) -> Artifact:
         detector = self.recipe.detector
@@ -249,6 +306,8 @@ def summary(row: Row) -> str:
             parts.append(f"mAP on {name} {100 * row[f'{name}_map']['average']:.1f}")
     if row["scores"]["dev_map"] is not None:
         parts.append(f"mAP on dev {100 * row['scores']['dev_map']:.1f}")
+    if row["scores"]["dev_quality"] is not None:
+        parts.append(f"pseudo-labels of dev videos: mean tIoU {row['scores']['dev_quality']:.3f}")
     if row["scores"]["points"] is not None:
         parts.append(f"points score {row['scores']['points']:.3f}")
     return "; ".join(parts)

@@ -20,6 +20,7 @@ from distributed.store import Store
 from tad.config import Recipe
 from tad.data.dataset import ROLES, Dataset, read_json
 from tad.errors import RunError
+from tad.report.budget import LabelBudget, label_budget
 from tad.stage import Artifact
 
 PACKAGES = ("tad-selftrain", "torch", "numpy", "pyarrow", "ray", "mlflow")
@@ -88,6 +89,7 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
             tracker.finish({"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}[document["state"]])
     chosen = f"best round: {document['best_round']} (by {recipe.select})" if recipe.rounds else "the proposer alone"
     record.say(f"{chosen}; {document['seconds']:.0f} s in all")
+    record.say(f"labels used: {LabelBudget.model_validate(document['labels'])}")
     return report
 
 
@@ -198,6 +200,7 @@ def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dic
         },
         "seed": options.seed,
         "select": recipe.select,
+        "labels": label_budget(data, recipe.select).model_dump(),
         "store": Store(options.store).uri,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": None,

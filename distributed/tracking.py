@@ -100,22 +100,47 @@ class MlflowTracker:
     def run_id(self) -> str:
         """The innermost open run. While the store is away, of a run that it does not know yet, its token: the tag
         tad.run of the later run."""
-        token = self._open[-1]
-        return self._outbox.store.ids.get(token, token)
+        return self.id_of(self._open[-1])
 
     def open(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
         """Opens a run below the innermost one."""
-        token = uuid.uuid4().hex
-        self._outbox.send(_creation(token, self._open[-1], name, {"tad.kind": kind, **tags}))
-        self._open.append(token)
-        if params:
-            self._outbox.send({"op": "batch", "run": token, "params": flatten(params)})
+        self._open.append(self.begin(kind, name, params, tags))
 
     def close(self, status: str = "FINISHED") -> None:
         """Closes the innermost run, never the parent; status FINISHED, FAILED or KILLED."""
         if len(self._open) == 1:
             raise ValueError("no nested run is open; finish() closes the parent")
-        self._outbox.send({"op": "end", "run": self._open.pop(), "status": status, "time": _now()})
+        self.end(self._open.pop(), status)
+
+    def begin(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
+        """Begins a run below the innermost one, beside others that go on at the same time; its token, for `end`."""
+        token = uuid.uuid4().hex
+        self._outbox.send(_creation(token, self._open[-1], name, {"tad.kind": kind, **tags}))
+        if params:
+            self._outbox.send({"op": "batch", "run": token, "params": flatten(params)})
+        return token
+
+    def end(
+        self,
+        token: str,
+        status: str = "FINISHED",
+        metrics: Mapping[str, tuple[float, int]] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Ends a run that `begin` began, with its numbers (value and step) and more tags."""
+        now = _now()
+        operation: dict[str, Any] = {"op": "batch", "run": token}
+        if metrics:
+            operation["metrics"] = [[clean(name), float(value), now, step] for name, (value, step) in metrics.items()]
+        if tags:
+            operation["tags"] = {clean(key): str(value)[:TAG_LENGTH] for key, value in tags.items()}
+        if len(operation) > 2:
+            self._outbox.send(operation)
+        self._outbox.send({"op": "end", "run": token, "status": status, "time": now})
+
+    def id_of(self, token: str) -> str:
+        """The MLflow run of a token; the token itself while the store is away and does not know it yet."""
+        return self._outbox.store.ids.get(token, token)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Numbers of the innermost run. Not-a-number and infinity are no metrics: they go into the tag

@@ -1,4 +1,5 @@
-"""What may be tuned, and over which range: one function per family, from an Optuna trial to recipe overrides.
+"""What may be tuned and over which range: one file per family, each with a list SPACE of parameters.
 
-    study.optimize(lambda trial: score(load_recipe("pser", pser.labels(trial))), n_trials=50)
+space = load("perturbation,postprocess").for_recipe(recipe)
+study.optimize(lambda trial: score(changed(recipe, space.suggest(trial))), n_trials=50)
 """

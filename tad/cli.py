@@ -16,7 +16,9 @@ from tad.errors import TadError
 COMMANDS = {
     "demo": ("tad.commands.run", "demo", "Watch a small self-training from point labels, end to end."),
     "run": ("tad.commands.run", "run", "Self-train a detector on a dataset by a recipe."),
+    "tune": ("tad.commands.tune", "tune", "Search for a better recipe for your data."),
     "recipes": ("tad.commands.recipes", "recipes", "List the recipes, or show one with every default."),
+    "spaces": ("tad.commands.spaces", "spaces", "List the search spaces, or show one for a recipe."),
     "label": ("tad.commands.stages", "label", "Apply a labeler to any method's proposals."),
     "detect": ("tad.commands.stages", "detect", "Run a trained detector over videos."),
     "evaluate": ("tad.commands.evaluate", "evaluate", "mAP of detections."),

@@ -58,9 +58,10 @@ class Recipe(StageConfig):
         ge=0,
         description="label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
     )
-    select: Literal["points", "dev-map", "test"] = Field(
+    select: Literal["points", "dev-map", "dev-quality", "test"] = Field(
         default="points",
-        description="the score that picks the best round; test leaks and is for reproducing papers only",
+        description="the score that picks the best round: of points, mAP on the dev videos, or mean tIoU of the "
+        "pseudo-labels made for them; test leaks and is for reproducing papers only",
     )
     stop: Stop = Stop()
 
@@ -103,6 +104,32 @@ def load_labeler(method: str, overrides: Sequence[str] = ()) -> Labeler:
         ConfigError: as for `load_recipe`.
     """
     return load_recipe("pser", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)]).labeler
+
+
+def options(recipe: Recipe) -> dict[str, Any]:
+    """Every option of the recipe by its dotted key, methods included."""
+    return _flat(recipe.model_dump(), "")
+
+
+def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values at some dotted keys, validated like a recipe that is read.
+
+    Raises:
+        ConfigError: unknown keys, with the closest valid name, or bad values; all of them are listed.
+    """
+    document, problems = recipe.model_dump(), []
+    for key, value in values.items():
+        try:
+            _put(document, key, value, key)
+        except ConfigError as error:
+            problems.append(str(error))
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        problems += [_explain(e) for e in error.errors()]
+    if problems:
+        raise ConfigError(listing(problems, most=len(problems)))
+    return recipe
 
 
 def dump(recipe: Recipe) -> str:
@@ -153,16 +180,27 @@ def _set(document: dict[str, Any], override: str) -> None:
         value = _numbers(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from error
-    *parents, last = key.strip().split(".")
+    _put(document, key.strip(), value, f"override {override!r}")
+
+
+def _put(document: dict[str, Any], key: str, value: Any, name: str) -> None:
+    *parents, last = key.split(".")
     node = document
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"override {override!r}: {parent} is not a group")
+            raise ConfigError(f"{name}: {parent} is not a group")
         node = child
     if last == "method" and node.get("method", value) != value:
         node.clear()  # another method's options do not fit
     node[last] = value
+
+
+def _flat(document: dict[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def _explain(error: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -77,6 +77,13 @@ class Context:
     seed: int
     source: str = ""
     """Written to the `source` column of segments: stage name and round."""
+
+
+class Taught(NamedTuple):
+    """What a labeler is trained on when it labels other videos: the training videos' proposals and embedding."""
+
+    proposals: Artifact
+    embedding: Artifact | None
 
 
 Total = Callable[[Tensor], Tensor]

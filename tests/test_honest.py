@@ -1,4 +1,4 @@
-"""Scores that read points and no boundaries: hand-made cases and properties."""
+"""Scores that read points and no boundaries: hand-made cases, properties, and what they are good for."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.data.dataset import Dataset
+from tad.data.ground_truth import ground_truth
+from tad.data.holdout import split_holdout
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.honest import label_change, points_score
+from tad.honest import Reference, label_change, points_score, reference
+from tad.ops.iou import paired_tiou
 from tests.annotated import annotated
-
-TRUTH = [("a", "run", 10, 20), ("a", "run", 30, 40), ("b", "run", 5, 15), ("a", "jump", 12, 18), ("b", "jump", 60, 70)]
-POINTS = [(v, c, (s + e) / 2) for v, c, s, e in TRUTH]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Dataset:
-    return annotated(tmp_path_factory.mktemp("data"), TRUTH, POINTS, roles={"a": "dev", "b": "dev", "c": "train"})
+from tests.tiny import tiny_dataset
 
 
 def found(*rows: tuple[str, str, float, float, float]) -> Segments:
@@ -30,54 +26,69 @@ def found(*rows: tuple[str, str, float, float, float]) -> Segments:
     return Segments.of(video, start, end, label, score)
 
 
-PERFECT = found(*[(v, c, s, e, 0.9 - 0.1 * i) for i, (v, c, s, e) in enumerate(TRUTH)])
+SPANS = [("a", "run", 10, 20), ("a", "run", 30, 40), ("b", "run", 5, 15), ("a", "jump", 12, 18), ("b", "jump", 60, 70)]
+HELD = np.array([False, True, False, True, True])
 
 
-def test_perfect_detections_score_one(data):
-    result = points_score(PERFECT, data)
-    assert result.score == 1 and result.recall == 1 and result.hits == 5
-    assert (result.empty, result.crowded, result.repeated, result.elsewhere) == (0, 0, 0, 0)
+def against(judged: np.ndarray) -> Reference:
+    video, label, start, end = zip(*SPANS, strict=True)
+    segments = Segments.of(video, start, end, label, 1.0, (np.array(start) + np.array(end)) / 2.0)
+    return Reference(segments, judged, ["a", "b", "c"])
 
 
-def test_by_hand(data):
+PERFECT = found(*[(v, c, s, e, 0.9 - 0.1 * i) for i, (v, c, s, e) in enumerate(SPANS)])
+
+
+@pytest.mark.parametrize("judged", [HELD, ~HELD, np.ones(5, dtype=bool)])
+def test_perfect_detections_score_one(judged):
+    assert points_score(PERFECT, against(judged)) == pytest.approx(1.0)
+
+
+def test_detections_of_points_that_were_trained_on_count_neither_way():
+    seen = PERFECT.filter(~HELD).replace(score=1.0)
+    held = PERFECT.filter(HELD)
+    shifted = seen.replace(start=seen.start + 3, end=seen.end + 3)
+    for more in (seen, shifted, seen.replace(score=0.0)):
+        assert points_score(Segments.concat([held, more]), against(HELD)) == pytest.approx(1.0)
+    assert points_score(seen, against(HELD)) == 0
+    assert points_score(seen, against(np.ones(5, dtype=bool))) > 0.3
+
+
+def test_by_hand():
+    """Of three thresholds each: class run has one judged segment [30, 40], jump [12, 18] and [60, 70]."""
     rows = found(
-        ("a", "run", 10, 40, 0.9),  # two points
-        ("a", "run", 14, 16, 0.8),  # hit: precision 1/2
-        ("a", "run", 15, 29, 0.7),  # the same point again; ends count as inside
-        ("b", "run", 80, 90, 0.6),  # none
-        ("b", "run", 0, 10, 0.5),  # hit: precision 2/5
-        ("a", "jump", 0, 100, 0.1),  # hit: one point of its class, however long
-        ("c", "run", 0, 10, 1.0),  # video of another role
+        ("a", "run", 25, 35, 0.9),  # tIoU 1/3: a hit up to 0.3
+        ("c", "run", 30, 40, 0.95),  # a video without points: wrong, and before the hit
+        ("a", "run", 11, 21, 0.99),  # a point that was trained on
+        ("b", "jump", 60, 70, 0.5),  # a hit at all thresholds: half of the recall
         ("a", "swim", 0, 10, 1.0),  # class without points
+        ("elsewhere", "run", 0, 10, 1.0),  # another role's video
     )
-    result = points_score(rows, data)
-    assert result.per_class == pytest.approx({"run": (1 / 2 + 2 / 5) / 3, "jump": 1 / 2})
-    assert result.score == pytest.approx(0.4)
-    assert (result.hits, result.empty, result.crowded, result.repeated, result.elsewhere) == (3, 1, 1, 1, 2)
-    assert result.recall == pytest.approx(3 / 5)
-    assert result.to_json()["score"] == result.score
+    assert points_score(rows, against(HELD)) == pytest.approx((3 / 7 / 2 + 1 / 2) / 2)
 
 
-def test_merging_and_splitting_lower_it(data):
+def test_too_long_and_too_short_cost_though_they_hold_their_own_point_only():
+    scores = []
+    for factor in (0.2, 0.5, 0.8, 1.0, 1.3, 1.9, 2.6):
+        middle, half = (PERFECT.start + PERFECT.end) / 2, (PERFECT.end - PERFECT.start) / 2 * factor
+        scores.append(
+            points_score(PERFECT.replace(start=np.maximum(0, middle - half), end=middle + half), against(HELD))
+        )
+    assert scores[0] < scores[1] < scores[2] <= scores[3] == 1 >= scores[4] > scores[5] > scores[6]
+
+
+def test_merged_doubled_and_background_detections_cost():
+    everything = against(np.ones(5, dtype=bool))
     merged = Segments.concat([PERFECT.take(np.array([2, 3, 4])), found(("a", "run", 10, 40, 0.9))])
-    assert points_score(merged, data).score < 1
-    # Both halves of one detection: one of them holds no point, and comes before other hits.
-    split = Segments.concat(
-        [PERFECT.take(np.array([1, 2, 3, 4])), found(("a", "run", 10, 14, 0.95), ("a", "run", 14, 20, 0.9))]
-    )
-    assert points_score(split, data).score < 1
     doubled = Segments.concat([PERFECT, PERFECT.take(np.array([0]))])
-    assert points_score(doubled, data).score < 1
+    background = [Segments.concat([PERFECT, found(("c", "run", 80, 90, at))]) for at in (0.99, 0.01)]
+    assert points_score(merged, everything) < 0.8
+    assert points_score(doubled, everything) < 1
+    assert points_score(background[0], everything) < points_score(background[1], everything) == 1
+    assert points_score(Segments.empty(), everything) == 0
 
 
-def test_confident_mistakes_cost_more(data):
-    scores = [
-        points_score(Segments.concat([PERFECT, found(("a", "run", 80, 90, at))]), data).score for at in (0.99, 0.01)
-    ]
-    assert scores[0] < scores[1] == 1
-
-
-PLACES = st.tuples(st.sampled_from("ab"), st.sampled_from(["run", "jump"]), st.integers(0, 60), st.integers(1, 30))
+PLACES = st.tuples(st.sampled_from("abx"), st.sampled_from(["run", "jump"]), st.integers(0, 60), st.integers(1, 30))
 DETECTIONS = st.lists(st.tuples(PLACES, st.integers(0, 4)), max_size=15).map(
     lambda rows: found(*[(v, c, s, s + n, q / 4) for (v, c, s, n), q in rows])
 )
@@ -85,32 +96,98 @@ DETECTIONS = st.lists(st.tuples(PLACES, st.integers(0, 4)), max_size=15).map(
 
 @settings(max_examples=50, deadline=None)
 @given(DETECTIONS, st.randoms())
-def test_row_order_does_not_matter(data, detections, random):
+def test_row_order_does_not_matter(detections, random):
     order = np.array(random.sample(range(len(detections)), len(detections)), dtype=np.int64)
-    assert points_score(detections, data) == points_score(detections.take(order), data)
+    value = points_score(detections, against(HELD))
+    assert 0 <= value <= 1 and value == points_score(detections.take(order), against(HELD))
 
 
-@settings(max_examples=50, deadline=None)
-@given(DETECTIONS)
-def test_counts_add_up_and_agree_with_a_plain_loop(data, detections):
-    result = points_score(detections, data)
-    assert 0 <= result.score <= 1
-    assert result.hits + result.empty + result.crowded + result.repeated == len(detections)
-    inside = [
-        sum(p[0] == v and p[1] == c and s <= p[2] <= e for p in POINTS)
-        for v, c, s, e in zip(detections.video_ids, detections.labels, detections.start, detections.end, strict=True)
-    ]
-    assert result.empty == inside.count(0) and result.crowded == sum(n > 1 for n in inside)
+def world(folder, hide=True) -> tuple[Dataset, Segments]:
+    """Training videos with hidden points, and proposals near the truth: wrong in length by a factor of 1.5 or so."""
+    data = tiny_dataset(folder / "data", videos=16, classes=2, dim=8)
+    if hide:
+        split_holdout(data, None, 0.3, 0, folder / "hidden")
+        data = Dataset.open(folder / "hidden")
+    return data, disturbed(ground_truth(data, "train"), 0.3, 0.1, seed=0)
 
 
-def test_no_points(data):
-    with pytest.raises(DataError, match=r"the 0 test videos have no points"):
-        points_score(PERFECT, data, "test")
+def disturbed(truth: Segments, length: float, centre: float, seed: int) -> Segments:
+    rng = np.random.default_rng(seed)
+    span = truth.end - truth.start
+    middle = (truth.start + truth.end) / 2 + rng.normal(0, centre, len(truth)) * span
+    half = span / 2 * np.exp(rng.normal(0, length, len(truth)))
+    score = rng.uniform(0.4, 0.9, len(truth))
+    return truth.replace(start=np.maximum(0, middle - half), end=np.maximum(0.1, middle + half), score=score)
 
 
-def test_boundaries_are_out_of_reach():
-    """Importing the module does not import the reader of boundaries."""
-    code = "import sys, tad.honest; sys.exit('tad.data.ground_truth' in sys.modules)"
+def test_the_reference_has_a_segment_for_every_point_seen_or_held_out(tmp_path):
+    data, proposals = world(tmp_path)
+    made = reference(proposals, data)
+    rows = list(zip(made.segments.video_ids, made.segments.labels, made.segments.point.tolist(), strict=True))
+    want = {
+        (v, data.classes[c], t): held
+        for v in data.videos("train")
+        for points, held in ((data.points(v), False), (data.held_out(v), True))
+        for t, c in zip(points.time.tolist(), points.label.tolist(), strict=True)
+    }
+    assert dict(zip(rows, made.judged.tolist(), strict=True)) == want and len(rows) == len(want)
+    assert made.judged.any() and made.videos == data.videos("train")
+    end = np.array([data.duration(v) for v in made.segments.video_ids])
+    assert (made.segments.start >= 0).all() and (made.segments.end <= end).all()
+
+
+def test_the_reference_is_near_the_truth_and_nearer_than_the_proposals(tmp_path):
+    data, proposals = world(tmp_path, hide=False)
+    made = reference(proposals, data).segments
+    truth = ground_truth(data, "train")
+
+    def mean(segments: Segments) -> float:
+        """Mean over instances of the largest tIoU."""
+        total = 0.0
+        for v, c, span in zip(truth.video_ids, truth.labels, truth.spans, strict=True):
+            mine = segments.filter(np.array(segments.video_ids) == v)
+            mine = mine.filter(np.array(mine.labels) == c)
+            total += paired_tiou(mine.spans, np.repeat(span[None], len(mine), axis=0)).max(initial=0.0)
+        return total / len(truth)
+
+    assert mean(made) > mean(proposals) > 0.5
+    assert reference(proposals, data).judged.all(), "without held-out points all are judged"
+
+
+def test_better_detections_score_better(tmp_path):
+    data, proposals = world(tmp_path)
+    made, truth = reference(proposals, data), ground_truth(data, "train")
+    scores = [points_score(disturbed(truth, noise, noise / 3, seed=9), made) for noise in (0.1, 0.4, 0.8, 1.6)]
+    assert scores == sorted(scores, reverse=True) and scores[0] > 2 * scores[3]
+
+
+def test_a_reference_without_any_proposal_still_has_every_point(tmp_path):
+    data, _ = world(tmp_path)
+    made = reference(Segments.empty(), data)
+    assert len(made.segments) == sum(
+        len(p.time) for v in data.videos("train") for p in (data.points(v), data.held_out(v))
+    )
+
+
+def test_no_points(tmp_path):
+    data = annotated(tmp_path / "data", SPANS, [("d", "run", 3.0)], roles={"d": "test"})
+    with pytest.raises(DataError, match=r"the 2 train videos have no points"):
+        reference(PERFECT, data)
+
+
+def test_boundaries_are_out_of_reach(tmp_path):
+    """Neither importing the module nor scoring imports the reader of boundaries."""
+    data, proposals = world(tmp_path)
+    proposals.to_parquet(tmp_path / "proposals.parquet")
+    code = (
+        "import sys\n"
+        "from tad.honest import points_score, reference\n"
+        "from tad.data.dataset import Dataset\n"
+        "from tad.data.segments import Segments\n"
+        f"found = Segments.from_parquet({str(tmp_path / 'proposals.parquet')!r})\n"
+        f"assert points_score(found, reference(found, Dataset.open({str(data.root)!r}))) > 0\n"
+        "sys.exit('tad.data.ground_truth' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

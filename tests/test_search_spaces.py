@@ -1,23 +1,503 @@
-"""Every point of a search space is a valid recipe; the published grid lies inside."""
+"""Search spaces: every value is a valid recipe, defaults are the recipe, and the declared stage of each is true."""
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FixedTrial
 
-from search_spaces import pser
-from tad.config import load_recipe
+from distributed.engine import Engine
+from distributed.record import Record
+from distributed.selftrain import SelfTraining
+from distributed.store import Store
+from search_spaces.load import families, load
+from search_spaces.space import STAGES, Choice, Float, Integer, Parameter, Scales, Shifts, Space, Steps
+from tad.config import changed, load_recipe, options, recipe_names
+from tad.errors import ConfigError
+from tad.stage import Artifact
+from tests.tiny import TinyEngine, tiny_dataset
+
+RECIPES = {
+    "pser": ("pser", []),
+    "mined": ("pser", ["proposer.training.action_rows=mined"]),
+    "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.nms=hard"]),
+    "hrpro": ("hrpro", []),
+    "potloc": ("potloc", []),
+    "potloc-hard": ("potloc", ["detector.decode.nms=hard"]),
+    "points": ("pser", ["labeler.method=points"]),
+    "seeds": ("seeds", []),
+}
+"""Recipes under which every parameter of every family matters at least once."""
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def test_sampled_points_are_valid_recipes_and_seeded():
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found = []
-    for _ in range(2):
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        found.append([pser.labels(study.ask()) for _ in range(20)])
-    assert found[0] == found[1]
-    for overrides in found[0]:
-        bag = load_recipe("pser", overrides).labeler.bag
-        assert 1.0 in bag.scales and 0.0 in bag.shifts
-        assert bag.scales[0] * bag.scales[-1] == pytest.approx(1, abs=1e-3)
-        assert sum(bag.shifts) == pytest.approx(0, abs=1e-9)
+@cache
+def space_of(family: str, name: str) -> Space | None:
+    """The family's parameters for one of RECIPES; None if it has none."""
+    try:
+        return load(family).for_recipe(load_recipe(*RECIPES[name]))
+    except ConfigError as error:
+        assert "nothing to tune" in str(error), error
+        return None
+
+
+def spaces() -> list[tuple[str, str]]:
+    return [(family, name) for family in families() for name in RECIPES if space_of(family, name)]
+
+
+# -- ranges -----------------------------------------------------------------------------------------------------
+
+BOUND = st.decimals(-100, 100, places=4).map(float)
+POSITIVE = st.decimals("0.0001", 100, places=4).map(float)
+
+
+@st.composite
+def floats(draw):
+    log = draw(st.booleans())
+    low, high = sorted(draw(st.lists(POSITIVE if log else BOUND, min_size=2, max_size=2, unique=True)))
+    return Float(low, high, log)
+
+
+@st.composite
+def integers(draw):
+    low, log = draw(st.integers(1, 50)), draw(st.booleans())
+    step = 1 if log else draw(st.integers(1, 5))
+    return Integer(low, low + step * draw(st.integers(1, 50)), log, step)
+
+
+def roundtrip(range, value):
+    return range.suggest(FixedTrial(dict(range.encode("k", value))), "k")
+
+
+@given(floats(), st.data())
+def test_numbers_come_back_and_bounds_belong_to_the_range(range, data):
+    for value in (range.low, range.high, data.draw(st.floats(range.low, range.high))):
+        assert roundtrip(range, value) == value
+    for value in (range.low - 1e-6, range.high + 1e-6, True, "1", None, float("nan")):
+        with pytest.raises(ValueError):
+            range.encode("k", value)
+
+
+@given(integers(), st.data())
+def test_whole_numbers_come_back_and_steps_are_kept(range, data):
+    inside = set(np.arange(range.low, range.high + 1, range.step).tolist())
+    for value in (range.low, range.high, data.draw(st.sampled_from(sorted(inside)))):
+        found = roundtrip(range, value)
+        assert found == value and type(found) is int
+    outside = data.draw(st.integers(range.low - 5, range.high + 5).filter(lambda v: v not in inside))
+    for value in (outside, float(range.low), True):
+        with pytest.raises(ValueError):
+            range.encode("k", value)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(2, 9), st.text(max_size=3)), min_size=2, max_size=5, unique=True))
+def test_choices_come_back(values):
+    for value in values:
+        assert roundtrip(Choice(*values), value) == value
+    with pytest.raises(ValueError):
+        Choice(*values).encode("k", 1.5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_lists_come_back_and_have_their_shape(data):
+    number = st.decimals(0, 1, places=3).map(float)
+    a, b, c, d = sorted(data.draw(st.lists(number, min_size=4, max_size=4, unique=True)))
+    count = Integer(2, data.draw(st.integers(3, 30)))
+    for range in (
+        Steps(Float(a, b), Float(c, d), count),
+        Scales(Float(1 + b, 1 + c, log=True), count),
+        Shifts(Float(b, c), count),
+    ):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=data.draw(st.integers(0, 99))))
+        for values in (range.suggest(study.ask(), "k"), *range.ends()):
+            assert roundtrip(range, values) == values
+            if isinstance(range, Steps):
+                assert a <= values[0] <= b and c <= values[-1] <= d and values == sorted(values)
+                gaps = [y - x for x, y in pairwise(values)]
+                assert max(gaps) - min(gaps) < 3e-4
+            elif isinstance(range, Scales):
+                assert len(values) % 2 and values == sorted(values) and values[len(values) // 2] == 1
+                assert all(x * y == pytest.approx(1, abs=2e-4) for x, y in zip(values, values[::-1], strict=True))
+            else:
+                assert (
+                    values[0] == 0 and sum(values) == pytest.approx(0, abs=1e-9) and max(values) <= round(c, 4) + 1e-9
+                )
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_samplers_stay_inside(log):
+    found = {"f": [], "i": []}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(200):
+        trial = study.ask()
+        found["f"].append(Float(1e-3, 2.0, log).suggest(trial, "f"))
+        found["i"].append(Integer(1, 4, log).suggest(trial, "i"))
+    assert min(found["f"]) >= 1e-3 and max(found["f"]) <= 2.0
+    assert set(found["i"]) == {1, 2, 3, 4}
+    assert (sorted(found["f"])[100] < 0.2) == log
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Float(2.0, 1.0),
+        lambda: Float(0.0, 1.0, log=True),
+        lambda: Float(0.0, float("inf")),
+        lambda: Integer(1, 4, step=2),
+        lambda: Choice("one"),
+        lambda: Choice([1], [2]),
+        lambda: Steps(Float(0, 0.5), Float(0.4, 1), Integer(2, 3)),
+        lambda: Scales(Float(0.5, 2), Integer(1, 2)),
+        lambda: Shifts(Float(0.0, 1), Integer(1, 2)),
+        lambda: Parameter("rounds", Integer(1, 3), "why", "never"),
+        lambda: Parameter("rounds", Integer(1, 3), "why", "round", stand_in=4),
+        lambda: Parameter("rounds", Integer(1, 3), "why", "round", when=("rounds",)),
+    ],
+)
+def test_what_makes_no_sense_is_refused_when_it_is_written(make):
+    with pytest.raises(ConfigError):
+        make()
+
+
+# -- families ---------------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_is_of_some_recipe_and_says_why():
+    covered = {p for family, name in spaces() for p in space_of(family, name).parameters}
+    everything = {p for family in families() for p in load(family).parameters}
+    assert covered == everything
+    assert all(p.why and len(p.why) < 90 and "\n" not in p.why for p in everything)
+    assert all(families().values())
+
+
+@pytest.mark.parametrize("family", families())
+def test_defaults_are_the_recipe(family):
+    """Trial 0 of a search is the recipe; what the sampler is told of it gives the recipe back."""
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        try:
+            space = load(family).for_recipe(recipe)
+        except ConfigError as error:
+            assert "nothing to tune" in str(error) or "faithful" in str(error) or "rounds: the" in str(error)
+            continue
+        base = options(recipe)
+        values = space.suggest(FixedTrial(space.defaults(recipe)))
+        derived = {p.key for p in space.parameters if p.stand_in is not None and base[p.key] is None}
+        uneven = {"labeler.bag.scales"} & values.keys()  # by hand, and only nearly symmetric
+        assert changed(recipe, {k: v for k, v in values.items() if k not in derived | uneven}) == recipe
+        assert all(values[k] is not None for k in derived)
+        for key in uneven:
+            assert len(values[key]) == len(base[key]) and max(values[key]) == max(base[key])
+
+
+@pytest.mark.parametrize("family", families())
+def test_everything_suggested_is_a_valid_recipe_and_seeded(family):
+    for name in RECIPES:
+        space = space_of(family, name)
+        if space is None:
+            continue
+        recipe, found = load_recipe(*RECIPES[name]), []
+        for _ in range(2):
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+            found.append([space.suggest(study.ask()) for _ in range(20)])
+        assert found[0] == found[1]
+        for values in found[0]:
+            base = options(changed(recipe, values))
+            assert all(base[k] == v for k, v in values.items())
+
+
+def test_families_compose_without_a_key_twice():
+    for name in RECIPES:
+        recipe = load_recipe(*RECIPES[name])
+        whole = load(",".join(families())).for_recipe(recipe)
+        assert len({p.key for p in whole.parameters}) == len(whole.parameters)
+
+
+# -- conditions and errors --------------------------------------------------------------------------------------
+
+
+def test_conditional_parameters_are_suggested_only_where_they_matter():
+    space = load("perturbation,thresholds").for_recipe(load_recipe("pser"))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+    seen = [space.suggest(study.ask()) for _ in range(60)]
+    assert {v["labeler.merge.top_k"] for v in seen} == {None, 4, 8, 12}
+    for values in seen:
+        assert ("labeler.merge.ties" in values) == (values["labeler.merge.top_k"] is not None)
+        assert ("proposer.candidates.sigma" in values) == (values["proposer.candidates.nms"] == "soft")
+        assert ("proposer.candidates.iou_threshold" in values) == (values["proposer.candidates.nms"] == "hard")
+    # What depends on a key that stays is there, or not, for good.
+    keys = {p.key for p in space.parameters}
+    assert "labeler.seed_rule.half_width" in keys and "proposer.training.action_threshold" not in keys
+    without = load("perturbation").for_recipe(load_recipe("pser", ["labeler.seed_rule.fallback=none"]))
+    assert "labeler.seed_rule.half_width" not in {p.key for p in without.parameters}
+
+
+def test_conditions_of_conditions(tmp_path):
+    """A child may stand before its parent, and does not matter while its parent does not."""
+    chain = [
+        Parameter("stop.change", Float(0.8, 1), "w", "round", when=("rounds", 2)),
+        Parameter("rounds", Integer(1, 3), "w", "round", when=("labeler.heads.bins", (8, 12))),
+        Parameter("labeler.heads.bins", Choice(8, 12, 16), "w", "heads"),
+    ]
+    space = Space(tuple(chain)).for_recipe(load_recipe("pser"))
+    assert [p.key for p in space.parameters] == ["labeler.heads.bins", "rounds", "stop.change"]
+    bins = "labeler.heads.bins"
+    assert space.suggest(FixedTrial({bins: 16})) == {bins: 16}
+    assert space.suggest(FixedTrial({bins: 8, "rounds": 3})) == {bins: 8, "rounds": 3}
+    whole = {bins: 8, "rounds": 2, "stop.change": 0.9}
+    assert space.suggest(FixedTrial(whole)) == whole
+    assert space.defaults(load_recipe("pser")) == {bins: 12, "rounds": 2, "stop.change": 0.97}
+    gone = Parameter("rounds", Integer(1, 3), "w", "round", when=("labeler.method", "potloc"))
+    assert [p.key for p in Space((*chain[:1], gone, chain[2])).for_recipe(load_recipe("pser")).parameters] == [bins]
+    circle = [chain[0], Parameter("rounds", Integer(1, 3), "w", "round", when=("stop.change", 1))]
+    with pytest.raises(ConfigError, match=r"rounds, stop\.change: each depends on another"):
+        Space(tuple(circle)).for_recipe(load_recipe("pser"))
+
+
+def test_all_problems_at_once_with_the_closest_key():
+    wrong = [
+        Parameter("labeler.merge.rank_powr", Float(0, 1), "w", "labels"),
+        Parameter("labeler.bag.scale", Float(0, 1), "w", "heads", method="pser"),
+        Parameter("labeler.merge.class_power", Float(0.5, 3), "w", "labels"),
+        Parameter("labeler.merge.top_k", Integer(4, 12), "w", "labels"),
+        Parameter("labeler.heads.dropout", Float(0, 1.5), "w", "heads"),
+        Parameter("rounds", Integer(1, 3), "w", "round", when=("roundz", 1)),
+        Parameter("stop.change", Float(0.5, 1), "w", "round"),
+        Parameter("stop.change", Float(0.6, 1), "w", "round"),
+        Parameter("labeler.rule", Choice("released", "paper"), "another labeler's", "labels", method="potloc"),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        Space(tuple(wrong)).for_recipe(load_recipe("pser"))
+    message = str(caught.value)
+    assert "7 problems" in message
+    for part in (
+        "labeler.merge.rank_powr: the recipe has no such key; did you mean labeler.merge.rank_power?",
+        "labeler.bag.scale: the recipe has no such key; did you mean labeler.bag.scales?",
+        "labeler.merge.class_power: the recipe's value: 0.0 is outside 0.5 to 3",
+        "labeler.merge.top_k: the recipe's value: None is not a whole number; give its parameter a stand_in",
+        "labeler.heads.dropout: the range (0 to 1.5) has values that the recipe refuses: "
+        "labeler.heads.dropout: input should be less than 1, found 1.5",
+        "roundz (on which rounds depends): the recipe has no such key; did you mean rounds?",
+        "stop.change: given 2 times",
+    ):
+        assert part in message, message
+
+
+def test_changed_recipes_are_validated_with_all_problems_at_once():
+    recipe = load_recipe("pser")
+    made = changed(recipe, {"labeler.bag.scales": [0.5, 1, 2], "rounds": 3, "labeler.merge.top_k": 8})
+    assert (made.labeler.bag.scales, made.rounds, made.labeler.merge.top_k) == ([0.5, 1, 2], 3, 8)
+    assert changed(recipe, options(recipe)) == changed(recipe, {}) == recipe != made
+    assert changed(recipe, {"labeler.method": "points", "labeler.spread": 0.5}).labeler.spread == 0.5
+    with pytest.raises(ConfigError) as caught:
+        changed(recipe, {"labeler.merge.rank_powr": 1.0, "rounds": -1, "rounds.more": 1, "detector.window": 8})
+    message = str(caught.value)
+    assert "4 problems" in message
+    assert "labeler.merge.rank_powr: unknown key; did you mean rank_power?" in message
+    assert "rounds.more: rounds is not a group" in message and "window must be odd, got 8" in message
+
+
+def test_a_space_for_other_methods_and_a_faithful_role_are_refused():
+    with pytest.raises(ConfigError, match=r"the recipe has proposer snippet, labeler pser.* the space is for .*potloc"):
+        load("labels").for_recipe(load_recipe("pser"))
+    with pytest.raises(ConfigError, match=r"detector: faithful: true fixes detector\.decode\.keep, .* drop faithful"):
+        load("postprocess").for_recipe(load_recipe("hrpro-released"))
+    with pytest.raises(ConfigError, match="nothing to tune: every parameter depends on"):
+        only = Parameter("labeler.merge.ties", Choice("all", "first"), "w", "labels", when=("labeler.merge.top_k", 8))
+        Space((only,)).for_recipe(load_recipe("pser"))
+
+
+def test_loading(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from search_spaces.space import Float, Parameter\n"
+        "SPACE = [Parameter('labeler.merge.rank_power', Float(1, 5), 'mine', 'labels')]\n"
+    )
+    both = load(f"rounds, {mine}").for_recipe(load_recipe("pser"))
+    assert [p.key for p in both.parameters] == ["rounds", "stop.change", "stop.score_drop", "labeler.merge.rank_power"]
+    assert {p.stage for p in load("perturbation:labels").parameters} == {"labels"}
+    assert [p.key for p in load(f"{mine}:heads").parameters] == ["labeler.merge.rank_power"]
+
+    broken = tmp_path / "broken.py"
+    broken.write_text("SPACE = [1 / 0]\n")
+    empty = tmp_path / "empty.py"
+    empty.write_text("SPACES = []\n")
+    reverse = tmp_path / "reverse.py"
+    reverse.write_text("from search_spaces.space import Float\nFloat(2, 1)\n")
+    with pytest.raises(ConfigError) as caught:
+        load(f"treshold,{broken},{empty},{reverse},{tmp_path / 'none.py'},rounds:heds")
+    message = str(caught.value)
+    assert "6 problems" in message
+    for part in (
+        "no space 'treshold'; did you mean thresholds? Known: detector, labels, perturbation,",
+        "broken.py: cannot be imported: ZeroDivisionError",
+        "empty.py: needs a list SPACE of search_spaces.space.Parameter",
+        "reverse.py: 2 to 1: the lower bound must be below the upper one",
+        "none.py: no such file",
+        "no stage 'heds'; known: proposer, proposals, heads,",
+    ):
+        assert part in message, message
+    with pytest.raises(ConfigError, match="no space named; known: detector"):
+        load(" , ")
+
+
+def test_the_fingerprint_is_that_of_what_is_suggested():
+    def of(**changes):
+        parts = {"key": "rounds", "range": Integer(1, 3), "why": "w", "stage": "round"} | changes
+        return Space((Parameter(**parts), Parameter("stop.change", Float(0.5, 1), "w", "round"))).fingerprint
+
+    assert of() == of(why="another reason")
+    assert len({of(), of(range=Integer(1, 4)), of(when=("rounds", 2)), of(stand_in=2), of(key="stop.score_drop")}) == 5
+    space = load("perturbation,rounds")
+    assert space.fingerprint == load("rounds,perturbation").fingerprint != load("rounds").fingerprint
+
+
+# -- stages -----------------------------------------------------------------------------------------------------
+
+STAGE_OF = {
+    "snippet/train": "proposer",
+    "hrpro/train": "proposer",
+    "snippet/propose": "proposals",
+    "pser/heads": "heads",
+    "pser/seed": "labels",
+    "pser/refine": "labels",
+    "hrpro/rank": "labels",
+    "potloc/label": "labels",
+    "points/label": "labels",
+    "hrpro-instance/negatives": "detector",
+    "actionformer/train": "detector",
+    "hrpro-instance/train": "detector",
+    "potloc/train": "detector",
+    "actionformer/detect": "detections",
+    "hrpro-instance/detect": "detections",
+    "potloc/detect": "detections",
+}
+"""Stages of the code by the tier of a space; scores and embeddings follow the proposer and have no options."""
+
+
+class Keys(Engine):
+    """Names the artifacts that a recipe needs, under their real fingerprints, without making any."""
+
+    def __init__(self, *parts) -> None:
+        super().__init__(*parts)
+        self.needed: dict[str, tuple[int, str]] = {}
+
+    def fit(self, stage, inputs=None):
+        return self.map(stage, inputs)
+
+    def map(self, stage, inputs=None, role="train"):
+        key, _ = self._key(stage, inputs or {}, role)
+        self.needed[key] = (self.round, stage.name)
+        return Artifact(key, self.store.root / key)
+
+
+def needed(recipe, engine: Keys) -> dict[str, tuple[int, str]]:
+    """Round and stage by fingerprint, as self-training asks for them."""
+    engine.needed, engine.round = {}, 0
+    proposer, labeler, detector = recipe.proposer, recipe.labeler, recipe.detector
+    model = proposer.train(engine)
+    scores = proposer.score(engine, model, "train")
+    candidates = proposer.propose(engine, scores, "train", suppressed=False)
+    found = proposer.propose(engine, scores, "train") if labeler.wants_suppressed else candidates
+    embedding = proposer.embed(engine, model, "train") if labeler.wants_embedding else None
+    for number in range(1, recipe.rounds + 1):
+        engine.round = number
+        labeler.seeds(engine, found)
+        labels = labeler.label(engine, found, embedding)
+        own = candidates if detector.wants_candidates else None
+        found = detector.detect(engine, detector.train(engine, labels, scores, own), "train", scores, own)
+    return engine.needed
+
+
+def first_stage(before: dict, after: dict, rounds: int) -> str:
+    """The first tier of the first round in which something is newly needed that was there before."""
+    again = [(number, STAGES.index(STAGE_OF[name])) for key, (number, name) in after.items()
+             if key not in before and name in STAGE_OF and number <= rounds]  # fmt: skip
+    return STAGES[min(again)[1]] if again else "round"
+
+
+def another(p: Parameter, value):
+    """A value of the range that is not the recipe's."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return next(v for _ in range(50) if (v := p.range.suggest(study.ask(), p.key)) != value)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("stages") / "data", videos=6, classes=2, dim=16)
+
+
+@pytest.mark.parametrize(("family", "name"), spaces())
+def test_the_declared_stage_is_the_first_that_a_change_runs_again(family, name, data, tmp_path):
+    engine = Keys(data, Store(tmp_path / "store"), Record(tmp_path / "run"))
+    recipe = load_recipe(*RECIPES[name])
+    before, base = needed(recipe, engine), options(recipe)
+    for p in space_of(family, name).parameters:
+        start = recipe
+        if p.when is not None and not p.wants(base[p.when[0]]):
+            key, wanted = p.when  # set the condition first
+            start = changed(recipe, {key: wanted[0] if isinstance(wanted, tuple) else wanted})
+        after = needed(changed(start, {p.key: another(p, base[p.key])}), engine)
+        compared = before if start is recipe else needed(start, engine)
+        assert first_stage(compared, after, recipe.rounds) == p.stage, p.key
+
+
+def test_real_runs_repeat_what_the_keys_say(tmp_path):
+    """One change for each stage, run for real on one store: the record names the stages that were not there."""
+    data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=8)
+    tiny = ["proposer.training.epochs=3", "labeler.heads.epochs=3", "detector.epochs=3", "rounds=1"]
+    recipe = load_recipe("pser", [*tiny, "labeler.heads.project=8", "labeler.heads.hidden=16"])
+
+    def ran(name: str, values: dict) -> set[str]:
+        engine = TinyEngine(data, 0, tmp_path)
+        engine.record = Record(tmp_path / name)
+        SelfTraining(changed(recipe, values), engine, {"scores": {}}).score()
+        events = [json.loads(line) for line in (tmp_path / name / "events.jsonl").read_text().splitlines()]
+        return {e["name"] for e in events if e["kind"] == "stage"}
+
+    assert set(STAGE_OF) >= ran("base", {}) - {"snippet/score", "snippet/embed"} and not ran("again", {})
+    declared = {p.key: p for family in families() if (s := space_of(family, "pser")) for p in s.parameters}
+    for key, value in {
+        "proposer.training.dropout": 0.5,
+        "proposer.candidates.margin": 0.3,
+        "labeler.negatives.count": 20,
+        "labeler.merge.rank_power": 2.0,
+        "detector.drop_path": 0.2,
+        "detector.decode.sigma": 0.3,
+        "stop.change": 0.9,
+    }.items():
+        stages = {STAGE_OF[name] for name in ran(key, {key: value}) if name in STAGE_OF}
+        expected = declared[key].stage if key in declared else "round"
+        assert min(stages, key=STAGES.index, default="round") == expected, key
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_stored_parameters_give_the_same_values(seed):
+    """So a trial can be repeated from the study."""
+    space = load("perturbation,thresholds,training").for_recipe(load_recipe("pser"))
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    values = space.suggest(trial)
+    assert space.suggest(FixedTrial(json.loads(json.dumps(trial.params)))) == values
+
+
+@pytest.mark.parametrize("name", ["pser", "hrpro", "potloc", "points"])
+def test_an_enqueued_recipe_is_what_a_study_in_a_database_suggests_first(name, tmp_path, recwarn):
+    recipe = load_recipe(*RECIPES[name])
+    space = load(",".join(families())).for_recipe(recipe)
+    sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, group=True)
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", sampler=sampler)
+    study.enqueue_trial(space.defaults(recipe))
+    trial = study.ask()
+    assert space.suggest(trial) == space.suggest(FixedTrial(space.defaults(recipe)))
+    assert trial.params == space.defaults(recipe)
+    assert not [str(w.message) for w in recwarn if "range" in str(w.message) or "fixed" in str(w.message)]

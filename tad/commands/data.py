@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tad.data.import_hrpro import Imported
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -33,23 +34,48 @@ def check(dataset: Path) -> None:
 
 @click.command()
 @click.argument("dataset", type=EXISTING)
-@click.option("--kfold", type=int, required=True, metavar="K", help="Number of folds, at least 2.")
+@click.option("--dev", type=SHARE, metavar="SHARE", help="Share of the training videos that get the role dev.")
+@click.option("--hide-points", type=SHARE, metavar="SHARE", help="Share of the training points that is held out.")
+@click.option("--kfold", type=int, metavar="K", help="Number of folds, at least 2.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=FOLDER, required=True, help="Where fold-0, fold-1, ... are written.")
+@click.option("--out", type=FOLDER, required=True, help="The folder to write; of folds, the one around fold-0, ...")
 @click.option("--pool", is_flag=True, help="Fold the test videos, too: cross-validation over all videos.")
 @click.option("--force", is_flag=True, help="Write into folders that are not empty.")
-def split(dataset: Path, kfold: int, seed: int, out: Path, pool: bool, force: bool) -> None:
-    """Write K dataset folders from one, for datasets on which a single split is too noisy.
+def split(
+    dataset: Path,
+    dev: float | None,
+    hide_points: float | None,
+    kfold: int | None,
+    seed: int,
+    out: Path,
+    pool: bool,
+    force: bool,
+) -> None:
+    """Hold something out of the training videos to choose by; test videos stay untouched.
 
-    The training videos are dealt into K folds, stratified by class. In fold-i those of fold i have the role dev, the
-    others train; test videos stay untouched, so that choices can be made without them. With --pool the test videos are
+    --dev and --hide-points write one dataset folder. With --dev a share of the training videos, stratified by class,
+    gets the role dev; with --hide-points a share of the training points goes to a file that training does not read.
+    Both are recorded in dataset.yaml.
+
+    --kfold writes K folders, for datasets on which one split is too noisy. The training videos are dealt into K folds,
+    stratified by class. In fold-i those of fold i have the role dev, the others train. With --pool the test videos are
     dealt, too, and fold i is tested on: such numbers cannot be compared with those on the official split. Features are
     linked.
     """
+    from tad.data import holdout
     from tad.data.dataset import Dataset
     from tad.data.split import split_kfold, summary
 
-    click.echo(summary(split_kfold(Dataset.open(dataset), kfold, seed, out, pool=pool, force=force)))
+    single = dev is not None or hide_points is not None
+    if single == (kfold is not None):
+        raise click.UsageError("give either --kfold, or --dev or --hide-points or both")
+    if pool and kfold is None:
+        raise click.UsageError("--pool goes with --kfold")
+    data = Dataset.open(dataset)
+    if kfold is not None:
+        click.echo(summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
+    else:
+        click.echo(holdout.summary(holdout.split_holdout(data, dev, hide_points, seed, out, force=force)))
 
 
 @click.command()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tad.commands.run import shared_options
+
+if TYPE_CHECKING:
+    from tad.data.dataset import Dataset
+    from tad.data.segments import Segments
 
 
 def write_segments(segments: Any, out: Path) -> None:
@@ -18,6 +22,30 @@ def write_segments(segments: Any, out: Path) -> None:
     else:
         segments.to_json_file(out)
     click.echo(f"{len(segments)} segments written to {out}")
+
+
+def read_proposals(path: Path, data: Dataset) -> Segments:
+    """Proposals from a file, checked against the dataset's training videos and classes.
+
+    Raises:
+        DataError: none is of a training video, or there are unknown classes.
+    """
+    from tad.data.segments import Segments
+    from tad.errors import DataError
+
+    found: Segments = Segments.from_file(path)
+    ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
+    if not ids & videos:
+        raise DataError(
+            f"{path}: none of its {len(ids)} videos is a training video of {data.root} "
+            f"(for instance {sorted(ids)[:2]} against {sorted(videos)[:2]})"
+        )
+    unknown = sorted(set(found.codes("label")[1]) - set(data.classes))
+    if unknown:
+        raise DataError(f"{path}: unknown classes {', '.join(unknown[:5])}; known: {', '.join(data.classes)}")
+    if ids - videos:
+        click.echo(f"warning: {len(ids - videos)} videos of {path} are no training videos and are left out", err=True)
+    return found
 
 
 @click.command()
@@ -37,25 +65,10 @@ def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides:
     from distributed.session import Options, one_off
     from tad.config import load_labeler
     from tad.data.dataset import Dataset
-    from tad.data.segments import Segments
-    from tad.errors import DataError
 
     data = Dataset.open(data_folder)
     labeler = load_labeler(method, overrides)
-    found = Segments.from_file(proposals)
-    ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
-    if not ids & videos:
-        raise DataError(
-            f"{proposals}: none of its {len(ids)} videos is a training video of {data.root} "
-            f"(for instance {sorted(ids)[:2]} against {sorted(videos)[:2]})"
-        )
-    unknown = sorted(set(found.codes("label")[1]) - set(data.classes))
-    if unknown:
-        raise DataError(f"{proposals}: unknown classes {', '.join(unknown[:5])}; known: {', '.join(data.classes)}")
-    if ids - videos:
-        click.echo(
-            f"warning: {len(ids - videos)} videos of {proposals} are no training videos and are left out", err=True
-        )
+    found = read_proposals(proposals, data)
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         labels = labeler.label(engine, engine.adopt(found, "proposals"), None).segments()

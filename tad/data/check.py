@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tad.data.check_features import check_features
 from tad.data.check_points import check_points
-from tad.data.dataset import SAFE_ID, Manifest, Video, read_manifest
+from tad.data.dataset import SAFE_ID, Manifest, Video, read_held_out, read_manifest, read_points
 from tad.data.findings import Finding, error, warning
 from tad.data.ground_truth import read_ambiguous
 from tad.errors import DataError
@@ -39,6 +39,8 @@ def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]]
     findings += check_points(root / "points.csv", manifest, found.videos, found.ids)
     if manifest is not None and manifest.ambiguous is not None:
         _ambiguous(root / manifest.ambiguous, found, findings)
+    if manifest is not None and manifest.held_out is not None and not any(f.severity == "error" for f in findings):
+        _held_out(root, manifest, found, findings)
     findings += check_features(root, manifest, found.videos, found.ids, progress)
     return findings
 
@@ -180,6 +182,13 @@ def _against_manifest(manifest: Manifest, found: _Found, findings: list[Finding]
     for video_id in manifest.ignored:
         if video_id not in found.ids:
             findings.append(warning("unknown ignored video", f"video {video_id}", "is not in annotations.json"))
+
+
+def _held_out(root: Path, manifest: Manifest, found: _Found, findings: list[Finding]) -> None:
+    try:
+        read_held_out(root, manifest, found.videos, read_points(root / "points.csv", manifest, found.videos))
+    except DataError as problem:
+        findings.append(error("held-out points", str(manifest.held_out), str(problem)))
 
 
 def _ambiguous(path: Path, found: _Found, findings: list[Finding]) -> None:

@@ -3,6 +3,7 @@
 DATASET/dataset.yaml      name, classes, role of each subset, feature grid, ignored videos, ambiguous intervals
 DATASET/annotations.json  ActivityNet style; subset, duration and fps of each video are read here
 DATASET/points.csv        video_id,label,time with time in seconds
+DATASET/held_out.csv      optional, the same: points of training videos that training must not see
 DATASET/features/ID.npy   [T, dim] float16 or float32
 """
 
@@ -13,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -74,6 +75,22 @@ class FeatureGrid(BaseModel):
         return video_fps
 
 
+class Split(BaseModel):
+    """How `tad split` made a folder: shares of the training videos and of their points that are held out.
+
+    Attributes:
+        dev: share of the training videos that became dev videos; their boundaries count as supervision, if used.
+        hidden: share of the training points that went to the held-out points.
+        seed: which ones.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dev: Annotated[float, Field(gt=0, lt=1)] | None = None
+    hidden: Annotated[float, Field(gt=0, lt=1)] | None = None
+    seed: int = Field(ge=0)
+
+
 class Manifest(BaseModel):
     """dataset.yaml."""
 
@@ -85,6 +102,8 @@ class Manifest(BaseModel):
     grid: FeatureGrid
     ignored: list[str] = Field(default_factory=list)
     ambiguous: str | None = None
+    held_out: str | None = None
+    split: Split | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Manifest:
@@ -126,6 +145,7 @@ class Dataset:
     manifest: Manifest
     videos_by_id: Mapping[str, Video]
     points_by_id: Mapping[str, Points]
+    held_out_by_id: Mapping[str, Points] = field(default_factory=dict)
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
@@ -140,7 +160,7 @@ class Dataset:
         manifest = read_manifest(root)
         videos = read_videos(root / "annotations.json", manifest)
         points = read_points(root / "points.csv", manifest, videos)
-        return cls(root, manifest, videos, points)
+        return cls(root, manifest, videos, points, read_held_out(root, manifest, videos, points))
 
     def __reduce__(self) -> Any:
         return Dataset.open, (self.root,)
@@ -168,6 +188,10 @@ class Dataset:
 
     def points(self, video_id: str) -> Points:
         return self.points_by_id.get(video_id, NO_POINTS)
+
+    def held_out(self, video_id: str) -> Points:
+        """Points of a training video that only honest scores may read (tad.honest); never training."""
+        return self.held_out_by_id.get(video_id, NO_POINTS)
 
     def video_classes(self, video_id: str) -> np.ndarray:
         """[K] int64: the classes the given (cheap) labels say are in the video."""
@@ -207,7 +231,7 @@ class Dataset:
         """Hash of all that stages on this role's videos read: classes, grid, durations, points, feature files.
 
         Feature files enter by size and three blocks of their content, so the hash takes milliseconds per video.
-        Ground-truth boundaries do not enter: training cannot depend on them.
+        Ground-truth boundaries and held-out points do not enter: training cannot depend on them.
         """
         digest = hashlib.sha256()
         head = {"classes": self.classes, "grid": self.manifest.grid.model_dump(), "role": role}
@@ -343,3 +367,27 @@ def read_points(path: Path, manifest: Manifest, videos: Mapping[str, Video]) -> 
         times, labels = zip(*rows, strict=True)
         points[video_id] = Points(np.array(times, dtype=np.float64), np.array(labels, dtype=np.int64))
     return points
+
+
+def read_held_out(
+    root: Path, manifest: Manifest, videos: Mapping[str, Video], points: Mapping[str, Points]
+) -> dict[str, Points]:
+    """The file that dataset.yaml names under `held_out`, read as points.csv is.
+
+    Raises:
+        DataError: the file is missing or malformed, or lists points of points.csv or of videos that do not train.
+    """
+    if manifest.held_out is None:
+        return {}
+    path = root / manifest.held_out
+    if not path.is_file():
+        raise DataError(f"{path}: missing, but dataset.yaml names it under `held_out`")
+    found = read_points(path, manifest, videos)
+    problems = [f"video {v} does not train" for v in found if manifest.subsets[videos[v].subset] != "train"]
+    for video, (time, label) in found.items():
+        seen = set(zip(*(column.tolist() for column in points.get(video, NO_POINTS)), strict=True))
+        both = [t for t, c in zip(time.tolist(), label.tolist(), strict=True) if (t, c) in seen]
+        problems += [f"video {video}: the point at {t:g} s is in points.csv, too" for t in both]
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    return found

@@ -40,6 +40,15 @@ _AMBIGUOUS = """
 # Intervals in which a detection is neither right nor wrong: video_id,start,end.
 ambiguous: {ambiguous}
 """
+_HELD_OUT = """
+# Points of training videos that training does not see; scores without boundaries read them. Columns as in points.csv.
+held_out: {held_out}
+"""
+_SPLIT = """
+# What `tad split` held out: shares of the training videos (now dev) and of their points.
+split:
+{split}
+"""
 
 
 def prepare(folder: Path, force: bool, source: Path | None = None) -> None:
@@ -63,8 +72,10 @@ def write_dataset(
     database: Mapping[str, Mapping[str, Any]],
     points: Sequence[tuple[str, str, float]] | None,
     ambiguous: Iterable[tuple[str, float, float]] = (),
+    held_out: Sequence[tuple[str, str, float]] = (),
 ) -> None:
-    """dataset.yaml, annotations.json, points.csv (video, label, seconds; None writes no file), ambiguous.csv."""
+    """dataset.yaml, annotations.json, points.csv (video, label, seconds; None writes no file), and the files of
+    ambiguous intervals and held-out points where the manifest names them."""
     (folder / "dataset.yaml").write_text(manifest_text(manifest), encoding="utf-8")
     (folder / "annotations.json").write_text(json.dumps({"database": database}, indent=1), encoding="utf-8")
     (folder / "points.csv").unlink(missing_ok=True)
@@ -72,6 +83,8 @@ def write_dataset(
         _write_csv(folder / "points.csv", ("video_id", "label", "time"), points)
     if manifest.ambiguous is not None:
         _write_csv(folder / manifest.ambiguous, ("video_id", "start", "end"), ambiguous)
+    if manifest.held_out is not None:
+        _write_csv(folder / manifest.held_out, ("video_id", "label", "time"), held_out)
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -88,7 +101,13 @@ def manifest_text(manifest: Manifest) -> str:
         "ignored": yaml.safe_dump(manifest.ignored, default_flow_style=True, allow_unicode=True, width=10**6).strip(),
     }
     text = _MANIFEST.format(**parts)
-    return text if manifest.ambiguous is None else text + _AMBIGUOUS.format(ambiguous=_dump(manifest.ambiguous))
+    if manifest.ambiguous is not None:
+        text += _AMBIGUOUS.format(ambiguous=_dump(manifest.ambiguous))
+    if manifest.held_out is not None:
+        text += _HELD_OUT.format(held_out=_dump(manifest.held_out))
+    if manifest.split is not None:
+        text += _SPLIT.format(split=_indented(manifest.split.model_dump(exclude_none=True)))
+    return text
 
 
 def transfer_features(paths: Mapping[str, Path], folder: Path, how: Transfer) -> None:

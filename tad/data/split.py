@@ -1,6 +1,7 @@
 """Splits of a dataset folder: K folds for datasets on which one split is too noisy.
 
-Each fold becomes a dataset folder of its own. Only points decide which video goes where; annotations are copied unread.
+Each fold becomes a dataset folder of its own (tad.data.holdout makes a single one). Only points decide which video goes
+where; annotations are copied unread.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tad.data.dataset import ROLES, Dataset, Role, read_json
+from tad.data.dataset import ROLES, Dataset, Role, Split, read_json
 from tad.data.folder import prepare, transfer_features, write_dataset
 from tad.data.ground_truth import ambiguous
 from tad.data.segments import listing
 from tad.errors import DataError
+
+Row = tuple[str, str, float]
+"""Of points.csv: video, class, seconds."""
 
 
 class Fold(NamedTuple):
@@ -101,12 +105,20 @@ def stratified_folds(classes: Mapping[str, set[int]], k: int, seed: int) -> list
     Returns:
         k lists of videos, each in the order of `classes`.
     """
+    room = np.full(k, len(classes) // k)
+    room[: len(classes) % k] += 1
+    return stratified_parts(classes, room, np.full(k, 1 / k), seed)
+
+
+def stratified_parts(
+    classes: Mapping[str, set[int]], sizes: np.ndarray, shares: np.ndarray, seed: int
+) -> list[list[str]]:
+    """As `stratified_folds`, in parts of these sizes ([K] int, all videos together), each with its share of a class."""
+    k, room = len(sizes), np.array(sizes)
     rng = np.random.default_rng(seed)
     videos = [list(classes)[i] for i in rng.permutation(len(classes))]
-    room = np.full(k, len(videos) // k)
-    room[: len(videos) % k] += 1
     names = sorted({c for found in classes.values() for c in found})
-    lack = {c: np.full(k, sum(c in found for found in classes.values()) / k) for c in names}
+    lack = {c: shares * sum(c in found for found in classes.values()) for c in names}
     fold_of: dict[str, int] = {}
     while len(fold_of) < len(videos):
         rest = [v for v in videos if v not in fold_of]
@@ -125,10 +137,24 @@ def stratified_folds(classes: Mapping[str, set[int]], k: int, seed: int) -> list
     return [[v for v in classes if fold_of[v] == i] for i in range(k)]
 
 
-def write_split(data: Dataset, roles: Mapping[str, Role], folder: Path, name: str, force: bool = False) -> None:
+def write_split(
+    data: Dataset,
+    roles: Mapping[str, Role],
+    folder: Path,
+    name: str,
+    force: bool = False,
+    *,
+    hidden: Mapping[str, np.ndarray] | None = None,
+    made: Split | None = None,
+) -> None:
     """A dataset folder with some of a dataset's videos in new roles; subsets are named like the roles.
 
-    Points of test videos are left out: nothing may read them. Features are linked, those that exist.
+    Points of test videos are left out: nothing may read them. Features are linked, those that exist. Held-out points
+    of videos that train stay held out; those of dev videos become points.
+
+    Args:
+        hidden: points to hold out, too: [G] bool over `data.points(video)` of training videos (`hide_points`).
+        made: what dataset.yaml tells of the split.
 
     Raises:
         DataError: the folder is not empty (without `force`) or is that of the dataset.
@@ -137,23 +163,36 @@ def write_split(data: Dataset, roles: Mapping[str, Role], folder: Path, name: st
     videos = [v for v in data.videos_by_id if v in roles]
     intervals = {v: rows for v, rows in ambiguous(data).items() if v in roles}
     prepare(folder, force, data.root)
+    seen, unseen = _divided(data, roles, hidden or {})
     manifest = data.manifest.model_copy(
         update={
             "name": name,
             "subsets": {role: role for role in ROLES if role in roles.values()},
             "ignored": [],
             "ambiguous": "ambiguous.csv" if intervals else None,
+            "held_out": "held_out.csv" if unseen else None,
+            "split": made,
         }
     )
-    points = [
-        (v, data.classes[label], time)
-        for v in videos
-        if roles[v] != "test"
-        for time, label in zip(data.points(v).time.tolist(), data.points(v).label.tolist(), strict=True)
-    ]
     rows = ((v, start, end) for v in videos for start, end in intervals.get(v, ()))
-    write_dataset(folder, manifest, {v: source[v] | {"subset": roles[v]} for v in videos}, points, rows)
+    write_dataset(folder, manifest, {v: source[v] | {"subset": roles[v]} for v in videos}, seen, rows, unseen)
     transfer_features({v: p for v in videos if (p := data.feature_path(v)).is_file()}, folder, "link")
+
+
+def _divided(data: Dataset, roles: Mapping[str, Role], hidden: Mapping[str, np.ndarray]) -> tuple[list[Row], list[Row]]:
+    """The rows of points.csv and of the held-out points; those of test videos are in neither."""
+    seen: list[Row] = []
+    unseen: list[Row] = []
+    for video in data.videos_by_id:
+        if roles.get(video, "test") == "test":
+            continue
+        points, held = data.points(video), data.held_out(video)
+        mask = hidden.get(video, np.zeros(len(points.time), dtype=bool))
+        mask = np.append(mask, np.full(len(held.time), roles[video] == "train"))
+        time, label = np.append(points.time, held.time), np.append(points.label, held.label)
+        for i in np.argsort(time, kind="stable"):
+            (unseen if mask[i] else seen).append((video, data.classes[label[i]], float(time[i])))
+    return seen, unseen
 
 
 def summary(folds: Iterable[Fold]) -> str:

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tad.data.dataset import Role
 from tad.labelers.pser_seed import SeedRule, SeedSelection
 from tad.published import fill_published
-from tad.stage import Artifact, Engine, StageConfig
+from tad.stage import Artifact, Engine, StageConfig, Taught
 
 
 class HrproLabeler(StageConfig):
@@ -34,13 +35,20 @@ class HrproLabeler(StageConfig):
     def _published(cls, data: Any) -> Any:
         return fill_published(data, {"seed_rule": PUBLISHED_RANKING})
 
-    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
-        """Segments: the reliable proposal of every point of the training videos; `proposals` are all candidates."""
-        return engine.map(SeedSelection(self.seed_rule, name="hrpro/rank"), {"proposals": proposals})
+    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+        """Segments: the reliable proposal of every point of a role's videos; `proposals` are all candidates."""
+        return engine.map(SeedSelection(self.seed_rule, name="hrpro/rank"), {"proposals": proposals}, role)
 
-    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+    def label(
+        self,
+        engine: Engine,
+        proposals: Artifact,
+        embedding: Artifact | None,
+        role: Role = "train",
+        taught: Taught | None = None,
+    ) -> Artifact:
         """Segments: the reliable proposals."""
-        return self.seeds(engine, proposals)
+        return self.seeds(engine, proposals, role)
 
 
 PUBLISHED_RANKING: Mapping[str, Any] = {

@@ -31,11 +31,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.labelers.points_model import Constants, Labels, PointModel
 from tad.labelers.potloc import GroupedPoints, grouped_points, grouped_proposals
 from tad.labelers.pser_seed import Proposals, inside
-from tad.stage import Artifact, Context, Engine
+from tad.stage import Artifact, Context, Engine, Taught
 
 
 class PointsLabeler(Constants):
@@ -46,13 +47,20 @@ class PointsLabeler(Constants):
     wants_embedding: ClassVar[bool] = False
     wants_suppressed: ClassVar[bool] = True
 
-    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
-        """Segments: one label for every point of the training videos."""
-        return engine.map(PointsLabels(self), {"proposals": proposals})
+    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+        """Segments: one label for every point of a role's videos."""
+        return engine.map(PointsLabels(self), {"proposals": proposals}, role)
 
-    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+    def label(
+        self,
+        engine: Engine,
+        proposals: Artifact,
+        embedding: Artifact | None,
+        role: Role = "train",
+        taught: Taught | None = None,
+    ) -> Artifact:
         """Segments: the labels."""
-        return self.seeds(engine, proposals)
+        return self.seeds(engine, proposals, role)
 
 
 def learned_labels(config: PointsLabeler, context: Context) -> tuple[GroupedPoints, Labels]:

@@ -16,11 +16,11 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tad.data.dataset import Dataset
+from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.labelers.pser_seed import SHORTEST, Proposals, inside, neighbour_times
-from tad.stage import Artifact, Context, Engine, StageConfig
+from tad.stage import Artifact, Context, Engine, StageConfig, Taught
 
 Rule = Literal["midpoints", "released", "paper"]
 
@@ -230,10 +230,17 @@ class PotlocLabeler(StageConfig):
     wants_embedding: ClassVar[bool] = False
     wants_suppressed: ClassVar[bool] = True
 
-    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
-        """Segments: one label for every point of the training videos."""
-        return engine.map(PotlocLabels(self), {"proposals": proposals})
+    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+        """Segments: one label for every point of a role's videos."""
+        return engine.map(PotlocLabels(self), {"proposals": proposals}, role)
 
-    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+    def label(
+        self,
+        engine: Engine,
+        proposals: Artifact,
+        embedding: Artifact | None,
+        role: Role = "train",
+        taught: Taught | None = None,
+    ) -> Artifact:
         """Segments: the labels."""
-        return self.seeds(engine, proposals)
+        return self.seeds(engine, proposals, role)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.labelers.pser_heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
@@ -23,7 +24,7 @@ from tad.labelers.pser_merge import MergeConfig, member_weights, merge, repair
 from tad.labelers.pser_seed import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
 from tad.models.pser import PserHeads
 from tad.published import fill_published
-from tad.stage import Artifact, Context, Engine, StageConfig
+from tad.stage import Artifact, Context, Engine, StageConfig, Taught
 
 
 class RefineConfig(StageConfig):
@@ -153,24 +154,40 @@ class PserLabeler(StageConfig):
     def _published(cls, data: Any) -> Any:
         return fill_published(data, PUBLISHED, BUDGET)
 
-    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
-        """Segments: one seed for every point of the training videos."""
-        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals})
+    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+        """Segments: one seed for every point of a role's videos."""
+        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals}, role)
 
-    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
-        """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
-        inputs = {"proposals": proposals} | ({"embedding": embedding} if embedding is not None else {})
+    def label(
+        self,
+        engine: Engine,
+        proposals: Artifact,
+        embedding: Artifact | None,
+        role: Role = "train",
+        taught: Taught | None = None,
+    ) -> Artifact:
+        """Segments: one pseudo-label for every point; without an embedding the dataset's features are read.
+
+        The heads are trained on training videos only: for another role, on what `taught` gives.
+        """
+        model = self._heads(engine, *(taught or Taught(proposals, embedding)))
+        refine = RefineConfig(
+            seed_rule=self.seed_rule, bag=self.bag, merge=self.merge, centred=self.heads.alignment == "centred"
+        )
+        return engine.map(Refine(refine), _inputs(proposals, embedding) | {"model": model}, role)
+
+    def _heads(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
         data = engine.data
         counts = [len(distinct(data.points(video)).time) for video in data.videos("train")]
         epochs, batch = self.heads.budget(counts)
         # The resolved budget goes into the config, and so into the fingerprint and the log.
         heads = self.heads.model_copy(update={"epochs": epochs, "batch_size": batch})
         fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=heads)
-        model = engine.fit(HeadsFit(fit, epochs, batch), inputs)
-        refine = RefineConfig(
-            seed_rule=self.seed_rule, bag=self.bag, merge=self.merge, centred=self.heads.alignment == "centred"
-        )
-        return engine.map(Refine(refine), inputs | {"model": model})
+        return engine.fit(HeadsFit(fit, epochs, batch), _inputs(proposals, embedding))
+
+
+def _inputs(proposals: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:
+    return {"proposals": proposals} | ({"embedding": embedding} if embedding is not None else {})
 
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {

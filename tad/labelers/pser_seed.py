@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from tad.data.dataset import Dataset, Points
+from tad.data.dataset import Dataset, Points, Role
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.ops.nms import compiled
 from tad.published import fill_published
-from tad.stage import Artifact, Context, Engine, StageConfig
+from tad.stage import Artifact, Context, Engine, StageConfig, Taught
 
 FALLBACK_SCORE = 0.2
 """Score of a seed that no proposal stands behind, as in the published code."""
@@ -262,13 +262,20 @@ class SeedLabeler(StageConfig):
     def _published(cls, data: Any) -> Any:
         return fill_published(data, {"seed_rule": PUBLISHED_RULE})
 
-    def seeds(self, engine: Engine, proposals: Artifact) -> Artifact:
-        """Segments: one seed for every point of the training videos."""
-        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals})
+    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+        """Segments: one seed for every point of a role's videos."""
+        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals}, role)
 
-    def label(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
+    def label(
+        self,
+        engine: Engine,
+        proposals: Artifact,
+        embedding: Artifact | None,
+        role: Role = "train",
+        taught: Taught | None = None,
+    ) -> Artifact:
         """Segments: the seeds."""
-        return self.seeds(engine, proposals)
+        return self.seeds(engine, proposals, role)
 
 
 PUBLISHED_RULE: Mapping[str, Any] = {

@@ -78,9 +78,11 @@ class HrproProposer(StageConfig):
         """Array `embedding` [T, W], float16."""
         return engine.map(SnippetEmbed(name="hrpro/embed", model=HrproModel), {"model": model}, role)
 
-    def propose(self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True) -> Artifact:
+    def propose(
+        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
+    ) -> Artifact:
         """Segments: proposals with their outer-inner contrast as score; see `SnippetProposer.propose`."""
-        return propose(engine, scores, role, self.candidates, suppressed)
+        return propose(engine, scores, role, self.candidates, suppressed, known)
 
 
 @dataclass(frozen=True)

@@ -46,20 +46,26 @@ class SnippetProposer(StageConfig):
         """Array `embedding` [T, W], float16."""
         return engine.map(SnippetEmbed(), {"model": model}, role)
 
-    def propose(self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True) -> Artifact:
+    def propose(
+        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
+    ) -> Artifact:
         """Segments: proposals with their outer-inner contrast as score.
 
         Args:
             suppressed: False gives every candidate with its own score, as refiners of proposals want them.
+            known: whether the points' classes may be used, where the config says so; None: on training videos. A
+                labeler that is tried on dev videos has their points, too; a detector has not.
         """
-        return propose(engine, scores, role, self.candidates, suppressed)
+        return propose(engine, scores, role, self.candidates, suppressed, known)
 
 
-def propose(engine: Engine, scores: Artifact, role: Role, config: CandidateConfig, suppressed: bool) -> Artifact:
+def propose(
+    engine: Engine, scores: Artifact, role: Role, config: CandidateConfig, suppressed: bool, known: bool | None = None
+) -> Artifact:
     """Maps `SnippetPropose` over the videos of a role."""
     changes: dict[str, Any] = {} if suppressed else {"nms": "none"}
-    if role != "train":
-        # Known classes are for training videos only, even if the points file also lists others.
+    if not (role == "train" if known is None else known):
+        # Even if the points file also lists others.
         changes["train_classes"] = "predicted"
     return engine.map(SnippetPropose(config.model_copy(update=changes)), {"scores": scores}, role)
 

@@ -140,6 +140,7 @@ def rounds_figure(rounds: Sequence[Round], best: int | None) -> Figure | None:
     right = {
         "pseudo-labels: mean tIoU": (ORANGE, [r.quality.mean_tiou if r.quality else None for r in rounds]),
         "seeds: mean tIoU": ("#a9694a", [r.seed_quality.mean_tiou if r.seed_quality else None for r in rounds]),
+        "labels of development videos: mean tIoU": (BLUE, [r.scores.get("dev_quality") for r in rounds]),
         "points score": (PURPLE, [r.scores.get("points") for r in rounds]),
         "agreement with last round": (MUTED, [r.change for r in rounds]),
     }

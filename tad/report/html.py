@@ -88,6 +88,7 @@ def render(run: Run) -> str:
         headline=_headline(run, best),
         rounds=run.rounds,
         has_dev=any(r.scores.get("dev_map") is not None for r in run.rounds),
+        has_dev_quality=any(r.scores.get("dev_quality") is not None for r in run.rounds),
         tables=[
             (role, tious, averages, maps)
             for role in ("test", "train")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tad.data.segments import Segments, listing
 from tad.errors import DataError
+from tad.report.budget import LabelBudget
 
 
 class _Part(BaseModel):
@@ -37,6 +38,7 @@ class RunInfo(_Part):
     dataset: DatasetInfo
     seed: int = 0
     select: str = "points"
+    labels: LabelBudget | None = None
     state: str = "running"
     started: str | None = None
     seconds: float | None = None

@@ -1,0 +1,157 @@
+"""Configurations over which scores without boundaries are compared: proposals, detections and pseudo-labels.
+
+Six proposers of different strength, each with twelve ways to make proposals of its curves; a small detector trained on
+pseudo-labels of several labelers, two of which make all labels far too long or short; and outputs of both whose lengths
+are falsified (`SCALES`), which no option does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.objectives_designs import Surroundings
+from distributed.engine import Engine
+from distributed.record import Record
+from distributed.store import Store
+from tad.config import load_labeler
+from tad.data.dataset import Dataset, Role
+from tad.data.segments import Segments
+from tad.detectors.actionformer import ActionFormerDetector
+from tad.errors import DataError
+from tad.proposers.snippet import SnippetProposer
+from tad.stage import Artifact
+from tad.subset import Subset
+
+SCALES = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
+
+
+def steps(first: float, last: float, count: int) -> list[float]:
+    return [round(float(x), 3) for x in np.linspace(first, last, count)]
+
+
+PROPOSERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "weak": (1, {"epochs": 4, "width": 64}),
+    "2 epochs": (0, {"epochs": 2}),
+    "5 epochs": (2, {"epochs": 5}),
+    "12 epochs": (3, {"epochs": 12}),
+    "20 epochs": (0, {"epochs": 20}),
+    "mined": (4, {"epochs": 6, "action_rows": "mined"}),
+}
+"""Seed and training options."""
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "short": {"cas_thresholds": steps(0.2, 0.4, 5), "actionness_thresholds": steps(0.7, 0.9, 5)},
+    "shorter": {"cas_thresholds": steps(0.4, 0.7, 4), "actionness_thresholds": []},
+    "long": {"cas_thresholds": steps(0.01, 0.05, 5), "actionness_thresholds": steps(0.2, 0.4, 5)},
+    "longer": {"cas_thresholds": [0.002, 0.005, 0.01], "actionness_thresholds": steps(0.05, 0.2, 4)},
+    "actionness .5": {"cas_thresholds": [0.0], "actionness_thresholds": [0.5]},
+    "predicted .2": {"train_classes": "predicted", "class_threshold": 0.2},
+    "no nms": {"nms": "none"},
+    "hard .2": {"nms": "hard", "iou_threshold": 0.2},
+    "sigma .05": {"sigma": 0.05},
+    "margin 1": {"margin": 1.0},
+    "late, no video": {"centred": False, "scale": 1, "video_factor": False},
+}
+PSER = ["heads.epochs=4"]
+LABELERS: dict[str, list[tuple[str, list[str], list[int]]]] = {
+    "5 epochs": [
+        ("pser-seed", [], [2, 7]),
+        ("pser", PSER, [2, 7]),
+        ("pser", [*PSER, "bag.scales=[0.4]", "merge.contain_point=false"], [5]),
+    ],
+    "20 epochs": [
+        ("pser-seed", [], [2, 7]),
+        ("points", [], [2, 7]),
+        ("potloc", ["rule=paper"], [2, 7]),
+        ("pser", PSER, [2, 7]),
+        ("pser", [*PSER, "bag.scales=[0.4]", "merge.contain_point=false"], [5]),
+        ("pser", [*PSER, "bag.scales=[2.5]"], [5]),
+        ("pser", [*PSER, "bag.scales=[1.6]"], [5]),
+        ("pser", [*PSER, "bag.scales=[0.2]", "merge.contain_point=false"], [5]),
+    ],
+}
+"""By proposer: labeler, options, and the detector's epochs. Bags of one scale falsify the length of all labels."""
+DETECTOR: dict[str, Any] = {
+    "width": 32, "max_length": 96, "upsample": 1, "levels": 5, "batch_size": 2, "drop_path": 0.0, "input_dropout": 0.1,
+}  # fmt: skip
+DECODINGS: dict[str, dict[str, Any]] = {"default": {}, "no video, sigma .1": {"video_power": 0.0, "sigma": 0.1}}
+
+
+class Configuration(NamedTuple):
+    """One way to get detections, and how good they are."""
+
+    name: str
+    kind: str
+    """proposals, detector, or scaled."""
+    base: str
+    """Its proposer."""
+    detections: Segments
+    """In the training videos."""
+    around: Surroundings
+    train_map: float
+    """True mAP of these detections."""
+    unseen_map: float | None
+    """True mAP of the same configuration on videos that took no part; None for scaled ones."""
+
+
+def configurations(data: Dataset, work: Path) -> Iterator[Configuration]:
+    """All of them, with their artifacts in WORK/store: what is there is not computed again.
+
+    Args:
+        data: with held-out points, and videos of the role dev or test.
+        work: a folder.
+    """
+    unseen: Role = "dev" if data.videos("dev") else "test"
+    for base, (seed, training) in PROPOSERS.items():
+        engine = Engine(data, Store(work / "store"), Record(work / "run"), seed)
+        proposer = SnippetProposer.model_validate({"training": training})
+        model = proposer.train(engine)
+        scores = {role: proposer.score(engine, model, role) for role in ("train", unseen)}
+        proposals = proposer.propose(engine, scores["train"], "train")
+        around = Surroundings.of(data, proposals.segments(), scores["train"])
+
+        def row(name: str, kind: str, found: dict[Role, Artifact]) -> Iterator[Configuration]:
+            segments = found["train"].segments()
+            values = true_map(segments, data, "train"), true_map(found[unseen].segments(), data, unseen)
+            yield Configuration(f"{base}, {name}", kind, base, segments, around, *values)  # noqa: B023
+            if name == "default" or name.endswith("7 epochs, default"):
+                for factor in SCALES:
+                    changed = scaled(segments, factor, data)
+                    value = true_map(changed, data, "train")
+                    yield Configuration(f"{base}, {name} x {factor:g}", "scaled", base, changed, around, value, None)  # noqa: B023
+
+        for name, options in CANDIDATES.items():
+            variant = SnippetProposer.model_validate({"training": training, "candidates": options})
+            yield from row(name, "proposals", {r: variant.propose(engine, scores[r], r) for r in scores})
+        for method, options, epochs in LABELERS.get(base, []):
+            labeler = load_labeler(method, options)
+            embedding = proposer.embed(engine, model, "train") if labeler.wants_embedding else None
+            labels = labeler.label(engine, proposals, embedding)
+            for number in epochs:
+                for how, decode in DECODINGS.items():
+                    if how != "default" and number < 7:
+                        continue
+                    detector = ActionFormerDetector.model_validate({**DETECTOR, "epochs": number, "decode": decode})
+                    trained = detector.train(engine, labels)
+                    found = {r: detector.detect(engine, trained, r, scores[r]) for r in scores}
+                    named = " ".join([method, *options])
+                    yield from row(f"{named}, {number} epochs, {how}", "detector", found)
+
+
+def true_map(detections: Segments, data: Dataset, role: Role) -> float:
+    """mAP .1 to .7 against the ground truth; 0 without detections."""
+    try:
+        return Subset.of_dataset(data, role).evaluate(detections, protocol="hrpro").average
+    except DataError:
+        return 0.0
+
+
+def scaled(segments: Segments, factor: float, data: Dataset) -> Segments:
+    """All lengths times a factor, around their centres, cut to the video."""
+    middle, half = (segments.start + segments.end) / 2, (segments.end - segments.start) / 2 * factor
+    end = np.array([data.duration(v) for v in segments.video_ids])
+    return segments.replace(start=np.maximum(middle - half, 0), end=np.minimum(middle + half, end))

@@ -1,0 +1,55 @@
+"""What picks the best round: whether a dataset has it, and a round's value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tad.config import Recipe
+from tad.data.dataset import ROLES, Dataset
+from tad.data.ground_truth import ground_truth
+from tad.errors import RunError
+
+
+def check_selection(recipe: Recipe, data: Dataset, test: bool = True) -> None:
+    """Checks before any training that the selecting score can be had at its end.
+
+    Args:
+        recipe: its `select` and `rounds`.
+        data: the training and dev videos' annotations are read, too.
+        test: whether the test videos' are; a search never does.
+
+    Raises:
+        RunError: lists everything that is missing.
+        DataError: annotations are malformed.
+    """
+    problems = []
+    if not any(len(data.points(v).time) for v in data.videos("train")):
+        problems.append("no training video has a point; points.csv gives one row per action instance")
+    truth = {role: len(ground_truth(data, role)) for role in ROLES if test or role != "test"}
+    if recipe.select == "test" and not test:
+        problems.append("select: test reads the test videos, which a search never does; use dev-map or points")
+    if recipe.select in ("dev-map", "dev-quality"):
+        dev = data.videos("dev")
+        if not dev:
+            problems.append(
+                f"select: {recipe.select} needs videos with the role dev in dataset.yaml; make some with "
+                "`tad split --dev`, or use select: points"
+            )
+        elif not truth["dev"]:
+            problems.append(
+                f"select: {recipe.select} needs annotated segments of the {len(dev)} dev videos in annotations.json; "
+                "use select: points"
+            )
+        if recipe.select == "dev-quality" and dev and not any(len(data.points(v).time) for v in dev):
+            problems.append("select: dev-quality needs points of the dev videos in points.csv, which are labelled")
+    if recipe.select == "dev-quality" and not recipe.rounds:
+        problems.append("select: dev-quality measures pseudo-labels, and rounds: 0 makes none; set rounds to 1 or more")
+    if problems:
+        raise RunError(f"{data.root}: " + "; ".join(problems))
+
+
+def selecting(row: dict[str, Any], select: str) -> float:
+    """The value by which a row of the rounds table is chosen; 0 where it has none."""
+    if select == "test":
+        return row["test_map"]["average"] if row["test_map"] else 0.0
+    return float(row["scores"][select.replace("-", "_")] or 0.0)

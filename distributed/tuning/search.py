@@ -1,0 +1,281 @@
+"""`tad tune`: whatever can be wrong is found first; then come trials, until the study has as many as were asked for."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from tqdm import tqdm
+
+from distributed.selection import check_selection
+from distributed.store import Store
+from distributed.tuning import on_ray
+from distributed.tuning.drivers import living, registered
+from distributed.tuning.folder import claim, clear_scratch, identity, study_data
+from distributed.tuning.mirror import Mirror
+from distributed.tuning.progress import Progress
+from distributed.tuning.study import best_of, join, open_storage
+from distributed.tuning.summary import Summary, summarise, text_of, write_best
+from distributed.tuning.trial import Stopped, Work, evaluate
+from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
+from search_spaces.space import Space
+from tad.config import Recipe, changed
+from tad.data.dataset import Dataset
+from tad.errors import RunError
+from tad.report.budget import label_budget
+
+SAMPLERS = ("tpe", "random", "gp", "nsga2")
+OBJECTIVES = ("dev-map", "dev-quality", "points")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a search is run; none of it changes what a trial's score is.
+
+    Attributes:
+        name: of the study.
+        out: the study's folder.
+        trials: how many trials the study shall have.
+        storage: URL of a database; None: STUDY/study.db.
+        concurrency, workers, gpus: of trials; None chooses.
+        minutes: no trial begins later than this; None: no limit.
+        warm_start: another study (its folder, or its name), whose best parameters are tried first.
+        tracking: MLflow URI; None is the default SQLite file, "none" no tracking.
+        store: artifact store, a folder or a URI.
+        local: one trial after the other in this process, without Ray, and without MLflow unless `tracking` names one.
+        cost: a second objective: the seconds that a recipe's stages take.
+    """
+
+    name: str
+    out: Path
+    trials: int
+    sampler: str = "tpe"
+    scheduler: str = "none"
+    storage: str | None = None
+    concurrency: int | None = None
+    workers: int | None = None
+    gpus: float | None = None
+    minutes: float | None = None
+    warm_start: str | None = None
+    tracking: str | None = None
+    store: str = "runs/store"
+    local: bool = False
+    cost: bool = False
+
+
+def tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int, options: Options) -> Summary:
+    """Searches, or goes on with a search that was stopped.
+
+    Args:
+        recipe: where the search begins; trial 0 runs it as it is.
+        space: of any recipe.
+        data: its test videos are not looked at.
+        objective: what becomes the recipe's `select`.
+        seed: of every trial's training, and of the sampler.
+
+    Raises:
+        ConfigError, DataError, RunError: before any training, whatever makes the search impossible; or later, the
+            recipe as it is fails, as then all trials would.
+        KeyboardInterrupt: interrupted, in order.
+    """
+    start = time.time()
+    recipe = changed(recipe, {"select": objective})
+    space = space.for_recipe(recipe)
+    if options.scheduler != "none" and recipe.rounds < 2 and not any(p.key == "rounds" for p in space.parameters):
+        raise RunError(
+            f"--scheduler {options.scheduler}: stops trials between rounds, and the recipe has {recipe.rounds}; leave "
+            "it away, or --set rounds=2"
+        )
+    _check(options)
+    own = study_data(data, options.out)
+    check_selection(recipe, own, test=False)
+    store = Store(options.store)
+    storage = open_storage(options.storage or f"sqlite:///{options.out / 'study.db'}")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    directions = ["maximize", "minimize"] if options.cost else ["maximize"]
+    study = join(storage, options.name, identity(recipe, space, own, seed, options.cost), directions)
+    first = _warm(storage, space, options)
+    study.sampler = sampler(options.sampler, seed + len(study.get_trials(deepcopy=False)))
+    study.pruner = pruner(options.scheduler)
+    with registered(study) as driver, _slots(options) as slots:
+        until = start + 60 * options.minutes if options.minutes is not None else float("inf")
+        work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus)
+        progress = Progress(study, options.trials, objective)
+        mirror = _mirror(study, work, data, options)
+        trials = Trials(study, space, options.trials, driver, until)
+
+        def began(trial: FrozenTrial) -> None:
+            if mirror is not None:
+                mirror.began(trial)
+
+        def ended(trial: FrozenTrial) -> None:
+            progress.ended(trial)
+            if mirror is not None:
+                mirror.ended(trial)
+
+        trials.began, trials.ended = began, ended
+        trials.prepare(space.defaults(recipe), first)
+        where = "in this process" if options.local else f"{slots.concurrency} at a time"
+        progress.greet(options.name, f"{options.sampler}, {where}")
+        run_id = mirror.run_id if mirror is not None else lambda number: None
+        whole = False
+        try:
+            if options.local:
+                whole = _search_here(work, trials, run_id)
+            else:
+                scratch = clear_scratch(options.out, living(study), driver)
+                trial = on_ray.trainable(work)
+                whole = on_ray.search(trial, trials, slots, run_id, scratch)
+        finally:
+            trials.give_back("interrupted")
+            progress.close()
+            summary = _report(study, recipe, own, data, seed, options, time.time() - start, mirror, whole)
+    if trials.broken is not None:
+        raise RunError(f"the recipe as it is fails, so no trial can be compared with it: {trials.broken}")
+    if not whole:
+        print("interrupted in order; the same command goes on", file=sys.stderr)
+        raise KeyboardInterrupt
+    return summary
+
+
+def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """An Optuna sampler. The same seed would repeat its first suggestions, so each start of a study has its own."""
+    if name == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def pruner(name: str) -> optuna.pruners.BasePruner:
+    """When a trial is stopped after a round, from the second on: ASHA keeps the better half of those that came so far,
+    the median rule those that are not below the median of the finished ones."""
+    if name == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
+    return optuna.pruners.NopPruner()
+
+
+def _search_here(work: Work, trials: Trials, run_id: Callable[[int], str | None]) -> bool:
+    """One trial after the other in this process; whether none is left."""
+    while (trial := trials.ask()) is not None:
+        last: dict[str, Any] = {}
+
+        def tell(report: dict[str, Any], number: int = trial.number, last: dict[str, Any] = last) -> None:
+            last |= report
+            if trials.report(number, report):
+                raise Stopped
+
+        values = None if trial.user_attrs.get(AS_IT_IS) else trial.user_attrs[VALUES]
+        try:
+            last |= evaluate(work, trial.number, values, tell, run_id(trial.number))
+        except Stopped:
+            pass
+        except KeyboardInterrupt:
+            return False
+        trials.end(trial.number, last)
+    return True
+
+
+def _warm(storage: Any, space: Space, options: Options) -> list[dict[str, Any]]:
+    """What the study of --warm-start found best: by its folder, or by its name beside this one or in its storage."""
+    if options.warm_start is None:
+        return []
+    for folder in (Path(options.warm_start), options.out.parent / options.warm_start):
+        if (folder / "study.json").is_file():
+            name = json.loads((folder / "study.json").read_text())["study"]
+            own = folder / "study.db"
+            return best_of(open_storage(f"sqlite:///{own.resolve()}") if own.is_file() else storage, name, space)
+    return best_of(storage, options.warm_start, space)
+
+
+@contextmanager
+def _slots(options: Options) -> Iterator[on_ray.Slots]:
+    if options.local:
+        from distributed.engine import Resources
+
+        yield on_ray.Slots(Resources(), 1.0, 1)  # whatever GPU this process sees
+    else:
+        with on_ray.slots(options.workers, options.gpus, options.concurrency) as found:
+            yield found
+
+
+def _check(options: Options) -> None:
+    if options.trials < 1:
+        raise RunError(f"--trials {options.trials}: a search needs 1 trial at least")
+    if options.minutes is not None and options.minutes <= 0:
+        raise RunError(f"--time-budget {options.minutes:g}: give a number of minutes above 0")
+    if options.cost and options.scheduler != "none":
+        raise RunError(f"--scheduler {options.scheduler}: stops by one number; with two objectives leave it away")
+    claim(options.out, options.name)
+
+
+def _mirror(study: optuna.Study, work: Work, data: Dataset, options: Options) -> Mirror | None:
+    if options.tracking == "none" or (options.local and options.tracking is None):
+        return None
+    from distributed.tracking import connect
+
+    attributes, alone = study.user_attrs, len(living(study)) <= 1
+    tracker = connect(
+        options.tracking,
+        experiment=data.name,
+        run_name=f"study {options.name}",
+        params={"recipe": work.recipe.model_dump(), "seed": work.seed, "sampler": options.sampler},
+        tags={"tad.kind": "study", "study": options.name, "objective": work.recipe.select},
+        run_folder=options.out,
+        # A run that another driver writes to is left alone.
+        resume_run_id=attributes.get("mlflow") if alone else None,
+    )
+    if alone:
+        study.set_user_attr("mlflow", tracker.run_id())
+    return Mirror(tracker, work)
+
+
+def _report(
+    study: optuna.Study,
+    recipe: Recipe,
+    own: Dataset,
+    data: Dataset,
+    seed: int,
+    options: Options,
+    seconds: float,
+    mirror: Mirror | None,
+    whole: bool,
+) -> Summary:
+    """STUDY/best.yaml and figures, the text at the end, and the same in MLflow."""
+    from distributed.tuning.figures import write_figures
+
+    summary, out = summarise(study), options.out
+    files, commands = [], {}
+    if summary.best is not None:
+        write_best(summary, recipe, options.name, out / "best.yaml")
+        files = [*write_figures(study, summary, recipe.select, out / "figures"), out / "best.yaml"]
+        best, store = shlex.quote(str(out / "best.yaml")), shlex.quote(options.store)
+        seeds = " ".join(str(seed + i) for i in range(1, 4))
+        commands = {
+            "the best trial once more:": f"tad run {best} --data {out / 'data'} --seed {seed} --store {store}",
+            "final training with more seeds:": f"for s in {seeds}; do tad run {best} --data {data.root} --seed $s "
+            f"--store {store}; done",
+        }
+    text = text_of(summary, recipe.select, options.trials, seconds, label_budget(own, recipe.select), commands)
+    tqdm.write(text, file=sys.stdout)
+    if mirror is not None:
+        numbers = {f"trials {name.lower()}": float(n) for name, n in summary.states.items()} | summary.totals
+        if summary.best is not None:
+            numbers["best"] = summary.best.values[0]
+        if summary.best is not None and summary.recipe is not None:
+            numbers |= {"default": summary.recipe.values[0], "gain": summary.best.values[0] - summary.recipe.values[0]}
+        mirror.finish("FINISHED" if whole else "KILLED", numbers, files)
+    return summary

@@ -1,0 +1,153 @@
+"""What one trial does: a self-training with some of the recipe's values changed, up to its score."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distributed.engine import Engine, Resources
+from distributed.record import Record
+from distributed.selection import selecting
+from distributed.selftrain import SelfTraining
+from distributed.store import Store
+from tad.config import Recipe, changed, dump
+from tad.data.dataset import Dataset
+
+Tell = Callable[[dict[str, Any]], None]
+"""Called after each round with the best "value" so far (None: it has none), the number of the "round", how many are
+"left", and what the trial cost up to now; what it raises ends the trial."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all trials of a study have in common; travels to their processes.
+
+    Attributes:
+        recipe: with the study's objective as its `select`.
+        data: the study's own dataset folder, without test videos.
+        store: artifacts, shared by all trials.
+        folder: STUDY/trials; each trial has a folder below, by its number.
+        resources: of one trial.
+        gpus: of one trial; without any it must not use those it might see.
+    """
+
+    recipe: Recipe
+    data: Path
+    store: str
+    folder: Path
+    seed: int
+    resources: Resources
+    gpus: float = 0.0
+
+
+class Stopped(BaseException):
+    """Raised in a trial that the scheduler stops; its last report says how far it came."""
+
+
+class StageUse(NamedTuple):
+    """A stage that a trial needed, by the trial's own record."""
+
+    name: str
+    fingerprint: str
+    role: str
+    round: int
+    made: bool
+    """By this trial; otherwise it was there."""
+
+
+def folder_of(work: Work, number: int) -> Path:
+    return work.folder / f"{number:04d}"
+
+
+def evaluate(
+    work: Work, number: int, values: Mapping[str, Any] | None, tell: Tell, run_id: str | None = None
+) -> dict[str, Any]:
+    """Runs a trial.
+
+    Args:
+        values: by recipe key; None: the recipe as it is.
+        run_id: the trial's MLflow run, which the artifacts that it makes will name.
+
+    Returns:
+        Its last report: "value", "round", "finished", and what it cost. `cost`: seconds that all its stages took when
+        they were made, whoever made them. An exception of the trial is no exception here but "failed".
+    """
+    start, cpu, folder = time.time(), time.process_time(), folder_of(work, number)
+    last: dict[str, Any] = {"value": None, "round": 0}
+
+    def costs() -> dict[str, Any]:
+        uses, store = stages_of(folder), Store(work.store)
+        return {
+            "seconds": round(time.time() - start, 3),
+            "cpu_seconds": round(time.process_time() - cpu, 3),
+            "made": sum(use.made for use in uses),
+            "cached": sum(not use.made for use in uses),
+            "cost": round(sum(_seconds(store, use) for use in uses), 2),
+        }
+
+    try:
+        recipe = changed(work.recipe, values) if values is not None else work.recipe
+        record = Record(folder, Owner(run_id) if run_id else None, quiet=True)
+        (folder / "recipe.yaml").write_text(dump(recipe))
+        engine = Engine(_dataset(work.data), Store(work.store), record, work.seed, work.resources)
+        reached: list[float] = []
+
+        def watch(row: dict[str, Any]) -> None:
+            now = row["round"]
+            if now == 1:
+                reached.clear()  # round 0 is the proposer; once there is another, it is no candidate for the best
+            if row["scores"].get(recipe.select.replace("-", "_")) is not None:  # the proposer makes no pseudo-labels
+                reached.append(selecting(row, recipe.select))
+            value = max(reached, default=None)
+            tell({"value": value, "round": now, "left": recipe.rounds - now, **costs()})
+
+        training = SelfTraining(recipe, engine, {"scores": {}}, watch)
+        last |= {"value": training.score(), "round": len(training.rows) - 1, "finished": True}
+    except Exception as error:  # the study learns of it; the search goes on
+        last |= {"failed": " ".join(f"{type(error).__name__}: {error}".split())}
+    last |= costs()
+    return last
+
+
+def stages_of(folder: Path) -> list[StageUse]:
+    """The stages that a trial used, each once, in order; also those of an earlier attempt of the same trial."""
+    path = folder / "events.jsonl"
+    events = (
+        [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.is_file() else []
+    )
+    found: dict[str, StageUse] = {}
+    for event in events:
+        if event["kind"] in ("stage-done", "stage-cached"):
+            made = event["kind"] == "stage-done"
+            use = StageUse(event["name"], event["fingerprint"], event["role"], int(event["round"]), made)
+            found.setdefault(use.fingerprint, use)
+    return list(found.values())
+
+
+class Owner:
+    """A tracker that tracks nothing and only names the trial's run: the driver alone writes to MLflow."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+
+    def run_id(self) -> str:
+        return self._run_id
+
+    def open(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None: ...
+    def close(self, status: str = "FINISHED") -> None: ...
+    def metrics(self, values: dict[str, float], step: int) -> None: ...
+    def artifact(self, path: Path, folder: str) -> None: ...
+
+
+@lru_cache(maxsize=2)
+def _dataset(folder: Path) -> Dataset:
+    return Dataset.open(folder)
+
+
+def _seconds(store: Store, use: StageUse) -> float:
+    return float(store.meta(use.fingerprint).get("seconds", 0.0)) if store.find(use.fingerprint) is not None else 0.0

@@ -1,0 +1,84 @@
+"""Labelers that train nothing: points, potloc, pser-seed and hrpro on given proposals."""
+
+from search_spaces.space import Choice, Float, Parameter
+
+SPACE = [
+    Parameter(
+        "labeler.sharpness",
+        Float(0.5, 20.0, log=True),
+        "6 on THUMOS14; low: all proposals vote alike, high: the best one decides",
+        "labels",
+        method="points",
+    ),
+    Parameter(
+        "labeler.length_noise",
+        Float(0.1, 1.0, log=True),
+        ".3 on THUMOS14; spread of log lengths, so .1 to 1 is 10 % to a factor of 2.7",
+        "labels",
+        method="points",
+    ),
+    Parameter(
+        "labeler.centre_noise",
+        Float(0.03, 0.5, log=True),
+        ".12 on THUMOS14; spread of centres in lengths; from .5 on proposals do not say where",
+        "labels",
+        method="points",
+    ),
+    Parameter(
+        "labeler.compression",
+        Float(0.5, 1.2),
+        ".8 on THUMOS14; below 1: proposals are too long where actions are short",
+        "labels",
+        method="points",
+    ),
+    Parameter(
+        "labeler.spread",
+        Float(0.1, 1.5, log=True),
+        ".6 on THUMOS14; small draws lengths to those of the class in the video",
+        "labels",
+        method="points",
+    ),
+    Parameter(
+        "labeler.rule",
+        Choice("midpoints", "released", "paper"),
+        "the published code has released; all there is to choose in Algorithm 1",
+        "labels",
+        method="potloc",
+    ),
+    *(
+        Parameter(f"labeler.seed_rule.{option}", range, why, "labels", method=method, when=when)
+        for method in ("pser-seed", "hrpro")
+        for option, range, why, when in (
+            (
+                "neighbours",
+                Choice("same-class", "any-class"),
+                "papers any-class, which finds no seed where instances of two classes coincide",
+                None,
+            ),
+            (
+                "crossing",
+                Choice("clip", "discard", "keep"),
+                "PseR discard, HR-Pro keep; what happens to a proposal over two points",
+                None,
+            ),
+            (
+                "min_score",
+                Float(-0.2, 0.8),
+                "papers 0; contrasts lie between -1 and 1, good ones above .3",
+                None,
+            ),
+            (
+                "fallback",
+                Choice("window", "none"),
+                "PseR window, HR-Pro none; a point without a proposal",
+                None,
+            ),
+            (
+                "half_width",
+                Float(0.3, 5.0, log=True),
+                "PseR 1 s; half an action's length where no proposal holds the point",
+                ("labeler.seed_rule.fallback", "window"),
+            ),
+        )
+    ),
+]

@@ -1,0 +1,59 @@
+"""`tad spaces`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def spaces(context: click.Context) -> None:
+    """List the search spaces that come with the package."""
+    if context.invoked_subcommand is None:
+        from search_spaces.load import families
+
+        for name, line in families().items():
+            click.echo(f"{name:<14} {line}")
+
+
+@spaces.command()
+@click.argument("names")
+@click.option("--recipe", default="pser", show_default=True, help="Recipe name or YAML file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
+def show(names: str, recipe: str, overrides: tuple[str, ...]) -> None:
+    """Print the parameters of NAMES (families or .py files, separated by commas) for a recipe.
+
+    The stage is the first that a change runs again; what comes before it is shared by all trials. From dear to cheap:
+    proposer, proposals, heads, labels, detector, detections, round. NAME:STAGE leaves out earlier ones, for instance
+    perturbation:labels.
+    """
+    from search_spaces.load import load
+    from search_spaces.ranges import shown
+    from search_spaces.space import STAGES
+    from tad.config import load_recipe, options
+
+    loaded = load_recipe(recipe, overrides)
+    space, values = load(names).for_recipe(loaded), options(loaded)
+    rows = [("key", "default", "range", "stage", "why")]
+    for p in space.parameters:
+        default = shown(values[p.key])
+        if values[p.key] is None and p.stand_in is not None:
+            default = f"null (for the sampler {shown(p.stand_in)})"
+        range = str(p.range)
+        if p.when is not None:
+            key, value = p.when
+            wanted = " or ".join(shown(v) for v in (value if isinstance(value, tuple) else (value,)))
+            range += f"; only if {key} is {wanted}"
+        rows.append((p.key, default, range, p.stage, p.why))
+    click.echo(_table(rows))
+    tiers = ", ".join(f"{n} {stage}" for stage in STAGES if (n := sum(p.stage == stage for p in space.parameters)))
+    click.echo(f"\n{len(space.parameters)} parameters by the first stage that a change runs again: {tiers}")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    )

@@ -1,0 +1,104 @@
+"""`tad tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tad.commands.run import WorkersType
+
+
+@click.command()
+@click.argument("recipe")
+@click.option(
+    "--space", "names", required=True, metavar="NAMES", help="Families (see `tad spaces`) or .py files, with commas."
+)
+@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@click.option("--trials", type=int, required=True, metavar="N", help="Trials that the study shall have in all.")
+@click.option(
+    "--objective",
+    type=click.Choice(["dev-map", "dev-quality", "points"]),
+    default=None,
+    help="What is maximised.  [default: dev-map if there are dev videos, else points]",
+)
+@click.option("--sampler", type=click.Choice(["tpe", "random", "gp", "nsga2"]), default="tpe", show_default=True)
+@click.option("--cost", is_flag=True, help="A second objective: seconds that the stages take. nsga2 implies it.")
+@click.option(
+    "--scheduler",
+    type=click.Choice(["asha", "median", "none"]),
+    default="none",
+    show_default=True,
+    help="Stops trials that are behind after a round.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option of the recipe first.")
+@click.option("--study", "name", metavar="NAME", help="[default: RECIPE-DATASET-OBJECTIVE-seedS]")
+@click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [default: runs/tune/NAME]")
+@click.option(
+    "--storage",
+    default=None,
+    metavar="URL",
+    help="A database, for several machines one on a server.  [default: in --out]",
+)
+@click.option("--warm-start", metavar="STUDY", help="Try first what another study (its folder or name) found best.")
+@click.option(
+    "--concurrency",
+    type=WorkersType(),
+    default="auto",
+    show_default=True,
+    help="Trials at a time; auto: all that fit.",
+)
+@click.option("--workers", type=WorkersType(), default="auto", show_default=True, help="Training workers of a trial.")
+@click.option(
+    "--gpus-per-trial",
+    type=click.FloatRange(min=0),
+    default=None,
+    help="A fraction is allowed.  [default: 1 if there are any]",
+)
+@click.option("--time-budget", type=float, metavar="MIN", help="No trial begins after this many minutes.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of trials and sampler.")
+@click.option("--tracking", metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]")
+@click.option("--store", metavar="DIR|URI", default="runs/store", show_default=True, help="Artifact store.")
+@click.option("--local", is_flag=True, help="One trial after the other in this process, without Ray and MLflow.")
+def tune(
+    recipe: str,
+    names: str,
+    data_folder: Path,
+    trials: int,
+    objective: str | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    out: Path | None,
+    gpus_per_trial: float | None,
+    time_budget: float | None,
+    cost: bool,
+    seed: int,
+    **more: Any,
+) -> None:
+    """Search for a better RECIPE for your data; its test videos are never read.
+
+    Trial 0 runs the recipe as it is. Trials share every stage that they do not change. Run the same command again to go
+    on with a search that was stopped, or with more --trials to make it longer.
+    """
+    from distributed.tuning.search import Options
+    from distributed.tuning.search import tune as search
+    from distributed.tuning.study import study_name
+    from search_spaces.load import load
+    from tad.config import load_recipe
+    from tad.data.dataset import Dataset
+
+    config, space = load_recipe(recipe, overrides), load(names)
+    data = Dataset.open(data_folder)
+    objective = objective or ("dev-map" if data.videos("dev") else "points")
+    name = study_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}")
+    options = Options(
+        name=name,
+        out=(out or Path("runs/tune") / name).resolve(),
+        trials=trials,
+        gpus=gpus_per_trial,
+        minutes=time_budget,
+        cost=cost or more["sampler"] == "nsga2",
+        **more,
+    )
+    search(config, space, data, objective, seed, options)

@@ -1,0 +1,428 @@
+"""A search from end to end: shared stages, the same score again, no sight of the test set, resumed, told to MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from distributed.session import Options as RunOptions
+from distributed.session import self_train
+from distributed.tuning.search import Options, tune
+from distributed.tuning.study import open_storage
+from distributed.tuning.trial import stages_of
+from distributed.tuning.trials import AS_IT_IS, DRIVER, REASON, VALUES, counts
+from search_spaces.space import Float, Parameter, Space
+from tad.config import load_recipe
+from tad.data.dataset import Dataset
+from tad.data.holdout import split_holdout
+from tad.errors import ConfigError, RunError
+from tests.test_end_to_end import RECIPE
+from tests.tiny import tiny_dataset
+
+MERGE = Space(
+    (
+        Parameter("labeler.merge.rank_power", Float(0.0, 8.0), "for tests", "labels", method="pser"),
+        Parameter("labeler.merge.class_power", Float(0.0, 3.0), "for tests", "labels", method="pser"),
+    )
+)
+ONE_ROUND = load_recipe(RECIPE, ["rounds=1"])
+SPACE_FILE = """
+from search_spaces.space import Float, Parameter
+SPACE = [
+    Parameter("labeler.merge.rank_power", Float(0.0, 8.0), "for tests", "labels", method="pser"),
+    Parameter("labeler.merge.class_power", Float(0.0, 3.0), "for tests", "labels", method="pser"),
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Dataset:
+    folder = tmp_path_factory.mktemp("tuning")
+    source = tiny_dataset(folder / "source", videos=10, classes=2, dim=12)
+    split_holdout(source, 0.3, None, 0, folder / "data")
+    return Dataset.open(folder / "data")
+
+
+def options(folder: Path, **more) -> Options:
+    """A search in this process; STORE and STUDY below `folder`."""
+    return Options(
+        **{"name": "s", "out": folder / "study", "trials": 5, "store": str(folder / "store"), "local": True} | more
+    )
+
+
+def study_of(folder: Path, name: str = "s") -> optuna.Study:
+    storage = open_storage(f"sqlite:///{folder / 'study' / 'study.db'}")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def computed(study_folder: Path) -> Counter:
+    """How often each artifact was made, over all trials."""
+    uses = [use for folder in sorted((study_folder / "trials").iterdir()) for use in stages_of(folder)]
+    return Counter(f"{use.name} {use.fingerprint}" for use in uses if use.made)
+
+
+def values_of(study: optuna.Study) -> list[tuple]:
+    return [(t.state.name, t.values, t.params) for t in study.trials]
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """An uninterrupted search of five trials, tracked."""
+    folder = tmp_path_factory.mktemp("finished")
+    tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(folder, tracking=f"sqlite:///{folder / 'mlflow.db'}"))
+    return folder
+
+
+def test_trials_share_the_stages_that_they_do_not_change(finished):
+    made = computed(finished / "study")
+    assert set(made.values()) == {1}, "no artifact is made twice"
+    stages = Counter(name.split(" ")[0] for name in made)
+    assert stages["snippet/train"] == stages["pser/heads"] == 1
+    assert stages["pser/refine"] == 2 * 5, "training and dev labels of each trial"
+    assert "actionformer/train" not in stages, "pseudo-labels alone are judged"
+    trials = study_of(finished).trials
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 5
+    assert trials[0].intermediate_values == {1: trials[0].value}, "the proposer makes no pseudo-labels"
+    assert trials[0].user_attrs[AS_IT_IS] and trials[0].user_attrs["made"] > trials[1].user_attrs["made"] == 2
+    assert trials[1].user_attrs["cost"] > trials[1].user_attrs["seconds"] / 2, (
+        "shared stages belong to what a recipe costs"
+    )
+
+
+def test_the_recipe_and_the_best_trial_score_the_same_when_they_are_run(finished, tmp_path):
+    """With a store of its own: everything is trained again."""
+    study = study_of(finished)
+    own = Dataset.open(finished / "study" / "data")
+    best = load_recipe(str(finished / "study" / "best.yaml"))
+    assert best.select == "dev-quality" and f"trial {study.best_trial.number} of study s" in best.description
+    for name, recipe, value in (
+        ("as-it-is", load_recipe(RECIPE, ["rounds=1", "select=dev-quality"]), study.trials[0].value),
+        ("best", best, study.best_value),
+    ):
+        self_train(name, recipe, own, RunOptions(tmp_path / name, tmp_path / "store", local=True))
+        rows = json.loads((tmp_path / name / "rounds.json").read_text())
+        assert rows[1]["scores"]["dev_quality"] == value
+
+
+def test_nothing_of_the_test_videos_is_copied_or_read(finished, data, tmp_path, capsys):
+    """The test videos' annotations are absurd and their features gone; the search is the same to the last digit."""
+    own = Dataset.open(finished / "study" / "data")
+    assert own.videos("test") == [] and data.videos("test") != []
+    for role in ("train", "dev"):
+        assert own.fingerprint(role) == data.fingerprint(role), "so that artifacts are shared with `tad run`"
+    assert not set(data.videos("test")) & {p.stem for p in (own.root / "features").iterdir()}
+    for text in ("annotations.json", "points.csv", "dataset.yaml"):
+        assert not [v for v in data.videos("test") if v in (own.root / text).read_text()]
+
+    poisoned = tmp_path / "data"
+    shutil.copytree(data.root, poisoned, symlinks=True)
+    document = json.loads((poisoned / "annotations.json").read_text())
+    for video in data.videos("test"):
+        document["database"][video]["annotations"] = [{"label": "poison", "segment": ["poison", -1]}]
+        (poisoned / "features" / f"{video}.npy").unlink()
+    (poisoned / "annotations.json").write_text(json.dumps(document))
+    tune(ONE_ROUND, MERGE, Dataset.open(poisoned), "dev-quality", 0, options(tmp_path))
+    assert values_of(study_of(tmp_path)) == values_of(study_of(finished))
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(finished, data, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    folder = tmp_path / "copy"
+    before = values_of(study_of(folder))
+    tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(folder))
+    assert values_of(study_of(folder)) == before and "5 of 5 trials" in capsys.readouterr().out
+    tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(folder, trials=7))
+    after = values_of(study_of(folder))
+    assert after[:5] == before and len(after) == 7
+    assert len({json.dumps(params) for _, _, params in after}) == 7, "the sampler does not repeat itself"
+    other = load_recipe(RECIPE, ["rounds=1", "labeler.heads.epochs=2"])
+    for arguments, differs in [
+        ((other, MERGE, data, "dev-quality", 0), "recipe differs"),
+        ((ONE_ROUND, Space(MERGE.parameters[:1]), data, "dev-quality", 0), "space differs"),
+        ((ONE_ROUND, MERGE, data, "points", 0), "data, objective differ"),
+        ((ONE_ROUND, MERGE, data, "dev-quality", 1), "seed differs"),
+    ]:
+        with pytest.raises(RunError, match=f"study s: is another search: its {differs}"):
+            tune(*arguments, options(folder))
+    with pytest.raises(RunError, match="holds the study s; give t another folder"):
+        tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(folder, name="t"))
+
+
+def test_data_that_changed_is_refused(finished, data, tmp_path):
+    changed = tmp_path / "data"
+    shutil.copytree(data.root, changed, symlinks=True)
+    lines = (changed / "points.csv").read_text().splitlines()
+    (changed / "points.csv").write_text("\n".join(lines[:-1]) + "\n")
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    with pytest.raises(RunError, match=r"holds other (train|dev) videos, points or features"):
+        tune(ONE_ROUND, MERGE, Dataset.open(changed), "dev-quality", 0, options(tmp_path / "copy"))
+
+
+def test_mlflow_has_the_study_its_trials_and_the_runs_that_made_their_stages(finished, data):
+    from distributed.tracking_address import mlflow
+
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    client = mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.get_experiment_by_name(data.name).experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    study, parent = study_of(finished), runs["study s"]
+    assert parent.data.tags["tad.kind"] == "study" and parent.info.status == "FINISHED"
+    assert parent.data.metrics["best"] == study.best_value and parent.data.metrics["default"] == study.trials[0].value
+    assert parent.data.metrics["trials complete"] == 5
+    figures = {p.path for p in client.list_artifacts(parent.info.run_id, "figures")}
+    assert figures == {f"figures/{n}.png" for n in ("history", "importance", "slice", "contour")}
+    assert "best.yaml" in {p.path for p in client.list_artifacts(parent.info.run_id)}
+    assert len(runs) == 6, "the study and five trials"
+    makers = {}
+    for trial in study.trials:
+        run = runs[f"trial {trial.number}"]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id and run.info.status == "FINISHED"
+        assert run.data.metrics["value"] == trial.value and run.data.tags["state"] == "COMPLETE"
+        assert run.data.metrics["made"] == trial.user_attrs["made"]
+        assert run.data.params == {key: str(value) for key, value in trial.user_attrs[VALUES].items()}
+        links = {key: tag for key, tag in run.data.tags.items() if key.startswith("stage/")}
+        assert len(links) == trial.user_attrs["made"] + trial.user_attrs["cached"]
+        makers[trial.number] = {key: tag.split(" by run ")[1] for key, tag in links.items()}
+    first = runs["trial 0"].info.run_id
+    assert set(makers[0].values()) == {first}
+    assert makers[1]["stage/0/snippet/train/train"] == makers[1]["stage/1/pser/heads/train"] == first
+    assert makers[1]["stage/1/pser/refine/dev"] == runs["trial 1"].info.run_id
+
+
+def test_the_end_of_a_search_says_what_a_user_needs(finished, data, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    summary = tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(tmp_path / "copy"))
+    text = capsys.readouterr().out
+    study = study_of(finished)
+    default, best = study.trials[0].value, study.best_value
+    assert f"recipe as it is:  dev-quality {default:.4f} (trial 0)" in text
+    assert f"best:             dev-quality {best:.4f}" in text and f"gain:             {best - default:+.4f}" in text
+    assert "labeler.merge.rank_power" in text and "stages: " in text and "boundaries of" in text
+    assert f"tad run {tmp_path}/copy/study/best.yaml --data {data.root} --seed $s" in text and "for s in 1 2 3" in text
+    assert summary.states == {"COMPLETE": 5} and len(summary.importances) == 2
+    assert sum(share for _, share in summary.importances) == pytest.approx(1)
+
+
+# -- what is wrong is said before any training -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "objective", "more", "message"),
+    [
+        ([], "dev-quality", {"trials": 0}, "--trials 0: a search needs 1 trial at least"),
+        ([], "dev-quality", {"minutes": 0.0}, "--time-budget 0"),
+        (["labeler.method=pser-seed"], "dev-quality", {}, "nothing to tune: the recipe has"),
+        (["labeler.merge.rank_power=20"], "dev-quality", {}, "labeler.merge.rank_power: the recipe's value"),
+        (["rounds=0"], "dev-quality", {}, "rounds: 0 makes none"),
+        (["rounds=1"], "dev-quality", {"scheduler": "asha"}, "--scheduler asha: stops trials between rounds"),
+        ([], "dev-quality", {"scheduler": "asha", "cost": True}, "with two objectives leave it away"),
+        ([], "dev-quality", {"storage": "postgresql://a:b@127.0.0.1:9/x"}, r"postgresql://a:\*\*\*@127.0.0.1:9/x"),
+        ([], "dev-quality", {"warm_start": "nowhere"}, "--warm-start nowhere: no such study"),
+        ([], "dev-quality", {"tracking": "http://127.0.0.1:9"}, "no MLflow server answers"),
+    ],
+)
+def test_what_makes_a_search_impossible(data, tmp_path, recipe, objective, more, message):
+    with pytest.raises((RunError, ConfigError), match=message):
+        tune(load_recipe(RECIPE, recipe), MERGE, data, objective, 0, options(tmp_path, **more))
+    assert not list(tmp_path.glob("store/*")) and not list(tmp_path.glob("study/trials/*"))
+
+
+def test_objectives_that_the_data_do_not_have(data, tmp_path):
+    bare = tiny_dataset(tmp_path / "bare", videos=4, classes=2, dim=12)
+    with pytest.raises(RunError, match=r"dev-map needs videos with the role dev.*tad split --dev"):
+        tune(ONE_ROUND, MERGE, bare, "dev-map", 0, options(tmp_path))
+    blind = tmp_path / "blind"
+    shutil.copytree(data.root, blind, symlinks=True)
+    document = json.loads((blind / "annotations.json").read_text())
+    for video in data.videos("dev"):
+        document["database"][video]["annotations"] = []
+    (blind / "annotations.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match="needs annotated segments of the 3 dev videos"):
+        tune(ONE_ROUND, MERGE, Dataset.open(blind), "dev-quality", 0, options(tmp_path / "blind-study"))
+
+
+def test_a_folder_of_something_else_is_left_alone(data, tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "thesis.tex").write_text("")
+    with pytest.raises(RunError, match="not empty and not a study's folder"):
+        tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(tmp_path))
+
+
+def test_a_recipe_that_fails_ends_the_search(data, tmp_path, capsys):
+    """And once its cause is mended, the same command begins anew with it."""
+    for video in data.videos("train")[:1]:
+        broken = tmp_path / "data"
+        shutil.copytree(data.root, broken, symlinks=True)
+        (broken / "features" / f"{video}.npy").unlink()
+    with pytest.raises(RunError, match=r"the recipe as it is fails.*no feature file"):
+        tune(ONE_ROUND, MERGE, Dataset.open(broken), "dev-quality", 0, options(tmp_path))
+    study = study_of(tmp_path)
+    assert [t.state.name for t in study.trials] == ["FAIL"] and "no feature file" in study.trials[0].user_attrs[REASON]
+
+
+# -- other ways to search ----------------------------------------------------------------------------------------------
+
+
+def test_two_objectives_and_a_warm_start(finished, data, tmp_path):
+    shutil.copytree(finished / "store", tmp_path / "store")
+    more = {"sampler": "nsga2", "cost": True, "warm_start": str(finished / "study"), "trials": 4}
+    summary = tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(tmp_path, **more))
+    earlier = study_of(finished)
+    trials = [t for t in study_of(tmp_path).trials if counts(t)]
+    assert trials[1].params == pytest.approx(earlier.best_trial.params) or earlier.best_trial.number == 0
+    assert trials[0].values[0] == earlier.trials[0].value
+    assert all(len(t.values) == 2 and t.values[1] > 0 for t in trials)
+    assert summary.front and (tmp_path / "study" / "figures" / "pareto.png").stat().st_size > 5000
+
+
+def test_a_time_budget_asks_for_no_more_trials(data, tmp_path, capsys):
+    tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(tmp_path, trials=1000, minutes=1e-6))
+    assert "0 of 1000 trials: none" in capsys.readouterr().out
+
+
+def test_the_local_scheduler_stops_trials_between_rounds(data, tmp_path):
+    """Two rounds; the recipe itself always comes to its end."""
+    recipe = load_recipe(RECIPE, ["rounds=2", "labeler.heads.epochs=1", "detector.epochs=1"])
+    tune(recipe, MERGE, data, "dev-quality", 0, options(tmp_path, scheduler="median", trials=8))
+    trials = study_of(tmp_path).trials
+    assert trials[0].state == TrialState.COMPLETE and all(set(t.intermediate_values) >= {1} for t in trials)
+    for trial in trials:
+        assert (2 in trial.intermediate_values) == (trial.state == TrialState.COMPLETE)
+    assert TrialState.PRUNED in {t.state for t in trials}
+
+
+# -- as processes, on Ray --------------------------------------------------------------------------------------------
+
+
+def command(data: Dataset, folder: Path, trials: int, *more: str) -> list[str]:
+    (folder / "space.py").write_text(SPACE_FILE)
+    given = [
+        "tune",
+        RECIPE,
+        "--space",
+        folder / "space.py",
+        "--data",
+        data.root,
+        "--trials",
+        trials,
+        "--set",
+        "rounds=1",
+    ]
+    given += ["--objective", "dev-quality", "--study", "s", "--out", folder / "study", "--store", folder / "store"]
+    return [sys.executable, "-m", "tad", *map(str, given), "--tracking", "none", *more]
+
+
+def wait_until(condition, process: subprocess.Popen, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except (OSError, ValueError, LookupError, RunError):  # not there yet
+            pass
+        assert process.poll() is None, f"the search ended too early: {process.communicate()}"
+        time.sleep(0.1)
+    raise AssertionError("it never came so far")
+
+
+def complete(folder: Path) -> int:
+    database = folder / "study" / "study.db"
+    return sum(t.state == TrialState.COMPLETE for t in study_of(folder).trials) if database.is_file() else 0
+
+
+@pytest.mark.slow
+def test_without_ray_it_is_interrupted_in_order_too(data, tmp_path):
+    process = subprocess.Popen(command(data, tmp_path, 100, "--local"), stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: complete(tmp_path) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "interrupted in order" in said and "Traceback" not in said, said[-3000:]
+    trials = study_of(tmp_path).trials
+    assert {t.state.name for t in trials} <= {"COMPLETE", "FAIL", "WAITING"}
+    assert [t.user_attrs[REASON] for t in trials if t.state == TrialState.FAIL] in ([], ["interrupted"])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_that_is_interrupted_and_killed_loses_and_repeats_nothing(finished, data, tmp_path):
+    """Ctrl-C, then kill -9 of the driver, then to the end: three commands, one study of twelve trials."""
+    folder = tmp_path
+    interrupted = subprocess.Popen(command(data, folder, 12), stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: complete(folder) >= 2, interrupted)
+    interrupted.send_signal(signal.SIGINT)
+    _, said = interrupted.communicate(timeout=100)
+    assert interrupted.returncode == 1 and "interrupted in order; the same command goes on" in said, said[-3000:]
+    study = study_of(folder)
+    assert not study.get_trials(states=(TrialState.RUNNING,))
+    first = {t.number: t.value for t in study.trials if t.state == TrialState.COMPLETE}
+
+    killed = subprocess.Popen(command(data, folder, 12), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_until(
+        lambda: complete(folder) >= len(first) + 3 and study_of(folder).get_trials(states=(TrialState.RUNNING,)), killed
+    )
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    second = {t.number: t.value for t in study_of(folder).trials if t.state == TrialState.COMPLETE}
+    left = study_of(folder).get_trials(states=(TrialState.RUNNING,))
+
+    last = subprocess.run(command(data, folder, 12), capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr[-3000:]
+    trials = study_of(folder).trials
+    done = {t.number: t.value for t in trials if t.state == TrialState.COMPLETE}
+    assert first.items() <= second.items() <= done.items(), "no finished trial is lost or run again"
+    assert sum(map(counts, trials)) == 12 == len(done)
+    assert {t.state.name for t in trials} <= {"COMPLETE", "FAIL"}
+    for trial in left:
+        assert trials[trial.number].user_attrs[REASON] == "driver died" and not counts(trials[trial.number])
+        again = [t for t in trials if t.number > trial.number and t.params == trials[trial.number].params]
+        assert len(again) == 1 and again[0].state == TrialState.COMPLETE
+    assert len({json.dumps(t.params) for t in trials if counts(t)}) == 12
+    assert set(computed(folder / "study").values()) == {1}
+    assert trials[0].value == study_of(finished).trials[0].value, "Ray and one process agree to the last digit"
+    assert not list((folder / "study").glob(".tune-*"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_killed_while_it_computes_hands_the_work_on(data, tmp_path):
+    """Two trials need the same proposer; the process that trains it is killed, the one that waited goes on."""
+    slow = ["--concurrency", "2", "--set", "proposer.training.epochs=400", "--set", "proposer.training.batch_size=1"]
+    process = subprocess.Popen(command(data, tmp_path, 2, *slow), stderr=subprocess.PIPE, text=True)
+
+    def holder() -> int | None:
+        """The process that holds the lock of an artifact in progress, while another trial waits for it."""
+        started = list((tmp_path / "study" / "trials").glob("*/events.jsonl"))
+        [checkpoint] = (tmp_path / "store").glob("*.partial/checkpoint.pt")
+        inode = checkpoint.parent.with_suffix(".lock").stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        pids = [int(x[4]) for x in locks if x[1] == "FLOCK" and x[5].endswith(f":{inode}")]
+        return pids[0] if len(started) == 2 and pids else None
+
+    found = []
+    wait_until(lambda: found.append(holder()) or found[-1], process)
+    os.kill(found[-1], signal.SIGKILL)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    trials = study_of(tmp_path).trials
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 2, [t.user_attrs for t in trials]
+    made = computed(tmp_path / "study")
+    assert set(made.values()) == {1}, "each artifact is made once"
+    lines = [
+        json.loads(x)
+        for f in (tmp_path / "study" / "trials").glob("*/events.jsonl")
+        for x in f.read_text().splitlines()
+    ]
+    epochs = Counter(e["epoch"] for e in lines if e["kind"] == "epoch" and e["name"] == "snippet/train")
+    assert max(epochs.values()) <= 2 and sum(n == 2 for n in epochs.values()) <= 2, "resumed from the checkpoint"
+    assert trials[1].user_attrs[DRIVER]
