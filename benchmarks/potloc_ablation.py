@@ -2,8 +2,9 @@
 
 Table 2: what supervises the detector (ground truth, pseudo-labels, the proposals as they are, points alone), each with
 and without sampling, for the pyramid of attention and for convolutions with the base model's losses. Table 3: levels of
-the pyramid. Schedules are those of the recipe `potloc-small`. The test videos are read once, after the last epoch of
-each row. Ground truth is read for its rows only.
+the pyramid. Both show the detector alone, as the paper does; the rows "recipe" blend its curves with the proposer's, as
+the recipe `potloc-small` does. Schedules are those of that recipe. The test videos are read once, after the last epoch
+of each row. Ground truth is read for its rows only.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "seeds": "published"}
 
 @dataclass(frozen=True)
 class Row:
-    """One combination. `labels` None: the proposals of the base are the detections, found with `options`."""
+    """One combination. `labels` None: the proposals of the base are the detections, found with `options`.
+
+    `alone`: without the proposer's curves.
+    """
 
     name: str
     labels: Supervision | None
     options: Mapping[str, Any]
     paper: float | None = None
+    alone: bool = True
 
 
 def supervised(labels: Supervision, attention: tuple[float | None, ...], plain: tuple[float | None, ...]) -> list[Row]:
@@ -59,6 +64,9 @@ RELEASED = load_recipe("potloc-released").proposer.candidates.model_dump()
 ROWS = [
     Row("base", None, {}),
     Row("base, inference as released", None, RELEASED, 47.4),
+    Row("recipe", "pseudo-labels", {}, alone=False),
+    Row("recipe, labeler points", "labeler points", {}, alone=False),
+    Row("recipe, points", "points", {"radius": None}, alone=False),
     *supervised("ground truth", (57.9, 55.4), (50.1, 44.8)),
     *supervised("pseudo-labels", (57.6, 54.1), (49.8, 46.9)),
     Row("attention, labeler points, sampled", "labeler points", {}),
@@ -124,6 +132,7 @@ def evaluate(row: Row, engine: Engine, epochs: int | None) -> list[float]:
     proposals = base.propose(engine, base.score(engine, model, "train"), "train")
     options = small.model_dump(exclude={"faithful"})
     options["training"] |= {**row.options} | ({"epochs": epochs} if epochs else {})
+    options["decode"] |= {"curve_share": 0.0} if row.alone else {}
     detector = PotlocDetector.model_validate(options)
     engine.round = 1
     trained = detector.train(engine, labels_of(row.labels, engine, proposals), scores)
