@@ -25,10 +25,19 @@ from tad.data.segments import Segments
 from tad.detectors.potloc import PotlocDetector
 from tad.labelers.points import PointsLabeler
 from tad.labelers.potloc import PotlocLabeler
+from tad.proposers.candidates import steps
 from tad.proposers.snippet import SnippetProposer
 from tad.stage import Artifact
 
 Supervision = Literal["ground truth", "pseudo-labels", "labeler points", "proposals", "points"]
+
+ALONE: Mapping[str, Any] = {
+    "curve_share": 0.0,
+    "cas_thresholds": steps(0.05, 0.8, 0.05),
+    "actionness_thresholds": steps(0.1, 0.9, 0.05),
+    "margin": 0.15,
+}
+"""How the detector's own curves are best decoded on held-out videos; blended ones have smaller peaks."""
 
 CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "seeds": "published"}
 """The base model's layers and background rule, on the labels of the row."""
@@ -132,7 +141,7 @@ def evaluate(row: Row, engine: Engine, epochs: int | None) -> list[float]:
     proposals = base.propose(engine, base.score(engine, model, "train"), "train")
     options = small.model_dump(exclude={"faithful"})
     options["training"] |= {**row.options} | ({"epochs": epochs} if epochs else {})
-    options["decode"] |= {"curve_share": 0.0} if row.alone else {}
+    options["decode"] |= ALONE if row.alone else {}
     detector = PotlocDetector.model_validate(options)
     engine.round = 1
     trained = detector.train(engine, labels_of(row.labels, engine, proposals), scores)
