@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: setup demo test test-all test-cluster lint bench clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -m ""
+
+test-cluster: setup
+	$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 bench: setup
 	$(BIN)/python -m benchmarks.ops

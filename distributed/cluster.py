@@ -1,13 +1,15 @@
-"""Connects to Ray, quietly, and says what there is to run on."""
+"""Connects to Ray, quietly, and says what will run where."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distributed.engine import Resources
+from distributed.engine import Placement, Resources
+from distributed.placement import Node, plan
 from tad.errors import RunError
 
 QUIET = {
@@ -21,53 +23,94 @@ QUIET = {
 
 
 @contextmanager
-def cluster(workers: int | None, gpus_per_worker: float | None) -> Iterator[Resources]:
+def cluster(
+    workers: int | None, gpus_per_worker: float | None, placement: Placement | None = None
+) -> Iterator[Resources]:
     """A Ray cluster for the length of a run: that of RAY_ADDRESS, or a local one.
 
     Args:
         workers: training workers; None takes one for each GPU, or one on a machine without.
         gpus_per_worker: None gives each worker one GPU if there are any.
+        placement: of the training workers; None packs them on few nodes, where they fit.
 
     Raises:
         RunError: Ray is not installed, the cluster cannot be reached, or it lacks the CPUs or GPUs asked for.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
+    with connected():
         import ray.data
-    except ImportError as error:
-        raise RunError(f"Ray is not installed ({error}); install it, or run in one process with --local") from error
-    address = os.environ.get("RAY_ADDRESS", "local")
-    try:
-        # The dashboard process also cleans up after stopped training workers; without it they can leak.
-        ray.init(address=address, include_dashboard=True, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, OSError) as error:
-        raise RunError(f"cannot connect to Ray at {address}: {error}") from error
-    try:
+
         for name in ("ray.data", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        yield plan(ray.cluster_resources(), workers, gpus_per_worker)
+        yield plan(nodes(), workers, gpus_per_worker, placement)
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """A connection to Ray: at `address`, or that of RAY_ADDRESS, or a local Ray that ends with it.
+
+    Args:
+        address: HOST:PORT, "auto" (the one that runs on this machine) or "local".
+
+    Raises:
+        RunError: Ray is not installed, or nothing answers there; after seconds, not minutes.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise RunError(f"Ray is not installed ({error}); install it, or run in one process with --local") from error
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _reach(address)
+    try:
+        # The dashboard process also cleans up after stopped training workers; without it they can leak.
+        ray.init(address=address, include_dashboard=True, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise RunError(f"cannot connect to Ray at {address}: {_why(error)}") from error
+    try:
+        yield
     finally:
         ray.shutdown()
 
 
-def plan(available: dict[str, float], workers: int | None, gpus_per_worker: float | None) -> Resources:
-    """How many workers and actors the cluster's resources carry.
+def nodes() -> list[Node]:
+    """The living nodes of the connected cluster, the head first."""
+    import ray
 
-    Raises:
-        RunError: more CPUs or GPUs were asked for than there are: Ray would wait for ever.
-    """
-    cpus, gpus = int(available.get("CPU", 0)), available.get("GPU", 0.0)
-    share = gpus_per_worker if gpus_per_worker is not None else (1.0 if gpus >= 1 else 0.0)
-    if workers is None:
-        workers = max(1, int(gpus / share)) if share else 1
-    if share * workers > gpus:
-        raise RunError(f"{workers} workers with {share:g} GPUs each need {share * workers:g}; the cluster has {gpus:g}")
-    if not share and workers > cpus:
-        raise RunError(f"{workers} workers need {workers} CPUs; the cluster has {cpus}")
-    actors = max(1, int(gpus / share)) if share else max(1, cpus)
-    return Resources(ray=True, workers=workers, gpus_per_worker=share, actors=actors)
+    living = [node for node in ray.nodes() if node["Alive"]]
+    living.sort(key=lambda node: "node:__internal_head__" not in node["Resources"])
+    return [
+        Node(n["NodeManagerAddress"], int(n["Resources"].get("CPU", 0)), n["Resources"].get("GPU", 0.0)) for n in living
+    ]
+
+
+def is_local() -> bool:
+    """Whether a run starts its own Ray on this machine."""
+    return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+
+
+def _reach(address: str) -> None:
+    """Ray itself tries an address that does not answer for a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise RunError(
+            f"no Ray answers at {address} ({error}); is the cluster up (`ray up cluster.yaml`), and is this one of its "
+            "machines? From another one use `tad submit`"
+        ) from error
+
+
+def _why(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:600]
+    if "Failed to connect" in text or "auth" in text.lower():  # something listens there, see _reach
+        text += (
+            "; is it the port of Ray (6379), and does the cluster ask for a token? Then set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH to the file that it was started with"
+        )
+    return text

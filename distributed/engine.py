@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -21,8 +21,15 @@ from tad.data.segments import Segments, listing
 from tad.errors import RunError
 from tad.stage import Artifact, Context, FitStage, MapStage
 
+STRATEGY = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}
+"""Ray's word for each placement."""
+
 FORMAT = 1
 """Raised when the layout of artifacts changes: older ones are then not found."""
+
+
+Placement = Literal["pack", "spread"]
+"""Of training workers. pack: all on one node. spread: over as many nodes as there are."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,16 @@ class Resources:
         workers: Ray Train workers of a fit; one worker without a GPU trains in this process, which starts at once.
         gpus_per_worker: GPUs of each training worker and mapping actor (a fraction is allowed).
         actors: Ray Data actors of a map.
+        placement: None packs training workers on few nodes, where they fit.
+        plan: what will run where, in lines to be shown.
     """
 
     ray: bool = False
     workers: int = 1
     gpus_per_worker: float = 0.0
     actors: int = 1
+    placement: Placement | None = None
+    plan: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass
@@ -127,7 +138,15 @@ class Engine:
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
             return fit_here(stage, context, folder, progress)
-        return fit_on_workers(stage, context, folder, progress, resources.workers, resources.gpus_per_worker)
+        return fit_on_workers(
+            stage,
+            context,
+            folder,
+            progress,
+            resources.workers,
+            resources.gpus_per_worker,
+            STRATEGY[resources.placement],
+        )
 
     def _map(self, stage: MapStage, context: Context, folder: Path, todo: list[Any]) -> None:
         def progress(done: Done) -> None:

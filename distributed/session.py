@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed.cluster import cluster
-from distributed.engine import Engine, Resources
+from distributed.engine import Engine, Placement, Resources
 from distributed.record import Record
 from distributed.selftrain import SelfTraining
 from distributed.store import Store
@@ -34,6 +34,7 @@ class Options:
         local: one process, no Ray and no MLflow unless `tracking` names one.
         workers: training workers; None chooses.
         gpus_per_worker: None chooses.
+        placement: of the training workers.
         store: artifact store, a folder or a URI.
         out: the run's folder.
         tracking: MLflow URI; None is the default sqlite file, "none" no tracking.
@@ -45,6 +46,7 @@ class Options:
     local: bool = False
     workers: int | None = None
     gpus_per_worker: float | None = None
+    placement: Placement | None = None
     tracking: str | None = None
 
 
@@ -137,7 +139,7 @@ def _resources(options: Options) -> Iterator[Resources]:
     if options.local:
         yield Resources()
     else:
-        with cluster(options.workers, options.gpus_per_worker) as resources:
+        with cluster(options.workers, options.gpus_per_worker, options.placement) as resources:
             yield resources
 
 
@@ -193,7 +195,7 @@ def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dic
         "recipe": recipe.model_dump(mode="json"),
         "dataset": {
             "name": data.name,
-            "root": str(data.root),
+            "root": data.place,
             "classes": data.classes,
             "videos": {role: n for role, n in videos.items() if n},
             "points": sum(len(data.points(v).time) for v in data.videos("train")),
@@ -232,6 +234,5 @@ def _greet(record: Record, document: dict[str, Any], resources: Resources) -> No
     dataset = document["dataset"]
     counts = ", ".join(f"{n} {role}" for role, n in dataset["videos"].items())
     record.say(f"{document['recipe_name']} on {dataset['name']}: {counts} videos, {dataset['points']} points")
-    if resources.ray:
-        gpus = f" with {resources.gpus_per_worker:g} GPUs each" if resources.gpus_per_worker else ""
-        record.say(f"Ray: {resources.workers} training workers{gpus}, {resources.actors} mapping actors")
+    for line in resources.plan:
+        record.say(line)

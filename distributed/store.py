@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from filelock import FileLock
 from pyarrow import fs
 
-from tad.errors import RunError
+from tad.data.remote import is_uri, opened, reason, work_of
+from tad.errors import DataError, RunError
 from tad.stage import Artifact
 
 
@@ -35,7 +35,7 @@ class Store:
     """Artifacts in a folder, or in a bucket (`s3://`, `gs://` or another URI of pyarrow.fs) with a folder in front.
 
     With a bucket, finished artifacts are uploaded and, where they are missing here, downloaded; work in progress stays
-    in the folder in front: TAD_CACHE, or ~/.cache/tad-selftrain. The folder must be one that all workers see.
+    in the folder in front: TAD_WORK, or TAD_CACHE, or ~/.cache/tad-selftrain. It must be one that all workers see.
 
     Raises:
         RunError: the folder cannot be made or written, or the bucket cannot be reached.
@@ -44,21 +44,22 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.uri = str(root)
         self._bucket: fs.FileSystem | None = None
-        if "://" in self.uri:
-            cache = Path(os.environ.get("TAD_CACHE", "~/.cache/tad-selftrain")).expanduser()
-            self.root = cache.resolve() / hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        if is_uri(self.uri):
+            self.root = work_of(self.uri)
         else:
             self.root = Path(root).expanduser().resolve()
             self.uri = str(self.root)
         try:
-            if "://" in self.uri:
-                self._bucket, self._prefix = fs.FileSystem.from_uri(self.uri)
+            if is_uri(self.uri):
+                self._bucket, self._prefix = opened(self.uri)
                 self._bucket.create_dir(self._prefix, recursive=True)
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.root):
                 pass
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RunError(f"{self.uri}: the artifact store cannot be written: {error}") from error
+        except DataError as error:
+            raise RunError(f"the artifact store cannot be used: {error}") from error
+        except OSError as error:
+            raise RunError(f"{self.uri}: the artifact store cannot be written: {reason(error)}") from error
 
     def find(self, key: str) -> Artifact | None:
         """The finished artifact, or None; fetched from the bucket if it is only there."""
@@ -90,9 +91,7 @@ class Store:
         if self._bucket is not None:
             fs.copy_files(str(partial), f"{self._prefix}/{key}", destination_filesystem=self._bucket)
         write_json(partial / "meta.json", dict(meta))
-        if (
-            self._bucket is not None
-        ):  # after all the rest, so an artifact in the bucket is whole once it has a meta.json
+        if self._bucket is not None:  # after all the rest: an artifact in the bucket is whole once it has a meta.json
             target = f"{self._prefix}/{key}/meta.json"
             fs.copy_files(str(partial / "meta.json"), target, destination_filesystem=self._bucket)
         partial.rename(final)
@@ -103,8 +102,14 @@ class Store:
         if self._bucket.get_file_info(f"{self._prefix}/{key}/meta.json").type == fs.FileType.NotFound:
             return
         with tempfile.TemporaryDirectory(dir=self.root) as folder:
-            fs.copy_files(f"{self._prefix}/{key}", f"{folder}/whole", source_filesystem=self._bucket)
-            Path(folder, "whole").rename(path)
+            whole = Path(folder, "whole")
+            whole.mkdir()  # pyarrow makes the folders that it finds below, and a bucket has none
+            fs.copy_files(f"{self._prefix}/{key}", str(whole), source_filesystem=self._bucket)
+            try:
+                whole.rename(path)
+            except OSError:  # somebody else was quicker
+                if not (path / "meta.json").is_file():
+                    raise
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:

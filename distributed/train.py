@@ -36,7 +36,13 @@ def fit_here(stage: FitStage, context: Context, folder: Path, progress: Progress
 
 
 def fit_on_workers(
-    stage: FitStage, context: Context, folder: Path, progress: Progress, workers: int, gpus_per_worker: float
+    stage: FitStage,
+    context: Context,
+    folder: Path,
+    progress: Progress,
+    workers: int,
+    gpus_per_worker: float,
+    strategy: str = "PACK",
 ) -> State:
     """Trains with Ray Train: DDP over `workers` processes (gloo on CPUs, nccl on GPUs).
 
@@ -49,8 +55,11 @@ def fit_on_workers(
     import ray.train
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    reports = Queue(actor_options={"num_cpus": 0})
+    # Here, beside the driver: on another node it would be lost with that node, and the run with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"stage": stage, "context": context},
@@ -58,6 +67,7 @@ def fit_on_workers(
             num_workers=workers,
             use_gpu=gpus_per_worker > 0,
             resources_per_worker={"GPU": gpus_per_worker} if gpus_per_worker > 0 else {"CPU": 1},
+            placement_strategy=strategy,
         ),
         run_config=ray.train.RunConfig(
             name="workers",

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from distributed.cluster import cluster, plan
-from distributed.engine import Resources
+from distributed.cluster import cluster
 from tad.errors import RunError
 from tad.proposers.hrpro import HrproTrain, HrproTraining
 from tests.tiny import TinyEngine, tiny_dataset
@@ -84,12 +83,3 @@ def test_an_error_on_a_worker_comes_back_in_one_sentence(data, resources, tmp_pa
     with pytest.raises(RunError, match=r"toy/fit.*loss is (nan|inf)") as caught:
         TinyEngine(data, 0, tmp_path, resources).fit(ToyFit(ToyConfig(lr=1e30, epochs=50)))
     assert len(str(caught.value)) < 1000
-
-
-def test_more_workers_than_the_cluster_has_are_refused_at_once():
-    with pytest.raises(RunError, match="3 workers need 3 CPUs; the cluster has 2"):
-        plan({"CPU": 2.0}, 3, None)
-    with pytest.raises(RunError, match="2 workers with 1 GPUs each need 2; the cluster has 1"):
-        plan({"CPU": 8.0, "GPU": 1.0}, 2, None)
-    assert plan({"CPU": 8.0, "GPU": 4.0}, None, None) == Resources(True, 4, 1.0, 4)
-    assert plan({"CPU": 8.0}, None, None) == Resources(True, 1, 0.0, 8)

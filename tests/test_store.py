@@ -78,5 +78,5 @@ def test_a_bucket_keeps_what_another_machine_finished(tmp_path, monkeypatch):
     (tmp_path / "bucket" / "half").mkdir()
     (tmp_path / "bucket" / "half" / "model.pt").write_text("weights")
     assert other.find("half") is None  # an upload that was interrupted
-    with pytest.raises(RunError, match="nowhere://x: the artifact store cannot be written"):
+    with pytest.raises(RunError, match="artifact store cannot be used: nowhere://x: "):
         Store("nowhere://x")

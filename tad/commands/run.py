@@ -25,6 +25,18 @@ class WorkersType(click.ParamType):
         return workers
 
 
+class DatasetType(click.ParamType):
+    """A folder, or a URI that stays as it is."""
+
+    name = "DIR|URI"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path | str:
+        return value if "://" in str(value) else Path(value)
+
+
+DATA = click.option(
+    "--data", "data_folder", type=DatasetType(), required=True, help="Dataset: a folder, s3:// or gs://."
+)
 SHARED = [
     click.option("--seed", default=0, show_default=True, help="Same seed, same result."),
     click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
@@ -39,13 +51,23 @@ SHARED = [
         "--gpus-per-worker", type=float, default=None, help="A fraction is allowed.  [default: 1 if there are any]"
     ),
     click.option(
+        "--placement",
+        type=click.Choice(["pack", "spread"]),
+        default=None,
+        help="Training workers: all on one node, or over all of them.  [default: on few nodes]",
+    ),
+    click.option(
         "--store",
         metavar="DIR|URI",
+        envvar="TAD_STORE",
         default="runs/store",
-        show_default=True,
+        show_default="TAD_STORE, or runs/store",
         help="Artifact store: a folder, s3:// or gs://. Finished stages found there are not run again.",
     ),
 ]
+NO_DOCTOR = click.option(
+    "--no-doctor", is_flag=True, help="Begin on a cluster (RAY_ADDRESS) without examining its nodes."
+)
 
 
 def shared_options(command: Any) -> Any:
@@ -57,22 +79,30 @@ def shared_options(command: Any) -> Any:
 
 @click.command()
 @click.argument("recipe")
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@DATA
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
 @click.option("--rounds", type=click.IntRange(min=0), default=None, help="Self-training rounds; 0: the proposer alone.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="The run's folder.  [default: runs/NAME]")
 @click.option(
     "--tracking", default=None, metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]"
 )
+@NO_DOCTOR
 @shared_options
 def run(
-    recipe: str, data_folder: Path, overrides: tuple[str, ...], rounds: int | None, out: Path | None, **more: Any
+    recipe: str,
+    data_folder: Path | str,
+    overrides: tuple[str, ...],
+    rounds: int | None,
+    out: Path | None,
+    no_doctor: bool,
+    **more: Any,
 ) -> None:
     """Self-train a detector on a dataset by RECIPE (a name, see `tad recipes`, or a .yaml file).
 
     Run the same command again to resume a run that was stopped: finished stages are skipped.
     """
     from distributed.session import Options, self_train
+    from tad.commands.doctor import before_job
     from tad.config import load_recipe
     from tad.data.dataset import Dataset
 
@@ -80,6 +110,7 @@ def run(
         overrides = (*overrides, f"rounds={rounds}")
     config = load_recipe(recipe, overrides)
     data = Dataset.open(data_folder)
+    before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
     out = out or Path("runs") / f"{name}-{data.name}-seed{more['seed']}"
     report = self_train(name, config, data, Options(out=out.resolve(), **more))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tad.commands.run import shared_options
+from tad.commands.run import DATA, shared_options
 
 if TYPE_CHECKING:
     from tad.data.dataset import Dataset
@@ -50,12 +50,14 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
 
 @click.command()
 @click.argument("method", type=click.Choice(["pser", "pser-seed", "hrpro", "potloc", "points"]))
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@DATA
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For instance bag.scales=[0.5,1,1.5].")
 @shared_options
-def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any) -> None:
+def label(
+    method: str, data_folder: Path | str, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any
+) -> None:
     """Turn any method's proposals on the training videos into one pseudo-label per point.
 
     pser-seed and hrpro take the best proposal around each point. potloc is POTLoc's Algorithm 1; rule=released and
@@ -77,12 +79,12 @@ def label(method: str, data_folder: Path, proposals: Path, out: Path, overrides:
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@DATA
 @click.option("--subset", type=click.Choice(["train", "dev", "test"]), default="test", show_default=True)
 @click.option("--round", "number", type=int, default=None, help="Round whose detector to use.  [default: the best]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Detections: .json or .parquet.")
 @shared_options
-def detect(run_folder: Path, data_folder: Path, subset: Any, number: int | None, out: Path, **more: Any) -> None:
+def detect(run_folder: Path, data_folder: Path | str, subset: Any, number: int | None, out: Path, **more: Any) -> None:
     """Run the detector that RUN (a folder of `tad run`) trained over videos of any dataset with the same classes."""
     from distributed.session import Options, one_off, trained
     from tad.data.dataset import Dataset

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tad.commands.run import WorkersType
+from tad.commands.run import DATA, NO_DOCTOR, WorkersType
 
 
 @click.command()
@@ -15,7 +15,7 @@ from tad.commands.run import WorkersType
 @click.option(
     "--space", "names", required=True, metavar="NAMES", help="Families (see `tad spaces`) or .py files, with commas."
 )
-@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@DATA
 @click.option("--trials", type=int, required=True, metavar="N", help="Trials that the study shall have in all.")
 @click.option(
     "--objective",
@@ -59,12 +59,20 @@ from tad.commands.run import WorkersType
 @click.option("--time-budget", type=float, metavar="MIN", help="No trial begins after this many minutes.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of trials and sampler.")
 @click.option("--tracking", metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]")
-@click.option("--store", metavar="DIR|URI", default="runs/store", show_default=True, help="Artifact store.")
+@click.option(
+    "--store",
+    metavar="DIR|URI",
+    envvar="TAD_STORE",
+    default="runs/store",
+    show_default="TAD_STORE, or runs/store",
+    help="Artifact store.",
+)
+@NO_DOCTOR
 @click.option("--local", is_flag=True, help="One trial after the other in this process, without Ray and MLflow.")
 def tune(
     recipe: str,
     names: str,
-    data_folder: Path,
+    data_folder: Path | str,
     trials: int,
     objective: str | None,
     overrides: tuple[str, ...],
@@ -74,6 +82,7 @@ def tune(
     time_budget: float | None,
     cost: bool,
     seed: int,
+    no_doctor: bool,
     **more: Any,
 ) -> None:
     """Search for a better RECIPE for your data; its test videos are never read.
@@ -85,6 +94,7 @@ def tune(
     from distributed.tuning.search import tune as search
     from distributed.tuning.study import study_name
     from search_spaces.load import load
+    from tad.commands.doctor import before_job
     from tad.config import load_recipe
     from tad.data.dataset import Dataset
 
@@ -92,6 +102,7 @@ def tune(
     data = Dataset.open(data_folder)
     objective = objective or ("dev-map" if data.videos("dev") else "points")
     name = study_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}")
+    before_job(no_doctor, more["local"], more["store"], more["tracking"])
     options = Options(
         name=name,
         out=(out or Path("runs/tune") / name).resolve(),

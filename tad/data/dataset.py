@@ -5,6 +5,8 @@ DATASET/annotations.json  ActivityNet style; subset, duration and fps of each vi
 DATASET/points.csv        video_id,label,time with time in seconds
 DATASET/held_out.csv      optional, the same: points of training videos that training must not see
 DATASET/features/ID.npy   [T, dim] float16 or float32
+
+DATASET may be a URI (tad.data.remote). The small files are then fetched when it is opened, features when they are read.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -23,6 +26,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tad.data.grid import SnippetGrid
+from tad.data.remote import RemoteFolder, is_uri, sample
 from tad.data.segments import listing
 from tad.errors import DataError
 
@@ -30,6 +34,8 @@ Role = Literal["train", "dev", "test"]
 ROLES: tuple[Role, ...] = ("train", "dev", "test")
 SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]{0,199}")
 """A video id becomes a file name: no separators, no leading dot, at most 200 characters."""
+BLOCK = 4096
+"""Bytes of a feature file that enter the fingerprint at a time."""
 
 
 class FeatureGrid(BaseModel):
@@ -146,24 +152,37 @@ class Dataset:
     videos_by_id: Mapping[str, Video]
     points_by_id: Mapping[str, Points]
     held_out_by_id: Mapping[str, Points] = field(default_factory=dict)
+    remote: RemoteFolder | None = None
+    """Where it comes from, if `root` is a cache."""
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
         """Reads the manifest, the videos and the points (no features, no boundaries).
 
         Raises:
-            DataError: a file is missing or malformed; lists every problem of the first bad file.
+            DataError: a file is missing or malformed; lists every problem of the first bad file. Or the URI cannot be
+                read; says why.
         """
+        remote = None
+        if is_uri(root):
+            remote = RemoteFolder(str(root))
+            remote.fetch_small()
+            root = remote.here
         root = Path(root).expanduser().resolve()
         if not root.is_dir():
             raise DataError(f"{root}: no such dataset folder")
         manifest = read_manifest(root)
         videos = read_videos(root / "annotations.json", manifest)
         points = read_points(root / "points.csv", manifest, videos)
-        return cls(root, manifest, videos, points, read_held_out(root, manifest, videos, points))
+        return cls(root, manifest, videos, points, read_held_out(root, manifest, videos, points), remote)
 
     def __reduce__(self) -> Any:
-        return Dataset.open, (self.root,)
+        return Dataset.open, (self.remote.uri if self.remote is not None else self.root,)
+
+    @property
+    def place(self) -> str:
+        """What opens it again, on any machine that sees it: its folder or URI."""
+        return self.remote.uri if self.remote is not None else str(self.root)
 
     @property
     def name(self) -> str:
@@ -198,7 +217,9 @@ class Dataset:
         return np.unique(self.points(video_id).label)
 
     def feature_path(self, video_id: str) -> Path:
-        return self.root / "features" / f"{video_id}.npy"
+        """Where the file is, if there is one; fetched first if the dataset is remote."""
+        name = f"features/{video_id}.npy"
+        return self.remote.path(name) if self.remote is not None else self.root / name
 
     def features(self, video_id: str) -> np.ndarray:
         """[T, dim], memory-mapped, as stored (float16 or float32).
@@ -210,8 +231,9 @@ class Dataset:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
+            where = path if self.remote is None else f"{self.place}/features/{video_id}.npy"
             raise DataError(
-                f"{path}: no feature file for video {video_id}; put it there or run `tad synth {self.root}`"
+                f"{where}: no feature file for video {video_id}; put it there or run `tad synth {self.root}`"
             ) from None
         except (ValueError, OSError, EOFError) as error:
             raise DataError(f"{path}: not a plain .npy file: {error}") from error
@@ -236,25 +258,25 @@ class Dataset:
         digest = hashlib.sha256()
         head = {"classes": self.classes, "grid": self.manifest.grid.model_dump(), "role": role}
         digest.update(json.dumps(head, sort_keys=True).encode())
-        for video_id in self.videos(role):
+        videos = self.videos(role)
+        with ThreadPoolExecutor(32) as pool:
+            samples = dict(zip(videos, pool.map(self._sample, videos), strict=True)) if self.remote is not None else {}
+        for video_id in videos:
             video, points = self.videos_by_id[video_id], self.points(video_id)
             digest.update(json.dumps([video_id, video.duration, video.fps]).encode())
             digest.update(points.time.tobytes() + points.label.tobytes())
-            digest.update(_sample(self.feature_path(video_id)))
+            digest.update(samples[video_id] if samples else self._sample(video_id))
         return digest.hexdigest()
 
-
-def _sample(path: Path, block: int = 4096) -> bytes:
-    """Size and the first, middle and last block of a file; empty if there is none."""
-    if not path.is_file():
-        return b""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        parts = [str(size).encode()]
-        for at in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
-            file.seek(at)
-            parts.append(file.read(block))
-    return b"".join(parts)
+    def _sample(self, video_id: str) -> bytes:
+        """Size and three blocks of a feature file; empty if there is none."""
+        if self.remote is not None:
+            return self.remote.blocks(f"features/{video_id}.npy", BLOCK)
+        path = self.feature_path(video_id)
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return sample(file, path.stat().st_size, BLOCK)
 
 
 def read_manifest(root: Path) -> Manifest:

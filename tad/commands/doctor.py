@@ -1,0 +1,92 @@
+"""`tad doctor`, and what `tad run` and `tad tune` ask it before they begin."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from distributed.doctor import Finding
+
+
+@click.command()
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    envvar="RAY_ADDRESS",
+    default="local",
+    show_default=True,
+    help="auto (the cluster of this machine), HOST:PORT, or local for a Ray of its own. Default also: RAY_ADDRESS.",
+)
+@click.option("--store", metavar="DIR|URI", envvar="TAD_STORE", default=None, help="Try reading and writing there.")
+@click.option(
+    "--tracking", metavar="URI", envvar="MLFLOW_TRACKING_URI", default=None, help="Try to reach this MLflow server."
+)
+def doctor(address: str, store: str | None, tracking: str | None) -> None:
+    """Examine every node of a cluster: versions, GPUs, store, MLflow, disk, clock.
+
+    The exit status is 1 if any node is red.
+    """
+    from distributed.cluster import connected
+    from distributed.doctor import absolute, examine
+
+    with connected(address):
+        findings = examine(absolute(store) if store else None, tracking)
+    click.echo(table(findings))
+    for finding in findings:
+        for problem in finding.problems:
+            click.echo(f"{finding.name}: {problem}", err=True)
+    if any(finding.problems for finding in findings):
+        raise SystemExit(1)
+
+
+def before_job(skip: bool, local: bool, store: str, tracking: str | None) -> None:
+    """Examines the cluster of RAY_ADDRESS before a run begins; nothing on a machine of its own.
+
+    Raises:
+        RunError: a node is red.
+    """
+    if skip or local:
+        return
+    from distributed.doctor import check_job
+
+    line = check_job(store, tracking or os.environ.get("MLFLOW_TRACKING_URI"))
+    if line is not None:
+        click.echo(line, err=True)
+
+
+def table(findings: list[Finding]) -> str:
+    """A row for each node, green or red."""
+    from distributed.doctor import size
+
+    rows = [["", "node", "address", "Python", "Ray", "torch", "tad", "GPUs", "disk", "shm", "clock", "store", "MLflow"]]
+    for found in findings:
+        mark = "red" if found.problems else "green"
+        name = found.name + (" (head)" if found.head else "")
+        facts = found.facts
+        if facts is None:
+            rows.append([mark, name, found.address])
+            continue
+        seen = "" if facts.gpus is None else f"{facts.gpus} of "
+        rows.append(
+            [
+                mark,
+                name,
+                found.address,
+                facts.python,
+                facts.ray,
+                facts.torch,
+                f"{facts.tad} {facts.source[:8]}",
+                f"{seen}{found.gpus:g}",
+                size(facts.disk) if facts.disk is not None else "-",
+                size(facts.shm) if facts.shm is not None else "-",
+                f"{found.skew:+.2f} s" if found.skew is not None else "-",
+                *("-" if text is None else "no" if text else "yes" for text in (facts.store, facts.tracking)),
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    colours = [None, *("red" if finding.problems else "green" for finding in findings)]
+    return "\n".join(click.style(line, fg=colour) for line, colour in zip(lines, colours, strict=True))

@@ -1,0 +1,95 @@
+"""`tad submit` and `tad jobs`."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from distributed.jobs import Jobs
+
+ADDRESS = click.option(
+    "--address",
+    metavar="URL",
+    envvar="RAY_API_SERVER_ADDRESS",
+    default="http://127.0.0.1:8265",
+    show_default=True,
+    help="Of the head's job API; `ray dashboard cluster.yaml` brings it here. Also: RAY_API_SERVER_ADDRESS.",
+)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@ADDRESS
+@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="For the job; may be repeated.")
+@click.option("--detach", is_flag=True, help="Do not wait for the job.")
+@click.argument("arguments", nargs=-1, required=True, metavar="-- COMMAND ...", type=click.UNPROCESSED)
+def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tuple[str, ...]) -> None:
+    """Run a tad command on a cluster: tad submit -- run pser --data s3://bucket/thumos14
+
+    The source of this installation goes with it. Its output is shown until it ends, and its exit status is this
+    command's. Ctrl-C detaches; the job goes on. Paths are the cluster's; relative ones are below the home folder
+    there.
+    """
+    from distributed.jobs import Jobs
+    from tad.cli import COMMANDS, tad
+    from tad.errors import RunError
+
+    context = click.Context(tad)
+    command = tad.get_command(context, arguments[0])
+    if command is None:
+        raise RunError(f"tad has no command {arguments[0]!r}; it has {', '.join(COMMANDS)}")
+    try:
+        command.make_context(arguments[0], list(arguments[1:]))  # finds mistakes before anything is sent
+    except click.BadParameter as error:
+        ours = not isinstance(error, click.MissingParameter)
+        if not (
+            ours and error.param is not None and isinstance(error.param.type, click.Path)
+        ):  # files are the cluster's
+            raise
+    pairs = [variable.partition("=") for variable in variables]
+    if bad := [name for name, sign, _ in pairs if not (name and sign)]:
+        raise RunError(f"--env {bad[0]}: not of the form NAME=VALUE")
+    cluster = Jobs(address)
+    job = cluster.submit(list(arguments), {name: value for name, _, value in pairs})
+    click.echo(f"job {job}", err=True)
+    if not detach:
+        _follow(cluster, job)
+
+
+@click.command()
+@ADDRESS
+@click.argument("job", required=False)
+@click.option("--stop", is_flag=True, help="End the job; what its finished stages made stays.")
+def jobs(address: str, job: str | None, stop: bool) -> None:
+    """List the jobs of a cluster, or follow JOB: its output from the beginning, then its exit status."""
+    from distributed.jobs import Jobs
+    from tad.errors import RunError
+
+    if stop and job is None:
+        raise RunError("--stop: which job? `tad jobs` lists them")
+    cluster = Jobs(address)
+    if job is None:
+        for row in cluster.list():
+            began = datetime.datetime.fromtimestamp(row.started).strftime("%Y-%m-%d %H:%M") if row.started else "-"
+            click.echo(f"{row.id}  {row.status:9}  {began:16}  {row.command}")
+    elif stop:
+        cluster.stop(job)
+    else:
+        _follow(cluster, job)
+
+
+def _follow(cluster: Jobs, job: str) -> None:
+    try:
+        ended = cluster.follow(job, lambda text: click.echo(text, nl=False))
+    except KeyboardInterrupt:
+        where = "" if cluster.address == "http://127.0.0.1:8265" else f" --address {cluster.address}"
+        click.echo(f"\ndetached; the job goes on. Follow it again: tad jobs{where} {job}   (end it: --stop)", err=True)
+        raise SystemExit(130) from None
+    if ended.status != "SUCCEEDED":
+        click.echo(
+            f"job {job} {ended.status.lower()}: {ended.message.splitlines()[0] if ended.message else ''}", err=True
+        )
+    code = ended.exit_code if ended.exit_code is not None else int(ended.status != "SUCCEEDED")
+    raise SystemExit(code)

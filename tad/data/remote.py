@@ -1,0 +1,166 @@
+"""Files behind a URI of pyarrow.fs: `s3://`, `gs://`, `file://`.
+
+Credentials and endpoints come from the environment: the usual AWS variables, profile files and machine roles for
+`s3://` (AWS_ENDPOINT_URL for another server than Amazon's), the application default credentials for `gs://`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from tad.errors import DataError
+
+HINTS = {
+    "NO_SUCH_BUCKET": "there is no such bucket; make it first, or mend its name",
+    "not found. To create buckets": "there is no such bucket; make it first, or mend its name",
+    "ACCESS_DENIED": "the credentials are refused; see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE",
+    "INVALID_ACCESS_KEY_ID": "the access key is unknown; see AWS_ACCESS_KEY_ID, AWS_PROFILE",
+    "INVALID_CLIENT_TOKEN_ID": "the access key is unknown; see AWS_ACCESS_KEY_ID, AWS_PROFILE",
+    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong; see AWS_SECRET_ACCESS_KEY, AWS_PROFILE",
+    "EXPIRED_TOKEN": "the credentials have expired; log in again",
+    "NETWORK_CONNECTION": "the server cannot be reached; see AWS_ENDPOINT_URL",
+}
+
+
+def is_uri(place: Path | str) -> bool:
+    return "://" in str(place)
+
+
+def cache_folder() -> Path:
+    """TAD_CACHE, or ~/.cache/tad-selftrain: what this machine keeps of remote files."""
+    return Path(os.environ.get("TAD_CACHE") or "~/.cache/tad-selftrain").expanduser().resolve()
+
+
+def cache_of(uri: str) -> Path:
+    """The folder in the cache that stands for a URI."""
+    return cache_folder() / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
+
+
+def work_of(uri: str) -> Path:
+    """The folder for work in progress on a URI: in TAD_WORK, which all machines of a cluster must see, or the cache."""
+    place = os.environ.get("TAD_WORK")
+    return (Path(place).expanduser().resolve() if place else cache_folder()) / cache_of(uri).name
+
+
+def opened(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URI, and the path in it.
+
+    Raises:
+        DataError: not a URI that pyarrow.fs knows, or it cannot be used.
+    """
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{uri}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """An error of pyarrow.fs in a short line, with what to do where that is known."""
+    text = str(error).split(" (Request ID")[0].splitlines()[0]
+    hint = next((hint for sign, hint in HINTS.items() if sign in text), None)
+    return f"{hint} [{text}]" if hint else text
+
+
+def fetch(bucket: fs.FileSystem, source: str, target: Path, modified_ns: int) -> None:
+    """Copies a file here under a temporary name and renames it, so no reader sees half of it.
+
+    Raises:
+        OSError: as pyarrow.fs has it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    try:
+        fs.copy_files(source, temporary, source_filesystem=bucket)
+        os.utime(temporary, ns=(modified_ns, modified_ns))
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+class RemoteFolder:
+    """A dataset folder behind a URI and the cache of it here; each file is fetched once, and again when it changed.
+
+    Raises:
+        DataError: it cannot be listed, or is empty.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self.here = cache_of(self.uri)
+        self._bucket, self._prefix = opened(self.uri)
+        self._files = self._listed("", missing="nothing is there") | self._listed("features/", missing=None)
+
+    def _listed(self, folder: str, missing: str | None) -> dict[str, fs.FileInfo]:
+        selector = fs.FileSelector(f"{self._prefix}/{folder}".rstrip("/"), allow_not_found=missing is None)
+        try:
+            found = self._bucket.get_file_info(selector)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.uri}: no such dataset: {missing}") from error
+        except OSError as error:
+            raise DataError(f"{self.uri}: {reason(error)}") from error
+        return {f"{folder}{info.base_name}": info for info in found if info.is_file}
+
+    def fetch_small(self) -> None:
+        """Everything but the features; what is gone there goes here, too."""
+        self.here.mkdir(parents=True, exist_ok=True)
+        for path in self.here.iterdir():
+            if path.is_file() and not path.name.startswith(".") and path.name not in self._files:
+                path.unlink(missing_ok=True)
+        for name in self._files:
+            if "/" not in name:
+                self.path(name)
+
+    def path(self, name: str) -> Path:
+        """The file here, fetched if need be; a path without a file if there is none.
+
+        Raises:
+            DataError: it cannot be fetched.
+        """
+        target, info = self.here / name, self._files.get(name)
+        if info is None:
+            target.unlink(missing_ok=True)
+        elif not self._is_current(target, info):
+            try:
+                fetch(self._bucket, info.path, target, info.mtime_ns or 0)
+            except OSError as error:
+                raise DataError(f"{self.uri}/{name}: cannot be fetched to {target}: {reason(error)}") from error
+        return target
+
+    def blocks(self, name: str, block: int) -> bytes:
+        """`sample` of a file, without fetching it; empty if there is none."""
+        info = self._files.get(name)
+        if info is None:
+            return b""
+        if self._is_current(self.here / name, info):
+            with (self.here / name).open("rb") as file:
+                return sample(file, info.size, block)
+        try:
+            with self._bucket.open_input_file(info.path) as file:
+                return sample(file, info.size, block)
+        except OSError as error:
+            raise DataError(f"{self.uri}/{name}: cannot be read: {reason(error)}") from error
+
+    @staticmethod
+    def _is_current(target: Path, info: fs.FileInfo) -> bool:
+        try:
+            found = target.stat()
+        except FileNotFoundError:
+            return False
+        return found.st_size == info.size and found.st_mtime_ns == (info.mtime_ns or 0)
+
+
+def sample(file: Any, size: int, block: int) -> bytes:
+    """The size and the first, middle and last block of an open file."""
+    parts = [str(size).encode()]
+    for at in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
+        file.seek(at)
+        parts.append(file.read(block))
+    return b"".join(parts)
