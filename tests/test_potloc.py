@@ -15,7 +15,7 @@ from distributed.loop import Worker, fit
 from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.detectors.potloc import Curves, PotlocDecoding, PotlocDetect, PotlocDetector, pool
+from tad.detectors.potloc import Curves, PotlocDecoding, PotlocDetect, PotlocDetector, blend, pool
 from tad.detectors.potloc_training import PotlocTask, PotlocTrain, PotlocTraining, window_losses
 from tad.errors import ConfigError, DataError, RunError
 from tad.ops.iou import tiou
@@ -72,10 +72,9 @@ def test_an_item_is_a_window_with_its_targets(task: PotlocTask) -> None:
     rows = task.data.grid(task.videos[0]).row(points.time) - starts[0]
     inside = (rows >= 0) & (rows < len(item.features))
     assert set(np.flatnonzero(item.present)) == set(points.label[inside]) != set()
-    assert item.targets.classes[0, rows[inside], points.label[inside]].all()
-    assert (item.targets.covered[0].numpy() >= item.targets.classes[0].any(-1).numpy()).all()
+    assert item.targets[0, rows[inside], points.label[inside]].all()
     again = task.item(0, np.random.default_rng(1))
-    assert np.array_equal(again.features, item.features) and torch.equal(again.targets.classes, item.targets.classes)
+    assert np.array_equal(again.features, item.features) and torch.equal(again.targets, item.targets)
 
 
 def test_given_points_say_which_classes_are_present_whatever_the_labels(data: Dataset, tmp_path: Path) -> None:
@@ -85,7 +84,7 @@ def test_given_points_say_which_classes_are_present_whatever_the_labels(data: Da
     for index, video in enumerate(task.videos):
         item = task.item(index, np.random.default_rng(0))
         assert set(np.flatnonzero(item.present)) <= set(data.video_classes(video))
-        assert not item.targets.classes[..., 1:].any()
+        assert not item.targets[..., 1:].any()
 
 
 def test_a_video_without_given_points_has_those_of_its_labels(tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_refined_rows_and_their_targets(data: Dataset, tmp_path: Path) -> None:
         spans = data.grid(video).to_position(labels.filter(np.array(labels.video_ids) == video).spans) - start
         rows = np.arange(len(b.features)) / 2
         inside = ((rows[:, None] > spans[:, 0]) & (rows[:, None] < spans[:, 1])).any(1)
-        own = b.targets.classes[0].any(-1).numpy()
+        own = b.targets[0].any(-1).numpy()
         assert (own >= inside).all() and (own != inside).sum() <= len(spans)
 
 
@@ -133,7 +132,7 @@ def test_targets_lie_at_the_rows_of_the_network(levels: int, data: Dataset, tmp_
             rows = torch.from_numpy(item.features[:: 2**level])
             assert torch.equal(table[index, level, : len(rows)], rows)
             assert batch["mask"][index, level].nonzero()[:, 0].tolist() == list(range(len(rows)))
-    assert not batch["classes"][~batch["mask"]].any() and not batch["covered"][~batch["mask"]].any()
+    assert not batch["classes"][~batch["mask"]].any()
     assert len(torch.cat(parents)) == int(batch["mask"].sum())
 
 
@@ -181,7 +180,7 @@ def test_terms_written_out() -> None:
     target = torch.zeros(2, 2, 3, 2, dtype=torch.bool)
     target[0, 0, 1, 0] = target[0, 1, 0, 0] = target[0, 1, 0, 1] = True
     present = torch.tensor([[True, False], [False, False]])
-    batch = {"mask": mask, "classes": target, "covered": target.any(-1), "present": present}
+    batch = {"mask": mask, "classes": target, "present": present}
     terms = window_losses(scores, batch, PotlocTraining(top_ratio=2, **SMALL))
 
     def entropy(p: torch.Tensor, y: float) -> float:
@@ -294,13 +293,13 @@ NONE = Curves(np.zeros((32, 2)), np.zeros(32), np.array([0.1, 0.8]))
 def test_a_run_of_a_level_covers_its_rows_on_the_finest(depth: int, rows: int) -> None:
     config = PotlocDecoding(cas_thresholds=[0.45], actionness_thresholds=[0.45], scale=4, margin=0.25)
     levels = [NONE] * depth + [pulse(rows, 2, 4)]
-    places, score, label = pool(levels, None, np.zeros(0, np.int64), config)
+    places, score, label = pool(levels, np.zeros(0, np.int64), config)
     stride = 2**depth
     # Row i lies at i * stride; its cell reaches half a stride to either side. Interpolated at half the height.
     assert places == pytest.approx(np.array([[1.5, 4.5]]) * stride, abs=stride / 4 + 1e-9)
     assert label.tolist() == [1] and score[0] > 0.5
     published = config.model_copy(update={"centred": False})
-    places, _, _ = pool(levels, None, np.zeros(0, np.int64), published)
+    places, _, _ = pool(levels, np.zeros(0, np.int64), published)
     # There it begins at its row, an edge: half a snippet before the position.
     assert places[:, 0] + 0.5 == pytest.approx([1.5 * stride], abs=stride / 4 + 1e-9)
     assert places[:, 1] + 0.5 == pytest.approx([4.5 * stride], abs=stride / 2 + 1e-9)
@@ -314,17 +313,32 @@ def test_which_classes_are_looked_for() -> None:
     def classes(prior: list[float] | None = None, known: tuple[int, ...] = (), **options: object) -> list[list[int]]:
         """On each level; a run of the first level is 8 long, of the second 8 after scaling but starts elsewhere."""
         changed = config.model_copy(update=options)
-        places, _, label = pool(
-            [first, second], None if prior is None else np.array(prior), np.array(known, np.int64), changed
-        )
+        levels = [first, second]
+        if prior is not None:
+            levels = blend(levels, Curves(first.cas, first.actionness, np.array(prior)), changed, 1)
+        places, _, label = pool(levels, np.array(known, np.int64), changed)
         finest = places[:, 0] == -0.5
         return [sorted(set(label[finest].tolist())), sorted(set(label[~finest].tolist()))]
 
     assert classes() == [[2], [2]]  # means .4, .2, .6
     assert classes(by_level=True) == [[0], [2]]
     assert classes(known=(1,)) == [[1], [1]]
-    assert classes([0.9, 0.9, 0.1], video_power=0.5) == [[0], [0]]  # roots of .36, .18, .06
+    assert classes([0.9, 0.9, 0.1], video_power=0.5) == [[0], [0]]
     assert classes([0.9, 0.9, 0.1], video_power=0.0) == [[2], [2]]
+
+
+def test_curves_of_the_proposer_are_blended_at_the_same_places() -> None:
+    ramp = np.arange(8.0)[:, None] * [0.1, 0.05]
+    proposer = Curves(ramp, ramp[:, 0], np.array([0.4, 0.9]))
+    rows = [15, 8, 4]  # two rows a snippet, strides 1, 2 and 4
+    levels = [Curves(np.ones((n, 2)), np.zeros(n), np.array([0.9, 0.1])) for n in rows]
+    for depth, level in enumerate(blend(levels, proposer, PotlocDecoding(curve_share=0.25, video_power=0.5), 2)):
+        at = np.minimum(np.arange(rows[depth]) * 2**depth / 2, 7)
+        np.testing.assert_allclose(level.cas, 0.75 + 0.25 * at[:, None] * [0.1, 0.05])
+        np.testing.assert_allclose(level.actionness, 0.25 * at * 0.1)
+        np.testing.assert_allclose(level.video, [0.6, 0.3])
+    alone = blend(levels, proposer, PotlocDecoding(curve_share=0.0, video_power=0.0), 2)
+    assert all(np.array_equal(x, y) for a, b in zip(alone, levels, strict=True) for x, y in zip(a, b, strict=True))
 
 
 def model_of(task: PotlocTask, folder: Path) -> Artifact:
@@ -415,7 +429,7 @@ def test_faithful_sets_the_published_options() -> None:
         decode.by_level
         and not decode.video_factor
         and (decode.nms, decode.stretch) == ("hard", 1.0)
-        and decode.video_power == 0
+        and decode.video_power == decode.curve_share == 0
     )
     assert decode.max_detections is None
     with pytest.raises(ConfigError, match=r"faithful: true sets decode\.margin to 0\.1, found 0\.2"):

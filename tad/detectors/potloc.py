@@ -41,17 +41,19 @@ class PotlocDecoding(CandidateConfig):
         le=1,
         description="share, in the exponent, of the proposer's video score in that of the detector; 0: none",
     )
+    curve_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of the proposer's curves in those of each level; 0: none"
+    )
     by_level: bool = Field(
         default=False, description="true: the published rule, each level predicts classes by its own video scores"
     )
     cas_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=steps(0.05, 0.8, 0.05), min_length=1, description="thresholds on each class's curve"
+        default=steps(0.1, 0.6, 0.05), min_length=1, description="thresholds on each class's curve"
     )
     actionness_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=steps(0.1, 0.9, 0.05),
+        default=steps(0.2, 0.8, 0.05),
         description="thresholds on actionness; its runs are detections of every class",
     )
-    margin: float = Field(default=0.15, gt=0, description="outside of a run on each side, as a share of its length")
     min_score: float | None = Field(
         default=0.001, description="detections whose lowered score is below it are dropped; null: none"
     )
@@ -97,7 +99,7 @@ class PotlocDetector(StageConfig):
 
 
 class Curves(NamedTuple):
-    """What the network says of a video on one level."""
+    """What the network says of a video on one level, or the proposer on its snippets."""
 
     cas: np.ndarray
     """[T, C] fused class scores."""
@@ -113,7 +115,7 @@ class PotlocDetect:
 
     config: PotlocDecoding
     name: str = "potloc/detect"
-    version: int = 1
+    version: int = 2
     output: Literal["segments", "arrays"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
@@ -124,10 +126,9 @@ class PotlocDetect:
             levels = run(video)
             grid = data.grid(video, len(data.features(video)))
             known = data.video_classes(video) if config.train_classes == "given" else np.zeros(0, dtype=np.int64)
-            prior = None
             if "scores" in context.inputs:
-                prior = np.asarray(context.inputs["scores"].array("video", video), dtype=np.float64)
-            places, score, label = pool(levels, prior, known, config)
+                levels = blend(levels, proposer_curves(context.inputs["scores"], video), config, upsample)
+            places, score, label = pool(levels, known, config)
             spans = grid.from_position(places / upsample)
             reach = np.array([0.0, config.stretch])
             _, lowered, label, rows = classwise_nms(
@@ -146,14 +147,51 @@ class PotlocDetect:
         return detect
 
 
-def pool(
-    levels: list[Curves], prior: np.ndarray | None, known: np.ndarray, config: PotlocDecoding
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def proposer_curves(scores: Artifact, video: str) -> Curves:
+    """The proposer's curves on snippets."""
+    cas, background, pooled = (scores.array(key, video).astype(np.float64) for key in ("cas", "background", "video"))
+    return Curves(cas, 1 - background, pooled)
+
+
+def blend(levels: list[Curves], proposer: Curves, config: PotlocDecoding, upsample: int) -> list[Curves]:
+    """Each level's curves averaged with the proposer's at the same places; video scores as a geometric mean.
+
+    Detector and proposer err in different places: one sees far, the other little more than single snippets.
+
+    Args:
+        levels: of the detector, finest level first.
+        proposer: its curves on snippets.
+        config: gives the shares.
+        upsample: rows of the finest level for each snippet.
+    """
+    share, power = config.curve_share, config.video_power
+    blended = []
+    for depth, level in enumerate(levels):
+        at = np.arange(len(level.actionness)) * (2**depth / upsample)
+        cas, actionness = (_at(curve, at) for curve in (proposer.cas, proposer.actionness))
+        blended.append(
+            Curves(
+                (1 - share) * level.cas + share * cas,
+                (1 - share) * level.actionness + share * actionness,
+                level.video ** (1 - power) * proposer.video**power,
+            )
+        )
+    return blended
+
+
+def _at(curve: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A curve [T, ...] at places [N] between its rows, linearly; the last row beyond the end."""
+    low = np.clip(np.floor(places).astype(np.int64), 0, len(curve) - 1)
+    high = np.minimum(low + 1, len(curve) - 1)
+    part = (places - low).clip(0, 1).reshape(-1, *[1] * (curve.ndim - 1))
+    return (1 - part) * curve[low] + part * curve[high]
+
+
+def pool(levels: list[Curves], known: np.ndarray, config: PotlocDecoding) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The candidates of all levels, before suppression.
 
     Args:
         levels: curves, finest level first.
-        prior: [C] the proposer's video scores, None without.
         known: [K] class indices; empty to use the predicted ones.
         config: thresholds and scoring.
 
@@ -161,12 +199,9 @@ def pool(
         [N, 2] positions on the finest level, [N] scores and [N] class indices. Row i of a level of stride g lies at
         position i g, and covers g rows around it; the published rule lets it begin there and cover the next g.
     """
-    power = 0.0 if prior is None else config.video_power
     video = [level.video for level in levels]
     if not config.by_level:
         video = [np.mean(video, axis=0)] * len(levels)
-    if prior is not None:
-        video = [v ** (1 - power) * prior**power for v in video]
     parts = []
     for depth, (level, scores) in enumerate(zip(levels, video, strict=True)):
         stride = 2**depth
@@ -255,6 +290,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "train_classes": "predicted",
         "class_threshold": 0.7,
         "video_power": 0.0,
+        "curve_share": 0.0,
         "by_level": True,
         "scale": 4,
         "centred": False,

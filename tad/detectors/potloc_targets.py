@@ -9,7 +9,7 @@ Shapes: L levels, T rows of a window, N pseudo-labels, C classes, B windows.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,16 +23,7 @@ SHARE = 0.7
 """A window should hold more than this share of its video's points."""
 
 
-class Targets(NamedTuple):
-    """What the rows of all levels should say."""
-
-    classes: Tensor
-    """[L, T, C] bool: the sampled pseudo-labels; several where equally short ones meet."""
-    covered: Tensor
-    """[L, T] bool: rows inside a pseudo-label, sampled or not."""
-
-
-def sample(labels: Labels, rows: int, levels: int, classes: int, radius: float | None, rounded: bool) -> Targets:
+def sample(labels: Labels, rows: int, levels: int, classes: int, radius: float | None, rounded: bool) -> Tensor:
     """Rows of each level that answer for a pseudo-label: close to its point and inside it, borders left out.
 
     A pseudo-label (t, s, e) claims the rows x of level l with max(t - r 2^l, s) < x < min(t + r 2^l, e); of several
@@ -48,6 +39,9 @@ def sample(labels: Labels, rows: int, levels: int, classes: int, radius: float |
         rounded: the published rule: points and ends are rounded to whole snippets (halves to even ones), where the
             ends may fall on the annotated row and leave a pseudo-label without a positive, and the annotated row has no
             rights of its own. The published clock puts row i at the beginning of its snippet, not at its centre.
+
+    Returns:
+        [L, T, C] bool; several classes of a row where equally short pseudo-labels meet.
     """
     point, (start, end) = labels.points, labels.spans.T
     if rounded:
@@ -65,7 +59,7 @@ def sample(labels: Labels, rows: int, levels: int, classes: int, radius: float |
         target[level, row, torch.from_numpy(labels.classes)[label]] = True
     if not rounded:
         target[0, annotated(point, rows), labels.classes] = True
-    return Targets(target, torch.from_numpy(inside.any(-1)) | target.any(-1))
+    return target
 
 
 def annotated(points: np.ndarray, rows: int) -> np.ndarray:
@@ -76,7 +70,6 @@ def annotated(points: np.ndarray, rows: int) -> np.ndarray:
 def background_seeds(
     background: Tensor,
     targets: Tensor,
-    covered: Tensor,
     mask: Tensor,
     threshold: float,
     rule: Literal["gaps", "published"],
@@ -86,17 +79,14 @@ def background_seeds(
     Args:
         background: [B, L, T] scores; not differentiated.
         targets: [B, L, T] bool, rows with a positive.
-        covered: [B, L, T] bool, rows inside a pseudo-label.
         mask: [B, L, T] bool, real rows.
         threshold: smallest score of a hit.
-        rule: "published" mines the outer gaps as POTLoc's code (see `mine`) and may put seeds into the unsampled rest
-            of a pseudo-label.
+        rule: "published" mines the outer gaps as POTLoc's code (see `mine`).
     """
     rows, positive, real = (x.flatten(0, 1) for x in (background, targets, mask))
     outer: Literal["reach", "hits"] = "hits" if rule == "published" else "reach"
     seeds = mine(rows, positive[..., None], real, background_threshold=threshold, outer=outer).background
-    seeds = seeds.view_as(mask)
-    return seeds if rule == "published" else seeds & ~covered
+    return seeds.view_as(mask)
 
 
 def window(length: int, points: np.ndarray, longest: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, one_hot
 
-from tad.detectors.potloc_targets import Targets, annotated, background_seeds, sample, window
+from tad.detectors.potloc_targets import annotated, background_seeds, sample, window
 from tad.detectors.schedule import adamw, derived_ema, derived_width
 from tad.detectors.windows import Labels, derived_upsample, expected_length, pack, read_labels, refine, usual_length
 from tad.models.potloc import Potloc
@@ -62,7 +62,8 @@ class PotlocTraining(StageConfig):
     )
     rounded: bool = Field(default=False, description="true: the published targets, rounded to whole snippets")
     seeds: Literal["gaps", "published"] = Field(
-        default="gaps", description="background rows: mined in all gaps but not inside pseudo-labels, or as published"
+        default="gaps",
+        description="background rows: mined in all gaps; published: in outer ones only where the model is sure",
     )
     background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
     top_ratio: int = Field(default=8, ge=1, description="a video's class score is the mean of its T / top_ratio best")
@@ -98,7 +99,7 @@ class PotlocTrain:
 
     config: PotlocTraining
     name: str = "potloc/train"
-    version: int = 1
+    version: int = 2
 
     @property
     def epochs(self) -> int:
@@ -125,7 +126,7 @@ class Item(NamedTuple):
     """A window of one video."""
 
     features: np.ndarray  # [T, D] float32
-    targets: Targets
+    targets: Tensor  # [L, T, C] bool
     present: np.ndarray  # [C] bool, classes with a point in the window
 
 
@@ -187,18 +188,17 @@ class PotlocTask:
         levels, longest = self.config.levels, max(len(item.features) for item in items)
         features, video, _ = pack([item.features for item in items], levels)
         classes = torch.zeros(len(items), levels, longest, self.classes, dtype=torch.bool)
-        covered = torch.zeros(len(items), levels, longest, dtype=torch.bool)
-        mask = torch.zeros_like(covered)
+        mask = torch.zeros(len(items), levels, longest, dtype=torch.bool)
         for index, item in enumerate(items):
             rows = len(item.features)
-            classes[index, :, :rows], covered[index, :, :rows] = item.targets
+            classes[index, :, :rows] = item.targets
             for level in range(levels):
                 mask[index, level, : -(-rows >> level)] = True
         # The network's points are ordered by level, then video, then row.
         place = torch.arange(mask.numel()).view_as(mask).transpose(0, 1)[mask.transpose(0, 1)]
         present = torch.from_numpy(np.stack([item.present for item in items]))
         return {"features": features, "video": video, "place": place, "mask": mask, "classes": classes,
-                "covered": covered, "present": present}  # fmt: skip
+                "present": present}  # fmt: skip
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         """The video, action and background term of each window, averaged over the windows."""
@@ -264,9 +264,7 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[
     classes, background = scores[..., :-1], scores[..., -1]
     output = torch.cat([classes * (1 - background[..., None]), background[..., None]], dim=-1)
     positive = target.any(-1)
-    seeds = background_seeds(
-        background, positive, batch["covered"], mask, config.background_threshold, config.seeds
-    )  # fmt: skip
+    seeds = background_seeds(background, positive, mask, config.background_threshold, config.seeds)
     empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
     action = torch.cat([target.to(output), torch.zeros_like(output[..., :1])], dim=-1)
 
