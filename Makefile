@@ -35,6 +35,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.ops
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.hrpro
+	$(BIN)/python -m benchmarks.tuning
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

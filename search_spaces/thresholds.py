@@ -129,6 +129,13 @@ SPACE = [
         method="potloc",
     ),
     Parameter(
+        "detector.decode.curve_share",
+        Float(0.0, 1.0),
+        "paper 0; share of the proposer's curves, which err in other places",
+        "detections",
+        method="potloc",
+    ),
+    Parameter(
         "detector.decode.scale",
         Choice(2, 4, 8),
         "paper 4; of the finest level, at linear cost",

@@ -46,6 +46,7 @@ def test_a_job_begins_by_examining_the_cluster_unless_told_not_to(three, tmp_pat
     assert "doctor:" not in result.stderr and "9 workers need 9 CPUs; the cluster has 3" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_nodes_of_another_kind_are_red_each_for_its_reason(tmp_path):
     """A changed copy of tad and a clock 90 s ahead; no tad; a GPU that is not there; one that hangs; one killed."""

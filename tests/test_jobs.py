@@ -54,6 +54,7 @@ def test_a_run_is_sent_followed_and_its_exit_code_returned(head, tmp_path):
     assert [line.split()[1] for line in listing] == ["SUCCEEDED", "FAILED"] and listing[0].startswith(job)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ctrl_c_detaches_and_the_job_goes_on_until_it_is_stopped(head, tmp_path):
     data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=12).root

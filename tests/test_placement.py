@@ -70,6 +70,7 @@ class WhereFit(ToyFit):
         return ToyTask(self.config.model_copy(update={"flag": ""}), context)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_places_the_workers_as_planned(tmp_path):
     """Two workers on nodes with 1, 2 and 2 CPUs: pack on one of the large ones, spread over two."""

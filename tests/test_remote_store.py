@@ -126,6 +126,7 @@ def main_(*arguments: object) -> None:
     assert end.value.code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_on_ray_with_data_and_store_in_buckets(s3, data, server, tmp_path):
     """Doctor, two training workers and the mapping actors, each process with the bucket from its environment."""

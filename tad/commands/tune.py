@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from tad.commands.label_only import WithLabelOnly
 from tad.commands.run import DATA, NO_DOCTOR, WorkersType
 
 
-@click.command()
+@click.command(cls=WithLabelOnly)
 @click.argument("recipe")
 @click.option(
     "--space", "names", required=True, metavar="NAMES", help="Families (see `tad spaces`) or .py files, with commas."
@@ -89,6 +90,8 @@ def tune(
 
     Trial 0 runs the recipe as it is. Trials share every stage that they do not change. Run the same command again to go
     on with a search that was stopped, or with more --trials to make it longer.
+
+    `tad tune label-only` searches a labeler's options over proposals from a file; see its --help.
     """
     from distributed.tuning.search import Options
     from distributed.tuning.search import tune as search
