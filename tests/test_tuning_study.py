@@ -305,7 +305,7 @@ def test_tune_keeps_no_state_of_the_searcher_and_unpickles_none(url, tmp_path):
     searcher.save_to_dir(str(tmp_path / "state"))
     assert not (tmp_path / "state").exists()
     for call in (searcher.save, searcher.restore):
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(RunError, match="by Ray Tune"):
             call(str(tmp_path / "state.pkl"))
 
 

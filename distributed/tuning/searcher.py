@@ -15,6 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from distributed.tuning.trials import Report, Trials
+from tad.errors import RunError
 
 
 class StudySearcher(Searcher):
@@ -53,10 +54,10 @@ class StudySearcher(Searcher):
         self.trials.end(number, result, died=error)
 
     def save(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("the study is the state; nothing is pickled")
+        raise RunError("a search is not saved by Ray Tune: the study is its state, and nothing is pickled")
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("run the same command again: it goes on from the study")
+        raise RunError("a search is not restored by Ray Tune: run the same command again, it goes on from the study")
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Tune saves searchers every few seconds; there is nothing to save."""
