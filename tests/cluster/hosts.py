@@ -88,7 +88,7 @@ class Hosts:
             host, "for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr '\\0' ' ' < $p/cmdline); done", check=False
         )
         rows = [line.split(" ", 1) for line in listed.splitlines() if " " in line]
-        words = ("ray::", "/ray/", "raylet", "gcs_server")
+        words = ("ray::", "/ray/", "/ray start", "raylet", "gcs_server")
         found = {int(pid): command for pid, command in rows if any(w in command for w in words)}
         return {pid: command for pid, command in found.items() if "cmdline" not in command and pid != 1}
 
