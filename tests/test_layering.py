@@ -44,7 +44,7 @@ def layer(module: str) -> str | None:
         return "tad.recipe"
     if module.startswith(("tad.commands", "tad.cli")):
         return "tad.commands"
-    if module.startswith(("tad.evaluate", "tad.quality", "tad.honest", "tad.protocols", "tad.report")):
+    if module.startswith(("tad.evaluate", "tad.quality", "tad.honest", "tad.protocols", "tad.report", "tad.supervision")):
         return "tad.run"
     return next((x for x in LAYERS if module == x or module.startswith(x + ".")), None)
 
