@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from tad.config import Recipe
 from tad.data.dataset import Role
 from tad.data.ground_truth import ambiguous, ground_truth
 from tad.data.segments import Segments
+from tad.detectors.windows import parted
 from tad.errors import DataError
 from tad.honest import Reference, classes_role, classes_score, label_change, points_score, reference
 from tad.quality import label_quality
 from tad.report.figures import figures_of_round
-from tad.stage import Artifact, Before, Taught
+from tad.stage import Artifact, Before, Taught, in_round
 from tad.subset import Subset
 from tad.supervision import label_warnings
 
@@ -132,7 +132,7 @@ class SelfTraining:
         start = time.perf_counter()
         seeds = recipe.labeler.seeds(engine, proposals)
         labels = recipe.labeler.label(engine, proposals, embedding, scores=self._current_scores(number, "train"))
-        now = labels.segments()
+        now, _ = parted(labels.segments())
         measured = len(ground_truth(data, "train")) and any(len(data.points(v).time) for v in data.videos("train"))
         row = self._row(number, start) | {
             "labels": len(now),
@@ -140,6 +140,8 @@ class SelfTraining:
             "seed_quality": label_quality(seeds.segments(), data, "train").to_json() if measured else None,
             "change": self._change(number, now),
         }
+        if recipe.labeler.method == "apl":
+            row["selection"] = recipe.labeler.statistics(seeds.segments(), now, data)
         by_quality = recipe.select == "dev-quality"
         dev_quality = self._dev_quality(number, Taught(proposals, embedding)) if by_quality else None
         kept = {"seeds": seeds, "labels": labels}
@@ -169,22 +171,23 @@ class SelfTraining:
         and points. What the labeler trains, it trains on training videos."""
         labeler, proposer, engine = self.recipe.labeler, self.recipe.proposer, self.engine
         if number == 1:
-            with self._in_round(0):
+            with in_round(engine, 0):
                 found = proposer.propose(engine, self._scores("dev"), "dev", labeler.wants_suppressed, known=True)
         else:
             found = self._next(number - 1, self._detections(self.models[-1], "dev"), "dev")
-        with self._in_round(0):
+        with in_round(engine, 0):
             embedding = proposer.embed(engine, self.models[0], "dev") if labeler.wants_embedding else None
         scores = self._current_scores(number, "dev")
         labels = labeler.label(engine, found, embedding, "dev", taught, scores)
         self._keep(number, {"labels-dev": labels})
-        value = label_quality(labels.segments(), engine.data, "dev").to_json()["mean_tiou"]
+        value = label_quality(parted(labels.segments())[0], engine.data, "dev").to_json()["mean_tiou"]
         return float(value or 0.0)
 
     def _change(self, number: int, now: Segments) -> float | None:
         if number == 1:
             return None
-        return label_change(Segments.from_parquet(self._folder(number - 1) / "labels.parquet"), now)
+        last, _ = parted(Segments.from_parquet(self._folder(number - 1) / "labels.parquet"))
+        return label_change(last, now)
 
     def _converged(self, best: int) -> bool:
         last, stop = self.rows[-1], self.recipe.stop
@@ -276,7 +279,7 @@ class SelfTraining:
         """The proposer's snippet and video scores; the report finds its activation curves there."""
         if role not in self.scores:
             engine = self.engine
-            with self._in_round(0):
+            with in_round(engine, 0):
                 self.scores[role] = self.recipe.proposer.score(engine, self.models[0], role)
             self.document["scores"][role] = str(self.scores[role].path)
             engine.record.save("run.json", self.document)
@@ -288,7 +291,7 @@ class SelfTraining:
         detector = self.recipe.detector
         if number == 1 or not detector.rescores:
             return self._scores(role)
-        with self._in_round(number - 1):
+        with in_round(self.engine, number - 1):
             return detector.score(self.engine, self.models[number - 1], role)
 
     def _next(self, number: int, detections: Artifact, role: Role) -> Artifact:
@@ -298,7 +301,7 @@ class SelfTraining:
         if self.recipe.labeler.wants_suppressed or not detector.rescores:
             return detections
         scores = self._current_scores(number + 1, role)
-        with self._in_round(number):
+        with in_round(self.engine, number):
             return detector.propose(self.engine, scores, role, suppressed=False, known=True)
 
     def _proposals(self, role: Role) -> Artifact:
@@ -307,17 +310,8 @@ class SelfTraining:
     def _candidates(self, role: Role) -> Artifact:
         """All the proposer's candidates, each with its own score; what they are does not change with the rounds."""
         scores = self._scores(role)
-        with self._in_round(0):
+        with in_round(self.engine, 0):
             return self.recipe.proposer.propose(self.engine, scores, role, suppressed=False)
-
-    @contextmanager
-    def _in_round(self, number: int) -> Iterator[None]:
-        """What a round's model makes is of that round, whenever it is asked for; the proposer's is of round 0."""
-        now, self.engine.round = self.engine.round, number
-        try:
-            yield
-        finally:
-            self.engine.round = now
 
     def _detections(self, model: Artifact, role: Role) -> Artifact:
         detector = self.recipe.detector

@@ -9,6 +9,7 @@ SPACE = [
         "ActionFormer 512 for features of width 2048; null: a quarter to half of theirs",
         "detector",
         method="actionformer",
+        when=("detector.init", "none"),  # else it is the proposer's
     ),
     Parameter(
         "detector.window",
@@ -16,6 +17,7 @@ SPACE = [
         "ActionFormer 19 on THUMOS14, 7 on short sequences; odd",
         "detector",
         method="actionformer",
+        when=("detector.init", "none"),  # else it is the proposer's
     ),
     Parameter(
         "detector.drop_path",
@@ -114,6 +116,41 @@ SPACE = [
         "paper .25 of the length on either side",
         "detector",
         method="hrpro-instance",
+    ),
+    Parameter(
+        "detector.training.length",
+        Choice(None, 64, 96, 128, 192),
+        "BMN 100, OpenTAD 128 bins of a window; cost grows with its square",
+        "detector",
+        method="bmn",
+    ),
+    Parameter(
+        "detector.training.upsample",
+        Choice(None, 1, 2, 4),
+        "a positive proposal needs a tIoU of .9 with a label, so labels many bins long",
+        "detector",
+        method="bmn",
+    ),
+    Parameter(
+        "detector.training.width",
+        Choice(None, 64, 128, 256),
+        "BMN 256; null: half of the features'",
+        "detector",
+        method="bmn",
+    ),
+    Parameter(
+        "detector.training.samples",
+        Choice(8, 16, 32),
+        "BMN 32 places of a proposal; cost of its layer grows with them",
+        "detector",
+        method="bmn",
+    ),
+    Parameter(
+        "detector.training.quality",
+        Choice(True, False),
+        "APL true, BMN false: a third map and a joint score",
+        "detector",
+        method="bmn",
     ),
     Parameter(
         "proposer.training.attention_layers",

@@ -1,4 +1,4 @@
-"""Labelers that train nothing: points, potloc, gaufuse, pser-seed and hrpro on given proposals."""
+"""Labelers on given proposals: points, potloc, gaufuse, pser-seed and hrpro, and the thresholds of apl."""
 
 from search_spaces.space import Choice, Float, Parameter
 
@@ -115,5 +115,40 @@ SPACE = [
         "code none; weak groups are mostly background",
         "labels",
         method="gaufuse",
+    ),
+    *(
+        Parameter(f"labeler.{option}", range, why, "labels", method="apl", when=when)
+        for option, range, why, when in (
+            (
+                "selection.d1",
+                Float(0.05, 0.3),
+                "paper .15; joint scores are low, and what is below is never looked at",
+                None,
+            ),
+            (
+                "selection.k",
+                Float(0.0, 2.0),
+                "paper 1; 0 takes what is above the mean",
+                ("labeler.selection.rule", "adaptive"),
+            ),
+            (
+                "selection.scope",
+                Choice("video", "class", "epoch"),
+                "video is ours, the paper is silent; class and epoch let whole videos go empty",
+                ("labeler.selection.rule", "adaptive"),
+            ),
+            (
+                "icd.alpha",
+                Float(0.0, 0.5),
+                "paper .3; higher eliminates more positives",
+                ("labeler.icd.use", True),
+            ),
+            (
+                "icd.beta",
+                Float(0.5, 0.95),
+                "paper .7; lower mines more candidates",
+                ("labeler.icd.use", True),
+            ),
+        )
     ),
 ]

@@ -2,7 +2,7 @@
 
 from search_spaces.space import Choice, Float, Integer, Parameter
 
-METHODS = ("actionformer", "hrpro-instance", "potloc")
+METHODS = ("actionformer", "hrpro-instance", "potloc", "bmn")
 
 SPACE = [
     *(
@@ -28,6 +28,14 @@ SPACE = [
         "ActionFormer 2000 of each level before suppression; sets its cost",
         "detections",
         method="actionformer",
+    ),
+    Parameter(
+        "detector.decode.quality_power",
+        Float(0.0, 1.0),
+        "APL 1; exponent of the predicted quality beside the class score",
+        "detections",
+        method="actionformer",
+        when=("detector.quality.enabled", True),
     ),
     Parameter(
         "detector.decode.max_detections",
@@ -72,6 +80,34 @@ SPACE = [
         "detections",
         method="hrpro-instance",
         stand_in=2000,
+    ),
+    Parameter(
+        "detector.decode.boundaries",
+        Choice(True, False),
+        "paper true, OpenTAD false; boundary probabilities in the score",
+        "detections",
+        method="bmn",
+    ),
+    Parameter(
+        "detector.decode.snippets",
+        Choice(True, False),
+        "papers false; the mean class score inside a proposal says more than its video's alone",
+        "detections",
+        method="bmn",
+    ),
+    Parameter(
+        "detector.decode.classes",
+        Choice(1, 2, 3),
+        "papers 2; a proposal is given that many classes of its video",
+        "detections",
+        method="bmn",
+    ),
+    Parameter(
+        "detector.decode.max_detections",
+        Integer(50, 1000, log=True),
+        "OpenTAD 200 on THUMOS14, 100 on ActivityNet",
+        "detections",
+        method="bmn",
     ),
     *(
         Parameter(f"detector.postprocess.{name}", values, why, "detections", method=method, when=when)

@@ -23,6 +23,7 @@ SPACE = [
         "ActionFormer 6; the coarsest level should cover half the longest action",
         "detector",
         method="actionformer",
+        when=("detector.init", "none"),  # else it is the proposer's
         stand_in=5,
     ),
     Parameter(
@@ -31,6 +32,7 @@ SPACE = [
         "ActionFormer 1; more rows for actions of few snippets, at linear cost",
         "detector",
         method="actionformer",
+        when=("detector.init", "none"),  # else it is the proposer's
     ),
     Parameter(
         "detector.training.radius",

@@ -30,6 +30,7 @@ SPACE = [
         Float(0.05, 0.7),
         "HR-Pro .5, POTLoc .65; lower where videos hold many classes",
         "proposals",
+        method=("snippet", "hrpro", "rskp"),
     ),
     Parameter(
         "proposer.candidates.cas_thresholds",
@@ -85,6 +86,7 @@ SPACE = [
         Choice("soft", "hard"),
         "HR-Pro soft, POTLoc hard; hard leaves fewer proposals to the labeler",
         "proposals",
+        method=("snippet", "hrpro", "rskp"),
         when=("labeler.method", ("pser", "pser-seed", "potloc", "points")),
     ),
     Parameter(
@@ -92,6 +94,7 @@ SPACE = [
         Float(0.1, 1.0, log=True),
         "paper .3; above 1 overlapping proposals hardly lose score",
         "proposals",
+        method=("snippet", "hrpro", "rskp"),
         when=("proposer.candidates.nms", "soft"),
     ),
     Parameter(

@@ -15,10 +15,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tad.data.segments import listing
 from tad.detectors.actionformer import ActionFormerDetector
+from tad.detectors.actionformer_init import differing
+from tad.detectors.bmn import BmnDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.detectors.potloc import PotlocDetector
 from tad.detectors.rskp import RskpDetector
 from tad.errors import ConfigError
+from tad.labelers.apl import AplLabeler
 from tad.labelers.gaufuse import GaufuseLabeler
 from tad.labelers.hrpro import HrproLabeler
 from tad.labelers.mixed import MixedLabeler
@@ -27,12 +30,15 @@ from tad.labelers.potloc import PotlocLabeler
 from tad.labelers.pser import PserLabeler
 from tad.labelers.pser_seed import SeedLabeler
 from tad.labelers.pser_weak import PserWeakLabeler
+from tad.proposers.actionformer import ActionFormerProposer
 from tad.proposers.hrpro import HrproProposer
 from tad.proposers.rskp import RskpProposer
 from tad.proposers.snippet import SnippetProposer
 from tad.stage import StageConfig
 
-Proposer = Annotated[SnippetProposer | HrproProposer | RskpProposer, Field(discriminator="method")]
+Proposer = Annotated[
+    SnippetProposer | HrproProposer | RskpProposer | ActionFormerProposer, Field(discriminator="method")
+]
 Labeler = Annotated[
     PserLabeler
     | SeedLabeler
@@ -41,11 +47,13 @@ Labeler = Annotated[
     | PointsLabeler
     | GaufuseLabeler
     | PserWeakLabeler
-    | MixedLabeler,
+    | MixedLabeler
+    | AplLabeler,
     Field(discriminator="method"),
 ]
 Detector = Annotated[
-    ActionFormerDetector | HrproInstanceDetector | PotlocDetector | RskpDetector, Field(discriminator="method")
+    ActionFormerDetector | HrproInstanceDetector | PotlocDetector | RskpDetector | BmnDetector,
+    Field(discriminator="method"),
 ]
 ROLES = ("proposer", "labeler", "detector")
 
@@ -86,6 +94,23 @@ class Recipe(StageConfig):
             raise ValueError(
                 f"detector rskp trains the proposer's own model further, but the proposer is {self.proposer.method}; "
                 "use proposer rskp, or another detector"
+            )
+        if self.detector.method == "actionformer" and self.detector.init == "before":
+            if self.proposer.method != "actionformer":
+                raise ValueError(
+                    "detector.init: before starts from the proposer's weights, but the proposer is "
+                    f"{self.proposer.method}; use proposer actionformer, or detector.init: none"
+                )
+            unlike = differing(self.detector, self.proposer.training)
+            if unlike:
+                raise ValueError(
+                    "detector.init: before starts from the proposer's weights, but detector and proposer.training "
+                    f"differ in {', '.join(unlike)}; set them alike, or detector.init: none"
+                )
+        if self.labeler.method == "apl" and self.labeler.ignore and self.detector.method not in ("actionformer", "bmn"):
+            raise ValueError(
+                f"labeler.ignore: true wants a detector that leaves stretches out of its loss; {self.detector.method} "
+                "does not; use detector actionformer or bmn, or labeler.ignore: false"
             )
         return self
 

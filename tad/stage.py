@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -179,12 +180,21 @@ class Engine(Protocol):
     def data(self) -> Dataset: ...
     @property
     def seed(self) -> int: ...
-    @property
-    def round(self) -> int:
-        """The round of self-training, from 1; 0 is the proposer's."""
+    round: int
+    """The round of self-training, from 1; 0 is the proposer's."""
 
     def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact: ...
     def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact: ...
+
+
+@contextmanager
+def in_round(engine: Engine, number: int) -> Iterator[None]:
+    """What is made here is of that round, whenever it is asked for: it is then found again in later rounds."""
+    now, engine.round = engine.round, number
+    try:
+        yield
+    finally:
+        engine.round = now
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from tad.config import Labeler, Recipe
 from tad.data.dataset import Dataset
+from tad.labelers.apl_icd import bank_problems
 from tad.proposers.snippet_training import not_taught
 
 
@@ -16,11 +17,19 @@ def label_problems(recipe: Recipe, data: Dataset) -> list[str]:
     problems = [] if any(kinds[kind] for kind in usable) else [not_taught(kinds, usable)]
     if recipe.rounds:
         problems += labeler_problems(recipe.labeler, data)
+        weighed = recipe.detector.method == "actionformer" and recipe.detector.unlabelled_weight is not None
+        if weighed and not kinds["full"]:
+            problems.append(
+                "detector.unlabelled_weight weighs videos beside fully labelled ones, and none of the "
+                f"{kinds.total()} training videos has full labels; add full_labels.csv, or set it to null"
+            )
     return problems
 
 
 def labeler_problems(labeler: Labeler, data: Dataset) -> list[str]:
     """Why the labeler cannot label the training videos."""
+    if labeler.method == "apl":
+        return bank_problems(data) if labeler.icd.use else []
     if not labeler.wants_points or _pointed(data):
         return []
     return [
@@ -35,7 +44,13 @@ def label_warnings(recipe: Recipe, data: Dataset) -> list[str]:
     train = data.videos("train")
     warnings = []
     kinds, usable = Counter(data.supervision(v) for v in train), recipe.proposer.training.usable
-    if kinds["classes"] and "classes" not in usable:
+    weaker = kinds["points"] + kinds["classes"]
+    if usable == ("full",) and weaker:
+        warnings.append(
+            f"{weaker} of {len(train)} training videos have points or classes, which teach proposer "
+            f"{recipe.proposer.method} nothing: it learns from boundaries alone"
+        )
+    elif kinds["classes"] and "classes" not in usable:
         warnings.append(
             f"{kinds['classes']} of {len(train)} training videos have classes alone, which teach the proposer nothing "
             "while proposer.training.video_weight is 0"

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tad.detectors.actionformer import ActionFormerDetector
+from tad.detectors.bmn import BmnDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.detectors.potloc import PotlocDetector
 from tad.detectors.rskp import RskpDetector
+from tad.labelers.apl import AplLabeler
 from tad.labelers.gaufuse import GaufuseLabeler
 from tad.labelers.hrpro import HrproLabeler
 from tad.labelers.points import PointsLabeler
@@ -39,15 +41,17 @@ DETECTORS = [
     ActionFormerDetector(epochs=2),
     HrproInstanceDetector(training={"epochs": 2}),
     PotlocDetector(training={"epochs": 2}),
+    BmnDetector(training={"epochs": 2, "length": 32, "samples": 8}),
 ]
 WEAK = [
+    AplLabeler(),
     GaufuseLabeler(),
     GaufuseLabeler(faithful=True),
     RskpProposer(faithful=True),
     RskpDetector(),
     RskpDetector(faithful=True),
 ]
-"""What learns from the classes of videos; what it does is in test_rskp_proposer and test_gaufuse."""
+"""What needs no points; what it does is in test_rskp_proposer, test_gaufuse and test_apl_labeler."""
 
 
 def named(role):

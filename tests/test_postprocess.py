@@ -7,6 +7,7 @@ import pytest
 
 from tad.config import load_recipe
 from tad.detectors.actionformer import ActionFormerDetector
+from tad.detectors.bmn import BmnDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.detectors.postprocess import Postprocess, postprocess
 from tad.detectors.potloc import PotlocDetector
@@ -22,6 +23,7 @@ DETECTORS = [
     ActionFormerDetector(epochs=2),
     HrproInstanceDetector(training={"epochs": 2}),
     PotlocDetector(training={"epochs": 2}),
+    BmnDetector(training={"epochs": 2, "length": 32, "samples": 8}, decode={"top_k": 100}),
 ]
 
 

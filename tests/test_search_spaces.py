@@ -30,8 +30,11 @@ RECIPES = {
     "potloc": ("potloc", []),
     "potloc-hard": ("potloc", ["detector.postprocess.method=nms"]),
     "points": ("pser", ["labeler.method=points"]),
+    "quality": ("pser", ["labeler.method=apl", "detector.quality.enabled=true"]),
     "seeds": ("seeds", []),
     "gaufuse": ("gaufuse-small", []),
+    "bmn": ("apl-bmn", []),
+    "apl": ("apl-small", []),
 }
 """Recipes under which every parameter of every family matters at least once."""
 
@@ -251,6 +254,9 @@ STAGE_OF = {
     "snippet/train": "proposer",
     "hrpro/train": "proposer",
     "rskp/train": "proposer",
+    "actionformer/propose": "proposals",
+    "actionformer/labelled": "proposer",
+    "contrastive/train": "proposer",
     "snippet/propose": "proposals",
     "rskp/propose": "proposals",  # of a later round: detections
     "pser/heads": "heads",
@@ -261,15 +267,20 @@ STAGE_OF = {
     "points/label": "labels",
     "gaufuse/seed": "labels",
     "gaufuse/fuse": "labels",
+    "apl/icd": "heads",
+    "apl/select": "labels",
+    "apl/label": "labels",
     "rskp/targets": "detector",
     "rskp/retrain": "detector",
     "hrpro-instance/negatives": "detector",
     "actionformer/train": "detector",
     "hrpro-instance/train": "detector",
     "potloc/train": "detector",
+    "bmn/train": "detector",
     "actionformer/detect": "detections",
     "hrpro-instance/detect": "detections",
     "potloc/detect": "detections",
+    "bmn/detect": "detections",
 }
 """Stages of the code by the tier of a space; scores and embeddings follow the proposer and have no options."""
 

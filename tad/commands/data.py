@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from tad.data.derive import Kind
     from tad.data.import_hrpro import Imported
+    from tad.data.labelled import Mode
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -36,6 +38,17 @@ def check(dataset: Path) -> None:
 @click.argument("dataset", type=EXISTING)
 @click.option("--dev", type=SHARE, metavar="SHARE", help="Share of the training videos that get the role dev.")
 @click.option("--hide-points", type=SHARE, metavar="SHARE", help="Share of the training points that is held out.")
+@click.option("--labelled", type=SHARE, metavar="SHARE", help="Share of the training videos that get full labels.")
+@click.option(
+    "--mode",
+    type=click.Choice(["stratified", "uniform"]),
+    help="Of --labelled: every class gets a labelled video, or videos are drawn regardless  [default: stratified]",
+)
+@click.option(
+    "--others",
+    type=click.Choice(["none", "points", "classes", "keep"]),
+    help="Of --labelled: what the other training videos are left with  [default: none]",
+)
 @click.option("--kfold", type=int, metavar="K", help="Number of folds, at least 2.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=FOLDER, required=True, help="The folder to write; of folds, the one around fold-0, ...")
@@ -45,17 +58,24 @@ def split(
     dataset: Path,
     dev: float | None,
     hide_points: float | None,
+    labelled: float | None,
+    mode: Mode | None,
+    others: Kind | None,
     kfold: int | None,
     seed: int,
     out: Path,
     pool: bool,
     force: bool,
 ) -> None:
-    """Hold something out of the training videos to choose by; test videos stay untouched.
+    """Hold something out of the training videos to choose by, or label a few; test videos stay untouched.
 
     --dev and --hide-points write one dataset folder. With --dev a share of the training videos, stratified by class,
     gets the role dev; with --hide-points a share of the training points goes to a file that training does not read.
     Both are recorded in dataset.yaml.
+
+    --labelled writes one dataset folder, too: a share of the training videos gets its annotated boundaries as labels
+    (full_labels.csv), the others lose theirs. labelled.json lists both. To choose by some of the labelled videos, split
+    that folder again with --dev.
 
     --kfold writes K folders, for datasets on which one split is too noisy. The training videos are dealt into K folds,
     stratified by class. In fold-i those of fold i have the role dev, the others train. With --pool the test videos are
@@ -64,15 +84,22 @@ def split(
     """
     from tad.data import holdout
     from tad.data.dataset import Dataset
+    from tad.data.labelled import split_labelled
+    from tad.data.labelled import summary as labelled_summary
     from tad.data.split import split_kfold, summary
 
     single = dev is not None or hide_points is not None
-    if single == (kfold is not None):
-        raise click.UsageError("give either --kfold, or --dev or --hide-points or both")
+    if single + (kfold is not None) + (labelled is not None) != 1:
+        raise click.UsageError("give one of --kfold, --labelled, and --dev or --hide-points or both")
+    if (mode or others) and labelled is None:
+        raise click.UsageError("--mode and --others go with --labelled")
     if pool and kfold is None:
         raise click.UsageError("--pool goes with --kfold")
     data = Dataset.open(dataset)
-    if kfold is not None:
+    if labelled is not None:
+        made = split_labelled(data, labelled, mode or "stratified", seed, out, others=others or "none", force=force)
+        click.echo(labelled_summary(made))
+    elif kfold is not None:
         click.echo(summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
     else:
         click.echo(holdout.summary(holdout.split_holdout(data, dev, hide_points, seed, out, force=force)))
@@ -112,7 +139,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     """Arguments and options of every importer."""
     for decorate in (
         click.option("--force", is_flag=True, help="Write into a folder that is not empty."),
-        click.option("--dim", type=int, help="Width of the features  [default: that of the files, else 2048]"),
+        click.option("--dim", type=int, help="Width of the features  [default: that of the files, or the usual one]"),
         click.option("--features", type=click.Choice(["link", "copy", "none"]), default="link", show_default=True),
         click.option("--name", help="Name of the dataset  [default: that of SRC]"),
         click.argument("out", type=FOLDER),
@@ -166,6 +193,25 @@ def opentad(
     except ValueError:
         raise click.BadParameter(f"{fps!r} is neither `native` nor a number", param_hint="--fps") from None
     _report(out, import_opentad(src, out, subsets=subsets, fps=rate, **options))  # type: ignore[arg-type]
+
+
+@import_.command("epic")
+@_common
+@click.option("--task", type=click.Choice(["verb", "noun"]), required=True, help="What is detected.")
+@click.option("--train", help="Annotation file in SRC  [default: EPIC_100_train.csv or training.csv]")
+@click.option("--test", help="Annotation file in SRC  [default: EPIC_100_validation.csv or validation.csv]")
+@click.option("--classes", help="Class list in SRC  [default: EPIC_100_verb_classes.csv or EPIC_100_noun_classes.csv]")
+@click.option(
+    "--fps", type=float, default=30, show_default=True, help="Rate of the frames that stride and window count."
+)
+@click.option("--stride", type=float, default=16, show_default=True, help="Frames from one row to the next.")
+@click.option("--window", type=float, default=32, show_default=True, help="Frames that one row sees.")
+@click.option("--offset", type=float, default=0, show_default=True, help="Frame at which the first window begins.")
+def epic(src: Path, out: Path, **options: Any) -> None:
+    """The CSV files of EPIC-KITCHENS-100, for verbs or for nouns; its validation set tests."""
+    from tad.data.import_epic import import_epic
+
+    _report(out, import_epic(src, out, **options))
 
 
 def _report(out: Path, imported: Imported) -> None:

@@ -110,13 +110,14 @@ class Split(BaseModel):
 
 
 class Derived(BaseModel):
-    """How `tad labels` made the label files of a folder out of another one's.
+    """How `tad labels` or `tad split --labelled` made the label files of a folder out of another one's.
 
     Attributes:
         source: name of that dataset.
         classes_from: where video-level classes come from: the given labels, or the annotations.
         kinds: number of training videos by the kind of label they were left with; "keep": what they had.
         seed: which ones, where they were drawn.
+        mode: how `tad split --labelled` drew the fully labelled ones.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -125,6 +126,7 @@ class Derived(BaseModel):
     classes_from: Literal["given", "annotations"]
     kinds: dict[Literal["full", "points", "classes", "none", "keep"], Annotated[int, Field(ge=0)]]
     seed: Annotated[int, Field(ge=0)] | None = None
+    mode: Literal["stratified", "uniform"] | None = None
 
 
 class Manifest(BaseModel):

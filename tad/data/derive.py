@@ -1,8 +1,8 @@
 """`tad labels`: a dataset with weaker labels, or with some boundaries of its training videos as full labels.
 
-This is the one way by which boundaries of annotations.json become labels that training reads, and the one by which
-classes of videos are taken from points or annotations. dataset.yaml says what was done. Labels of test videos are never
-written.
+This, for `tad split --labelled`, too, is the one way by which boundaries of annotations.json become labels that
+training reads, and the one by which classes of videos are taken from points or annotations. dataset.yaml says what was
+done. Labels of test videos are never written.
 """
 
 from __future__ import annotations
@@ -74,13 +74,16 @@ def drawn(data: Dataset, shares: Mapping[Kind, float], seed: int) -> dict[str, K
     sizes = np.floor(exact + 1e-9).astype(np.int64)
     sizes[np.argsort(sizes - exact, kind="stable")[: len(videos) - sizes.sum()]] += 1  # largest remainders
     bare = [v for v in videos if data.supervision(v) == "none"]
-    annotated = repaired(data, bare)[0].by_video() if bare else {}
-    classes = {
-        v: set(np.append(data.video_classes(v), _labels(data, annotated.get(v))).astype(int).tolist()) for v in videos
-    }
+    classes = {v: set(data.video_classes(v).tolist()) for v in videos} | annotated_classes(data, bare)
     parts = stratified_parts(classes, sizes, sizes / max(1, len(videos)), seed)
     kind_of = {v: kind for kind, part in zip(shares, parts, strict=True) for v in part}
     return {v: kind_of[v] for v in videos}
+
+
+def annotated_classes(data: Dataset, videos: Collection[str]) -> dict[str, set[int]]:
+    """The classes of each video's annotated segments; empty where it has none."""
+    annotated = repaired(data, list(videos))[0].by_video() if videos else {}
+    return {v: set(_labels(data, annotated.get(v)).tolist()) for v in videos}
 
 
 def derive_labels(
@@ -90,6 +93,7 @@ def derive_labels(
     *,
     classes_from: Origin = "given",
     seed: int | None = None,
+    mode: Literal["stratified", "uniform"] | None = None,
     name: str | None = None,
     force: bool = False,
 ) -> Made:
@@ -102,7 +106,7 @@ def derive_labels(
     Args:
         kinds: of every training video.
         classes_from: "given": any labels that the dataset has; "annotations": the classes of a video's segments.
-        seed: by which `kinds` was drawn, for the record.
+        seed: by which `kinds` was drawn, for the record; `mode`: how, where `tad split --labelled` drew it.
         name: of the new dataset; by default that of `data` and the kinds.
         force: write into a folder that is not empty.
 
@@ -145,7 +149,7 @@ def derive_labels(
     if problems:
         raise DataError(f"{data.root}: " + listing(problems))
     count: dict[Kind, int] = {k: n for k in KINDS if (n := Counter(kinds.values())[k])}
-    record = Derived(source=data.name, classes_from=classes_from, kinds=count, seed=seed)
+    record = Derived(source=data.name, classes_from=classes_from, kinds=count, seed=seed, mode=mode)
     changed = replace(
         data,
         manifest=data.manifest.model_copy(update={"labels": record}),

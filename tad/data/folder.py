@@ -51,7 +51,8 @@ split:
 {split}
 """
 _LABELS = """
-# What `tad labels` made of the labels of another dataset: number of training videos by the label they were left with.
+# What `tad labels` or `tad split --labelled` made of the labels of another dataset: number of training videos by the
+# label they were left with.
 labels:
 {labels}
 """

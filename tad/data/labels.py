@@ -5,7 +5,7 @@ points.csv       video_id,label,time        one point for each action, time in s
 full_labels.csv  video_id,label,start,end   all actions of a video, in seconds; a row with only a video: it holds none
 
 full_labels.csv is the one file with boundaries that training reads. It holds training videos only and is written by
-`tad labels` alone; boundaries of annotations.json stay in tad.data.ground_truth.
+`tad labels` and `tad split --labelled` alone; boundaries of annotations.json stay in tad.data.ground_truth.
 """
 
 from __future__ import annotations

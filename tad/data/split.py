@@ -111,15 +111,32 @@ def stratified_folds(classes: Mapping[str, set[int]], k: int, seed: int) -> list
 
 
 def stratified_parts(
-    classes: Mapping[str, set[int]], sizes: np.ndarray, shares: np.ndarray, seed: int
+    classes: Mapping[str, set[int]],
+    sizes: np.ndarray,
+    shares: np.ndarray,
+    seed: int,
+    fixed: Mapping[str, int] | None = None,
 ) -> list[list[str]]:
-    """As `stratified_folds`, in parts of these sizes ([K] int, all videos together), each with its share of a class."""
+    """As `stratified_folds`, in parts of these sizes ([K] int, all videos together), each with its share of a class.
+
+    Args:
+        fixed: the part of some videos, dealt before all others.
+    """
     k, room = len(sizes), np.array(sizes)
     rng = np.random.default_rng(seed)
     videos = [list(classes)[i] for i in rng.permutation(len(classes))]
     names = sorted({c for found in classes.values() for c in found})
     lack = {c: shares * sum(c in found for found in classes.values()) for c in names}
     fold_of: dict[str, int] = {}
+
+    def deal(video: str, fold: int) -> None:
+        fold_of[video] = fold
+        room[fold] -= 1
+        for c in classes[video]:
+            lack[c][fold] -= 1
+
+    for video, fold in (fixed or {}).items():
+        deal(video, fold)
     while len(fold_of) < len(videos):
         rest = [v for v in videos if v not in fold_of]
         left = {c: n for c in names if (n := sum(c in classes[v] for v in rest))}
@@ -129,11 +146,7 @@ def stratified_parts(
                 continue
             need = lack[rarest] if rarest is not None else np.zeros(k)
             free = np.flatnonzero(room > 0)
-            fold = int(free[np.lexsort((rng.random(len(free)), -room[free], -need[free]))[0]])
-            fold_of[video] = fold
-            room[fold] -= 1
-            for c in classes[video]:
-                lack[c][fold] -= 1
+            deal(video, int(free[np.lexsort((rng.random(len(free)), -room[free], -need[free]))[0]]))
     return [[v for v in classes if fold_of[v] == i] for i in range(k)]
 
 

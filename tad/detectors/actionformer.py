@@ -6,41 +6,51 @@ The network is in tad.models.actionformer, points and targets in tad.detectors.a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
-from torch import nn
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from tad.data.dataset import Role
+from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.detectors.actionformer_targets import decode, pyramid
 from tad.detectors.actionformer_training import DetectorTask, Training, build
-from tad.detectors.postprocess import Postprocess, postprocess
+from tad.detectors.postprocess import Kept, Postprocess, postprocess
 from tad.detectors.windows import refine
 from tad.errors import RunError
+from tad.models.actionformer import joint_quality
 from tad.models.pyramid import padded_length
+from tad.proposers.contrastive import ContrastiveConfig, start
 from tad.stage import Artifact, Before, Context, Engine, StageConfig
 
 
-class Decoding(StageConfig):
-    """From the network's answers to detections; changing it needs no training."""
+class Reading(StageConfig):
+    """From the network's answers to segments; changing it needs no training."""
 
     min_score: float = Field(default=0.001, ge=0, lt=1, description="class scores at or below it are dropped")
     top_k: int = Field(
         default=2000, ge=1, description="best (point, class) pairs of each level that reach post-processing"
     )
     min_length: float = Field(default=0.05, ge=0, description="shortest segment, in snippets")
+    max_detections: int = Field(default=200, ge=1, description="detections of each video, the best ones")
+    quality_power: float = Field(
+        default=1.0, ge=0, le=1, description="exponent of the predicted quality in the score, where the network has it"
+    )
+
+
+class Decoding(Reading):
+    """From the network's answers and the proposer's video scores to detections."""
+
     video_power: float = Field(
         default=0.5,
         ge=0,
         le=1,
         description="share, in the exponent, of the proposer's video score; 0: none",
     )
-    max_detections: int = Field(default=200, ge=1, description="detections of each video, the best ones")
 
 
 class Detection(StageConfig):
@@ -54,11 +64,19 @@ class ActionFormerDetector(Training):
     """A multi-scale transformer with local attention that finds class and boundaries at every point of a pyramid."""
 
     method: Literal["actionformer"] = "actionformer"
+    pretrain: ContrastiveConfig = ContrastiveConfig()
     decode: Decoding = Decoding()
     postprocess: Postprocess = Postprocess()
 
     wants_candidates: ClassVar[bool] = False
     rescores: ClassVar[Literal[False]] = False
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ActionFormerDetector:
+        if self.pretrain.enabled and self.init == "before":
+            raise ValueError("pretrain.enabled and init: before are two models to start from; set init to none, or "
+                             "pre-train the proposer")  # fmt: skip
+        return self
 
     def train(
         self,
@@ -68,9 +86,21 @@ class ActionFormerDetector(Training):
         candidates: Artifact | None = None,
         before: Before | None = None,
     ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
-        options = self.model_dump(exclude={"method", "decode", "postprocess"})
-        return engine.fit(TrainStage(Training(**options)), {"labels": labels})
+        """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
+
+        Args:
+            before: the model to start from, with init: before.
+
+        Raises:
+            RunError: there is no model to start from.
+        """
+        options = Training(**self.model_dump(exclude={"method", "pretrain", "decode", "postprocess"}))
+        training, inputs = start(engine, self.pretrain, options)
+        if self.init == "before":
+            if before is None:
+                raise RunError("detector actionformer: init: before needs what the last round left; give it `before`")
+            inputs["before"] = before.model
+        return engine.fit(TrainStage(training), {"labels": labels} | inputs)
 
     def detect(
         self,
@@ -87,7 +117,7 @@ class ActionFormerDetector(Training):
 
 @dataclass(frozen=True)
 class TrainStage:
-    """Fits the network; reads the input "labels"."""
+    """Fits the network; reads the input "labels" and, with init: before, "before"."""
 
     config: Training
     name: str = "actionformer/train"
@@ -123,7 +153,7 @@ class DetectStage:
     version: int = 3
     output: Literal["segments", "arrays"] = "segments"
 
-    def open(self, context: Context) -> Callable[[str], Segments]:
+    def open(self, context: Context) -> Detector:
         saved = context.inputs["model"].model()
         settings = saved["settings"]
         dim = context.data.manifest.grid.dim
@@ -163,21 +193,8 @@ class Detector:
             video = np.asarray(self.context.inputs["scores"].array("video", video_id))
             scores = scores ** (1 - limits.video_power) * video[labels] ** limits.video_power
         grid = data.grid(video_id, len(features))
-        spans, scores, labels = postprocess(
-            spans,
-            scores,
-            labels,
-            self.config.postprocess,
-            min_score=limits.min_score,
-            limit=limits.max_detections,
-            second=float(grid.to_position(1.0) - grid.to_position(0.0)),
-        )
-        spans = np.clip(grid.from_position(np.asarray(spans, dtype=np.float64)), 0.0, data.duration(video_id))
-        real = spans[:, 0] < spans[:, 1]
-        names = [self.classes[i] for i in labels[real]]
-        return Segments.of(
-            video_id, spans[real, 0], spans[real, 1], names, scores[real], source=self.context.source
-        )  # fmt: skip
+        found = suppress(Kept(spans, scores, labels), limits, self.config.postprocess, grid)
+        return in_seconds(self.context, video_id, found, grid, self.classes)
 
     def candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features [T, D] to all (point, class) pairs that reach post-processing.
@@ -185,22 +202,69 @@ class Detector:
         Returns:
             [N, 2] positions, [N] scores, [N] class indices; the best `top_k` of each level, level by level.
         """
+        return self.best(self.answers(features))
+
+    def best(self, answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The candidates among the network's answers; see `candidates`."""
+        usable = answers.spans[:, 1] - answers.spans[:, 0] > self.config.decode.min_length
+        found = []
+        for first, size in zip(np.cumsum([0, *answers.sizes[:-1]]), answers.sizes, strict=True):
+            level = answers.scores[first : first + size]
+            point, label = np.nonzero((level > self.config.decode.min_score) & usable[first : first + size, None])
+            best = np.argsort(-level[point, label], kind="stable")[: self.config.decode.top_k]
+            found.append((point[best] + first, label[best]))
+        point, label = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return answers.spans[point], answers.scores[point, label], label
+
+    def answers(self, features: np.ndarray) -> Answers:
+        """What the network says of a video of features [T, D]."""
+        padded, video = self.rows(features)
+        with torch.inference_mode():
+            outputs = self.module(padded, video)
+        points = pyramid(len(padded), self.levels)
+        spans = decode(points, outputs.offsets.cpu()).numpy() / self.upsample
+        scores = outputs.logits.sigmoid() * outputs.mask[:, None]
+        if outputs.quality is not None:
+            scores = scores * joint_quality(outputs.quality)[:, None] ** self.config.decode.quality_power
+        return Answers(spans, scores.cpu().numpy(), points.sizes)
+
+    def rows(self, features: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features [T, D] as the network takes them: refined and padded, on its device; and each row's video, 0 or -1
+        on padding."""
         features = refine(features, self.upsample)
         length = padded_length(len(features), self.levels)
         padded = torch.zeros(length, features.shape[1])
         padded[: len(features)] = torch.from_numpy(features)
         video = torch.where(torch.arange(length) < len(features), 0, -1)
-        with torch.inference_mode():
-            outputs = self.module(padded.to(self.device), video.to(self.device))
-        points = pyramid(length, self.levels)
-        spans = decode(points, outputs.offsets.cpu()).numpy() / self.upsample
-        scores = (outputs.logits.sigmoid() * outputs.mask[:, None]).cpu().numpy()
-        usable = spans[:, 1] - spans[:, 0] > self.config.decode.min_length
-        found = []
-        for first, size in zip(np.cumsum([0, *points.sizes[:-1]]), points.sizes, strict=True):
-            level = scores[first : first + size]
-            point, label = np.nonzero((level > self.config.decode.min_score) & usable[first : first + size, None])
-            best = np.argsort(-level[point, label], kind="stable")[: self.config.decode.top_k]
-            found.append((point[best] + first, label[best]))
-        point, label = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return spans[point], scores[point, label], label
+        return padded.to(self.device), video.to(self.device)
+
+
+class Answers(NamedTuple):
+    """The network's answers at all P points of a video, level by level."""
+
+    spans: np.ndarray
+    """[P, 2] float64 positions of snippets."""
+    scores: np.ndarray
+    """[P, C] float32, 0 on padding."""
+    sizes: list[int]
+    """Points of each level."""
+
+
+def suppress(found: Kept, limits: Reading, config: Postprocess, grid: SnippetGrid) -> Kept:
+    """Post-processing of one video's candidates, in positions."""
+    return postprocess(
+        *found,
+        config,
+        min_score=limits.min_score,
+        limit=limits.max_detections,
+        second=float(grid.to_position(1.0) - grid.to_position(0.0)),
+    )
+
+
+def in_seconds(context: Context, video_id: str, found: Kept, grid: SnippetGrid, classes: list[str]) -> Segments:
+    """Positions as segments in seconds, cut to the video; empty ones are left out."""
+    spans = grid.from_position(np.asarray(found.spans, dtype=np.float64))
+    spans = np.clip(spans, 0.0, context.data.duration(video_id))
+    real = spans[:, 0] < spans[:, 1]
+    names = [classes[i] for i in found.labels[real]]
+    return Segments.of(video_id, spans[real, 0], spans[real, 1], names, found.scores[real], source=context.source)

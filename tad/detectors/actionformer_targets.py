@@ -8,6 +8,7 @@ Shapes: P points (all levels), N segments, C classes.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class Targets(NamedTuple):
     offsets: Tensor
     """[P, 2] float32 distances to start and end in strides; 0 on background."""
     weights: Tensor
-    """[P] float32: the segment's weight; 1 on background."""
+    """[P] float32: the segment's weight; 1 on background, 0 where a background point is ignored."""
 
 
 def pyramid(length: int, levels: int) -> Pyramid:
@@ -56,6 +57,11 @@ def pyramid(length: int, levels: int) -> Pyramid:
         torch.tensor(v, dtype=torch.float64).repeat_interleave(repeats) for v in (strides, lows, highs)
     )
     return Pyramid(position, stride, torch.stack([low, high], 1), sizes)
+
+
+def levels_for(length: float) -> int:
+    """Levels until half of `length` rows is in range, 3 to 8; the open end of the last one takes longer segments."""
+    return min(8, max(3, 1 + math.ceil(math.log2(max(1.0, length / 2 / RANGE)))))
 
 
 def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, classes: int, radius: float) -> Targets:
@@ -96,6 +102,13 @@ def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, clas
         torch.where(positive[:, None], offsets, 0.0).float(),
         torch.where(positive, weights.double()[first], 1.0).float(),
     )
+
+
+def ignore(points: Pyramid, targets: Targets, zones: Tensor) -> Targets:
+    """The targets with weight 0 at background points inside a zone, of [M, 2] positions, its ends included."""
+    position = points.position[:, None]
+    inside = ((position >= zones[:, 0]) & (position <= zones[:, 1])).any(1)
+    return targets._replace(weights=targets.weights.masked_fill(inside & ~targets.classes.any(1), 0.0))
 
 
 def shortest(eligible: Tensor, length: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from tad.errors import RunError
 from tad.models.pyramid import padded_length
 from tad.models.snippet import video_scores
 from tad.proposers.candidates import RunsConfig, scored_runs, steps
+from tad.proposers.contrastive import ContrastiveConfig, pretrain
 from tad.proposers.snippet_training import read_features
 from tad.published import fill_published
 from tad.stage import Artifact, Before, Context, Engine, StageConfig
@@ -82,6 +83,7 @@ class PotlocDetector(StageConfig):
     method: Literal["potloc"] = "potloc"
     faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
     training: PotlocTraining = PotlocTraining()
+    pretrain: ContrastiveConfig = ContrastiveConfig()
     decode: PotlocDecoding = PotlocDecoding()
     postprocess: PotlocPostprocess = PotlocPostprocess()
 
@@ -102,7 +104,8 @@ class PotlocDetector(StageConfig):
         before: Before | None = None,
     ) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
-        return engine.fit(PotlocTrain(self.training), {"labels": labels})
+        encoder = {"encoder": pretrain(engine, self.pretrain, self.training)} if self.pretrain.enabled else {}
+        return engine.fit(PotlocTrain(self.training), {"labels": labels} | encoder)
 
     def detect(
         self,

@@ -104,7 +104,7 @@ class PotlocTraining(StageConfig):
 
 @dataclass(frozen=True)
 class PotlocTrain:
-    """Fit stage: the network; input "labels"."""
+    """Fit stage: the network; inputs "labels" and, for a pre-trained backbone, "encoder"."""
 
     config: PotlocTraining
     name: str = "potloc/train"
@@ -156,10 +156,13 @@ class PotlocTask:
         self.labels = read_labels(context)
         self.videos = teaching(context, self.labels)
         self.points = {v: self._points(v) for v in self.videos}
-        self.settings = self._resolve()
+        encoder = context.inputs["encoder"].model() if "encoder" in context.inputs else None
+        self.settings = self._resolve(encoder)
         self.ema_decay: float = self.settings["ema_decay"]
         self.classes = len(self.data.classes)
         self.module = build(self.settings)
+        if encoder is not None:
+            self.module.load_state_dict(encoder["state"], strict=False)  # it has no decoder
 
     def _points(self, video_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Positions [N] of the points of a video, ascending, and their classes [N]."""
@@ -228,8 +231,9 @@ class PotlocTask:
         config = self.config
         return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
 
-    def _resolve(self) -> dict[str, Any]:
-        """The options of the network, with the null ones derived from the data."""
+    def _resolve(self, encoder: dict[str, Any] | None) -> dict[str, Any]:
+        """The options of the network, with the null ones the encoder's, or derived from the data."""
+        theirs = {} if encoder is None else encoder["settings"]
         config, dim = self.config, self.data.manifest.grid.dim
         steps = config.epochs * max(1, len(self.videos) // config.batch_size)
         width = config.width or derived_width(dim, config.heads, "potloc")
@@ -249,7 +253,7 @@ class PotlocTask:
             },
             "classes": list(self.data.classes),
             "top_ratio": config.top_ratio,
-            "upsample": config.upsample or derived_upsample(self.labels),
+            "upsample": config.upsample or theirs.get("upsample") or derived_upsample(self.labels),
             "max_length": config.max_length or usual_length(self.data, self.videos),
             "lr": config.lr or min(1e-3, 1e-4 * 512 / width * math.sqrt(config.batch_size / 4)),
             "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from tad.data.dataset import Dataset
-from tad.data.segments import listing
+from tad.data.segments import Segments, listing
 from tad.errors import DataError
 from tad.models.pyramid import slot
 from tad.stage import Context
 
+IGNORE = "ignore"
+"""Pseudo-labels whose source starts with it are none: what is in them is unknown, neither action nor background."""
 SHORT = 16.0
 """Snippets; where the median pseudo-label is shorter, the features are refined: fewer rows than that fit into it."""
 
@@ -43,7 +45,7 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
         DataError: a class or a video is not the dataset's, or no training video has a pseudo-label.
     """
     artifact, data = context.inputs["labels"], context.data
-    table = artifact.segments()
+    table, _ = parted(artifact.segments())
     problems = [f"class {name!r} is not in dataset.yaml" for name in sorted(set(table.labels) - set(data.classes))]
     problems += [
         f"video {v!r} is not in annotations.json" for v in sorted(set(table.video_ids) - set(data.videos_by_id))
@@ -71,6 +73,25 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
             grid.to_position(points),
         )
     return labels
+
+
+def parted(table: Segments) -> tuple[Segments, Segments]:
+    """The pseudo-labels of a table, and what is to be ignored."""
+    codes, sources = table.codes("source")
+    ignored = np.array([source.startswith(IGNORE) for source in sources], dtype=bool)[codes]
+    return table.filter(~ignored), table.filter(ignored)
+
+
+def read_ignored(context: Context) -> dict[str, np.ndarray]:
+    """Zones [M, 2] to be ignored, in positions of each video's snippet grid, from the input "labels"; for videos that
+    have any."""
+    _, table = parted(context.inputs["labels"].segments())
+    data = context.data
+    return {
+        video: data.grid(video, expected_length(data, video)).to_position(rows.spans)
+        for video, rows in table.by_video().items()
+        if video in data.videos_by_id
+    }
 
 
 def teaching(context: Context, labels: Mapping[str, Labels]) -> list[str]:

@@ -62,12 +62,53 @@ def diou_1d(pred_offsets: Tensor, target_offsets: Tensor) -> Tensor:
     Returns:
         [N]. Two segments without length give 1.
     """
+    overlap, shift = overlap_and_shift(pred_offsets, target_offsets)
+    return 1 - overlap + shift**2
+
+
+def overlap_and_shift(pred_offsets: Tensor, target_offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """tIoU of two segments around one point, and the signed distance of their centres over the length of their hull.
+
+    Args:
+        pred_offsets: [..., 2] distances >= 0 from the point to start and end.
+        target_offsets: [..., 2] same for the target.
+
+    Returns:
+        tIoU [...] in [0, 1] and the ratio [...] in [-(1 - tIoU) / 2, (1 - tIoU) / 2]; both 0 where no segment has a
+        length.
+    """
     pred, target = _full(pred_offsets), _full(target_offsets)
     inter = torch.minimum(pred, target).sum(-1)
     union = pred.sum(-1) + target.sum(-1) - inter
     hull = torch.maximum(pred, target).sum(-1)
     distance = ((pred[..., 1] - pred[..., 0]) - (target[..., 1] - target[..., 0])) / 2
-    return 1 - inter / union.clamp(min=1e-8) + (distance / hull.clamp(min=1e-8)) ** 2
+    return inter / union.clamp(min=1e-8), distance / hull.clamp(min=1e-8)
+
+
+def joint_focal(
+    logits: Tensor, quality: Tensor, targets: Tensor, gamma: float = 2.0, negative_weight: float = 0.75
+) -> Tensor:
+    """Focal loss of joint scores P = quality * sigmoid(logits) with soft targets Y: |Y - P|^gamma BCE(P, Y).
+
+    APL's classification loss (equation 5, rebuilt after ARSL), which is least at P = Y. The logarithm of the product is
+    taken in two parts, so a class logit learns where the quality is as low as it can be, too.
+
+    Args:
+        logits: [N, C] class logits.
+        quality: [N] in (0, 1], the same for all classes of a point.
+        targets: [N, C] in [0, 1].
+        gamma: focal exponent.
+        negative_weight: weight where the target is 0; it is 1 elsewhere.
+
+    Returns:
+        [N, C], float32. Finite, with finite gradients, at any logit.
+    """
+    logits, quality, targets = _full(logits), _full(quality)[:, None], _full(targets)
+    log = F.logsigmoid(logits) + quality.log()
+    score = log.exp().clamp(max=1 - LOG_EPSILON)
+    entropy = -(targets * log + (1 - targets) * torch.log1p(-score))
+    weight = torch.where(targets > 0, 1.0, negative_weight)
+    return weight * _power((targets - score).abs(), gamma) * entropy
 
 
 def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:

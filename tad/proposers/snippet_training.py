@@ -236,6 +236,12 @@ class SnippetTask:
 def not_taught(counts: Mapping[Supervision, int], usable: Collection[Supervision]) -> str:
     """Why none of the videos, `counts` by kind of label, teaches a proposer that learns from the usable kinds."""
     videos = sum(counts.values())
+    if "points" not in usable and counts.get("none", 0) < videos:
+        return (
+            f"none of the {videos} training videos has full labels, and the proposer learns from boundaries alone; "
+            "add full_labels.csv, make it with `tad split --labelled` or `tad labels --kind full`, or use another "
+            "proposer"
+        )
     if not counts.get("classes"):
         return f"none of the {videos} training videos has a label; add points.csv, labels.csv or full_labels.csv"
     return (

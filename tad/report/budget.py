@@ -20,13 +20,14 @@ class LabelBudget(BaseModel):
         class_videos: training videos of which training knows the classes alone.
         full_videos: training videos of which it knows every action's boundaries.
         full_actions: how many actions these hold.
+        bare_videos: training videos without any label.
         dev_points: of dev videos, where the labels made for them select.
         dev_class_videos: dev videos whose classes select.
         boundaries: annotated segments read for selection: of the dev videos, if the score needs them. Test videos only
             count where they are misused for selection.
         boundary_videos: videos of these segments' role.
         select: the selecting score.
-        derived: how `tad labels` made these labels, if it did.
+        derived: how `tad labels` or `tad split --labelled` made these labels, if they did.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -36,6 +37,7 @@ class LabelBudget(BaseModel):
     class_videos: int = 0
     full_videos: int = 0
     full_actions: int = 0
+    bare_videos: int = 0
     held_out_points: int = 0
     dev_points: int = 0
     dev_class_videos: int = 0
@@ -54,6 +56,8 @@ class LabelBudget(BaseModel):
             parts.append(f"video-level classes of {self.class_videos} training videos")
         if self.full_videos:
             parts.append(f"full labels of {self.full_videos} training videos with {self.full_actions} actions")
+        if self.full_videos and self.bare_videos:
+            parts.append(f"no label of {self.bare_videos} others")
         return ", ".join(parts)
 
     def __str__(self) -> str:
@@ -93,6 +97,7 @@ def label_budget(data: Dataset, select: str) -> LabelBudget:
         class_videos=kinds["classes"],
         full_videos=len(full),
         full_actions=sum(len(own.label) for own in full),
+        bare_videos=kinds["none"],
         held_out_points=sum(len(data.held_out(v).time) for v in train) if select == "points" else 0,
         dev_points=sum(len(data.points(v).time) for v in dev) if select == "dev-quality" else 0,
         dev_class_videos=sum(len(data.video_classes(v)) > 0 for v in dev) if select == "classes" else 0,
@@ -107,5 +112,7 @@ def _derived(made: Derived | None) -> str | None:
     if made is None:
         return None
     kinds = ", ".join(f"{kind} {n}" for kind, n in made.kinds.items())
+    if made.mode is not None:
+        return f"drawn from {made.source} by `tad split --labelled`: {kinds}; {made.mode}, seed {made.seed}"
     origin = "annotations" if made.classes_from == "annotations" else "given labels"
     return f"made of {made.source} by `tad labels`: {kinds}; classes from {origin}"

@@ -1,0 +1,74 @@
+"""Assessing how good labels and predictions are, inside the detector `actionformer`.
+
+Source: APL (ECCV 2024) section 3.2, "adaptive label quality assessment". The display equations are lost in the copies
+of the paper; what stands here was rebuilt from the prose, from the published numbers of parameters, and from ARSL (CVPR
+2023), which the paper follows. Two more outputs of each point predict the tIoU with the true segment and the normalised
+distance between the two centres (tND). Their difference times the class probability is the joint score.
+
+Shapes: P points, n positive points, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from tad.models.actionformer import LEAST_QUALITY, PointOutputs, joint_quality
+from tad.ops.losses import joint_focal, overlap_and_shift
+from tad.stage import StageConfig
+
+
+class Quality(StageConfig):
+    """The two branches and what is learned with them; the other options matter only if enabled."""
+
+    enabled: bool = Field(default=False, description="predict the quality of segments and score by it (APL)")
+    weight: float = Field(default=0.1, ge=0, description="of the loss of the two branches")
+    soft_target: Literal["measured", "branch"] = Field(
+        default="measured",
+        description="what the joint score of a positive point should be: the quality of its segment as measured, or as "
+        "the branches say",
+    )
+    tnd_power: int = Field(default=2, ge=1, le=2, description="of the normalised distance: 2 as in the boundary loss")
+    focal: float = Field(default=2.0, ge=0, description="exponent of |target - joint score| in the class loss")
+    negative_weight: float = Field(default=0.75, ge=0, description="of the class loss where the target is 0")
+
+
+def quality_losses(
+    outputs: PointOutputs, classes: Tensor, offsets: Tensor, positive: Tensor, config: Quality
+) -> tuple[Tensor, Tensor]:
+    """The class loss of all points and the branches' loss of positive ones (equations 3 to 5).
+
+    Args:
+        outputs: of a network with the branches.
+        classes: [P, C] bool, what the points should answer.
+        offsets: [P, 2] what they should answer, in strides.
+        positive: [P] bool.
+        config: of the losses.
+
+    Returns:
+        [P, C] and [n].
+    """
+    assert outputs.quality is not None
+    measured = measured_quality(outputs.offsets[positive].detach(), offsets[positive], config.tnd_power)
+    branches = F.binary_cross_entropy_with_logits(
+        outputs.quality[positive].float(), measured, reduction="none"
+    ).sum(-1)  # fmt: skip
+    joint = joint_quality(outputs.quality)
+    if config.soft_target == "measured":
+        soft = (measured[:, 0] - measured[:, 1]).clamp(min=LEAST_QUALITY)
+    else:
+        soft = joint[positive].detach()
+    target = torch.zeros_like(joint)
+    target[positive] = soft
+    target = target[:, None] * classes
+    return joint_focal(outputs.logits, joint, target, config.focal, config.negative_weight), branches
+
+
+def measured_quality(predicted: Tensor, true: Tensor, power: int = 2) -> Tensor:
+    """tIoU and tND (equation 1) of predicted and true offsets [n, 2] around the same points; [n, 2], each in [0, 1]."""
+    overlap, shift = overlap_and_shift(predicted, true)
+    return torch.stack([overlap, shift.abs() ** power], -1)

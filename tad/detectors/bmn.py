@@ -1,0 +1,232 @@
+"""The detector `bmn`: class-agnostic proposals from a boundary-matching network, named by the proposer's classes.
+
+Source: BMN (ICCV 2019) and its public re-implementations; APL's quality branches (ECCV 2024) behind an option.
+BMN itself finds no classes. The published systems take them from a classifier of videos that was trained with the
+labels of the whole training set; here they are the video scores of this run's own proposer, which saw the given labels
+alone, and no option loads any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from tad.data.dataset import Role
+from tad.data.segments import Segments
+from tad.detectors.bmn_losses import joint_score
+from tad.detectors.bmn_targets import Window, read_window, windows
+from tad.detectors.bmn_training import BmnTraining, TrainStage, build
+from tad.detectors.postprocess import Postprocess, postprocess
+from tad.errors import RunError
+from tad.models.bmn import Bmn
+from tad.ops.bmn_sampling import valid_cells
+from tad.stage import Artifact, Before, Context, Engine, StageConfig
+
+
+class BmnDecoding(StageConfig):
+    """From the network's answers to detections; changing it needs no training."""
+
+    boundaries: bool = Field(
+        default=False, description="true: scores are also multiplied with the probabilities of both boundaries"
+    )
+    peak: float = Field(
+        default=0.5, gt=0, le=1, description="share of the window's highest boundary that makes a bin a candidate"
+    )
+    top_k: int = Field(default=1000, ge=1, description="best proposals of each window that reach post-processing")
+    snippets: bool = Field(
+        default=True,
+        description="true: scores are also multiplied with the mean of the proposer's class scores inside the "
+        "proposal; false: with its video score alone, as published",
+    )
+    classes: int = Field(default=2, ge=1, description="best classes of its video that every proposal is given")
+    train_classes: Literal["given", "predicted"] = Field(
+        default="given", description="classes of training videos: the labels', where there are any, or the best ones"
+    )
+    min_score: float | None = Field(
+        default=1e-4, description="proposals whose lowered score is below it are dropped; null: none"
+    )
+    max_detections: int = Field(default=200, ge=1, description="detections of each video, the best ones")
+
+
+class BmnPostprocess(Postprocess):
+    """What becomes of overlapping proposals, whatever their class."""
+
+    sigma: float = Field(default=0.4, gt=0, description="soft-nms: width of the Gaussian")
+
+
+class BmnDetection(StageConfig):
+    """All that detecting depends on."""
+
+    decode: BmnDecoding = BmnDecoding()
+    postprocess: BmnPostprocess = BmnPostprocess()
+
+
+class BmnDetector(StageConfig):
+    """Boundary-matching network; learns from any labeler's pseudo-labels."""
+
+    method: Literal["bmn"] = "bmn"
+    training: BmnTraining = BmnTraining()
+    decode: BmnDecoding = BmnDecoding()
+    postprocess: BmnPostprocess = BmnPostprocess()
+
+    wants_candidates: ClassVar[bool] = False
+    rescores: ClassVar[Literal[False]] = False
+
+    def train(
+        self,
+        engine: Engine,
+        labels: Artifact,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+        before: Before | None = None,
+    ) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
+        return engine.fit(TrainStage(self.training), {"labels": labels})
+
+    def detect(
+        self,
+        engine: Engine,
+        model: Artifact,
+        role: Role,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+    ) -> Artifact:
+        """Detections in all videos of a role; `scores` are the proposer's, for the classes.
+
+        Raises:
+            RunError: there are no scores.
+        """
+        if scores is None:
+            raise RunError("detector bmn finds no classes itself; give it the proposer's scores")
+        # Known classes are for training videos only, even if other videos have label files too.
+        changes = {} if role == "train" else {"train_classes": "predicted"}
+        config = BmnDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
+        return engine.map(DetectStage(config), {"model": model, "scores": scores}, role)
+
+
+@dataclass(frozen=True)
+class DetectStage:
+    """Map stage: detections of one video after the other; inputs "model" and "scores"."""
+
+    config: BmnDetection
+    name: str = "bmn/detect"
+    version: int = 1
+    output: Literal["segments", "arrays"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        config, data, scores = self.config.decode, context.data, context.inputs["scores"]
+        propose = load(context, config)
+        names = np.array(data.classes, dtype=object)
+
+        def detect(video: str) -> Segments:
+            spans, score = propose(np.array(data.features(video), dtype=np.float32))
+            grid = data.grid(video, len(data.features(video)))
+            one = np.zeros(len(score), dtype=np.int64)
+            kept = postprocess(
+                grid.from_position(spans), score, one, self.config.postprocess,
+                min_score=config.min_score, limit=config.max_detections,
+            )  # fmt: skip
+            known = data.video_classes(video) if config.train_classes == "given" else np.zeros(0, dtype=np.int64)
+            of_video = np.asarray(scores.array("video", video), dtype=np.float64)
+            label = known if len(known) else np.argsort(-of_video, kind="stable")[: config.classes]
+            spans = np.clip(kept.spans, 0.0, data.duration(video))
+            real = spans[:, 0] < spans[:, 1]
+            score = kept.scores[real, None] * of_video[label]
+            if config.snippets:
+                cas = np.asarray(scores.array("cas", video), dtype=np.float64)[:, label]
+                score = score * means(cas, grid.to_edge(spans[real]))
+            best = np.argsort(-score, axis=None, kind="stable")[: config.max_detections]
+            row, column = np.divmod(best, len(label))
+            start, end = spans[real][row].T
+            return Segments.of(
+                video, start, end, names[label[column]].tolist(), score[row, column], source=context.source
+            )
+
+        return detect
+
+
+def means(curves: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """[N, C] means of curves [T, C] over stretches [N, 2] between edges; rows at a stretch's ends count in part."""
+    edges = np.clip(edges, 0, len(curves))
+    sums = np.concatenate([np.zeros((1, curves.shape[1])), curves.cumsum(0)])
+    low = np.minimum(edges.astype(np.int64), len(curves) - 1)
+    until = sums[low] + (edges - low)[..., None] * curves[low]
+    return (until[:, 1] - until[:, 0]) / np.maximum(edges[:, 1] - edges[:, 0], 1e-9)[:, None]
+
+
+Proposals = tuple[np.ndarray, np.ndarray]
+"""[N, 2] positions and [N] scores."""
+
+
+def load(context: Context, config: BmnDecoding) -> Callable[[np.ndarray], Proposals]:
+    """The trained network as a function of a video's features [T, C]; of its proposals before suppression.
+
+    Raises:
+        RunError: it was trained for another feature width.
+    """
+    artifact, data = context.inputs["model"], context.data
+    saved = artifact.model()
+    settings = saved["settings"]
+    if data.manifest.grid.dim != settings["dim"]:
+        raise RunError(
+            f"{data.root}: features of width {data.manifest.grid.dim}, but the detector was trained on width "
+            f"{settings['dim']}; use features of the same kind"
+        )
+    network = build(settings)
+    network.load_state_dict(saved["state"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device).eval()
+    length = settings["length"]
+
+    def propose(features: np.ndarray) -> Proposals:
+        found = []
+        for window in windows(len(features), length, settings["fit"], settings["upsample"]):
+            rows = torch.from_numpy(read_window(features, window, length)).to(device)
+            found.append(of_window(network, rows, window, settings["durations"], config))
+        spans, scores = (np.concatenate(part) for part in zip(*found, strict=True))
+        return spans, scores
+
+    return propose
+
+
+def of_window(network: Bmn, rows: torch.Tensor, window: Window, durations: int, config: BmnDecoding) -> Proposals:
+    """Proposals of one window, best first: the cells between candidate starts and candidate ends.
+
+    Args:
+        network: in evaluation.
+        rows: [T, C].
+        window: where they lie.
+        durations: D.
+        config: thresholds and scoring.
+    """
+    mask = torch.arange(len(rows), device=rows.device) < window.bins
+    with torch.inference_mode():
+        outputs = network(rows[None], mask[None])
+        start, end = (x[0].sigmoid().cpu().numpy()[: window.bins] for x in outputs[:2])
+        maps = outputs.maps[0].sigmoid().cpu()
+    cells = valid_cells(window.bins, min(durations, window.bins))
+    first, last = cells.start, cells.start + cells.duration
+    begins, ends = candidates(start, config.peak), candidates(end, config.peak)
+    begins[0] = ends[-1] = True
+    usable = begins[first] & ends[last]
+    first, last = first[usable], last[usable]
+    maps = maps[:, last - first, first]
+    quality = joint_score(maps[1], maps[2]) if len(maps) > 2 else maps[1]
+    scores = (maps[0] * quality).numpy()
+    if config.boundaries:
+        scores = scores * start[first] * end[last]
+    best = np.argsort(-scores, kind="stable")[: config.top_k]
+    edges = np.stack([first[best], last[best] + 1], 1).astype(np.float64)
+    return window.from_bins(edges), scores[best]
+
+
+def candidates(probability: np.ndarray, peak: float) -> np.ndarray:
+    """[T] bool: bins that are no lower than their neighbours, or above a share `peak` of the highest one."""
+    padded = np.pad(probability, 1, constant_values=-np.inf)
+    local = (probability >= padded[:-2]) & (probability >= padded[2:])
+    return local | (probability > peak * probability.max())

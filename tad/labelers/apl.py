@@ -1,0 +1,294 @@
+"""Labeler `apl`: the best detections in unlabelled videos, checked against the labelled instances of their class.
+
+Source: APL (ECCV 2024), dynamic selection (Eq. 6) and the instance consistency discriminator (Eq. 7 to 10).
+
+| the video has | its pseudo-labels | their source |
+|---|---|---|
+| full labels | those, as they are, with score 1 | given@ROUND |
+| anything else | positives of the selection that the discriminator does not reject | apl/label@ROUND |
+| | candidates that it finds like the labelled instances of their class | apl/mined@ROUND |
+| | by option: the other candidates, where a detector may neither learn action nor background | ignore@ROUND |
+
+Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select` and
+`apl/label` (maps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from tad.data.dataset import Dataset, Role
+from tad.data.segments import Segments
+from tad.detectors.windows import IGNORE
+from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, pooled, read_bank
+from tad.labelers.mixed import given
+from tad.labelers.pser_seed import Proposals
+from tad.models.icd import InstanceDiscriminator
+from tad.ops.nms import classwise_nms
+from tad.stage import Artifact, Context, Engine, StageConfig, Taught, in_round
+
+TOLERANCE = 1e-9
+"""Scores this close to d2 reach it: of two scores the better one is mean + std, and rounding must not decide."""
+
+
+class Selection(StageConfig):
+    """Which detections are positives (score from d2 on) and which candidates (from d1 on, below d2)."""
+
+    rule: Literal["adaptive", "fixed"] = Field(
+        default="adaptive",
+        description="d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed",
+    )
+    d1: float = Field(default=0.15, ge=0, le=1, description="detections below are dropped")
+    k: float = Field(default=1.0, ge=0, description="adaptive: standard deviations above the mean")
+    scope: Literal["video", "class", "epoch"] = Field(
+        default="video", description="adaptive: mean and deviation of each video, of each class, or of all detections"
+    )
+    d2_max: float | None = Field(default=None, ge=0, description="adaptive: largest d2; null: no limit")
+    fixed: float = Field(default=0.3, ge=0, le=1, description="d2 of rule fixed")
+    min_pos: int = Field(default=0, ge=0, description="a video's best detections from d1 on that are positives anyway")
+    hard_nms: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="tIoU from which the lesser of two detections of a class is dropped before; null: none is, so that "
+        "near duplicates stay which the detector's soft suppression has only lowered",
+    )
+
+    def d2(self, scores: np.ndarray) -> float:
+        """The threshold for the detections that share one; infinite if there is none from d1 on."""
+        if self.rule == "fixed":
+            return self.fixed
+        scores = scores[scores >= self.d1]
+        if not len(scores):
+            return np.inf
+        value = float(scores.mean() + self.k * scores.std())
+        return value if self.d2_max is None else min(value, self.d2_max)
+
+    def groups(self, video: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """[N] codes of the detections that share a threshold, from [N] codes of their videos and classes."""
+        return {"video": video, "class": label, "epoch": np.zeros_like(video)}[self.scope]
+
+    def split(self, scores: np.ndarray, d2: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Positives and candidates of one video, [N] bool each, from scores [N] and the threshold of each."""
+        usable = scores >= (min(self.d1, self.fixed) if self.rule == "fixed" else self.d1)
+        positive = usable & (scores >= d2 - TOLERANCE)
+        best = np.argsort(-scores, kind="stable")[: self.min_pos]
+        positive[best[usable[best]]] = True
+        return positive, usable & ~positive
+
+
+class Discriminator(StageConfig):
+    """What the likeness to labelled instances of the same class decides."""
+
+    use: bool = Field(default=True, description="false: the selection alone")
+    alpha: float = Field(default=0.3, ge=0, le=1, description="positives whose likeness is below are eliminated")
+    beta: float = Field(default=0.7, ge=0, le=1, description="candidates whose likeness is above become labels")
+    training: IcdTraining = IcdTraining()
+
+
+class LabelConfig(StageConfig):
+    """Config of `apl/label`; see `AplLabeler`."""
+
+    alpha: float
+    beta: float
+    ignore: bool
+
+
+class AplLabeler(StageConfig):
+    """Selected detections of the current model as pseudo-labels; their score is the detection's."""
+
+    method: Literal["apl"] = "apl"
+    selection: Selection = Selection()
+    icd: Discriminator = Discriminator()
+    ignore: bool = Field(
+        default=False,
+        description="candidates that stay without a decision become rows with the source ignore@ROUND, for detectors "
+        "that leave such stretches out of their loss",
+    )
+
+    wants_embedding: ClassVar[bool] = False
+    wants_suppressed: ClassVar[bool] = True
+    wants_points: ClassVar[bool] = False
+
+    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+        """Segments: positives and candidates of the selection, told apart by their source; none of labelled videos."""
+        return engine.map(Select(self.selection), {"proposals": proposals}, role)
+
+    def label(
+        self,
+        engine: Engine,
+        proposals: Artifact,
+        embedding: Artifact | None,
+        role: Role = "train",
+        taught: Taught | None = None,
+        scores: Artifact | None = None,
+    ) -> Artifact:
+        """Segments: given labels, and pseudo-labels of all other videos; `proposals` are suppressed detections.
+
+        Raises:
+            DataError: the discriminator is used, and the training videos have no full labels of two classes.
+        """
+        inputs = {"selected": self.seeds(engine, proposals, role)}
+        if self.icd.use:
+            with in_round(engine, 0):
+                inputs["bank"] = engine.map(PoolLabelled(), {}, "train")
+                inputs["model"] = engine.fit(IcdFit(self.icd.training), {"bank": inputs["bank"]})
+        config = LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta, ignore=self.ignore)
+        return engine.map(Label(config), inputs, role)
+
+    def statistics(self, selected: Segments, labels: Segments, data: Dataset) -> dict[str, Any]:
+        """What was selected in the training videos that are not fully labelled.
+
+        Args:
+            selected: what `seeds` made; labels: what `label` made of it.
+            data: the dataset.
+
+        Returns:
+            `labels_per_video`; `videos_without` a label; shares of the positives that were `eliminated` and of the
+            labels that were `mined`; number of candidates `left`; `mean_d2` (None without a detection); `per_class`.
+        """
+        videos = [v for v in data.videos("train") if data.supervision(v) != "full"]
+        found = labels.filter(np.isin(_kind(labels), ["apl/label", "apl/mined"]))
+        kept, positives = int((_kind(found) == "apl/label").sum()), int((_kind(selected) == "apl/positive").sum())
+        group = self.selection.groups(selected.codes("video_id")[0], selected.label_index(data.classes))
+        d2 = [self.selection.d2(selected.score[group == g]) for g in np.unique(group)]
+        counts = np.bincount(found.label_index(data.classes), minlength=len(data.classes))
+        return {
+            "labels_per_video": len(found) / max(1, len(videos)),
+            "videos_without": len(set(videos) - set(found.codes("video_id")[1])),
+            "eliminated": 1 - kept / max(1, positives),
+            "mined": (len(found) - kept) / max(1, len(found)),
+            "left": len(selected) - positives - (len(found) - kept),
+            "mean_d2": float(np.mean(d2)) if d2 else None,
+            "per_class": dict(zip(data.classes, counts.tolist(), strict=True)),
+        }
+
+
+@dataclass(frozen=True)
+class Select:
+    """Map stage: positives (source apl/positive@N) and candidates (apl/candidate@N) of a video, best first.
+
+    Where a video's points or classes are given, detections of other classes do not count.
+    """
+
+    config: Selection
+    name: str = "apl/select"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        config, data, by_video = self.config, context.data, Proposals(context).by_video
+        _, _, number = context.source.rpartition("@")
+
+        def usable(video: str) -> Segments:
+            rows, kind = by_video.get(video, Segments.empty()), data.supervision(video)
+            if kind == "full":
+                return Segments.empty()
+            if kind != "none":
+                rows = rows.filter(np.isin(rows.label_index(data.classes), data.video_classes(video)))
+            if config.hard_nms is not None and len(rows):
+                suppressed = classwise_nms(
+                    rows.spans, rows.score, rows.label_index(data.classes), method="hard",
+                    iou_threshold=config.hard_nms, min_score=-1e9,
+                )  # fmt: skip
+                return rows.take(suppressed[3])
+            return rows.take(np.argsort(-rows.score, kind="stable"))
+
+        shared: np.ndarray | float = np.inf
+        if config.rule == "adaptive" and config.scope != "video":
+            every = Segments.concat(usable(v) for v in context.videos)
+            label = every.label_index(data.classes)
+            group = config.groups(np.zeros_like(label), label)
+            shared = np.array([config.d2(every.score[group == c]) for c in range(len(data.classes))])
+
+        def select(video: str) -> Segments:
+            rows = usable(video)
+            if isinstance(shared, np.ndarray):
+                zero = np.zeros(len(rows), dtype=np.int64)
+                d2 = shared[config.groups(zero, rows.label_index(data.classes))]
+            else:
+                d2 = config.d2(rows.score)
+            positive, candidate = config.split(rows.score, d2)
+            kind = np.where(positive, f"apl/positive@{number}", f"apl/candidate@{number}")
+            return rows.replace(source=kind.tolist(), point=None).filter(positive | candidate)
+
+        return select
+
+
+@dataclass(frozen=True)
+class Label:
+    """Map stage: a video's given labels, or its positives and candidates after the discriminator's verdict.
+
+    Inputs "selected" and, with the discriminator, "model" and "bank".
+    """
+
+    config: LabelConfig
+    name: str = "apl/label"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        config, data = self.config, context.data
+        by_video = context.inputs["selected"].segments().by_video()
+        alike = likeness(context) if "model" in context.inputs else None
+        _, _, number = context.source.rpartition("@")
+
+        def label(video: str) -> Segments:
+            if data.supervision(video) == "full":
+                return given(data, video, f"given@{number}")
+            rows = by_video.get(video, Segments.empty())
+            kept, mined = verdict(_kind(rows) == "apl/positive", alike(video, rows) if alike else None, config)
+            kind = np.select([kept, mined], [f"apl/label@{number}", f"apl/mined@{number}"], f"{IGNORE}@{number}")
+            wanted = kept | mined
+            if config.ignore:
+                wanted |= _kind(rows) == "apl/candidate"
+            return rows.replace(source=kind.tolist()).filter(wanted)
+
+        return label
+
+
+def verdict(positive: np.ndarray, alike: np.ndarray | None, config: LabelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Positives that are kept and candidates that are mined, [N] bool each.
+
+    Args:
+        positive: [N] bool; the others are candidates.
+        alike: [N] mean probability of being like the labelled instances of the class; None without a discriminator.
+    """
+    if alike is None:
+        return positive, np.zeros_like(positive)
+    return positive & (alike >= config.alpha), ~positive & (alike > config.beta)
+
+
+def likeness(context: Context) -> Callable[[str, Segments], np.ndarray]:
+    """Eq. 10 for the rows of a video: [N] float64 (see `InstanceDiscriminator.similarity`)."""
+    saved, data, bank = context.inputs["model"].model(), context.data, read_bank(context)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = InstanceDiscriminator(**saved["settings"]["architecture"])
+    model.load_state_dict(saved["state"])
+    model.to(device).eval()
+    bank_labels = torch.from_numpy(bank.labels).to(device)
+    with torch.inference_mode():
+        second = model.second(torch.from_numpy(bank.vectors).to(device))
+
+    def alike(video: str, rows: Segments) -> np.ndarray:
+        if not len(rows):
+            return np.zeros(0)
+        features = data.features(video)
+        vectors = torch.from_numpy(pooled(features, data.grid(video, len(features)), rows.spans)).to(device)
+        labels = torch.from_numpy(rows.label_index(data.classes)).to(device)
+        with torch.inference_mode():
+            return model.similarity(model.first(vectors), labels, second, bank_labels).cpu().numpy()
+
+    return alike
+
+
+def _kind(rows: Segments) -> np.ndarray:
+    """[N] the source of each row without its round."""
+    codes, names = rows.codes("source")
+    return np.array([name.rpartition("@")[0] for name in names], dtype=str)[codes] if len(rows) else np.zeros(0, str)

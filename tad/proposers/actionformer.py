@@ -1,0 +1,220 @@
+"""Proposer `actionformer`: the detector of that name, trained on the fully labelled videos alone.
+
+It is what semi-supervised methods start from: a model of a few videos with all their boundaries, which then looks for
+actions in the others (APL, ECCV 2024, second phase). With rounds: 0 and every video labelled it is full supervision.
+Stages: `actionformer/given` (map), `actionformer/labelled` (fit), `actionformer/points`,
+`actionformer/embed` and `actionformer/propose` (maps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from tad.data.dataset import Role
+from tad.data.labels import Supervision
+from tad.data.segments import Segments
+from tad.detectors.actionformer import Decoding, Detection, DetectStage, Reading, TrainStage, in_seconds, suppress
+from tad.detectors.actionformer_training import DetectorTask, Training
+from tad.detectors.postprocess import Kept, Postprocess
+from tad.labelers.mixed import given
+from tad.proposers.contrastive import ContrastiveConfig, start
+from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
+
+
+class LabelledTraining(Training):
+    """Network and training on the fully labelled videos."""
+
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="optimiser steps in place of epochs, as many for few videos as for many; null: epochs",
+    )
+
+    @model_validator(mode="after")
+    def _first(self) -> LabelledTraining:
+        if self.init != "none" or self.unlabelled_weight is not None:
+            raise ValueError(
+                "the proposer's model is the first one and sees fully labelled videos alone: leave init none (pretrain "
+                "gives it a start) and unlabelled_weight null"
+            )
+        return self
+
+    def of(self, videos: int) -> Training:
+        """The detector's training on so many videos."""
+        options = self.model_dump(exclude={"steps"})
+        if self.steps is not None:
+            options["epochs"] = max(1, round(self.steps / max(1, videos // self.batch_size)))
+        return Training(**options)
+
+    @property
+    def usable(self) -> tuple[Supervision, ...]:
+        """The kinds of labels that teach: boundaries alone."""
+        return ("full",)
+
+
+class Suppression(StageConfig):
+    """From the decoded points to proposals."""
+
+    read: Reading
+    postprocess: Postprocess
+
+
+class ActionFormerProposer(StageConfig):
+    """ActionFormer, trained on fully labelled videos; its detections in all videos are the proposals."""
+
+    method: Literal["actionformer"] = "actionformer"
+    training: LabelledTraining = LabelledTraining()
+    pretrain: ContrastiveConfig = ContrastiveConfig()
+    decode: Reading = Reading()
+    postprocess: Postprocess = Postprocess()
+
+    def train(self, engine: Engine) -> Artifact:
+        """Fits the detector on the boundaries of fully labelled training videos; the others are not seen."""
+        labels = engine.map(GivenLabels(), {}, "train")
+        videos = sum(engine.data.supervision(v) == "full" for v in engine.data.videos("train"))
+        training, inputs = start(engine, self.pretrain, self.training.of(videos))
+        return engine.fit(LabelledTrain(training), {"labels": labels} | inputs)
+
+    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+        """The decoded points of every video, and curves made of them.
+
+        Arrays `cas` [T, C], `background` [T] and `video` [C] as of the other proposers: a snippet's score of a class is
+        the best of the points that stand for it, one on each level; background is what the best class leaves; a
+        video's score is its best point's. `spans` [N, 2] positions, `scores` [N] and `labels` [N]: the candidates, the
+        best points of each level.
+        """
+        return engine.map(PointStage(self.decode), {"model": model}, role)
+
+    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+        """Array `embedding` [T, W], float16: the finest level of the pyramid."""
+        return engine.map(EmbedStage(), {"model": model}, role)
+
+    def propose(
+        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
+    ) -> Artifact:
+        """Segments: detections with their score.
+
+        Args:
+            suppressed: False gives every candidate with its own score, before post-processing.
+            known: as of the other proposers; classes that are known change nothing here.
+        """
+        config = Suppression(read=self.decode, postprocess=self.postprocess) if suppressed else StageConfig()
+        return engine.map(ProposeStage(config), {"scores": scores}, role)
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """Map stage: the full labels of each training video that has them, as labels of a detector."""
+
+    config: StageConfig = field(default_factory=StageConfig)
+    name: str = "actionformer/given"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        _, _, number = context.source.rpartition("@")
+        return lambda video: given(context.data, video, f"given@{number}")
+
+
+@dataclass(frozen=True)
+class LabelledTrain(TrainStage):
+    """Fits the detector on the fully labelled training videos; reads the input "labels"."""
+
+    name: str = "actionformer/labelled"
+
+    def open(self, context: Context) -> DetectorTask:
+        # Points of a video that led to no pseudo-label would make it all background; here they were never asked.
+        full = [video for video in context.videos if context.data.supervision(video) == "full"]
+        return super().open(replace(context, videos=full))
+
+
+@dataclass(frozen=True)
+class PointStage:
+    """Map stage: what the network says of every video; reads the input "model"."""
+
+    config: Reading
+    name: str = "actionformer/points"
+    version: int = 1
+    output: Literal["arrays"] = "arrays"
+
+    def open(self, context: Context) -> Callable[[str], Arrays]:
+        detector = DetectStage(Detection(decode=Decoding(**self.config.model_dump()))).open(context)
+
+        def points(video: str) -> Arrays:
+            features = np.array(context.data.features(video), dtype=np.float32)
+            answers = detector.answers(features)
+            spans, scores, labels = detector.best(answers)
+            cas = curves(answers.scores, answers.sizes)[: len(features) * detector.upsample : detector.upsample]
+            return {
+                "cas": cas,
+                "background": 1 - cas.max(1),
+                "video": answers.scores.max(0),
+                "spans": spans.astype(np.float32),
+                "scores": scores,
+                "labels": labels.astype(np.int32),
+            }
+
+        return points
+
+
+def curves(scores: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """[P, C] scores of points, level by level, to [T, C]: of each row the best of its nearest points of all levels."""
+    length = sizes[0]
+    parts = np.split(scores, np.cumsum(sizes)[:-1])
+    best = parts[0].copy()
+    for level, part in enumerate(parts[1:], 1):
+        # Point i of a level lies at row i * 2 ** level.
+        nearest = (np.arange(length) + (1 << (level - 1))) >> level
+        np.maximum(best, part[nearest.clip(max=len(part) - 1)], out=best)
+    return best
+
+
+@dataclass(frozen=True)
+class EmbedStage:
+    """Map stage: what the finest level of the pyramid holds at every snippet; reads the input "model"."""
+
+    config: StageConfig = field(default_factory=StageConfig)
+    name: str = "actionformer/embed"
+    version: int = 1
+    output: Literal["arrays"] = "arrays"
+
+    def open(self, context: Context) -> Callable[[str], Arrays]:
+        detector = DetectStage(Detection()).open(context)
+
+        def embed(video: str) -> Arrays:
+            features = np.array(context.data.features(video), dtype=np.float32)
+            padded, of_video = detector.rows(features)
+            with torch.inference_mode():
+                levels = detector.module.encode(padded, of_video)  # type: ignore[operator]
+            finest = levels.rows[: len(features) * detector.upsample : detector.upsample]
+            return {"embedding": finest.cpu().numpy().astype(np.float16)}
+
+        return embed
+
+
+@dataclass(frozen=True)
+class ProposeStage:
+    """Map stage: proposals from the candidates of `PointStage`; all of them if there is no `Suppression`."""
+
+    config: Suppression | StageConfig
+    name: str = "actionformer/propose"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        data, artifact, config = context.data, context.inputs["scores"], self.config
+
+        def propose(video: str) -> Segments:
+            found = Kept(*(np.asarray(artifact.array(key, video)) for key in ("spans", "scores", "labels")))
+            grid = data.grid(video)
+            if isinstance(config, Suppression):
+                found = suppress(found, config.read, config.postprocess, grid)
+            return in_seconds(context, video, found, grid, data.classes)
+
+        return propose

@@ -1,0 +1,251 @@
+"""Contrastive pre-training of a pyramid's encoder on all training videos, without any label.
+
+APL (ECCV 2024) section 3.3 and supplement B. Some frames are drawn from each video; k-means on their input features
+says which belong together: two clusters in each video (action and background) and several over the batch. Frames of one
+cluster should look alike on all levels of the pyramid. The weights start any detector on the same pyramid.
+
+Stage: `contrastive/train` (fit). The frames' contrast is in tad.ops.contrast.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tad.detectors.actionformer_targets import levels_for, random_crop
+from tad.detectors.actionformer_training import Training
+from tad.detectors.schedule import adamw, derived_ema, derived_width
+from tad.detectors.windows import SHORT, expected_length, pack, refine, usual_length
+from tad.models.pyramid import Backbone, padded_length
+from tad.ops.contrast import Gather, cluster, coarse_contrast, fine_contrast, pyramid_rows, sample_frames
+from tad.stage import Artifact, Batch, Context, Engine, StageConfig, Total, in_round
+
+NETWORK = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout", "stem", "gain")
+"""Settings that are arguments of `Backbone`."""
+
+
+class ContrastiveConfig(StageConfig):
+    """What is contrasted, and for how long; network and optimiser are those of the detector that it starts."""
+
+    enabled: bool = Field(
+        default=False, description="start from an encoder pre-trained on all training videos, without labels (APL)"
+    )
+    epochs: int = Field(default=15, ge=1, description="passes over all training videos")
+    frames: int = Field(default=80, ge=2, description="drawn from each window, one from each of as many equal parts")
+    clusters: int | None = Field(
+        default=None, ge=2, description="over the frames of a batch; null: twice the videos of a batch"
+    )
+    temperature: float = Field(default=0.1, gt=0, description="of similarities; lower looks at the nearest more")
+    coarse_weight: float = Field(default=1.0, ge=0, description="of the contrast of two clusters in each video")
+    fine_weight: float = Field(default=1.0, ge=0, description="of the contrast of the clusters over a batch")
+
+
+class Pretraining(ContrastiveConfig):
+    """All that the stage depends on: `ContrastiveConfig` and a detector's options of the same names."""
+
+    width: int | None
+    heads: int
+    levels: int | None
+    upsample: int | None
+    window: int
+    drop_path: float
+    input_dropout: float
+    stem: int
+    gain: float
+    max_length: int | None
+    batch_size: int
+    lr: float | None
+    warmup: float
+    weight_decay: float
+    clip_norm: float | None
+    ema_decay: float | None
+
+
+def start(engine: Engine, config: ContrastiveConfig, training: Training) -> tuple[Training, dict[str, Artifact]]:
+    """Options and inputs with which ActionFormer's training starts from the pre-trained encoder, if it is enabled."""
+    if not config.enabled:
+        return training, {}
+    return training.model_copy(update={"init": "before"}), {"before": pretrain(engine, config, training)}
+
+
+def pretrain(engine: Engine, config: ContrastiveConfig, detector: StageConfig) -> Artifact:
+    """Fits the encoder of a pyramid detector, once for all rounds; `detector` as of `pretraining`.
+
+    Returns:
+        Of `state` all weights of the `Backbone` (`load_state_dict(state, strict=False)` of a detector takes them), of
+        `settings` its arguments, `upsample` and `max_length`.
+    """
+    with in_round(engine, 0):
+        return engine.fit(ContrastiveTrain(pretraining(config, detector)))
+
+
+def pretraining(config: ContrastiveConfig, detector: StageConfig) -> Pretraining:
+    """The stage's config.
+
+    Args:
+        config: of the contrast.
+        detector: the detector's training options; `stem` and `gain` are `Backbone`'s where it has none.
+    """
+    own = {name for name in Pretraining.model_fields if name not in ContrastiveConfig.model_fields}
+    options = {"stem": 2, "gain": 1e-4} | detector.model_dump(include=own)
+    return Pretraining(**config.model_dump(), **options)
+
+
+@dataclass(frozen=True)
+class ContrastiveTrain:
+    """Fits the encoder; needs no input."""
+
+    config: Pretraining
+    name: str = "contrastive/train"
+    version: int = 1
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    @property
+    def ema_decay(self) -> float | None:
+        """The most there is; the task's own, which knows the number of steps, goes before."""
+        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
+
+    @property
+    def clip_norm(self) -> float | None:
+        return self.config.clip_norm
+
+    def open(self, context: Context) -> ContrastiveTask:
+        return ContrastiveTask(self.config, context)
+
+
+class Item(NamedTuple):
+    """A window of one video, refined."""
+
+    features: np.ndarray  # [T, D] float32
+    frames: np.ndarray  # [K'] int64, K' <= K of its rows
+    labels: np.ndarray  # [K'] int64, their cluster within the window
+    place: int  # of the item among all
+    seed: int  # of the clusters over the batch
+
+
+class ContrastiveTask:
+    """The opened stage: windows of all training videos.
+
+    Raises:
+        ConfigError: the derived width is not divisible by the heads.
+    """
+
+    def __init__(self, config: Pretraining, context: Context) -> None:
+        self.config, self.data, self.videos = config, context.data, list(context.videos)
+        self.settings = self._resolve()
+        self.ema_decay: float = self.settings["ema_decay"]
+        self.levels: int = self.settings["levels"]
+        self.clusters = config.clusters or 2 * config.batch_size
+        self.module = Encoder(**{name: self.settings[name] for name in NETWORK})
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def item(self, index: int, rng: np.random.Generator) -> Item:
+        """A random window of a video, as the detector's, and frames of it in two clusters."""
+        features = self.data.features(self.videos[index])
+        crop = random_crop(len(features), np.zeros((0, 2)), self.settings["max_length"], 0.0, rng)
+        rows = refine(features[crop.start : crop.start + crop.size], self.settings["upsample"])
+        frames = sample_frames(len(rows), self.config.frames, rng)
+        return Item(rows, frames, cluster(rows[frames], 2, rng), index, int(rng.integers(2**31)))
+
+    def collate(self, items: list[Item]) -> Batch:
+        """Windows one after the other, the rows [B, K] of their frames, and labels [B, K], -1 where there are fewer."""
+        features, video, slots = pack([item.features for item in items], self.levels)
+        frames = torch.zeros(len(items), self.config.frames, dtype=torch.int64)
+        labels = torch.full_like(frames, -1)
+        for row, (item, first) in enumerate(zip(items, np.cumsum([0, *slots[:-1]]), strict=True)):
+            frames[row, : len(item.frames)] = torch.from_numpy(item.frames + first)
+            labels[row, : len(item.frames)] = torch.from_numpy(item.labels)
+        return {
+            "features": features,
+            "video": video,
+            "frames": frames,
+            "labels": labels,
+            "items": torch.tensor([item.place for item in items]),
+            "seeds": torch.tensor([item.seed for item in items]),
+        }
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """The contrast of each window's two clusters, and that of the clusters over the windows of all workers."""
+        config = self.config
+        z = module(batch["features"], batch["video"], batch["frames"])
+        coarse = coarse_contrast(z, batch["labels"], total, config.temperature)
+        gather = Gather(batch["items"], len(self), total)
+        fine = fine_contrast(z, self.fine_labels(batch, gather), gather, config.temperature)
+        loss = config.coarse_weight * coarse + config.fine_weight * fine
+        return {"loss": loss, "coarse": coarse, "fine": fine}
+
+    def fine_labels(self, batch: Batch, gather: Gather) -> Tensor:
+        """Clusters [A, K] of the frames of all workers' windows by their input features; the same on every worker."""
+        inputs = gather(batch["features"][batch["frames"]])
+        labels, seeds = gather(batch["labels"]), gather(batch["seeds"])
+        rng = np.random.default_rng(seeds.tolist())
+        real = labels >= 0
+        found = cluster(inputs[real].cpu().numpy(), self.clusters, rng)
+        labels[real] = torch.from_numpy(found).to(labels.device)
+        return labels
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        config = self.config
+        return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
+
+    def _resolve(self) -> dict[str, Any]:
+        """The options of the network, with the null ones derived from the data.
+
+        Where there are no full labels, as long actions as in the published data are assumed: six levels, no refinement.
+        """
+        config, data = self.config, self.data
+        sizes = self._given_sizes()
+        refined = bool(len(sizes)) and np.median(sizes) < SHORT
+        upsample = config.upsample or (2 if refined else 1)
+        width = config.width or derived_width(data.manifest.grid.dim, config.heads, "contrastive")
+        levels = config.levels or (levels_for(float(sizes.max()) * upsample) if len(sizes) else 6)
+        steps = config.epochs * max(1, len(self.videos) // config.batch_size)
+        lr = 1e-4 * 512 / width * math.sqrt(config.batch_size / 2)
+        return {
+            "dim": data.manifest.grid.dim,
+            "width": width,
+            "heads": config.heads,
+            "levels": levels,
+            "upsample": upsample,
+            "window": config.window,
+            "drop_path": config.drop_path,
+            "input_dropout": config.input_dropout,
+            "stem": config.stem,
+            "gain": config.gain,
+            "max_length": padded_length(config.max_length or usual_length(data, self.videos), levels),
+            "lr": config.lr or min(1e-3, lr),
+            "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
+        }
+
+    def _given_sizes(self) -> np.ndarray:
+        """Lengths [N], in snippets, of all actions of fully labelled training videos."""
+        sizes = [np.zeros(0)]
+        for video in self.videos:
+            full = self.data.full_labels(video)
+            if full is not None:
+                grid = self.data.grid(video, expected_length(self.data, video))
+                sizes.append((full.spans[:, 1] - full.spans[:, 0]) * grid.rate)
+        return np.concatenate(sizes)
+
+
+class Encoder(Backbone):
+    """The backbone alone; its weights have the names that they have in a detector."""
+
+    def forward(self, features: Tensor, video: Tensor, frames: Tensor) -> Tensor:
+        """From features [T, D], video [T] (-1 on padding) and rows [B, K] to all levels there, [B, K, L * W]."""
+        return pyramid_rows(self.encode(features, video).rows, len(features), self.levels, frames)

@@ -1,0 +1,245 @@
+"""Labeler `apl`: thresholds, selection, what the discriminator may change, statistics, and a whole run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distributed.engine import Engine
+from distributed.session import Options, self_train
+from tad.config import Recipe, load_labeler, load_recipe
+from tad.data.dataset import Dataset
+from tad.data.segments import Segments
+from tad.errors import ConfigError, RunError
+from tad.labelers.apl import AplLabeler, LabelConfig, Selection, verdict
+from tad.supervision import labeler_problems
+from tests.plain import SMALL, invent
+from tests.test_apl_icd import label_fully
+from tests.tiny import TinyEngine
+
+FULL = ("v0", "v1", "v2", "v3", "v4", "v5")
+QUICK = {"training": {"hidden": 16, "batch_size": 16, "steps": 100, "lr": 1e-2}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six fully labelled videos, one with a class, one with a point, two with nothing."""
+    data, truth = invent(tmp_path_factory.mktemp("plain") / "data", videos=10)
+    (data.root / "labels.csv").write_text("video_id,label\nv6,jump\n")
+    (data.root / "points.csv").write_text("video_id,label,time\nv7,throw,4.0\n")
+    return label_fully(data, truth, FULL)
+
+
+@pytest.fixture(scope="module")
+def engine(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return TinyEngine(data, 0, tmp_path_factory.mktemp("engine"))
+
+
+def detections(data: Dataset, seed: int = 0) -> Segments:
+    """Twelve detections in every training video, of both classes, with all kinds of scores."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for video in data.videos("train"):
+        start = rng.uniform(0, data.duration(video) - 8, 12)
+        rows += [(video, s, s + rng.uniform(2, 8), data.classes[rng.integers(2)], rng.beta(1, 2)) for s in start]
+    return Segments.of(*zip(*rows, strict=True), source="from/elsewhere@7")
+
+
+def by_source(labels: Segments) -> dict[str, set[tuple[str, float, float, str, float]]]:
+    found: dict[str, set[tuple[str, float, float, str, float]]] = {}
+    for r in labels.rows():
+        kind = r["source"].rpartition("@")[0]
+        found.setdefault(kind, set()).add((r["video_id"], r["start"], r["end"], r["label"], r["score"]))
+    return found
+
+
+# -- thresholds ------------------------------------------------------------------------------------------------------
+
+
+def split(scores: list[float], **options: object) -> tuple[list[float], list[float]]:
+    config, values = Selection.model_validate(options), np.array(scores)
+    positive, candidate = config.split(values, config.d2(values))
+    return values[positive].tolist(), values[candidate].tolist()
+
+
+def test_the_published_rule_by_hand() -> None:
+    scores = np.array([0.9, 0.5, 0.2, 0.1])
+    assert Selection().d2(scores) == pytest.approx(0.8201, abs=1e-4)
+    assert split(scores.tolist()) == ([0.9], [0.5, 0.2])
+    assert split([0.4]) == ([0.4], [])
+    assert split([0.1, 0.149]) == ([], [])
+    assert split([]) == ([], [])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rounding_does_not_decide(seed: int) -> None:
+    """Of equal scores all are positive; of two, the better is mean + std to the last digit on paper."""
+    rng = np.random.default_rng(seed)
+    low, high = sorted(rng.uniform(0.15, 1.0, 2).tolist())
+    assert split([low, high]) == ([high], [low])
+    assert split([high] * int(rng.integers(2, 12)))[1] == []
+
+
+def test_the_options_of_the_rule() -> None:
+    scores = [0.9, 0.5, 0.2, 0.1]
+    assert split(scores, k=0.0) == ([0.9], [0.5, 0.2])
+    assert split(scores, k=0.0, d1=0.05) == ([0.9, 0.5], [0.2, 0.1])
+    assert split(scores, d2_max=0.4) == ([0.9, 0.5], [0.2])
+    assert split(scores, min_pos=2) == ([0.9, 0.5], [0.2])
+    assert split(scores, min_pos=10) == ([0.9, 0.5, 0.2], [])
+    assert split(scores, rule="fixed") == ([0.9, 0.5], [0.2])
+    assert split(scores, rule="fixed", fixed=0.1, d1=0.3) == (scores, [])
+
+
+# -- selection -------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_given_labels_allow_is_selected(engine: Engine, data: Dataset) -> None:
+    rows = detections(data)
+    found = AplLabeler(selection={"d1": 0.0}).seeds(engine, engine.adopt(rows, "rows")).segments()
+    want = dict.fromkeys(("v6", "v7", "v8", "v9"), data.classes) | {"v6": ["jump"], "v7": ["throw"]}
+    have = {(r["video_id"], r["start"]) for r in found.rows()}
+    assert have == {(r["video_id"], r["start"]) for r in rows.rows() if r["label"] in want.get(r["video_id"], ())}
+    assert set(found.codes("source")[1]) == {"apl/positive@0", "apl/candidate@0"}
+    assert all((np.diff(of_video.score) <= 0).all() for of_video in found.by_video().values())
+
+
+@pytest.mark.parametrize("scope", ["video", "class", "epoch"])
+def test_the_scope_of_the_threshold(scope: str, engine: Engine, data: Dataset) -> None:
+    rows = detections(data)
+    found = AplLabeler(selection={"scope": scope, "k": 0.5}).seeds(engine, engine.adopt(rows, "rows")).segments()
+    allowed = {"v6": {"jump"}, "v7": {"throw"}, "v8": set(data.classes), "v9": set(data.classes)}
+    every = [r for r in rows.rows() if r["score"] >= 0.15 and r["label"] in allowed.get(r["video_id"], ())]
+    key = {"video": "video_id", "class": "label"}.get(scope)
+    positives = set()
+    for group in {r[key] if key else None for r in every}:
+        scores = np.array([r["score"] for r in every if key is None or r[key] == group])
+        bar = scores.mean() + 0.5 * scores.std()
+        positives |= {r["start"] for r in every if (key is None or r[key] == group) and r["score"] >= bar}
+    kinds = by_source(found)
+    assert {row[1] for row in kinds["apl/positive"]} == positives
+    assert {row[1] for row in kinds["apl/candidate"]} == {r["start"] for r in every} - positives
+
+
+def test_near_duplicates_go_by_option(engine: Engine, data: Dataset) -> None:
+    spans = [(1.0, 5.0, "jump", 0.9), (1.2, 5.2, "jump", 0.8), (1.2, 5.2, "throw", 0.7), (6.0, 9.0, "jump", 0.6)]
+    adopted = engine.adopt(Segments.of(["v8"] * 4, *zip(*spans, strict=True)), "duplicates")
+    assert len(AplLabeler().seeds(engine, adopted).segments()) == 4
+    kept = AplLabeler(selection={"d1": 0.05, "hard_nms": 0.5}).seeds(engine, adopted).segments()
+    assert sorted(kept.score.tolist()) == [0.6, 0.7, 0.9]
+
+
+# -- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_of_all_videos(engine: Engine, data: Dataset) -> None:
+    """Elimination never adds, mining never removes; given labels stay what they are."""
+    adopted = engine.adopt(detections(data), "rows")
+    with_icd = AplLabeler(icd=QUICK | {"alpha": 0.4, "beta": 0.6}, ignore=True)
+    selected = by_source(with_icd.seeds(engine, adopted).segments())
+    labels = with_icd.label(engine, adopted, None).segments()
+    found = by_source(labels)
+    assert set(found) == {"given", "apl/label", "apl/mined", "ignore"} and set(labels.codes("source")[1]) >= {
+        "ignore@0"
+    }
+    given = {(v, s, e, data.classes[c], 1.0) for v in FULL for (s, e), c in zip(*data.full_labels(v), strict=True)}
+    assert found["given"] == given
+    assert found["apl/label"] < selected["apl/positive"]
+    assert found["apl/mined"] | found["ignore"] == selected["apl/candidate"]
+    assert not found["apl/mined"] & found["ignore"]
+
+    numbers = with_icd.statistics(with_icd.seeds(engine, adopted).segments(), labels, data)
+    kept, mined = len(found["apl/label"]), len(found["apl/mined"])
+    assert numbers["labels_per_video"] == (kept + mined) / 4
+    assert numbers["eliminated"] == pytest.approx(1 - kept / len(selected["apl/positive"]))
+    assert numbers["mined"] == mined / (kept + mined) and numbers["left"] == len(found["ignore"])
+    assert numbers["videos_without"] == 4 - len({row[0] for row in found["apl/label"] | found["apl/mined"]})
+    assert sum(numbers["per_class"].values()) == kept + mined
+    d2 = []
+    for video in ("v6", "v7", "v8", "v9"):
+        scores = [r[4] for kind in selected.values() for r in kind if r[0] == video]
+        d2 += [np.mean(scores) + np.std(scores)] if scores else []
+    assert numbers["mean_d2"] == pytest.approx(np.mean(d2))
+
+
+def test_alpha_0_and_beta_1_are_the_selection_alone(engine: Engine, data: Dataset) -> None:
+    adopted = engine.adopt(detections(data), "rows")
+    open_icd = AplLabeler(icd=QUICK | {"alpha": 0.0, "beta": 1.0}).label(engine, adopted, None)
+    without = AplLabeler(icd={"use": False}).label(engine, adopted, None)
+    assert open_icd.fingerprint != without.fingerprint
+    assert open_icd.segments().digest() == without.segments().digest()
+    positives = by_source(AplLabeler().seeds(engine, adopted).segments())["apl/positive"]
+    assert by_source(without.segments())["apl/label"] == positives
+
+
+def test_the_verdict_at_its_thresholds() -> None:
+    positive = np.array([True, True, True, False, False, False])
+    alike = np.array([0.29, 0.3, 1.0, 0.7, 0.71, 0.0])
+    kept, mined = verdict(positive, alike, LabelConfig(alpha=0.3, beta=0.7, ignore=False))
+    assert kept.tolist() == [False, True, True, False, False, False]
+    assert mined.tolist() == [False, False, False, False, True, False]
+
+
+def test_the_discriminator_tells_classes_apart(engine: Engine, data: Dataset) -> None:
+    """Detections at the true places with the right class are kept, those with the wrong class go."""
+    _, truth = invent(engine.record.folder / "again", videos=10)
+    right = truth.filter(np.isin(truth.video_ids, ["v8", "v9"])).replace(score=0.9)
+    wrong = right.replace(label=["throw" if x == "jump" else "jump" for x in right.labels])
+    adopted = engine.adopt(Segments.concat([right, wrong]), "right and wrong")
+    found = by_source(AplLabeler(icd=QUICK).label(engine, adopted, None).segments())
+    assert found["apl/label"] == {(r["video_id"], r["start"], r["end"], r["label"], 0.9) for r in right.rows()}
+
+
+# -- checks before anything is trained, and a run --------------------------------------------------------------------
+
+
+def test_what_does_not_go_together_is_refused(data: Dataset, tmp_path: Path) -> None:
+    bare, _ = invent(tmp_path / "data", videos=3)
+    assert labeler_problems(AplLabeler(), data) == []
+    assert "no training video has full labels" in labeler_problems(AplLabeler(), bare)[0]
+    assert labeler_problems(AplLabeler(icd={"use": False}), bare) == []
+    with pytest.raises(ConfigError, match="potloc does not; use detector actionformer"):
+        load_recipe("pser", ["labeler.method=apl", "labeler.ignore=true", "detector.method=potloc"])
+    assert load_labeler("apl", ["selection.rule=fixed", "icd.use=false"]).selection.rule == "fixed"
+
+
+def recipe(**labeler: object) -> Recipe:
+    small = SMALL | {"epochs": 6, "lr": 1e-2, "ema_decay": 0.5}
+    return Recipe.model_validate(
+        {
+            "proposer": {"method": "actionformer", "training": small},
+            "labeler": {"method": "apl", "icd": QUICK, **labeler},
+            "detector": {"method": "actionformer", "decode": {"video_power": 0.0}, **small},
+            "rounds": 2,
+            "select": "classes",
+            "stop": {"change": 1.0, "score_drop": 1.0},
+        }
+    )
+
+
+def test_a_whole_run(data: Dataset, tmp_path: Path) -> None:
+    options = Options(tmp_path / "run", tmp_path / "store", local=True)
+    self_train("apl", recipe(ignore=True, selection={"d1": 0.05, "hard_nms": 0.5}), data, options)
+    rows = json.loads((tmp_path / "run" / "rounds.json").read_text())
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    for number in (1, 2):
+        labels = Segments.from_parquet(tmp_path / "run" / f"round-{number}" / "labels.parquet")
+        found = by_source(labels)
+        assert {source.rpartition("@")[2] for source in labels.codes("source")[1]} == {str(number)}
+        assert {row[0] for row in found["given"]} == set(FULL)
+        assert {row[0] for row in found["apl/label"]} <= {"v6", "v7", "v8", "v9"}
+        numbers = rows[number]["selection"]
+        assert numbers["labels_per_video"] * 4 == len(found["apl/label"]) + len(found.get("apl/mined", ()))
+        assert rows[number]["labels"] == len(labels) - len(found.get("ignore", ()))
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    of_icd = [event["kind"] for event in events if event.get("name") == "apl/icd"]
+    assert of_icd.count("stage") == 1 and of_icd.count("stage-cached") == 1, "trained once for all rounds"
+
+
+def test_a_run_without_full_labels_ends_before_it_starts(tmp_path: Path) -> None:
+    bare, _ = invent(tmp_path / "data", videos=3)
+    with pytest.raises(RunError, match="no training video has full labels"):
+        self_train("apl", recipe(), bare, Options(tmp_path / "run", tmp_path / "store", local=True))
