@@ -39,10 +39,12 @@ def map_on_actors(
     import ray.data
     import ray.exceptions
 
+    # A reference: of other arguments Ray Data takes the repr as a key, which it holds and sends, the whole dataset's.
+    work = ray.put((stage, context, folder))
     rows = [{"chunk": chunk.number, "videos": chunk.videos} for chunk in todo]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _ChunkActor,
-        fn_constructor_kwargs={"stage": stage, "context": context, "folder": folder},
+        fn_constructor_kwargs={"work": work},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
         num_cpus=None if gpus_per_actor > 0 else 1,
@@ -59,8 +61,10 @@ def map_on_actors(
 class _ChunkActor:
     """What a Ray Data actor holds: the opened stage."""
 
-    def __init__(self, stage: MapStage, context: Context, folder: Path) -> None:
-        self.run = open_chunk_function(stage, context, folder)
+    def __init__(self, work: Any) -> None:
+        import ray
+
+        self.run = open_chunk_function(*ray.get(work))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         done = [
