@@ -40,10 +40,12 @@ def map_on_actors(
     import ray.data
     import ray.exceptions
 
+    # A reference: of other arguments Ray Data takes the repr as a key, which it holds and sends, the whole dataset's.
+    work = ray.put((stage, context, partial))
     rows = [{"chunk": chunk.number, "videos": chunk.videos} for chunk in todo]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _ChunkActor,
-        fn_constructor_kwargs={"stage": stage, "context": context, "partial": partial},
+        fn_constructor_kwargs={"work": work},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
         num_cpus=None if gpus_per_actor > 0 else 1,
@@ -60,8 +62,11 @@ def map_on_actors(
 class _ChunkActor:
     """What a Ray Data actor holds: the opened stage."""
 
-    def __init__(self, stage: MapStage, context: Context, partial: Partial) -> None:
-        self.partial, self.run = partial, open_chunk_function(stage, partial.store.here(context))
+    def __init__(self, work: Any) -> None:
+        import ray
+
+        stage, context, self.partial = ray.get(work)
+        self.run = open_chunk_function(stage, self.partial.store.here(context))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         done = []

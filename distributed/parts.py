@@ -6,6 +6,7 @@ with the chunks that have none. Memory does not grow with the number of videos.
 
 from __future__ import annotations
 
+import math
 import os
 import traceback
 from collections.abc import Callable
@@ -40,9 +41,18 @@ class Done(NamedTuple):
     failed: int
 
 
+def chunk_size(videos: int) -> int:
+    """Videos in a chunk, about sqrt(videos / 5).
+
+    Large chunks spare the driver, whose time for each is fixed; small ones keep many actors busy to the end. The sum of
+    both is least at the square root of videos x driver's seconds a chunk / model's seconds a video; docs/scale.md.
+    """
+    return max(1, math.isqrt(videos // 5))
+
+
 def chunks(videos: list[str]) -> list[Chunk]:
-    """The videos in order, in chunks whose size depends on their number only (1 to 32)."""
-    size = min(32, max(1, -(-len(videos) // 64)))
+    """The videos in order, in chunks whose size depends on their number only."""
+    size = chunk_size(len(videos))
     return [Chunk(i, videos[at : at + size]) for i, at in enumerate(range(0, len(videos), size))]
 
 

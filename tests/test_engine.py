@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distributed.parts import PART_SCHEMA, chunks, open_chunk_function
+from distributed.parts import PART_SCHEMA, chunk_size, chunks, open_chunk_function
 from distributed.store import Store
 from tad.errors import RunError
 from tad.stage import SMALL, Artifact, Context
@@ -87,7 +87,8 @@ def test_a_map_resumes_with_the_chunks_that_are_missing(data, tmp_path):
 
 def test_chunks_depend_on_the_number_of_videos_only():
     assert [len(c.videos) for c in chunks(list("abc"))] == [1, 1, 1]
-    assert {len(c.videos) for c in chunks([str(i) for i in range(6400)])} == {32}
+    assert [chunk_size(n) for n in (1, 19, 20, 200, 20_000, 500_000)] == [1, 1, 2, 6, 63, 316]
+    assert {len(c.videos) for c in chunks([str(i) for i in range(5120)])} == {32}
     assert sum(len(c.videos) for c in chunks([str(i) for i in range(1001)])) == 1001
 
 

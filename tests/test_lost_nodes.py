@@ -17,7 +17,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from distributed.parts import Chunk, Done, collect, part_path
+from distributed.parts import Chunk, Done, collect, part_name
 from distributed.tuning.study import open_storage
 from distributed.tuning.trial import stages_of
 from tad.data.dataset import Dataset
@@ -49,6 +49,7 @@ from pathlib import Path
 from distributed.cluster import cluster
 from distributed.mapping import map_on_actors
 from distributed.parts import chunks
+from distributed.store import Store
 from tad.data.dataset import Dataset
 from tad.stage import Context
 from tests.test_lost_nodes import SlowMap
@@ -58,7 +59,7 @@ every = chunks(data.videos("train"))
 with cluster(1, None) as resources:
     context = Context(data, {}, data.videos("train"), 0, "toy/map@0")
     stage = SlowMap(ToyMapConfig(), notes=str(folder / "notes"))
-    map_on_actors(stage, context, folder, every, done.append, resources.actors, 0.0)
+    map_on_actors(stage, context, Store(folder).partial("map"), every, done.append, resources.actors, 0.0)
 print(json.dumps([every, done]))
 """
 
@@ -129,11 +130,12 @@ def test_every_part_of_a_map_is_there_once_and_right(cluster, data, tmp_path):
     lose_one_and_add_one(cluster)
     every, done = json.loads(output_of(process))
     every, done = [Chunk(*chunk) for chunk in every], [Done(*row) for row in done]
-    assert len(every) == VIDEOS == len(done) == sum(row.videos for row in done), "each is told of once"
-    assert all(part_path(tmp_path, chunk.number).exists() for chunk in every)
-    rows, failures = collect(tmp_path, every)
+    assert len(every) == len(done) and sum(row.videos for row in done) == VIDEOS, "each is told of once"
+    folder = tmp_path / "map.partial"
+    assert all((folder / part_name(chunk.number)).exists() for chunk in every)
+    rows, failures = collect(folder, every)
     assert failures == {} and rows == sum(row.segments for row in done)
-    assert Segments.from_parquet(tmp_path / "segments.parquet").digest() == alone.digest()
+    assert Segments.from_parquet(folder / "segments.parquet").digest() == alone.digest()
     begun = [line.split() for line in notes.read_text().splitlines()]
     assert {video for video, _ in begun} == set(data.videos("train"))
     assert len({node for _, node in begun}) == 3, "the head, the lost one and the added one"
