@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import write_dataset
+from tad.data.folder import LabelRows, write_dataset
 from tad.data.synth import write_features
 
 VIDEOS, CLASSES, DIM = {"train": 200, "test": 210}, 20, 256
@@ -41,7 +41,7 @@ def thumos_sized(folder: Path) -> Dataset:
     grid = FeatureGrid(fps=25, stride=16, window=16, dim=DIM)
     manifest = Manifest(name="thumos-sized", classes=names, subsets={"train": "train", "test": "test"}, grid=grid)
     folder.mkdir(parents=True)
-    write_dataset(folder, manifest, database, points)
+    write_dataset(folder, manifest, database, LabelRows(points))
     write_features(folder)
     return Dataset.open(folder)
 

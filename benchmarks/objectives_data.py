@@ -78,7 +78,10 @@ LABELERS: dict[str, list[tuple[str, list[str], list[int]]]] = {
 DETECTOR: dict[str, Any] = {
     "width": 32, "max_length": 96, "upsample": 1, "levels": 5, "batch_size": 2, "drop_path": 0.0, "input_dropout": 0.1,
 }  # fmt: skip
-DECODINGS: dict[str, dict[str, Any]] = {"default": {}, "no video, sigma .1": {"video_power": 0.0, "sigma": 0.1}}
+DECODINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no video, sigma .1": {"decode": {"video_power": 0.0}, "postprocess": {"sigma": 0.1}},
+}
 
 
 class Configuration(NamedTuple):
@@ -132,10 +135,10 @@ def configurations(data: Dataset, work: Path) -> Iterator[Configuration]:
             embedding = proposer.embed(engine, model, "train") if labeler.wants_embedding else None
             labels = labeler.label(engine, proposals, embedding)
             for number in epochs:
-                for how, decode in DECODINGS.items():
+                for how, changes in DECODINGS.items():
                     if how != "default" and number < 7:
                         continue
-                    detector = ActionFormerDetector.model_validate({**DETECTOR, "epochs": number, "decode": decode})
+                    detector = ActionFormerDetector.model_validate({**DETECTOR, "epochs": number, **changes})
                     trained = detector.train(engine, labels)
                     found = {r: detector.detect(engine, trained, r, scores[r]) for r in scores}
                     named = " ".join([method, *options])

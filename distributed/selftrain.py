@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from distributed.engine import Engine
-from distributed.selection import check_selection, selecting
+from distributed.selection import best_round, check_selection, selecting
 from tad.config import Recipe
 from tad.data.dataset import Role
 from tad.data.ground_truth import ambiguous, ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.honest import Reference, label_change, points_score, reference
+from tad.honest import Reference, classes_role, classes_score, label_change, points_score, reference
 from tad.quality import label_quality
 from tad.report.figures import figures_of_round
-from tad.stage import Artifact, Taught
+from tad.stage import Artifact, Before, Taught
 from tad.subset import Subset
+from tad.supervision import label_warnings
 
 Row = dict[str, Any]
 
@@ -35,6 +36,8 @@ class SelfTraining:
         watch: called with each finished row, round 0 first; what it raises ends the self-training.
         reference: what the score of points compares with: made of the proposer's proposals, the same for all rounds.
         rows: the rounds table, one row for the proposer (round 0) and for each round.
+        models: the proposer's and each round's.
+        labels: the last round's pseudo-labels.
     """
 
     recipe: Recipe
@@ -43,6 +46,7 @@ class SelfTraining:
     watch: Callable[[Row], None] | None = None
     rows: list[Row] = field(default_factory=list)
     models: list[Artifact] = field(default_factory=list)
+    labels: Artifact | None = None
     scores: dict[Role, Artifact] = field(default_factory=dict)
     reference: Reference | None = None
 
@@ -53,6 +57,8 @@ class SelfTraining:
             RunError: a stage failed, or the selecting score cannot be had from this dataset.
         """
         check_selection(self.recipe, self.engine.data)
+        for text in label_warnings(self.recipe, self.engine.data):
+            self.engine.record.warn(text)
         if self.recipe.select == "test" and self.recipe.rounds:
             self.engine.record.warn(
                 "select: test picks the round on the test videos. The result leaks; do not report it"
@@ -85,7 +91,7 @@ class SelfTraining:
         for number in range(1, self.recipe.rounds + 1):
             with self.engine.record.round(number):
                 found = self._round(number, seeds, embedding, whole)
-            best = max(range(1, len(self.rows)), key=lambda i: (selecting(self.rows[i], self.recipe.select), -i))
+            best = best_round(self.rows, self.recipe.select)
             self._watched()
             if found is None or self._converged(best):
                 break
@@ -110,7 +116,8 @@ class SelfTraining:
             if self.recipe.rounds:  # without a round, no labeler reads these
                 seeds = proposals if self.recipe.labeler.wants_suppressed else self._candidates("train")
                 embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
-            if whole or self.recipe.select == "points":
+            pointed = any(len(engine.data.points(v).time) for v in engine.data.videos("train"))
+            if (whole and pointed) or self.recipe.select == "points":
                 self.reference = reference(proposals.segments(), engine.data)
             row = self._row(0, start) | {"model": model.fingerprint}
             row |= self._measure(proposals.segments(), self._proposals)
@@ -119,31 +126,35 @@ class SelfTraining:
         return seeds, embedding
 
     def _round(self, number: int, proposals: Artifact, embedding: Artifact | None, whole: bool) -> Artifact | None:
-        """One round; returns the detections that seed the next, or None if no detector was trained."""
+        """One round; returns the proposals that seed the next, or None if no detector was trained."""
         engine, recipe, data = self.engine, self.recipe, self.engine.data
         engine.round = number
         start = time.perf_counter()
         seeds = recipe.labeler.seeds(engine, proposals)
-        labels = recipe.labeler.label(engine, proposals, embedding)
+        labels = recipe.labeler.label(engine, proposals, embedding, scores=self._current_scores(number, "train"))
         now = labels.segments()
-        truth = ground_truth(data, "train")
+        measured = len(ground_truth(data, "train")) and any(len(data.points(v).time) for v in data.videos("train"))
         row = self._row(number, start) | {
             "labels": len(now),
-            "quality": label_quality(now, data, "train").to_json() if len(truth) else None,
-            "seed_quality": label_quality(seeds.segments(), data, "train").to_json() if len(truth) else None,
+            "quality": label_quality(now, data, "train").to_json() if measured else None,
+            "seed_quality": label_quality(seeds.segments(), data, "train").to_json() if measured else None,
             "change": self._change(number, now),
         }
         by_quality = recipe.select == "dev-quality"
         dev_quality = self._dev_quality(number, Taught(proposals, embedding)) if by_quality else None
         kept = {"seeds": seeds, "labels": labels}
-        detections = None
+        found = None
         if whole or not by_quality or number < recipe.rounds:
             candidates = self._candidates("train") if recipe.detector.wants_candidates else None
-            model = recipe.detector.train(engine, labels, self._scores("train"), candidates)
+            before = Before(self.models[-1], self.labels)
+            model = recipe.detector.train(engine, labels, self._scores("train"), candidates, before)
             self.models.append(model)
-            detections = kept["detections"] = self._detections(model, "train")
+            self.labels = labels
+            found = kept["detections"] = self._detections(model, "train")
             row["model"] = model.fingerprint
-            row |= self._measure(detections.segments(), lambda role: self._detections(model, role))
+            row |= self._measure(found.segments(), lambda role: self._detections(model, role))
+            if number < recipe.rounds:
+                found = self._next(number, found, "train")
         row["scores"]["dev_quality"] = dev_quality
         self._keep(number, kept)
         now.to_json_file(self._folder(number) / "labels.json")
@@ -151,20 +162,21 @@ class SelfTraining:
         self._finish(row)
         for figure in figures_of_round(engine.record.folder, data, number) if whole else ():
             engine.record.artifact(figure, "figures")
-        return detections
+        return found
 
     def _dev_quality(self, number: int, taught: Taught) -> float:
         """Mean tIoU of the pseudo-labels of dev videos, made as those of training videos are: from their own proposals
         and points. What the labeler trains, it trains on training videos."""
         labeler, proposer, engine = self.recipe.labeler, self.recipe.proposer, self.engine
         if number == 1:
-            with self._round_zero():
+            with self._in_round(0):
                 found = proposer.propose(engine, self._scores("dev"), "dev", labeler.wants_suppressed, known=True)
         else:
-            found = self._detections(self.models[-1], "dev")
-        with self._round_zero():
+            found = self._next(number - 1, self._detections(self.models[-1], "dev"), "dev")
+        with self._in_round(0):
             embedding = proposer.embed(engine, self.models[0], "dev") if labeler.wants_embedding else None
-        labels = labeler.label(engine, found, embedding, "dev", taught)
+        scores = self._current_scores(number, "dev")
+        labels = labeler.label(engine, found, embedding, "dev", taught, scores)
         self._keep(number, {"labels-dev": labels})
         value = label_quality(labels.segments(), engine.data, "dev").to_json()["mean_tiou"]
         return float(value or 0.0)
@@ -190,16 +202,20 @@ class SelfTraining:
     def _row(self, number: int, start: float) -> Row:
         row: Row = {"round": number, "seconds": start, "labels": None, "quality": None, "seed_quality": None}
         row |= {"model": None, "change": None, "train_map": None, "test_map": None, "selected": False}
-        return row | {"scores": {"points": None, "dev_map": None, "dev_quality": None}}
+        return row | {"scores": {"points": None, "classes": None, "dev_map": None, "dev_quality": None}}
 
     def _measure(self, on_train: Segments, detect: Any) -> Row:
-        """mAP on training videos (a diagnostic), the honest score, and mAP on dev videos if there are any."""
+        """mAP on training videos (a diagnostic), the honest scores, and mAP on dev videos if there are any."""
         data = self.engine.data
-        dev = self._map(detect("dev").segments(), "dev") if data.videos("dev") else None
+        on_dev = detect("dev").segments() if data.videos("dev") else None
+        dev = self._map(on_dev, "dev") if on_dev is not None else None
+        judges = classes_role(data)
+        judged = on_dev if judges == "dev" and on_dev is not None else on_train
         row = {
             "train_map": self._map(on_train, "train"),
             "scores": {
                 "points": points_score(on_train, self.reference) if self.reference is not None else None,
+                "classes": classes_score(judged, data, judges) if judges is not None else None,
                 "dev_map": dev["average"] if dev else None,
                 "dev_quality": None,
             },
@@ -260,11 +276,30 @@ class SelfTraining:
         """The proposer's snippet and video scores; the report finds its activation curves there."""
         if role not in self.scores:
             engine = self.engine
-            with self._round_zero():
+            with self._in_round(0):
                 self.scores[role] = self.recipe.proposer.score(engine, self.models[0], role)
             self.document["scores"][role] = str(self.scores[role].path)
             engine.record.save("run.json", self.document)
         return self.scores[role]
+
+    def _current_scores(self, number: int, role: Role) -> Artifact:
+        """The snippet scores that a round's labels are made with: of the last detector that has its own, else the
+        proposer's."""
+        detector = self.recipe.detector
+        if number == 1 or not detector.rescores:
+            return self._scores(role)
+        with self._in_round(number - 1):
+            return detector.score(self.engine, self.models[number - 1], role)
+
+    def _next(self, number: int, detections: Artifact, role: Role) -> Artifact:
+        """What the next labels are made of: detections, or all candidates where the labeler wants them and the
+        detector has them."""
+        detector = self.recipe.detector
+        if self.recipe.labeler.wants_suppressed or not detector.rescores:
+            return detections
+        scores = self._current_scores(number + 1, role)
+        with self._in_round(number):
+            return detector.propose(self.engine, scores, role, suppressed=False, known=True)
 
     def _proposals(self, role: Role) -> Artifact:
         return self.recipe.proposer.propose(self.engine, self._scores(role), role)
@@ -272,17 +307,17 @@ class SelfTraining:
     def _candidates(self, role: Role) -> Artifact:
         """All the proposer's candidates, each with its own score; what they are does not change with the rounds."""
         scores = self._scores(role)
-        with self._round_zero():
+        with self._in_round(0):
             return self.recipe.proposer.propose(self.engine, scores, role, suppressed=False)
 
     @contextmanager
-    def _round_zero(self) -> Iterator[None]:
-        """What the proposer makes is of round 0, whenever it is asked for."""
-        number, self.engine.round = self.engine.round, 0
+    def _in_round(self, number: int) -> Iterator[None]:
+        """What a round's model makes is of that round, whenever it is asked for; the proposer's is of round 0."""
+        now, self.engine.round = self.engine.round, number
         try:
             yield
         finally:
-            self.engine.round = number
+            self.engine.round = now
 
     def _detections(self, model: Artifact, role: Role) -> Artifact:
         detector = self.recipe.detector
@@ -308,8 +343,9 @@ def summary(row: Row) -> str:
         parts.append(f"mAP on dev {100 * row['scores']['dev_map']:.1f}")
     if row["scores"]["dev_quality"] is not None:
         parts.append(f"pseudo-labels of dev videos: mean tIoU {row['scores']['dev_quality']:.3f}")
-    if row["scores"]["points"] is not None:
-        parts.append(f"points score {row['scores']['points']:.3f}")
+    for name in ("points", "classes"):
+        if row["scores"][name] is not None:
+            parts.append(f"{name} score {row['scores'][name]:.3f}")
     return "; ".join(parts)
 
 

@@ -169,7 +169,12 @@ def _tracker(
         experiment=data.name,
         run_name=f"{name} seed {options.seed}",
         params={"recipe": recipe.model_dump(), "seed": options.seed, "dataset": data.name},
-        tags={"recipe": name, "dataset": data.name, "select": recipe.select},
+        tags={
+            "recipe": name,
+            "dataset": data.name,
+            "select": recipe.select,
+            "labels": str(label_budget(data, recipe.select)),
+        },
         run_folder=options.out,
         resume_run_id=earlier_run,
         warn=record.warn,
@@ -233,6 +238,7 @@ def _refuse_another_run(out: Path, document: dict[str, Any]) -> None:
 def _greet(record: Record, document: dict[str, Any], resources: Resources) -> None:
     dataset = document["dataset"]
     counts = ", ".join(f"{n} {role}" for role, n in dataset["videos"].items())
-    record.say(f"{document['recipe_name']} on {dataset['name']}: {counts} videos, {dataset['points']} points")
+    taught = LabelBudget.model_validate(document["labels"]).training
+    record.say(f"{document['recipe_name']} on {dataset['name']}: {counts} videos; {taught}")
     for line in resources.plan:
         record.say(line)

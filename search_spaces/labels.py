@@ -1,4 +1,4 @@
-"""Labelers that train nothing: points, potloc, pser-seed and hrpro on given proposals."""
+"""Labelers that train nothing: points, potloc, gaufuse, pser-seed and hrpro on given proposals."""
 
 from search_spaces.space import Choice, Float, Parameter
 
@@ -80,5 +80,40 @@ SPACE = [
                 ("labeler.seed_rule.fallback", "window"),
             ),
         )
+    ),
+    Parameter(
+        "labeler.fusion.overlap_threshold",
+        Float(0.15, 0.7),
+        "code .25; higher fuses fewer candidates into more labels",
+        "labels",
+        method="gaufuse",
+    ),
+    Parameter(
+        "labeler.fusion.overlap",
+        Choice("inter/candidate", "iou", "inter/min"),
+        "code inter/candidate; iou leaves short candidates inside long ones alone",
+        "labels",
+        method="gaufuse",
+    ),
+    Parameter(
+        "labeler.fusion.aggregate",
+        Choice("mean", "max", "noisy-or"),
+        "code mean, which lowers the score where many agree",
+        "labels",
+        method="gaufuse",
+    ),
+    Parameter(
+        "labeler.fusion.weight",
+        Choice("confidence", "inner"),
+        "paper confidence, code inner",
+        "labels",
+        method="gaufuse",
+    ),
+    Parameter(
+        "labeler.gate.min_score",
+        Float(0.0, 0.3),
+        "code none; weak groups are mostly background",
+        "labels",
+        method="gaufuse",
     ),
 ]

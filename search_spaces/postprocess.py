@@ -1,6 +1,8 @@
-"""Detections from a trained detector: suppression, score floors, fusion with video scores."""
+"""Detections from a trained detector: what becomes of overlaps, score floors, fusion with video scores."""
 
 from search_spaces.space import Choice, Float, Integer, Parameter
+
+METHODS = ("actionformer", "hrpro-instance", "potloc")
 
 SPACE = [
     *(
@@ -12,13 +14,6 @@ SPACE = [
             method=method,
         )
         for method in ("actionformer", "potloc")
-    ),
-    Parameter(
-        "detector.decode.sigma",
-        Float(0.1, 1.0, log=True),
-        "ActionFormer .5; above 1 overlapping detections hardly lose score",
-        "detections",
-        method="actionformer",
     ),
     Parameter(
         "detector.decode.min_score",
@@ -40,29 +35,6 @@ SPACE = [
         "ActionFormer 200, 100 on ActivityNet",
         "detections",
         method="actionformer",
-    ),
-    Parameter(
-        "detector.decode.nms",
-        Choice("soft", "hard"),
-        "paper hard; soft keeps what overlaps, at a lower score",
-        "detections",
-        method="potloc",
-    ),
-    Parameter(
-        "detector.decode.sigma",
-        Float(0.1, 1.0, log=True),
-        "the proposers' .3; above 1 overlapping detections hardly lose score",
-        "detections",
-        method="potloc",
-        when=("detector.decode.nms", "soft"),
-    ),
-    Parameter(
-        "detector.decode.iou_threshold",
-        Float(0.3, 0.7),
-        "paper .45; the tIoU from which a detection is dropped",
-        "detections",
-        method="potloc",
-        when=("detector.decode.nms", "hard"),
     ),
     Parameter(
         "detector.decode.max_detections",
@@ -94,18 +66,94 @@ SPACE = [
         method="hrpro-instance",
     ),
     Parameter(
-        "detector.decode.sigma",
-        Float(0.1, 1.0, log=True),
-        "paper .3; above 1 overlapping detections hardly lose score",
-        "detections",
-        method="hrpro-instance",
-    ),
-    Parameter(
         "detector.decode.max_detections",
         Integer(50, 2000, log=True),
         "paper null: all",
         "detections",
         method="hrpro-instance",
         stand_in=2000,
+    ),
+    *(
+        Parameter(f"detector.postprocess.{name}", values, why, "detections", method=method, when=when)
+        for method in METHODS
+        for name, values, why, when in (
+            (
+                "method",
+                Choice("soft-nms", "nms", "gaufuse"),
+                "ActionFormer, HR-Pro soft-nms, POTLoc nms, GauFuse fuses: boundaries are means of many",
+                None,
+            ),
+            (
+                "sigma",
+                Float(0.1, 1.0, log=True),
+                "ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
+                ("detector.postprocess.method", "soft-nms"),
+            ),
+            (
+                "iou_threshold",
+                Float(0.3, 0.7),
+                "POTLoc .45; the tIoU from which a detection is dropped",
+                ("detector.postprocess.method", "nms"),
+            ),
+            (
+                "temperature",
+                Float(0.001, 1.0, log=True),
+                "GauFuse .2; from nearly a copy of the best of a group to the plain mean",
+                ("detector.postprocess.method", "gaufuse"),
+            ),
+            (
+                "overlap_threshold",
+                Float(0.15, 0.9),
+                "GauFuse .25; higher fuses fewer, and leaves more",
+                ("detector.postprocess.method", "gaufuse"),
+            ),
+            (
+                "overlap",
+                Choice("inter/candidate", "iou", "inter/min"),
+                "GauFuse inter/candidate: what lies inside a better one always joins it",
+                ("detector.postprocess.method", "gaufuse"),
+            ),
+            (
+                "aggregate",
+                Choice("mean", "max", "noisy-or"),
+                "GauFuse mean, which lowers the score of a good one that others join",
+                ("detector.postprocess.method", "gaufuse"),
+            ),
+        )
+    ),
+    Parameter(
+        "detector.candidates.fusion.temperature",
+        Float(0.005, 2.0, log=True),
+        "code .2; high is the plain mean of a group",
+        "detections",
+        method="rskp",
+    ),
+    Parameter(
+        "detector.candidates.fusion.overlap_threshold",
+        Float(0.15, 0.7),
+        "code .25; higher fuses fewer candidates into more detections",
+        "detections",
+        method="rskp",
+    ),
+    Parameter(
+        "detector.candidates.fusion.overlap",
+        Choice("inter/candidate", "iou", "inter/min"),
+        "code inter/candidate; iou leaves short candidates inside long ones alone",
+        "detections",
+        method="rskp",
+    ),
+    Parameter(
+        "detector.candidates.fusion.aggregate",
+        Choice("mean", "max", "noisy-or"),
+        "code mean, which lowers the score where many agree",
+        "detections",
+        method="rskp",
+    ),
+    Parameter(
+        "detector.candidates.fusion.weight",
+        Choice("confidence", "inner"),
+        "paper confidence, code inner",
+        "detections",
+        method="rskp",
     ),
 ]

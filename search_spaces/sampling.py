@@ -8,6 +8,7 @@ SPACE = [
         Choice("points", "mined"),
         "papers points; mined adds confident rows around them",
         "proposer",
+        method=("snippet", "hrpro"),
     ),
     Parameter(
         "detector.centre_radius",

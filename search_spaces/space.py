@@ -40,7 +40,7 @@ class Parameter:
         range: what it may become.
         why: one line, the reason for the range.
         stage: the first stage that a change runs again; see `STAGES`.
-        method: the method of the key's role that has this key; None: any.
+        method: the method of the key's role that has this key, or a tuple of several; None: any.
         when: another key and the value (or a tuple of several) at which this one matters; None: always. If that key's
             own parameter does not matter, neither does this one. Nothing is suggested then: the recipe's value stays.
         stand_in: what the sampler takes the recipe's null for, where null means a value derived from the data.
@@ -50,7 +50,7 @@ class Parameter:
     range: Range
     why: str
     stage: Stage
-    method: str | None = None
+    method: str | tuple[str, ...] | None = None
     when: tuple[str, Any] | None = None
     stand_in: Any = None
 
@@ -64,6 +64,11 @@ class Parameter:
                 self.range.encode(self.key, self.stand_in)
             except ValueError as error:
                 raise ConfigError(f"parameter {self.key}: stand_in {error}") from None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """`method` as a tuple; empty: any."""
+        return self.method if isinstance(self.method, tuple) else (self.method,) if self.method else ()
 
     def encode(self, value: Any) -> Mapping[str, Any]:
         """Optuna's parameters for the recipe's value, or for what stands in for its null.
@@ -97,7 +102,7 @@ class Space:
         """
         base = options(recipe)
         methods = {key.removesuffix(".method"): value for key, value in base.items() if key.endswith(".method")}
-        mine = [p for p in self.parameters if p.method in (None, methods.get(p.key.split(".")[0]))]
+        mine = [p for p in self.parameters if not p.methods or methods.get(p.key.split(".")[0]) in p.methods]
         problems, known = [], []
         for p in mine:
             unknown = [key for key in (p.key, *(p.when or ())[:1]) if key not in base]
@@ -122,7 +127,7 @@ class Space:
         problems += _misfits(kept, recipe, base)
         if not mine:
             names = ", ".join(f"{role} {method}" for role, method in methods.items())
-            given = sorted({p.method for p in self.parameters if p.method is not None})
+            given = sorted({method for p in self.parameters for method in p.methods})
             problems.append(f"nothing to tune: the recipe has {names}, the space is for {', '.join(given) or 'none'}")
         elif not kept and not problems:
             problems.append("nothing to tune: every parameter depends on a value that the recipe does not have")

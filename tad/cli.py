@@ -31,6 +31,7 @@ COMMANDS = {
     "import": ("tad.commands.data", "import_", "Import a dataset from another code base's layout."),
     "check": ("tad.commands.data", "check", "List every problem of a dataset."),
     "split": ("tad.commands.data", "split", "Make folds of a small dataset."),
+    "labels": ("tad.commands.labels", "labels", "Give the training videos of a dataset other labels."),
     "synth": ("tad.commands.data", "synth", "Write synthetic features, or invent a whole dataset."),
     "export": ("tad.commands.data", "export", "Write pseudo-labels in another code base's layout."),
 }

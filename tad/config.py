@@ -11,27 +11,42 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tad.data.segments import listing
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.detectors.potloc import PotlocDetector
+from tad.detectors.rskp import RskpDetector
 from tad.errors import ConfigError
+from tad.labelers.gaufuse import GaufuseLabeler
 from tad.labelers.hrpro import HrproLabeler
+from tad.labelers.mixed import MixedLabeler
 from tad.labelers.points import PointsLabeler
 from tad.labelers.potloc import PotlocLabeler
 from tad.labelers.pser import PserLabeler
 from tad.labelers.pser_seed import SeedLabeler
+from tad.labelers.pser_weak import PserWeakLabeler
 from tad.proposers.hrpro import HrproProposer
+from tad.proposers.rskp import RskpProposer
 from tad.proposers.snippet import SnippetProposer
 from tad.stage import StageConfig
 
-Proposer = Annotated[SnippetProposer | HrproProposer, Field(discriminator="method")]
+Proposer = Annotated[SnippetProposer | HrproProposer | RskpProposer, Field(discriminator="method")]
 Labeler = Annotated[
-    PserLabeler | SeedLabeler | HrproLabeler | PotlocLabeler | PointsLabeler, Field(discriminator="method")
+    PserLabeler
+    | SeedLabeler
+    | HrproLabeler
+    | PotlocLabeler
+    | PointsLabeler
+    | GaufuseLabeler
+    | PserWeakLabeler
+    | MixedLabeler,
+    Field(discriminator="method"),
 ]
-Detector = Annotated[ActionFormerDetector | HrproInstanceDetector | PotlocDetector, Field(discriminator="method")]
+Detector = Annotated[
+    ActionFormerDetector | HrproInstanceDetector | PotlocDetector | RskpDetector, Field(discriminator="method")
+]
 ROLES = ("proposer", "labeler", "detector")
 
 
@@ -58,12 +73,21 @@ class Recipe(StageConfig):
         ge=0,
         description="label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
     )
-    select: Literal["points", "dev-map", "dev-quality", "test"] = Field(
+    select: Literal["points", "classes", "dev-map", "dev-quality", "test"] = Field(
         default="points",
-        description="the score that picks the best round: of points, mAP on the dev videos, or mean tIoU of the "
-        "pseudo-labels made for them; test leaks and is for reproducing papers only",
+        description="the score that picks the best round: of points, of the classes of videos (weak), mAP on the dev "
+        "videos, or mean tIoU of the pseudo-labels made for them; test leaks and is for reproducing papers only",
     )
     stop: Stop = Stop()
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Recipe:
+        if self.detector.method == "rskp" and self.proposer.method != "rskp":
+            raise ValueError(
+                f"detector rskp trains the proposer's own model further, but the proposer is {self.proposer.method}; "
+                "use proposer rskp, or another detector"
+            )
+        return self
 
 
 def recipe_names() -> list[str]:

@@ -1,13 +1,14 @@
-"""Scores for choosing between models that need points and no boundaries, so that choosing leaks no full label.
+"""Scores for choosing between models that need points or classes and no boundaries: choosing leaks no full label.
 
-`points_score` judges detections, `label_change` says how much two rounds' pseudo-labels differ.
+`points_score` and `classes_score` judge detections, `label_change` says how much two rounds' pseudo-labels differ.
 
-The detections are compared with a *reference*: a segment for every point, of largest expected tIoU under the model of
-labeler `points`, which learns from a run's first proposals and all points where in an action annotators click, how long
-the actions of a class and video are, and how far proposals can be believed. The reference is wrong in many places, but
-a model that is better by the truth is, as a rule, better by it, too (docs/results/objectives.md has the measurements).
-It reads points that training did not see (`held_out` of dataset.yaml) where there are some, and then judges by these
-alone: at points that were trained on, a model that has learnt its labels by heart looks better than it is.
+For the score of points, detections are compared with a *reference*: a segment for every point, of largest expected tIoU
+under the model of labeler `points`, which learns from a run's first proposals and all points where in an action
+annotators click, how long the actions of a class and video are, and how far proposals can be believed. The reference is
+wrong in many places, but a model that is better by the truth is, as a rule, better by it, too
+(docs/results/objectives.md has the measurements). It reads points that training did not see (`held_out` of
+dataset.yaml) where there are some, and then judges by these alone: at points that were trained on, a model that has
+learnt its labels by heart looks better than it is.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tad.data.dataset import Dataset, Points
+from tad.data.dataset import Dataset, Role
+from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluate import evaluate
 from tad.labelers.points_model import Constants, PointModel
 from tad.labelers.potloc import Grouped, GroupedPoints
 from tad.labelers.pser_seed import inside
-from tad.ops.iou import paired_tiou
+from tad.ops.iou import paired_tiou, tiou
 
 TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
@@ -87,6 +89,39 @@ def points_score(detections: Segments, against: Reference) -> float:
     return evaluate(detections, truth, TIOUS, videos=against.videos).average
 
 
+def classes_role(data: Dataset) -> Role | None:
+    """Whose classes judge: the dev videos' if one of these has a class, else the training videos'; None: nobody's."""
+    roles: tuple[Role, ...] = ("dev", "train")
+    return next((role for role in roles if any(len(data.video_classes(v)) for v in data.videos(role))), None)
+
+
+def classes_score(detections: Segments, data: Dataset, role: Role) -> float:
+    """How well detections rank videos by what is in them, 0..1: mAP over the given classes of a role's videos.
+
+    A video is ranked in a class by its best detection of it, and is right where the class is given. Videos without any
+    label are left out. This score is weak. It does not see boundaries, nor how often an action takes place: a model
+    with a better classifier and worse boundaries wins by it. On training videos it says still less, because detections
+    there may be of the given classes by construction; then all rounds have 1, or nearly.
+    """
+    videos = [v for v in data.videos(role) if data.supervision(v) != "none"]
+    given = [(v, data.classes[c]) for v in videos for c in data.video_classes(v)]
+    wanted = set(videos)
+    detections = detections.filter(np.array([v in wanted for v in detections.video_ids], dtype=bool))
+    if not given or not len(detections):
+        return 0.0
+    best: dict[tuple[str, str], float] = {}
+    for video, label, score in zip(detections.video_ids, detections.labels, detections.score.tolist(), strict=True):
+        best[video, label] = max(best.get((video, label), score), score)
+    return evaluate(_whole(list(best), list(best.values())), _whole(given, 1.0), (1.0,), videos=videos).average
+
+
+def _whole(found: list[tuple[str, str]], score: list[float] | float) -> Segments:
+    """A video and class each as one segment of a second, so that mAP of segments ranks videos."""
+    video, label = zip(*found, strict=True)
+    start = np.zeros(len(found))
+    return Segments.of(video, start, start + 1, label, score)
+
+
 def _belongs(detections: Segments, segments: Segments, to: np.ndarray) -> np.ndarray:
     """[N] bool: of the segments of their class and video, detections overlap most with one of `to` ([G] bool)."""
     key = {k: i for i, k in enumerate(dict.fromkeys(zip(segments.video_ids, segments.labels, strict=True)))}
@@ -127,25 +162,41 @@ def _grouped(proposals: Segments, data: Dataset, videos: list[str]) -> Grouped:
 
 
 def label_change(old: Segments, new: Segments) -> float:
-    """Mean tIoU between the two rounds' pseudo-labels of the same point: 1 is no change, 0 nothing in common.
+    """Mean tIoU between two rounds' pseudo-labels of the same action: 1 is no change, 0 nothing in common.
 
-    Rows are matched by video, class and point (to the millisecond); of several rows for one point the best score
-    counts. A point that has a pseudo-label in only one round counts 0. Two empty tables have not changed: 1.
-
-    Raises:
-        DataError: there are pseudo-labels, but none of them names its point.
+    Rows that name a point are matched by video, class and point (to the millisecond); of several rows for one point the
+    best score counts. The others are matched within their video and class, one to one, the largest tIoU first. A
+    pseudo-label that has no partner counts 0. Two empty tables have not changed: 1.
     """
     a, b = _by_point(old), _by_point(new)
-    points = a.keys() | b.keys()
-    if not points:
-        if len(old) or len(new):
-            raise DataError("the change between two rounds is measured by point, and no pseudo-label names its point")
-        return 1.0
     shared = sorted(a.keys() & b.keys())
-    if not shared:
-        return 0.0
-    pairs = old.spans[[a[k] for k in shared]], new.spans[[b[k] for k in shared]]
-    return float(paired_tiou(*pairs).sum() / len(points))
+    by_point = _tious(old, new, [a[k] for k in shared], [b[k] for k in shared])
+    rest = old.filter(np.isnan(old.point)), new.filter(np.isnan(new.point))
+    matched = _matched(*rest)
+    alone = len(a.keys() ^ b.keys()) + len(rest[0]) + len(rest[1]) - 2 * len(matched)
+    every = np.concatenate([by_point, matched, np.zeros(alone)])
+    return float(every.mean()) if len(every) else 1.0
+
+
+def _tious(old: Segments, new: Segments, rows: list[int], others: list[int]) -> np.ndarray:
+    return paired_tiou(old.spans[rows], new.spans[others]) if rows else np.zeros(0)
+
+
+def _matched(old: Segments, new: Segments) -> np.ndarray:
+    """tIoU of the pairs of the greedy matching, those that overlap."""
+    found: list[float] = []
+    theirs = new.by_video()
+    for video, mine in old.by_video().items():
+        other = theirs.get(video, Segments.empty())
+        same = np.array(mine.labels, dtype=str)[:, None] == np.array(other.labels, dtype=str)[None, :]
+        overlap = np.where(same, tiou(mine.spans, other.spans), 0.0)
+        row, column = np.nonzero(overlap)
+        free = np.ones(len(mine), dtype=bool), np.ones(len(other), dtype=bool)
+        for i in np.lexsort((column, row, -overlap[row, column])):
+            if free[0][row[i]] and free[1][column[i]]:
+                free[0][row[i]] = free[1][column[i]] = False
+                found.append(float(overlap[row[i], column[i]]))
+    return np.array(found)
 
 
 def _by_point(labels: Segments) -> dict[tuple[str, str, int], int]:

@@ -86,6 +86,14 @@ class Taught(NamedTuple):
     embedding: Artifact | None
 
 
+class Before(NamedTuple):
+    """What the round before left to a detector that goes on from it; in round 1 that is the proposer."""
+
+    model: Artifact
+    labels: Artifact | None
+    """The pseudo-labels that taught the model; None in round 1."""
+
+
 Total = Callable[[Tensor], Tensor]
 """Sums a detached tensor over all workers (the identity for one worker)."""
 
@@ -171,6 +179,9 @@ class Engine(Protocol):
     def data(self) -> Dataset: ...
     @property
     def seed(self) -> int: ...
+    @property
+    def round(self) -> int:
+        """The round of self-training, from 1; 0 is the proposer's."""
 
     def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact: ...
     def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact: ...

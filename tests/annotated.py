@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import write_dataset
+from tad.data.folder import LabelRows, write_dataset
 
 Row = tuple[str, str, float, float]
 
@@ -39,5 +39,5 @@ def annotated(
         ambiguous="ambiguous.csv" if ambiguous else None,
         ignored=list(ignored),
     )
-    write_dataset(folder, manifest, database, points, ambiguous)
+    write_dataset(folder, manifest, database, LabelRows(points), ambiguous)
     return Dataset.open(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from tad.data.dataset import Dataset
+from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.detectors.actionformer import ActionFormerDetector, DetectStage
+from tad.detectors.actionformer import ActionFormerDetector, Detection, DetectStage
 from tad.detectors.actionformer_targets import decode, pyramid
 from tad.detectors.actionformer_training import Training
 from tad.errors import ConfigError, DataError
@@ -32,7 +34,10 @@ def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
 
 def test_items_read_the_window_and_keep_videos_without_labels(plain: tuple[Dataset, Segments], tmp_path: Path) -> None:
     data, labels = plain
-    opened = task(data, labels.filter(np.array(labels.video_ids) != "v1"), tmp_path)
+    labels = labels.filter(np.array(labels.video_ids) != "v1")
+    assert task(data, labels, tmp_path).videos == ["v0", "v2", "v3", "v4", "v5"]  # nothing is known of v1
+    data = replace(data, full_by_id={"v1": FullLabels(np.zeros((0, 2)), np.zeros(0, np.int64))})
+    opened = task(data, labels, tmp_path)
     assert len(opened) == 6
     empty = opened.item(1, np.random.default_rng(0))
     assert len(empty.labels.spans) == 0 and empty.features.dtype == np.float32
@@ -98,8 +103,8 @@ def test_detections_are_in_seconds_whatever_the_rows(
     folder = tmp_path / "model"
     folder.mkdir()
     torch.save({"state": opened.module.state_dict(), "settings": opened.settings}, folder / "model.pt")
-    options = ActionFormerDetector().decode.model_copy(update={"min_score": 0.0, "max_detections": 5000})
-    found = DetectStage(options).open(Context(data, {"model": Artifact("m", folder)}, [], 0, source="d"))("v0")
+    every = Detection.model_validate({"decode": {"min_score": 0.0, "max_detections": 5000}})
+    found = DetectStage(every).open(Context(data, {"model": Artifact("m", folder)}, [], 0, source="d"))("v0")
     grid, rows = data.grid("v0"), (len(data.features("v0")) - 1) * factor + 1
     at = np.arange(rows)[:, None] / factor + np.array([-1.5, 1.5]) / factor
     expected = np.clip(grid.from_position(at), 0, data.duration("v0"))
@@ -268,12 +273,12 @@ def test_detection_of_any_length(plain: tuple[Dataset, Segments], tmp_path: Path
     model = tmp_path / "model"
     model.mkdir()
     torch.save({"state": opened.module.state_dict(), "settings": opened.settings}, model / "model.pt")
-    detect_all = ActionFormerDetector().decode.model_copy(update={"min_score": 0.0, "max_detections": 7, "top_k": 50})
+    config = Detection.model_validate({"decode": {"min_score": 0.0, "max_detections": 7, "top_k": 50}})
     for rows in (1, 2, 61, 20_000):
         np.save(data.feature_path("v0"), np.random.default_rng(0).normal(size=(rows, 8)).astype(np.float16))
         entry = data.videos_by_id["v0"]._replace(duration=rows * 0.64)
         sized = Dataset(data.root, data.manifest, {"v0": entry}, {})
-        stage = DetectStage(detect_all)
+        stage = DetectStage(config)
         detect = stage.open(Context(sized, {"model": Artifact("m", model)}, ["v0"], 0, source="detect/1"))
         found = detect("v0")
         assert len(found) == 7 or rows < 3

@@ -142,14 +142,14 @@ ROWS = {
         append("points.csv", "train_0000,jump,1\ntrain_0000,jump,1\n"),
         ("warning", "duplicate point", f"line {{l}}, {V}"),
     ),
-    "no points": (lambda root: (root / "points.csv").unlink(), ("warning", "no points", "points.csv")),
-    "video without point": (
+    "no labels": (lambda root: (root / "points.csv").unlink(), ("warning", "no labels", "points.csv")),
+    "video without label": (
         lambda root: (root / "points.csv").write_text("video_id,label,time\ntrain_0001,jump,1\n"),
-        ("warning", "video without point", V),
+        ("warning", "video without label", V),
     ),
-    "class without point": (
+    "class without label": (
         lambda root: (root / "points.csv").write_text("video_id,label,time\ntrain_0001,jump,1\n"),
-        ("warning", "class without point", "throw"),
+        ("warning", "class without label", "throw"),
     ),
     "unknown ignored": (
         replace("dataset.yaml", "ignored: []", "ignored: [nobody]"),

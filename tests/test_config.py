@@ -53,7 +53,7 @@ def test_all_problems_at_once_with_the_closest_name():
         ("- a\n- b", "expected a mapping at the top, found list"),
         ("rounds: -1", "rounds: input should be greater than or equal to 0, found -1"),
         ("rounds: true", "rounds: input should be a valid integer, found True"),
-        ("select: best", "select: input should be 'points', 'dev-map', 'dev-quality' or 'test', found 'best'"),
+        ("select: best", "'points', 'classes', 'dev-map', 'dev-quality' or 'test', found 'best'"),
         ("labeler: {method: magic}", "labeler: input tag 'magic'"),
     ],
 )

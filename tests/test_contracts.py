@@ -8,6 +8,8 @@ import pytest
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.detectors.potloc import PotlocDetector
+from tad.detectors.rskp import RskpDetector
+from tad.labelers.gaufuse import GaufuseLabeler
 from tad.labelers.hrpro import HrproLabeler
 from tad.labelers.points import PointsLabeler
 from tad.labelers.potloc import PotlocLabeler
@@ -15,11 +17,16 @@ from tad.labelers.pser import PserLabeler
 from tad.labelers.pser_heads import HeadsConfig
 from tad.labelers.pser_seed import SeedLabeler
 from tad.proposers.hrpro import HrproProposer
+from tad.proposers.rskp import RskpProposer
 from tad.proposers.snippet import SnippetProposer
 from tad.proposers.snippet_training import TrainingConfig
 from tests.tiny import TinyEngine, tiny_dataset
 
-PROPOSERS = [SnippetProposer(training=TrainingConfig(epochs=3)), HrproProposer(training={"epochs": 2, "heads": 4})]
+PROPOSERS = [
+    SnippetProposer(training=TrainingConfig(epochs=3)),
+    HrproProposer(training={"epochs": 2, "heads": 4}),
+    RskpProposer(training={"epochs": 2}),
+]
 LABELERS = [
     PserLabeler(heads=HeadsConfig(epochs=2)),
     PserLabeler(faithful=True, heads={"epochs": 1}),
@@ -33,6 +40,14 @@ DETECTORS = [
     HrproInstanceDetector(training={"epochs": 2}),
     PotlocDetector(training={"epochs": 2}),
 ]
+WEAK = [
+    GaufuseLabeler(),
+    GaufuseLabeler(faithful=True),
+    RskpProposer(faithful=True),
+    RskpDetector(),
+    RskpDetector(faithful=True),
+]
+"""What learns from the classes of videos; what it does is in test_rskp_proposer and test_gaufuse."""
 
 
 def named(role):
@@ -109,7 +124,7 @@ def test_detector(engine, proposed, detector, role):
     assert model.model()["settings"]
 
 
-@pytest.mark.parametrize("role", [*PROPOSERS, *LABELERS, *DETECTORS], ids=named)
+@pytest.mark.parametrize("role", [*PROPOSERS, *LABELERS, *DETECTORS, *WEAK], ids=named)
 def test_a_role_is_its_config(role):
     """A run's folder keeps the config as plain values; the role comes back from them."""
     assert type(role).model_validate(role.model_dump(mode="json")) == role

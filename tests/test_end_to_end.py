@@ -17,6 +17,7 @@ from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
+from tad.report.budget import label_budget
 from tests.tiny import tiny_dataset
 
 RECIPE = str(Path(__file__).with_name("tiny.yaml"))
@@ -139,6 +140,7 @@ def test_ray_and_mlflow_give_what_one_process_gives(finished, data, tmp_path):
     runs = client.search_runs([experiment.experiment_id])
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     assert len(parents) == 1 and parents[0].info.status == "FINISHED"
+    assert parents[0].data.tags["labels"] == str(label_budget(data, "points"))
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     assert {r.info.run_name for r in children} >= {"round 0", "round 1"}
     (first,) = [r for r in children if r.info.run_name == "round 1"]

@@ -114,7 +114,7 @@ def test_dev_videos_are_stratified_and_no_class_leaves_training(tmp_path):
 
 
 def test_what_cannot_be_split_is_told(data, tmp_path):
-    with pytest.raises(DataError, match=r"share of 0\.01 of 10 training videos with points is 0 dev videos"):
+    with pytest.raises(DataError, match=r"share of 0\.01 of 10 training videos with labels is 0 dev videos"):
         split_holdout(data, 0.01, None, 0, tmp_path / "out")
     split_holdout(data, 0.3, None, 0, tmp_path / "dev")
     with pytest.raises(DataError, match=r"has 3 dev videos already"):

@@ -15,7 +15,7 @@ from tad.data.ground_truth import ground_truth
 from tad.data.holdout import split_holdout
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.honest import Reference, label_change, points_score, reference
+from tad.honest import Reference, classes_role, classes_score, label_change, points_score, reference
 from tad.ops.iou import paired_tiou
 from tests.annotated import annotated
 from tests.tiny import tiny_dataset
@@ -213,7 +213,52 @@ def test_label_change():
     assert label_change(old, other) == 0
 
 
-def test_label_change_needs_points():
-    rows = labels(("a", 10, 20, np.nan, 1))
-    with pytest.raises(DataError, match="no pseudo-label names its point"):
-        label_change(rows, rows)
+def test_label_change_without_points_matches_the_instances_of_a_video():
+    old = labels(("a", 10, 20, np.nan, 1), ("a", 30, 40, np.nan, 1), ("b", 0, 10, np.nan, 1))
+    assert label_change(old, old.take(np.array([2, 1, 0]))) == 1
+    new = labels(("a", 14, 22, np.nan, 1), ("b", 0, 5, np.nan, 1), ("b", 90, 95, np.nan, 1))
+    # a: 10-20 with 14-22 is 6/12, 30-40 alone; b: 5/10, 90-95 alone.
+    assert label_change(old, new) == pytest.approx((0.5 + 0 + 0.5 + 0) / 4) == label_change(new, old)
+    wide = labels(("a", 12, 38, np.nan, 1), ("a", 30, 41, np.nan, 1), ("b", 0, 10, np.nan, 1))
+    # 30-40 goes to 30-41 (10/11), which leaves 10-20 to 12-38 (8/28).
+    assert label_change(old, wide) == pytest.approx((10 / 11 + 8 / 28 + 1) / 3)
+    assert label_change(old, old.replace(label="jump")) == 0
+    assert label_change(old, Segments.empty()) == 0 == label_change(Segments.empty(), old)
+    mixed = Segments.concat([old, labels(("c", 0, 10, 5, 1))])
+    other = Segments.concat([old, labels(("c", 0, 5, 5, 1))])
+    assert label_change(mixed, other) == pytest.approx((3 + 0.5) / 4)
+
+
+def classed(folder, dev: bool) -> Dataset:
+    """Six videos: a, b hold run, c jump, d both, e nothing, f is unlabelled; with `dev`, c to f are dev videos."""
+    roles = dict.fromkeys("abcdef", "train") | (dict.fromkeys("cdef", "dev") if dev else {})
+    annotated(folder, [("x", "run", 1.0, 2.0), ("x", "jump", 1.0, 2.0)], [], roles | {"x": "test"})
+    (folder / "labels.csv").write_text("video_id,label\na,run\nb,run\nc,jump\nd,run\nd,jump\n")
+    if not dev:
+        (folder / "full_labels.csv").write_text("video_id,label,start,end\ne,,,\n")
+    return Dataset.open(folder)
+
+
+def test_classes_score(tmp_path):
+    data = classed(tmp_path / "data", dev=False)
+    assert classes_role(data) == "train"
+
+    def score(*rows: tuple[str, str, float]) -> float:
+        video, label, value = zip(*rows, strict=True)
+        start = np.arange(len(rows), dtype=float)  # where they lie plays no part
+        return classes_score(Segments.of(video, start, start + 3, label, value), data, "train")
+
+    right = [("a", "run", 0.9), ("b", "run", 0.8), ("d", "run", 0.7), ("c", "jump", 0.5), ("d", "jump", 0.4)]
+    assert score(*right) == 1
+    assert score(*right, ("a", "run", 0.1), ("e", "run", 0.2), ("f", "jump", 0.99), ("x", "run", 1)) == 1
+    assert score(*right, ("e", "jump", 0.45)) == pytest.approx((1 + (1 + 2 / 3) / 2) / 2)
+    assert score(*right[:2]) == pytest.approx((2 / 3 + 0) / 2)
+    assert score(("e", "run", 1)) == 0 == classes_score(Segments.empty(), data, "train")
+
+
+def test_classes_of_dev_videos_judge_where_they_are_given(tmp_path):
+    assert classes_role(classed(tmp_path / "dev", dev=True)) == "dev"
+    (tmp_path / "dev" / "labels.csv").write_text("video_id,label\na,run\n")
+    assert classes_role(Dataset.open(tmp_path / "dev")) == "train"
+    (tmp_path / "dev" / "labels.csv").unlink()
+    assert classes_role(Dataset.open(tmp_path / "dev")) is None

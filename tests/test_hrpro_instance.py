@@ -10,7 +10,7 @@ from pydantic import ValidationError
 import tad.detectors.hrpro_instance as detecting
 import tad.models.hrpro_instance as modelling
 from tad.data.segments import Segments
-from tad.detectors.hrpro_instance import HrproInstanceDetector, InstanceDecoding, InstanceDetect
+from tad.detectors.hrpro_instance import HrproInstanceDetector, InstanceDecoding, InstanceDetect, InstanceDetection
 from tad.detectors.hrpro_instance_negatives import Negatives, NegativesConfig
 from tad.detectors.hrpro_instance_training import (
     ANY,
@@ -265,11 +265,11 @@ def test_detections_lie_inside_the_video(engine, inputs, model, role, faithful):
         assert len(found) == 2 * len(candidates[role].segments()), "nothing is dropped"
 
 
-def decoded(engine, inputs, model, candidates=None, **options):
-    """Detections of the test videos by video."""
+def decoded(engine, inputs, model, candidates=None, postprocess=None, **options):
+    """Detections of the test videos."""
     scores, found, _ = inputs
     options = {"min_score": None, "max_detections": None, **options}
-    stage = InstanceDetect(InstanceDecoding(**options))
+    stage = InstanceDetect(InstanceDetection.model_validate({"decode": options, "postprocess": postprocess or {}}))
     chosen = found["test"] if candidates is None else candidates
     return engine.map(stage, {"model": model, "scores": scores["test"], "candidates": chosen}, "test").segments()
 
@@ -312,7 +312,7 @@ def test_the_published_suppression_reaches_a_second_further(engine, inputs, mode
     candidates = adopted(engine, [(video, 1.0, 2.0, name, 0.9), (video, 2.2, 3.2, name, 0.8)])
     options = {"keep": "original", "score_weight": 0.0}
     plain = decoded(engine, inputs, model, candidates, **options)
-    published = decoded(engine, inputs, model, candidates, nms="published", **options)
+    published = decoded(engine, inputs, model, candidates, {"stretch": 1.0}, **options)
     np.testing.assert_allclose(plain.score, [0.9, 0.8], atol=1e-6)
     np.testing.assert_allclose(published.score, [0.9, 0.8 * np.exp(-(0.25**2) / 0.3)], atol=1e-6)
     np.testing.assert_allclose(published.spans, [[1, 2], [2.2, 3.2]])
@@ -332,7 +332,7 @@ def test_wild_offsets_still_give_segments_inside_the_video(engine, inputs, model
         engine.data, {"model": found, "scores": inputs[0]["test"], "candidates": inputs[1]["test"]},
         engine.data.videos("test"), 0,
     )  # fmt: skip
-    detect = InstanceDetect(InstanceDecoding(keep="refined", min_score=None)).open(context)
+    detect = InstanceDetect(InstanceDetection(decode=InstanceDecoding(keep="refined", min_score=None))).open(context)
     for video in context.videos:
         segments = detect(video)
         assert len(segments) and (segments.end <= engine.data.duration(video)).all()
@@ -404,7 +404,7 @@ def test_features_of_another_width_are_refused(inputs, model, tmp_path):
     other = tiny_dataset(tmp_path / "data", videos=2, classes=2, dim=9)
     found = {"model": model, "scores": inputs[0]["test"], "candidates": inputs[1]["test"]}
     with pytest.raises(RunError, match=r"trained with dim = 12, but .* has 9"):
-        InstanceDetect(InstanceDecoding()).open(Context(other, found, other.videos("test"), 0))
+        InstanceDetect(InstanceDetection()).open(Context(other, found, other.videos("test"), 0))
 
 
 def test_a_video_without_candidates_has_no_detections(engine, inputs, model):

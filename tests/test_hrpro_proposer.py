@@ -51,7 +51,7 @@ def test_the_first_memory_is_the_mean_embedding_of_the_points(data: Dataset) -> 
     one.module.eval()
     with torch.no_grad():
         for i in range(len(one)):
-            features, labels = one.item(i, np.random.default_rng(0))
+            features, labels = one.item(i, np.random.default_rng(0))[:2]
             embedding = one.module(features[None], torch.ones(1, len(features), dtype=torch.bool)).embedding[0]
             for row, label in labels.nonzero().tolist():
                 sums[label] += embedding[row]

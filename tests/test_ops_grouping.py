@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.ops.grouping import outer_inner_contrast, runs, threshold_runs, upsample
+from tad.ops.grouping import inner_mean, outer_inner_contrast, runs, threshold_runs, upsample
 
 masks = st.lists(st.booleans(), max_size=40).map(lambda x: np.array(x, dtype=bool))
 curves = st.lists(st.integers(0, 20).map(lambda v: v / 20), min_size=1, max_size=40).map(np.array)
@@ -180,3 +180,19 @@ def test_upsampling_gives_float64_and_refuses_nothing_to_do():
     for curve, scale in ((np.zeros(0), 2), (np.zeros(3), 0)):
         with pytest.raises(ValueError, match="upsampling"):
             upsample(curve, scale)
+
+
+@settings(deadline=None)
+@given(curves, st.integers(0, 2**32 - 1))
+def test_the_mean_inside_a_span_of_any_edges(curve, seed):
+    rng = np.random.default_rng(seed)
+    two, columns = np.stack([curve, 1 - curve], 1), rng.integers(0, 2, 20)
+    spans = np.sort(rng.uniform(0, len(curve), (20, 2)), axis=1).round(2)
+    fine = np.repeat(two, 100, axis=0)
+    expected = [
+        fine[round(100 * a) : round(100 * b), c].mean() if b > a else 0.0
+        for (a, b), c in zip(spans, columns, strict=True)
+    ]
+    assert np.allclose(inner_mean(two, spans, columns), expected)
+    whole = np.array([[0, len(curve)], [-3, len(curve) + 5], [0, 0], [-2, -1]])
+    assert np.allclose(inner_mean(two, whole, np.zeros(4, dtype=int)), [curve.mean(), curve.mean(), 0, 0])

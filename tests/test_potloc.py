@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from distributed.loop import Worker, fit
 from tad.config import load_recipe
 from tad.data.dataset import Dataset
+from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.detectors.potloc import Curves, PotlocDecoding, PotlocDetect, PotlocDetector, blend, pool
+from tad.detectors.potloc import Curves, PotlocDecoding, PotlocDetect, PotlocDetection, PotlocDetector, blend, pool
 from tad.detectors.potloc_training import PotlocTask, PotlocTrain, PotlocTraining, window_losses
 from tad.errors import ConfigError, DataError, RunError
 from tad.ops.iou import tiou
@@ -158,9 +160,9 @@ def test_a_video_without_labels_or_points_has_finite_losses_and_gradients(
     labels = windows_around_points(data)
     gone = data.videos("train")[1]
     labels = labels.filter(np.array(labels.video_ids) != gone)
-    bare = Dataset(
-        data.root, data.manifest, data.videos_by_id, {v: p for v, p in data.points_by_id.items() if v != gone}
-    )
+    nothing = FullLabels(np.zeros((0, 2)), np.zeros(0, np.int64))
+    points = {v: p for v, p in data.points_by_id.items() if v != gone}
+    bare = replace(data, points_by_id=points, full_by_id={gone: nothing})
     task = opened(bare, labels, tmp_path / "labels", seeds=seeds)
     values = task.loss(task.module, batch_of(task, [1]), one_worker)
     assert values["action"] == 0 and values["background"] == 0
@@ -350,7 +352,7 @@ def model_of(task: PotlocTask, folder: Path) -> Artifact:
 def test_detection_of_any_length(data: Dataset, tmp_path: Path) -> None:
     task = opened(data, windows_around_points(data), tmp_path / "labels", levels=4)
     model = model_of(task, tmp_path / "model")
-    config = PotlocDecoding(min_score=None, max_detections=7)
+    config = PotlocDetection(decode=PotlocDecoding(min_score=None, max_detections=7))
     name = data.videos("train")[0]
     for rows in (1, 2, 61, 3000):
         folder = tmp_path / str(rows) / "features"
@@ -378,12 +380,13 @@ def test_published_suppression_adds_a_second(data: Dataset, tmp_path: Path, monk
     task = opened(data, windows_around_points(data), tmp_path / "labels")
     given = Context(data, {"model": model_of(task, tmp_path / "model")}, [], 0, source="d")
     name = data.videos("train")[0]
-    faithful = PotlocDetector(faithful=True, decode={}).decode
-    found = PotlocDetect(faithful.model_copy(update={"iou_threshold": 0.3})).open(given)(name)
+    faithful = PotlocDetector(faithful=True)
+    lower = faithful.postprocess.model_copy(update={"iou_threshold": 0.3})
+    found = PotlocDetect(PotlocDetection(decode=faithful.decode, postprocess=lower)).open(given)(name)
     # .4 s each and .3 s apart: (1 - .3) / (.4 + .4 + 1 + .3) = 1/3.
     assert found.start == pytest.approx([10.0, 20.0, 24.5]) and found.end == pytest.approx([10.4, 24.0, 28.5])
     assert found.score == pytest.approx([0.9, 0.7, -0.1])
-    soft = PotlocDetect(PotlocDecoding()).open(given)(name)
+    soft = PotlocDetect(PotlocDetection()).open(given)(name)
     assert soft.start == pytest.approx([10.0, 10.7, 20.0])  # none overlap; below the least score is dropped
 
 
@@ -395,7 +398,7 @@ def test_refined_rows_come_back_to_seconds(data: Dataset, tmp_path: Path, monkey
     monkeypatch.setattr(detecting, "pool", lambda *_: (rows, np.array([0.9, 0.8]), np.zeros(2, np.int64)))
     task = opened(data, windows_around_points(data), tmp_path / "labels", upsample=2)
     given = Context(data, {"model": model_of(task, tmp_path / "model")}, [], 0, source="d")
-    assert PotlocDetect(PotlocDecoding()).open(given)(name).spans == pytest.approx(spans)
+    assert PotlocDetect(PotlocDetection()).open(given)(name).spans == pytest.approx(spans)
 
 
 def test_training_videos_keep_their_given_classes(data: Dataset, tmp_path: Path) -> None:
@@ -412,10 +415,10 @@ def test_a_model_of_other_data_is_refused(data: Dataset, tmp_path: Path) -> None
     model = model_of(opened(data, windows_around_points(data), tmp_path / "labels"), tmp_path / "model")
     other = tiny_dataset(tmp_path / "wide", videos=3, classes=3, dim=12)
     with pytest.raises(RunError, match=r"trained on features of width 8, but .* has 12"):
-        PotlocDetect(PotlocDecoding()).open(Context(other, {"model": model}, [], 0))
+        PotlocDetect(PotlocDetection()).open(Context(other, {"model": model}, [], 0))
     more = tiny_dataset(tmp_path / "more", videos=3, classes=4, dim=8)
     with pytest.raises(RunError, match="trained on the classes"):
-        PotlocDetect(PotlocDecoding()).open(Context(more, {"model": model}, [], 0))
+        PotlocDetect(PotlocDetection()).open(Context(more, {"model": model}, [], 0))
 
 
 def test_faithful_sets_the_published_options() -> None:
@@ -425,12 +428,9 @@ def test_faithful_sets_the_published_options() -> None:
     assert training.rounded and training.seeds == "published" and training.epochs == 5
     assert (decode.class_threshold, decode.cas_thresholds, decode.margin) == (0.7, [0.4], 0.1)
     assert len(decode.actionness_thresholds) == 34 and decode.actionness_thresholds[-1] == 0.925
-    assert (
-        decode.by_level
-        and not decode.video_factor
-        and (decode.nms, decode.stretch) == ("hard", 1.0)
-        and decode.video_power == decode.curve_share == 0
-    )
+    assert decode.by_level and not decode.video_factor and decode.video_power == decode.curve_share == 0
     assert decode.max_detections is None
+    suppression = detector.postprocess
+    assert (suppression.method, suppression.iou_threshold, suppression.stretch) == ("nms", 0.45, 1.0)
     with pytest.raises(ConfigError, match=r"faithful: true sets decode\.margin to 0\.1, found 0\.2"):
         load_recipe("potloc-released", ["detector.decode.margin=0.2"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tad.data.dataset import Points
+from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.labelers.pser_seed import (

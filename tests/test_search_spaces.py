@@ -19,7 +19,7 @@ from search_spaces.load import families, load
 from search_spaces.space import STAGES, Choice, Float, Integer, Parameter, Space
 from tad.config import changed, load_recipe, options, recipe_names
 from tad.errors import ConfigError
-from tad.stage import Artifact
+from tad.stage import Artifact, Before
 from tests.tiny import TinyEngine, tiny_dataset
 
 RECIPES = {
@@ -28,9 +28,10 @@ RECIPES = {
     "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.nms=hard"]),
     "hrpro": ("hrpro", []),
     "potloc": ("potloc", []),
-    "potloc-hard": ("potloc", ["detector.decode.nms=hard"]),
+    "potloc-hard": ("potloc", ["detector.postprocess.method=nms"]),
     "points": ("pser", ["labeler.method=points"]),
     "seeds": ("seeds", []),
+    "gaufuse": ("gaufuse-small", []),
 }
 """Recipes under which every parameter of every family matters at least once."""
 
@@ -249,13 +250,19 @@ def test_the_fingerprint_is_that_of_what_is_suggested():
 STAGE_OF = {
     "snippet/train": "proposer",
     "hrpro/train": "proposer",
+    "rskp/train": "proposer",
     "snippet/propose": "proposals",
+    "rskp/propose": "proposals",  # of a later round: detections
     "pser/heads": "heads",
     "pser/seed": "labels",
     "pser/refine": "labels",
     "hrpro/rank": "labels",
     "potloc/label": "labels",
     "points/label": "labels",
+    "gaufuse/seed": "labels",
+    "gaufuse/fuse": "labels",
+    "rskp/targets": "detector",
+    "rskp/retrain": "detector",
     "hrpro-instance/negatives": "detector",
     "actionformer/train": "detector",
     "hrpro-instance/train": "detector",
@@ -292,18 +299,26 @@ def needed(recipe, engine: Keys) -> dict[str, tuple[int, str]]:
     candidates = proposer.propose(engine, scores, "train", suppressed=False)
     found = proposer.propose(engine, scores, "train") if labeler.wants_suppressed else candidates
     embedding = proposer.embed(engine, model, "train") if labeler.wants_embedding else None
+    before, now = Before(model, None), scores
     for number in range(1, recipe.rounds + 1):
         engine.round = number
         labeler.seeds(engine, found)
-        labels = labeler.label(engine, found, embedding)
+        labels = labeler.label(engine, found, embedding, scores=now)
         own = candidates if detector.wants_candidates else None
-        found = detector.detect(engine, detector.train(engine, labels, scores, own), "train", scores, own)
+        model = detector.train(engine, labels, scores, own, before)
+        before = Before(model, labels)
+        found = detector.detect(engine, model, "train", scores, own)
+        if detector.rescores:
+            now = detector.score(engine, model, "train")
+            if not labeler.wants_suppressed:
+                found = detector.propose(engine, now, "train", suppressed=False, known=True)
     return engine.needed
 
 
 def first_stage(before: dict, after: dict, rounds: int) -> str:
     """The first tier of the first round in which something is newly needed that was there before."""
-    again = [(number, STAGES.index(STAGE_OF[name])) for key, (number, name) in after.items()
+    again = [(number, STAGES.index("detections" if number and name == "rskp/propose" else STAGE_OF[name]))
+             for key, (number, name) in after.items()
              if key not in before and name in STAGE_OF and number <= rounds]  # fmt: skip
     return STAGES[min(again)[1]] if again else "round"
 
@@ -355,7 +370,7 @@ def test_real_runs_repeat_what_the_keys_say(tmp_path):
         "labeler.negatives.count": 20,
         "labeler.merge.rank_power": 2.0,
         "detector.drop_path": 0.2,
-        "detector.decode.sigma": 0.3,
+        "detector.postprocess.sigma": 0.3,
         "stop.change": 0.9,
     }.items():
         stages = {STAGE_OF[name] for name in ran(key, {key: value}) if name in STAGE_OF}

@@ -8,19 +8,22 @@ from pathlib import Path
 import pytest
 
 from distributed.engine import Engine
+from distributed.selection import best_round
 from distributed.selftrain import SelfTraining
 from distributed.session import Options, self_train
 from tad.config import Recipe, load_recipe
 from tad.data.dataset import Dataset
+from tad.data.derive import derive_labels, drawn, one_kind
 from tad.data.holdout import split_holdout
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
+from tad.honest import classes_score
 from tad.quality import label_quality
 from tad.report.budget import label_budget
 from tests.test_end_to_end import RECIPE
 from tests.tiny import TinyEngine, tiny_dataset
 
-SELECTED = {"points": "points", "dev-map": "dev_map", "dev-quality": "dev_quality"}
+SELECTED = {"points": "points", "classes": "classes", "dev-map": "dev_map", "dev-quality": "dev_quality"}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +147,7 @@ def refusal(recipe: Recipe, data: Dataset, folder: Path) -> str:
 def test_what_a_score_needs_is_checked_before_training(data, tmp_path):
     said = refusal(recipe("dev-quality", "rounds=0"), tiny_dataset(tmp_path / "bare", videos=4), tmp_path)
     assert "videos with the role dev" in said and "tad split --dev" in said and "set rounds to 1 or more" in said
-    assert "never does; use dev-map or points" in refusal(recipe("test"), data, tmp_path)
+    assert "never does; use dev-map, points or classes" in refusal(recipe("test"), data, tmp_path)
     blind = tmp_path / "blind"
     blind.mkdir()
     (blind / "dataset.yaml").write_bytes((data.root / "dataset.yaml").read_bytes())
@@ -159,7 +162,31 @@ def test_what_a_score_needs_is_checked_before_training(data, tmp_path):
     said = refusal(recipe("dev-quality"), Dataset.open(blind), tmp_path)
     assert f"annotated segments of the {len(dev)} dev videos" in said and "needs points of the dev videos" in said
     (blind / "points.csv").write_text(lines[0] + "\n")
-    assert "no training video has a point" in refusal(recipe("points"), Dataset.open(blind), tmp_path)
+    said = refusal(recipe("points"), Dataset.open(blind), tmp_path)
+    assert "no training video has a point" in said and "`--set select=classes`" in said
+    assert "labels.csv lists them" in refusal(recipe("classes"), Dataset.open(blind), tmp_path)
+
+
+def test_of_equal_rounds_the_first_is_best_and_by_classes_the_last():
+    rows = [{"scores": {"points": v, "classes": v, "dev_map": v}} for v in (0.9, 0.5, 0.7, 0.7, 0.6)]
+    assert best_round(rows, "points") == best_round(rows, "dev-map") == 2
+    assert best_round(rows, "classes") == 3 and best_round(rows[:2], "classes") == 1
+
+
+def test_a_dataset_without_points_is_proposed_for_scored_and_reported(data, tmp_path):
+    """No reference can be made; the classes of videos, given for the dev videos, too, judge in its place."""
+    derive_labels(data, one_kind(data, "classes"), tmp_path / "data")
+    bare = Dataset.open(tmp_path / "data")
+    chosen = recipe("classes", "rounds=0")
+    self_train("tiny", chosen, bare, Options(tmp_path / "run", tmp_path / "store", local=True))
+    (row,) = json.loads((tmp_path / "run" / "rounds.json").read_text())
+    found = Segments.from_parquet(next((tmp_path / "run" / "round-0").glob("proposals.parquet")))
+    assert row["scores"]["points"] is None and 0 < row["scores"]["classes"] <= 1 and row["quality"] is None
+    assert classes_score(found, bare, "train") == 1, "on training videos the given classes are taken"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "classes score" in page and "Labels used: video-level classes of 6 training videos" in page
+    value, training = trained(chosen, bare, tmp_path / "search")
+    assert value == row["scores"]["classes"] and training.reference is None
 
 
 def test_the_label_budget(data, tmp_path):
@@ -173,6 +200,25 @@ def test_the_label_budget(data, tmp_path):
     assert by["dev-quality"].dev_points == counts["dev"] and by["dev-quality"].held_out_points == 0
     assert str(by["dev-map"]).endswith(f"the boundaries of {counts['dev']} actions in 3 dev videos")
     assert by["test"].boundaries > 0 and "test videos" in str(by["test"])
+
+
+def test_the_label_budget_counts_every_kind_of_label(tmp_path):
+    whole = tiny_dataset(tmp_path / "whole", videos=8, classes=2, dim=8)
+    kinds = drawn(whole, {"full": 0.25, "points": 0.25, "classes": 0.375, "none": 0.125}, 0)
+    made = derive_labels(whole, kinds, tmp_path / "mixed", seed=0)
+    budget = label_budget(Dataset.open(tmp_path / "mixed"), "points")
+    assert (budget.full_videos, budget.class_videos, budget.videos) == (2, 3, 4)
+    assert budget.full_actions == made.boundaries > 0 and budget.points == made.points
+    assert str(budget) == (
+        f"{made.points} points in 4 training videos, video-level classes of 3 training videos, full labels of 2 "
+        f"training videos with {made.boundaries} actions, no other boundaries (made of {whole.name} by `tad labels`: "
+        "full 2, points 2, classes 3, none 1; classes from given labels)"
+    )
+    derive_labels(whole, one_kind(whole, "classes"), tmp_path / "classes", classes_from="annotations")
+    budget = label_budget(Dataset.open(tmp_path / "classes"), "classes")
+    assert str(budget).startswith("video-level classes of 8 training videos, no boundaries (made of")
+    assert str(budget).endswith("classes 8; classes from annotations)") and budget.points == 0
+    assert label_budget(whole, "points").derived is None
 
 
 def test_a_run_states_its_label_budget(data, tmp_path, capsys):

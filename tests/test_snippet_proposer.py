@@ -15,7 +15,7 @@ from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.proposers.candidates import CandidateConfig, candidates, predicted_classes
 from tad.proposers.snippet import SnippetPropose, SnippetProposer
-from tad.proposers.snippet_training import SnippetTrain, TrainingConfig, read_features
+from tad.proposers.snippet_training import Item, SnippetTrain, TrainingConfig, read_features
 from tad.stage import Artifact, Context, one_worker
 from tests.tiny import TinyEngine, tiny_dataset
 
@@ -264,7 +264,7 @@ def test_the_loss_is_shared_between_workers(data: Dataset) -> None:
     task.module.eval()
     items = [task.item(i, np.random.default_rng(0)) for i in range(4)]
 
-    def gradients(part: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+    def gradients(part: list[Item]) -> list[torch.Tensor]:
         task.module.zero_grad()
         values = task.loss(task.module, task.collate(part), lambda count: count * 0 + len(items))
         values["loss"].backward()
@@ -276,7 +276,7 @@ def test_the_loss_is_shared_between_workers(data: Dataset) -> None:
         torch.testing.assert_close(a + b, full, atol=1e-6, rtol=1e-4)
 
 
-def test_points_of_one_row_are_merged_and_videos_without_points_are_left_out(data: Dataset, tmp_path: Path) -> None:
+def test_points_of_one_row_are_merged_and_videos_without_labels_are_left_out(data: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "d"
     copy = tiny_dataset(folder, videos=8, classes=3, dim=16, seed=1)
     video, other = copy.videos("train")[:2]
@@ -286,12 +286,13 @@ def test_points_of_one_row_are_merged_and_videos_without_points_are_left_out(dat
     task = SnippetTrain(TrainingConfig(), 4).open(Context(reduced, {}, [other, video], 0))
     assert task.settings["skipped_videos"] == 1
     assert len(task) == 1
-    features, labels = task.item(0, np.random.default_rng(0))
+    item = task.item(0, np.random.default_rng(0))
+    labels = item.points
     assert labels.any(1).sum() == 1
     assert labels[int(reduced.grid(video).row(1.01))].tolist() == [True, False, True]
-    value = task.loss(task.module, task.collate([(features, labels)]), one_worker)["loss"]
+    value = task.loss(task.module, task.collate([item]), one_worker)["loss"]
     assert torch.isfinite(value)
-    with pytest.raises(DataError, match=r"none of the 1 training videos has a point"):
+    with pytest.raises(DataError, match=r"none of the 1 training videos has a label"):
         SnippetTrain(TrainingConfig(), 4).open(Context(reduced, {}, [other], 0))
 
 

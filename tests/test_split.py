@@ -168,7 +168,7 @@ def test_what_cannot_be_split_is_told_and_nothing_is_written(data, tmp_path):
             split_kfold(data, k, 0, out)
     lines = [line for line in (data.root / "points.csv").read_text().splitlines() if not line.startswith("train_0003")]
     (data.root / "points.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError, match=r"needs points: 1 problem:\n  video train_0003 \(train\) has none"):
+    with pytest.raises(DataError, match=r"needs a label: 1 problem:\n  video train_0003 \(train\) has none"):
         split_kfold(Dataset.open(data.root), 2, 0, out)
     assert not out.exists()
 
@@ -236,7 +236,7 @@ def test_real_small_datasets(shared, tmp_path, name, videos, points):
         sizes = [f.videos["dev"] for f in folds]
         assert sum(sizes) == videos[0] and max(sizes) - min(sizes) <= 1
         assert not any(f.missing for f in folds)  # every class is in two videos or more
-    with pytest.raises(DataError, match=f"(?s)needs points: {videos[1]} problems:.*leave --pool away"):
+    with pytest.raises(DataError, match=f"(?s)needs a label: {videos[1]} problems:.*leave --pool away"):
         split_kfold(data, 4, 0, tmp_path / "pool", pool=True)
     points_of_test_videos(data)
     folds = split_kfold(Dataset.open(data.root), 4, 0, tmp_path / "pool", pool=True)

@@ -18,6 +18,8 @@ import pytest
 
 from distributed.tuning.study import open_storage
 from tad.cli import main
+from tad.data.dataset import Dataset
+from tad.data.derive import derive_labels, one_kind
 from tests.test_end_to_end import RECIPE
 from tests.tiny import tiny_dataset
 
@@ -69,6 +71,15 @@ def test_bad_input_is_refused_before_any_training(data, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, RECIPE, "--data", data, "--local", *more)
     assert not list(tmp_path.glob("runs/store/*"))
+
+
+def test_without_dev_videos_and_points_the_classes_are_the_objective(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole = Dataset.open(data)
+    derive_labels(whole, one_kind(whole, "classes"), tmp_path / "bare")
+    said = refused(capsys, RECIPE, "--data", tmp_path / "bare", "--local", "--space", "perturbation", "--trials", "3")
+    assert "no training video has a point" in said and "select" not in said, "pser needs points, the objective does not"
+    assert [p.name for p in (tmp_path / "runs" / "tune").iterdir()] == ["tiny-data-classes-classes-seed0"]
 
 
 def test_a_key_that_the_recipe_does_not_have(data, tmp_path, monkeypatch, capsys):

@@ -165,7 +165,7 @@ def test_data_that_changed_is_refused(finished, data, tmp_path):
     lines = (changed / "points.csv").read_text().splitlines()
     (changed / "points.csv").write_text("\n".join(lines[:-1]) + "\n")
     shutil.copytree(finished, tmp_path / "copy", symlinks=True)
-    with pytest.raises(RunError, match=r"holds other (train|dev) videos, points or features"):
+    with pytest.raises(RunError, match=r"holds other (train|dev) videos, labels or features"):
         tune(ONE_ROUND, MERGE, Dataset.open(changed), "dev-quality", 0, options(tmp_path / "copy"))
 
 

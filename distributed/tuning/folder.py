@@ -72,7 +72,7 @@ def study_data(data: Dataset, out: Path) -> Dataset:
     for role in ("train", "dev"):
         if own.fingerprint(role) != data.fingerprint(role):  # type: ignore[arg-type]
             raise RunError(
-                f"{folder}: holds other {role} videos, points or features than {data.root}: it is another study's, or "
+                f"{folder}: holds other {role} videos, labels or features than {data.root}: it is another study's, or "
                 "the dataset has changed. Give another folder with --out"
             )
     return own

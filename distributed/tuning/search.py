@@ -34,7 +34,6 @@ from tad.errors import RunError
 from tad.report.budget import label_budget
 
 SAMPLERS = ("tpe", "random", "gp", "nsga2")
-OBJECTIVES = ("dev-map", "dev-quality", "points")
 
 
 @dataclass(frozen=True)

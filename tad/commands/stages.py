@@ -49,7 +49,7 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
 
 
 @click.command()
-@click.argument("method", type=click.Choice(["pser", "pser-seed", "hrpro", "potloc", "points"]))
+@click.argument("method", type=click.Choice(["pser", "pser-seed", "hrpro", "potloc", "points", "gaufuse"]))
 @DATA
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
@@ -58,18 +58,23 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
 def label(
     method: str, data_folder: Path | str, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any
 ) -> None:
-    """Turn any method's proposals on the training videos into one pseudo-label per point.
+    """Turn any method's proposals on the training videos into pseudo-labels, with points one for each.
 
     pser-seed and hrpro take the best proposal around each point. potloc is POTLoc's Algorithm 1; rule=released and
     rule=paper are its published forms. points learns from all videos where points lie in actions. pser refines the
-    seeds on the dataset's features; the others need none.
+    seeds on the dataset's features; the others need none. gaufuse fuses all proposals of a video's classes, and needs
+    no points.
     """
     from distributed.session import Options, one_off
     from tad.config import load_labeler
     from tad.data.dataset import Dataset
+    from tad.errors import DataError
+    from tad.supervision import labeler_problems
 
     data = Dataset.open(data_folder)
     labeler = load_labeler(method, overrides)
+    if problems := labeler_problems(labeler, data):
+        raise DataError(f"{data.root}: {'; '.join(problems)}")
     found = read_proposals(proposals, data)
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:

@@ -20,9 +20,9 @@ from tad.commands.run import DATA, NO_DOCTOR, WorkersType
 @click.option("--trials", type=int, required=True, metavar="N", help="Trials that the study shall have in all.")
 @click.option(
     "--objective",
-    type=click.Choice(["dev-map", "dev-quality", "points"]),
+    type=click.Choice(["dev-map", "dev-quality", "points", "classes"]),
     default=None,
-    help="What is maximised.  [default: dev-map if there are dev videos, else points]",
+    help="What is maximised.  [default: dev-map if there are dev videos, else points, or classes without points]",
 )
 @click.option("--sampler", type=click.Choice(["tpe", "random", "gp", "nsga2"]), default="tpe", show_default=True)
 @click.option("--cost", is_flag=True, help="A second objective: seconds that the stages take. nsga2 implies it.")
@@ -103,7 +103,8 @@ def tune(
 
     config, space = load_recipe(recipe, overrides), load(names)
     data = Dataset.open(data_folder)
-    objective = objective or ("dev-map" if data.videos("dev") else "points")
+    pointed = any(len(data.points(v).time) for v in data.videos("train"))
+    objective = objective or ("dev-map" if data.videos("dev") else "points" if pointed else "classes")
     name = study_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}")
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     options = Options(

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tad.data.check_features import check_features
-from tad.data.check_points import check_points
-from tad.data.dataset import SAFE_ID, Manifest, Video, read_held_out, read_manifest, read_points
+from tad.data.check_labels import check_labels
+from tad.data.dataset import SAFE_ID, Manifest, Video, read_manifest
 from tad.data.findings import Finding, error, warning
 from tad.data.ground_truth import read_ambiguous
+from tad.data.labels import POINTS, read_held_out, read_points
 from tad.errors import DataError
 
 
 def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]] = iter) -> list[Finding]:
-    """Every finding of a dataset folder: manifest, annotations, points, ambiguous intervals, features.
+    """Every finding of a dataset folder: manifest, annotations, labels, ambiguous intervals, features.
 
     Args:
         root: the folder.
@@ -36,7 +37,7 @@ def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]]
     found = _annotations(root / "annotations.json", manifest, findings)
     if manifest is not None and found.readable:
         _against_manifest(manifest, found, findings)
-    findings += check_points(root / "points.csv", manifest, found.videos, found.ids)
+    findings += check_labels(root, manifest, found.videos, found.ids)
     if manifest is not None and manifest.ambiguous is not None:
         _ambiguous(root / manifest.ambiguous, found, findings)
     if manifest is not None and manifest.held_out is not None and not any(f.severity == "error" for f in findings):
@@ -185,8 +186,11 @@ def _against_manifest(manifest: Manifest, found: _Found, findings: list[Finding]
 
 
 def _held_out(root: Path, manifest: Manifest, found: _Found, findings: list[Finding]) -> None:
+    durations = {v.id: v.duration for v in found.videos.values()}
+    training = {v.id for v in found.videos.values() if manifest.subsets[v.subset] == "train"}
     try:
-        read_held_out(root, manifest, found.videos, read_points(root / "points.csv", manifest, found.videos))
+        points = read_points(root / POINTS, manifest.classes, durations)
+        read_held_out(root / str(manifest.held_out), manifest.classes, durations, training, points)
     except DataError as problem:
         findings.append(error("held-out points", str(manifest.held_out), str(problem)))
 

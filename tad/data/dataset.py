@@ -2,8 +2,8 @@
 
 DATASET/dataset.yaml      name, classes, role of each subset, feature grid, ignored videos, ambiguous intervals
 DATASET/annotations.json  ActivityNet style; subset, duration and fps of each video are read here
-DATASET/points.csv        video_id,label,time with time in seconds
-DATASET/held_out.csv      optional, the same: points of training videos that training must not see
+DATASET/points.csv        the labels; also labels.csv and full_labels.csv (tad.data.labels)
+DATASET/held_out.csv      optional, as points.csv: points of training videos that training must not see
 DATASET/features/ID.npy   [T, dim] float16 or float32
 
 DATASET may be a URI (tad.data.remote). The small files are then fetched when it is opened, features when they are read.
@@ -11,7 +11,6 @@ DATASET may be a URI (tad.data.remote). The small files are then fetched when it
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
@@ -26,6 +25,19 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tad.data.grid import SnippetGrid
+from tad.data.labels import (
+    CLASSES,
+    FULL,
+    NO_POINTS,
+    POINTS,
+    FullLabels,
+    Points,
+    Supervision,
+    read_full_labels,
+    read_held_out,
+    read_points,
+    read_video_classes,
+)
 from tad.data.remote import RemoteFolder, is_uri, sample
 from tad.data.segments import listing
 from tad.errors import DataError
@@ -97,6 +109,24 @@ class Split(BaseModel):
     seed: int = Field(ge=0)
 
 
+class Derived(BaseModel):
+    """How `tad labels` made the label files of a folder out of another one's.
+
+    Attributes:
+        source: name of that dataset.
+        classes_from: where video-level classes come from: the given labels, or the annotations.
+        kinds: number of training videos by the kind of label they were left with; "keep": what they had.
+        seed: which ones, where they were drawn.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(min_length=1)
+    classes_from: Literal["given", "annotations"]
+    kinds: dict[Literal["full", "points", "classes", "none", "keep"], Annotated[int, Field(ge=0)]]
+    seed: Annotated[int, Field(ge=0)] | None = None
+
+
 class Manifest(BaseModel):
     """dataset.yaml."""
 
@@ -110,6 +140,7 @@ class Manifest(BaseModel):
     ambiguous: str | None = None
     held_out: str | None = None
     split: Split | None = None
+    labels: Derived | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Manifest:
@@ -128,18 +159,6 @@ class Video(NamedTuple):
     fps: float | None
 
 
-class Points(NamedTuple):
-    """The points of one video, ascending in time."""
-
-    time: np.ndarray
-    """[G] float64 seconds."""
-    label: np.ndarray
-    """[G] int64 class indices."""
-
-
-NO_POINTS = Points(np.zeros(0), np.zeros(0, dtype=np.int64))
-
-
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A dataset folder, opened. Pickles as its path, so it travels to workers cheaply.
@@ -152,12 +171,15 @@ class Dataset:
     videos_by_id: Mapping[str, Video]
     points_by_id: Mapping[str, Points]
     held_out_by_id: Mapping[str, Points] = field(default_factory=dict)
+    classes_by_id: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """[K] class indices of each video of labels.csv."""
+    full_by_id: Mapping[str, FullLabels] = field(default_factory=dict)
     remote: RemoteFolder | None = None
     """Where it comes from, if `root` is a cache."""
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
-        """Reads the manifest, the videos and the points (no features, no boundaries).
+        """Reads the manifest, the videos and their labels (no features, no boundaries of annotations.json).
 
         Raises:
             DataError: a file is missing or malformed; lists every problem of the first bad file. Or the URI cannot be
@@ -173,8 +195,14 @@ class Dataset:
             raise DataError(f"{root}: no such dataset folder")
         manifest = read_manifest(root)
         videos = read_videos(root / "annotations.json", manifest)
-        points = read_points(root / "points.csv", manifest, videos)
-        return cls(root, manifest, videos, points, read_held_out(root, manifest, videos, points), remote)
+        durations = {v.id: v.duration for v in videos.values()}
+        training = {v.id for v in videos.values() if manifest.subsets[v.subset] == "train"}
+        points, held_out = read_points(root / POINTS, manifest.classes, durations), {}
+        if manifest.held_out is not None:
+            held_out = read_held_out(root / manifest.held_out, manifest.classes, durations, training, points)
+        classes = read_video_classes(root / CLASSES, manifest.classes, durations)
+        full = read_full_labels(root / FULL, manifest.classes, durations, training)
+        return cls(root, manifest, videos, points, held_out, classes, full, remote)
 
     def __reduce__(self) -> Any:
         return Dataset.open, (self.remote.uri if self.remote is not None else self.root,)
@@ -213,8 +241,24 @@ class Dataset:
         return self.held_out_by_id.get(video_id, NO_POINTS)
 
     def video_classes(self, video_id: str) -> np.ndarray:
-        """[K] int64: the classes the given (cheap) labels say are in the video."""
-        return np.unique(self.points(video_id).label)
+        """[K] int64, ascending: the classes that any given label says are in the video."""
+        full = self.full_labels(video_id)
+        listed = self.classes_by_id.get(video_id, NO_POINTS.label)
+        return np.unique(
+            np.concatenate([self.points(video_id).label, listed, NO_POINTS.label if full is None else full.label])
+        )
+
+    def full_labels(self, video_id: str) -> FullLabels | None:
+        """All actions of a training video, if it is fully labelled (full_labels.csv)."""
+        return self.full_by_id.get(video_id)
+
+    def supervision(self, video_id: str) -> Supervision:
+        """The strongest label that is given for the video."""
+        if video_id in self.full_by_id:
+            return "full"
+        if len(self.points(video_id).time):
+            return "points"
+        return "classes" if video_id in self.classes_by_id else "none"
 
     def feature_path(self, video_id: str) -> Path:
         """Where the file is, if there is one; fetched first if the dataset is remote."""
@@ -250,10 +294,10 @@ class Dataset:
         return self.manifest.grid.grid(length, video.duration, video.fps)
 
     def fingerprint(self, role: Role) -> str:
-        """Hash of all that stages on this role's videos read: classes, grid, durations, points, feature files.
+        """Hash of all that stages on this role's videos read: classes, grid, durations, labels, feature files.
 
         Feature files enter by size and three blocks of their content, so the hash takes milliseconds per video.
-        Ground-truth boundaries and held-out points do not enter: training cannot depend on them.
+        Boundaries of annotations.json and held-out points do not enter: training cannot depend on them.
         """
         digest = hashlib.sha256()
         head = {"classes": self.classes, "grid": self.manifest.grid.model_dump(), "role": role}
@@ -265,6 +309,10 @@ class Dataset:
             video, points = self.videos_by_id[video_id], self.points(video_id)
             digest.update(json.dumps([video_id, video.duration, video.fps]).encode())
             digest.update(points.time.tobytes() + points.label.tobytes())
+            for key, labels in (("classes", self.classes_by_id.get(video_id)), ("full", self.full_by_id.get(video_id))):
+                if labels is not None:
+                    columns = [labels] if isinstance(labels, np.ndarray) else list(labels)
+                    digest.update(json.dumps([key, *(column.tolist() for column in columns)]).encode())
             digest.update(samples[video_id] if samples else self._sample(video_id))
         return digest.hexdigest()
 
@@ -348,68 +396,3 @@ def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
             f"found the subsets {', '.join(found) or 'none'}"
         )
     return videos
-
-
-def read_points(path: Path, manifest: Manifest, videos: Mapping[str, Video]) -> dict[str, Points]:
-    """points.csv by video; no file means no points. Extra columns are refused: they may hold boundaries.
-
-    Raises:
-        DataError: lists every bad row (unknown video or class, time outside the video).
-    """
-    if not path.is_file():
-        return {}
-    index = {c: i for i, c in enumerate(manifest.classes)}
-    found: dict[str, list[tuple[float, int]]] = {}
-    problems: list[str] = []
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != ["video_id", "label", "time"]:
-            raise DataError(f"{path}: the header must be video_id,label,time; found {reader.fieldnames}")
-        for line, row in enumerate(reader, start=2):
-            video_id, label = row["video_id"], row["label"]
-            try:
-                time = float(row["time"])
-            except (TypeError, ValueError):
-                problems.append(f"line {line} (video {video_id}): time {row['time']!r} is not a number")
-                continue
-            video = videos.get(video_id)
-            if video is None:
-                problems.append(f"line {line}: video {video_id!r} is not in annotations.json")
-            elif label not in index:
-                problems.append(f"line {line} (video {video_id}): unknown class {label!r}")
-            elif not (np.isfinite(time) and 0 <= time <= video.duration):
-                problems.append(f"line {line} (video {video_id}): time {time} s is outside 0..{video.duration} s")
-            else:
-                found.setdefault(video_id, []).append((time, index[label]))
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
-    points = {}
-    for video_id, rows in found.items():
-        rows.sort()
-        times, labels = zip(*rows, strict=True)
-        points[video_id] = Points(np.array(times, dtype=np.float64), np.array(labels, dtype=np.int64))
-    return points
-
-
-def read_held_out(
-    root: Path, manifest: Manifest, videos: Mapping[str, Video], points: Mapping[str, Points]
-) -> dict[str, Points]:
-    """The file that dataset.yaml names under `held_out`, read as points.csv is.
-
-    Raises:
-        DataError: the file is missing or malformed, or lists points of points.csv or of videos that do not train.
-    """
-    if manifest.held_out is None:
-        return {}
-    path = root / manifest.held_out
-    if not path.is_file():
-        raise DataError(f"{path}: missing, but dataset.yaml names it under `held_out`")
-    found = read_points(path, manifest, videos)
-    problems = [f"video {v} does not train" for v in found if manifest.subsets[videos[v].subset] != "train"]
-    for video, (time, label) in found.items():
-        seen = set(zip(*(column.tolist() for column in points.get(video, NO_POINTS)), strict=True))
-        both = [t for t, c in zip(time.tolist(), label.tolist(), strict=True) if (t, c) in seen]
-        problems += [f"video {video}: the point at {t:g} s is in points.csv, too" for t in both]
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
-    return found

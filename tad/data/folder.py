@@ -8,11 +8,12 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
 from tad.data.dataset import FeatureGrid, Manifest
+from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, FullLabels
 from tad.errors import DataError
 
 Transfer = Literal["link", "copy", "none"]
@@ -49,6 +50,28 @@ _SPLIT = """
 split:
 {split}
 """
+_LABELS = """
+# What `tad labels` made of the labels of another dataset: number of training videos by the label they were left with.
+labels:
+{labels}
+"""
+
+FullRow = tuple[str, str, float | str, float | str]
+"""Of full_labels.csv: video, class, start, end."""
+
+
+class LabelRows(NamedTuple):
+    """The rows of the label files; None or none at all writes no file.
+
+    Attributes:
+        points: video, class, seconds.
+        classes: video, class.
+        full: video, class, start and end in seconds; `(video, "", "", "")` says that the video holds no action.
+    """
+
+    points: Sequence[tuple[str, str, float]] | None = None
+    classes: Sequence[tuple[str, str]] = ()
+    full: Sequence[FullRow] = ()
 
 
 def prepare(folder: Path, force: bool, source: Path | None = None) -> None:
@@ -70,21 +93,30 @@ def write_dataset(
     folder: Path,
     manifest: Manifest,
     database: Mapping[str, Mapping[str, Any]],
-    points: Sequence[tuple[str, str, float]] | None,
+    labels: LabelRows,
     ambiguous: Iterable[tuple[str, float, float]] = (),
     held_out: Sequence[tuple[str, str, float]] = (),
 ) -> None:
-    """dataset.yaml, annotations.json, points.csv (video, label, seconds; None writes no file), and the files of
-    ambiguous intervals and held-out points where the manifest names them."""
+    """dataset.yaml, annotations.json, the label files that have rows (an empty list of points writes its header), and
+    the files of ambiguous intervals and held-out points where the manifest names them."""
     (folder / "dataset.yaml").write_text(manifest_text(manifest), encoding="utf-8")
     (folder / "annotations.json").write_text(json.dumps({"database": database}, indent=1), encoding="utf-8")
-    (folder / "points.csv").unlink(missing_ok=True)
-    if points is not None:
-        _write_csv(folder / "points.csv", ("video_id", "label", "time"), points)
+    for name, rows in ((POINTS, labels.points), (CLASSES, labels.classes or None), (FULL, labels.full or None)):
+        (folder / name).unlink(missing_ok=True)
+        if rows is not None:
+            _write_csv(folder / name, HEADERS[name], rows)
     if manifest.ambiguous is not None:
         _write_csv(folder / manifest.ambiguous, ("video_id", "start", "end"), ambiguous)
     if manifest.held_out is not None:
-        _write_csv(folder / manifest.held_out, ("video_id", "label", "time"), held_out)
+        _write_csv(folder / manifest.held_out, HEADERS[POINTS], held_out)
+
+
+def full_rows(video: str, full: FullLabels, classes: Sequence[str]) -> list[FullRow]:
+    """The rows of full_labels.csv for one video."""
+    if not len(full.label):
+        return [(video, "", "", "")]
+    rows = zip(full.spans.tolist(), full.label, strict=True)
+    return [(video, classes[label], start, end) for (start, end), label in rows]
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -107,6 +139,8 @@ def manifest_text(manifest: Manifest) -> str:
         text += _HELD_OUT.format(held_out=_dump(manifest.held_out))
     if manifest.split is not None:
         text += _SPLIT.format(split=_indented(manifest.split.model_dump(exclude_none=True)))
+    if manifest.labels is not None:
+        text += _LABELS.format(labels=_indented(manifest.labels.model_dump(exclude_none=True)))
     return text
 
 

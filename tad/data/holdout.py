@@ -22,9 +22,9 @@ class HeldOut(NamedTuple):
     hidden: int
     """Points of training videos that it does not see."""
     missing: list[str]
-    """Classes without a point in the training videos."""
+    """Classes without a label in the training videos."""
     unjudged: list[str]
-    """Classes that nothing held out has a point of."""
+    """Classes that no label of what is held out names."""
 
 
 def split_holdout(
@@ -35,7 +35,7 @@ def split_holdout(
     Test videos stay what they are. dataset.yaml records the shares and the seed.
 
     Args:
-        dev: share of the training videos with points, stratified by class; None for none.
+        dev: share of the training videos with labels, stratified by class; None for none.
         hide: share of the points of the videos that still train, see `hide_points`; None for none.
         force: write into a folder that is not empty.
 
@@ -52,9 +52,9 @@ def split_holdout(
     suffix = ("-dev" if dev is not None else "") + ("-hidden" if hide is not None else "")
     write_split(data, roles, out, data.name + suffix, force, hidden=hidden, made=Split(dev=dev, hidden=hide, seed=seed))
     made = Dataset.open(out)
-    taught = {c for v in train for c in made.points(v).label.tolist()}
+    taught = {c for v in train for c in made.video_classes(v).tolist()}
     judged = {c for v in train for c in made.held_out(v).label.tolist()}
-    judged |= {c for v in made.videos("dev") for c in made.points(v).label.tolist()}
+    judged |= {c for v in made.videos("dev") for c in made.video_classes(v).tolist()}
     return HeldOut(
         out,
         {role: n for role in ("train", "dev", "test") if (n := len(made.videos(role)))},
@@ -66,9 +66,9 @@ def split_holdout(
 
 
 def dev_videos(data: Dataset, share: float, seed: int) -> list[str]:
-    """The training videos that become dev: stratified by the classes of their points, the same for the same seed.
+    """The training videos that become dev: stratified by the classes of their labels, the same for the same seed.
 
-    Videos without points keep training: nothing says what is in them. A class of one video keeps it for training.
+    Videos without labels keep training: nothing says what is in them. A class of one video keeps it for training.
 
     Raises:
         DataError: there are dev videos already, or the share leaves no video on one side.
@@ -77,11 +77,11 @@ def dev_videos(data: Dataset, share: float, seed: int) -> list[str]:
         raise DataError(
             f"{data.root}: has {len(data.videos('dev'))} dev videos already; use them, or fold them anew with --kfold"
         )
-    classes = {v: set(data.video_classes(v).tolist()) for v in data.videos("train") if len(data.points(v).time)}
+    classes = {v: set(data.video_classes(v).tolist()) for v in data.videos("train") if data.supervision(v) != "none"}
     count = round(share * len(classes))
     if not 0 < count < len(classes):
         raise DataError(
-            f"{data.root}: a share of {share:g} of {len(classes)} training videos with points is {count} dev videos; "
+            f"{data.root}: a share of {share:g} of {len(classes)} training videos with labels is {count} dev videos; "
             "both sides need one at least"
         )
     sizes, shares = np.array([count, len(classes) - count]), np.array([share, 1 - share])
@@ -93,12 +93,13 @@ def hide_points(data: Dataset, videos: list[str], share: float, seed: int) -> di
 
     The share is taken of each class, spread evenly over its videos. A class keeps at least one point in every video
     that has it, so that what the points say of whole videos stays true; where most videos have one point of a class,
-    fewer than the share are hidden.
+    fewer than the share are hidden. None is in fully labelled videos, where training would see them all the same.
 
     Raises:
         DataError: no point can be hidden.
     """
     rng = np.random.default_rng([seed, 1])
+    videos = [v for v in videos if data.full_labels(v) is None]
     masks = {v: np.zeros(len(data.points(v).time), dtype=bool) for v in videos}
     for c in range(len(data.classes)):
         owed = 0.5
@@ -123,7 +124,7 @@ def summary(made: HeldOut) -> str:
     hidden = f", {made.hidden} held out" if made.hidden else ""
     lines = [f"{made.folder}: {videos} videos, {made.points} training points{hidden}"]
     if made.missing:
-        lines.append(f"classes without a training point: {', '.join(made.missing)}")
+        lines.append(f"classes without a training label: {', '.join(made.missing)}")
     if made.unjudged:
         lines.append(f"classes of which nothing is held out: {', '.join(made.unjudged)}")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from tad.data.dataset import ROLES, SAFE_ID, Manifest, Role, read_json
-from tad.data.folder import Transfer, feature_grid, prepare, transfer_features, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
 from tad.data.segments import listing
 from tad.errors import DataError
 
@@ -92,7 +92,7 @@ def import_hrpro(
     if dim is not None and width is not None and dim != width:
         raise DataError(f"{src / 'features'}: the files are {width} wide, not {dim}; leave --dim away")
     prepare(out, force, src)
-    write_dataset(out, manifest, database, None if path is None else seconds, ambiguous)
+    write_dataset(out, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
     transfer_features(files, out, features)
     count = {role: sum(r == role for r in roles.values()) for role in manifest.subsets}
     return Imported(count, len(seconds), len(files), warnings)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tad.data.dataset import ROLES, SAFE_ID, FeatureGrid, Manifest, Role, read_json
-from tad.data.folder import Transfer, feature_grid, prepare, transfer_features, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
 from tad.data.import_hrpro import Imported, known_features
 from tad.data.segments import listing
 from tad.errors import DataError
@@ -95,7 +95,7 @@ def import_opentad(
     )
     manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=ignored)
     prepare(out, force, src)
-    write_dataset(out, manifest, database, None)
+    write_dataset(out, manifest, database, LabelRows())
     transfer_features(files, out, features)
     count: dict[str, int] = {
         r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()

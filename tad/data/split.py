@@ -1,7 +1,7 @@
 """Splits of a dataset folder: K folds for datasets on which one split is too noisy.
 
-Each fold becomes a dataset folder of its own (tad.data.holdout makes a single one). Only points decide which video goes
-where; annotations are copied unread.
+Each fold becomes a dataset folder of its own (tad.data.holdout makes a single one). Only given labels decide which
+video goes where; annotations are copied unread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tad.data.dataset import ROLES, Dataset, Role, Split, read_json
-from tad.data.folder import prepare, transfer_features, write_dataset
+from tad.data.folder import FullRow, LabelRows, full_rows, prepare, transfer_features, write_dataset
 from tad.data.ground_truth import ambiguous
 from tad.data.segments import listing
 from tad.errors import DataError
@@ -34,7 +34,7 @@ class Fold(NamedTuple):
     held_out_points: int
     """Of the fold's own videos, in the source; those of test videos are not written."""
     missing: list[str]
-    """Classes without a point in the training videos."""
+    """Classes without a label in the training videos."""
 
 
 def split_kfold(data: Dataset, k: int, seed: int, out: Path, *, pool: bool = False, force: bool = False) -> list[Fold]:
@@ -49,8 +49,8 @@ def split_kfold(data: Dataset, k: int, seed: int, out: Path, *, pool: bool = Fal
         force: write into folders that are not empty.
 
     Raises:
-        DataError: `k` does not fit the number of videos, videos without points would have to train (all are listed),
-            or `out` cannot be used.
+        DataError: `k` does not fit the number of videos, videos without any label would have to train (all are
+            listed), or `out` cannot be used.
     """
     roles: tuple[Role, ...] = ROLES if pool else ("train", "dev")
     chosen = {v for role in roles for v in data.videos(role)}
@@ -59,12 +59,12 @@ def split_kfold(data: Dataset, k: int, seed: int, out: Path, *, pool: bool = Fal
         raise DataError(
             f"{data.root}: {k} folds of {len(videos)} videos ({', '.join(roles)}); needs 2 to {len(videos)}"
         )
-    bare = [f"video {v} ({_role(data, v)}) has none" for v in videos if not len(data.points(v).time)]
+    bare = [f"video {v} ({_role(data, v)}) has none" for v in videos if data.supervision(v) == "none"]
     if bare:
         hint = ", or leave --pool away" if pool else ""
         raise DataError(
-            f"{data.root / 'points.csv'}: every video that is folded trains in some fold, so it needs points: "
-            f"{listing(bare)}\nAdd their points, list them under `ignored` in dataset.yaml{hint}"
+            f"{data.root}: every video that is folded trains in some fold, so it needs a label: "
+            f"{listing(bare)}\nAdd their labels, list them under `ignored` in dataset.yaml{hint}"
         )
     folds = stratified_folds({v: set(data.video_classes(v).tolist()) for v in videos}, k, seed)
     prepare(out, force, data.root)
@@ -149,8 +149,9 @@ def write_split(
 ) -> None:
     """A dataset folder with some of a dataset's videos in new roles; subsets are named like the roles.
 
-    Points of test videos are left out: nothing may read them. Features are linked, those that exist. Held-out points
-    of videos that train stay held out; those of dev videos become points.
+    Labels of test videos are left out: nothing may read them. Features are linked, those that exist. Held-out points
+    of videos that train stay held out; those of dev videos become points. Of full labels of dev videos the classes are
+    kept, because their boundaries judge.
 
     Args:
         hidden: points to hold out, too: [G] bool over `data.points(video)` of training videos (`hide_points`).
@@ -163,7 +164,8 @@ def write_split(
     videos = [v for v in data.videos_by_id if v in roles]
     intervals = {v: rows for v, rows in ambiguous(data).items() if v in roles}
     prepare(folder, force, data.root)
-    seen, unseen = _divided(data, roles, hidden or {})
+    points, unseen = _divided(data, roles, hidden or {})
+    labels = LabelRows(points if data.points_by_id else None, *_other_labels(data, roles))
     manifest = data.manifest.model_copy(
         update={
             "name": name,
@@ -175,7 +177,7 @@ def write_split(
         }
     )
     rows = ((v, start, end) for v in videos for start, end in intervals.get(v, ()))
-    write_dataset(folder, manifest, {v: source[v] | {"subset": roles[v]} for v in videos}, seen, rows, unseen)
+    write_dataset(folder, manifest, {v: source[v] | {"subset": roles[v]} for v in videos}, labels, rows, unseen)
     transfer_features({v: p for v in videos if (p := data.feature_path(v)).is_file()}, folder, "link")
 
 
@@ -195,10 +197,25 @@ def _divided(data: Dataset, roles: Mapping[str, Role], hidden: Mapping[str, np.n
     return seen, unseen
 
 
+def _other_labels(data: Dataset, roles: Mapping[str, Role]) -> tuple[list[tuple[str, str]], list[FullRow]]:
+    """The rows of labels.csv and of full_labels.csv."""
+    classes: list[tuple[str, str]] = []
+    full: list[FullRow] = []
+    for video in data.videos_by_id:
+        role, own, listed = roles.get(video, "test"), data.full_labels(video), data.classes_by_id.get(video)
+        if role == "train" and own is not None:
+            full += full_rows(video, own, data.classes)
+        if role == "dev" and own is not None:
+            listed = data.video_classes(video)
+        if role != "test" and listed is not None:
+            classes += [(video, data.classes[c]) for c in listed]
+    return classes, full
+
+
 def summary(folds: Iterable[Fold]) -> str:
     """A table: each fold's videos and points, and the classes that its training videos do not teach."""
     lines = [
-        f"{'fold':<8}{'train':>7}{'points':>8}{'held out':>10}{'points':>8}{'as':>6}   classes without a training point"
+        f"{'fold':<8}{'train':>7}{'points':>8}{'held out':>10}{'points':>8}{'as':>6}   classes without a training label"
     ]
     for fold in folds:
         own = fold.videos[fold.held_out]

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role, read_json
-from tad.data.folder import prepare, write_dataset
+from tad.data.folder import LabelRows, prepare, write_dataset
 from tad.data.ground_truth import repaired
 from tad.data.segments import Segments
 from tad.data.synth_annotations import invent
@@ -75,7 +75,7 @@ def make_dataset(
     )
     # The record comes first: it is what allows `force` to replace a folder whose writing was cut short.
     _record(folder, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
-    write_dataset(folder, manifest, invented.database, invented.points)
+    write_dataset(folder, manifest, invented.database, LabelRows(invented.points))
     write_features(folder, dim=dim, seed=seed, difficulty=difficulty, force=force)
     return Dataset.open(folder)
 

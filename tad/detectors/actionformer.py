@@ -19,20 +19,21 @@ from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.detectors.actionformer_targets import decode, pyramid
 from tad.detectors.actionformer_training import DetectorTask, Training, build
+from tad.detectors.postprocess import Postprocess, postprocess
 from tad.detectors.windows import refine
 from tad.errors import RunError
 from tad.models.pyramid import padded_length
-from tad.ops.nms import classwise_nms
-from tad.stage import Artifact, Context, Engine, StageConfig
+from tad.stage import Artifact, Before, Context, Engine, StageConfig
 
 
 class Decoding(StageConfig):
     """From the network's answers to detections; changing it needs no training."""
 
     min_score: float = Field(default=0.001, ge=0, lt=1, description="class scores at or below it are dropped")
-    top_k: int = Field(default=2000, ge=1, description="best (point, class) pairs of each level that reach NMS")
+    top_k: int = Field(
+        default=2000, ge=1, description="best (point, class) pairs of each level that reach post-processing"
+    )
     min_length: float = Field(default=0.05, ge=0, description="shortest segment, in snippets")
-    sigma: float = Field(default=0.5, gt=0, description="width of the Gaussian of class-wise soft-NMS")
     video_power: float = Field(
         default=0.5,
         ge=0,
@@ -42,19 +43,33 @@ class Decoding(StageConfig):
     max_detections: int = Field(default=200, ge=1, description="detections of each video, the best ones")
 
 
+class Detection(StageConfig):
+    """All that detecting depends on."""
+
+    decode: Decoding = Decoding()
+    postprocess: Postprocess = Postprocess()
+
+
 class ActionFormerDetector(Training):
     """A multi-scale transformer with local attention that finds class and boundaries at every point of a pyramid."""
 
     method: Literal["actionformer"] = "actionformer"
     decode: Decoding = Decoding()
+    postprocess: Postprocess = Postprocess()
 
     wants_candidates: ClassVar[bool] = False
+    rescores: ClassVar[Literal[False]] = False
 
     def train(
-        self, engine: Engine, labels: Artifact, scores: Artifact | None = None, candidates: Artifact | None = None
+        self,
+        engine: Engine,
+        labels: Artifact,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+        before: Before | None = None,
     ) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
-        options = self.model_dump(exclude={"method", "decode"})
+        options = self.model_dump(exclude={"method", "decode", "postprocess"})
         return engine.fit(TrainStage(Training(**options)), {"labels": labels})
 
     def detect(
@@ -67,7 +82,7 @@ class ActionFormerDetector(Training):
     ) -> Artifact:
         """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
         inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
-        return engine.map(DetectStage(self.decode), inputs, role)
+        return engine.map(DetectStage(Detection(decode=self.decode, postprocess=self.postprocess)), inputs, role)
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ class TrainStage:
 class DetectStage:
     """Detections of one video after the other; reads the input "model" and, if it is there, "scores"."""
 
-    config: Decoding
+    config: Detection
     name: str = "actionformer/detect"
     version: int = 3
     output: Literal["segments", "arrays"] = "segments"
@@ -130,7 +145,7 @@ class DetectStage:
 class Detector:
     """A trained network and all it needs to detect in one video."""
 
-    config: Decoding
+    config: Detection
     context: Context
     module: nn.Module
     levels: int
@@ -140,24 +155,23 @@ class Detector:
 
     def __call__(self, video_id: str) -> Segments:
         """The video's detections, best first."""
-        data, limits = self.context.data, self.config
+        data, limits = self.context.data, self.config.decode
         features = np.array(data.features(video_id), dtype=np.float32)
         spans, scores, labels = self.candidates(features)
         if "scores" in self.context.inputs:
             # ActionFormer's recipe for ActivityNet: the geometric mean with a video-level classifier's probability.
             video = np.asarray(self.context.inputs["scores"].array("video", video_id))
             scores = scores ** (1 - limits.video_power) * video[labels] ** limits.video_power
-        spans, scores, labels, _ = classwise_nms(
+        grid = data.grid(video_id, len(features))
+        spans, scores, labels = postprocess(
             spans,
             scores,
             labels,
-            method="gaussian",
-            sigma=limits.sigma,
-            iou_threshold=0.5,  # plays no part in Gaussian soft-NMS
+            self.config.postprocess,
             min_score=limits.min_score,
             limit=limits.max_detections,
+            second=float(grid.to_position(1.0) - grid.to_position(0.0)),
         )
-        grid = data.grid(video_id, len(features))
         spans = np.clip(grid.from_position(np.asarray(spans, dtype=np.float64)), 0.0, data.duration(video_id))
         real = spans[:, 0] < spans[:, 1]
         names = [self.classes[i] for i in labels[real]]
@@ -166,7 +180,7 @@ class Detector:
         )  # fmt: skip
 
     def candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features [T, D] to all (point, class) pairs that reach NMS.
+        """Features [T, D] to all (point, class) pairs that reach post-processing.
 
         Returns:
             [N, 2] positions, [N] scores, [N] class indices; the best `top_k` of each level, level by level.
@@ -181,12 +195,12 @@ class Detector:
         points = pyramid(length, self.levels)
         spans = decode(points, outputs.offsets.cpu()).numpy() / self.upsample
         scores = (outputs.logits.sigmoid() * outputs.mask[:, None]).cpu().numpy()
-        usable = spans[:, 1] - spans[:, 0] > self.config.min_length
+        usable = spans[:, 1] - spans[:, 0] > self.config.decode.min_length
         found = []
         for first, size in zip(np.cumsum([0, *points.sizes[:-1]]), points.sizes, strict=True):
             level = scores[first : first + size]
-            point, label = np.nonzero((level > self.config.min_score) & usable[first : first + size, None])
-            best = np.argsort(-level[point, label], kind="stable")[: self.config.top_k]
+            point, label = np.nonzero((level > self.config.decode.min_score) & usable[first : first + size, None])
+            best = np.argsort(-level[point, label], kind="stable")[: self.config.decode.top_k]
             found.append((point[best] + first, label[best]))
         point, label = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return spans[point], scores[point, label], label

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tad.detectors.actionformer_targets import RANGE, Targets, assign, pyramid, random_crop
 from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import Labels, derived_upsample, pack, read_labels, refine, usual_length
+from tad.detectors.windows import Labels, derived_upsample, pack, read_labels, refine, teaching, usual_length
 from tad.models.actionformer import ActionFormer
 from tad.models.pyramid import padded_length
 from tad.ops.losses import diou_1d, sigmoid_focal
@@ -86,7 +86,7 @@ class Item(NamedTuple):
 class DetectorTask:
     """The opened training stage: windows of the training videos with their pseudo-labels as targets.
 
-    Videos without a pseudo-label are kept: they are all background.
+    Videos without a pseudo-label are all background, or left out (see `teaching`).
 
     Raises:
         DataError: a pseudo-label has a class or video that the dataset lacks, or there is none for a training video.
@@ -94,8 +94,9 @@ class DetectorTask:
     """
 
     def __init__(self, config: Training, context: Context) -> None:
-        self.config, self.data, self.videos = config, context.data, list(context.videos)
+        self.config, self.data = config, context.data
         self.labels = read_labels(context, config.score_weight)
+        self.videos = teaching(context, self.labels)
         self.settings = self._resolve()
         self.ema_decay: float = self.settings["ema_decay"]
         self.levels: int = self.settings["levels"]

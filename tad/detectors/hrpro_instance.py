@@ -20,13 +20,13 @@ from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.detectors.hrpro_instance_negatives import Negatives, NegativesConfig
 from tad.detectors.hrpro_instance_training import InstanceTrain, InstanceTraining, default_batch, segments_of
+from tad.detectors.postprocess import Postprocess, postprocess
 from tad.errors import RunError
 from tad.labelers.pser_seed import inside
 from tad.models.hrpro_instance import InstanceModel, framed
-from tad.ops.nms import classwise_nms
 from tad.proposers.snippet_training import read_features
 from tad.published import fill_published
-from tad.stage import Artifact, Context, Engine, StageConfig
+from tad.stage import Artifact, Before, Context, Engine, StageConfig
 
 CHUNK = 4096
 """Candidates that the model scores at a time."""
@@ -48,10 +48,6 @@ class InstanceDecoding(StageConfig):
     video_factor: bool = Field(
         default=True, description="multiply the completeness by the proposer's video score of the class"
     )
-    nms: Literal["plain", "published"] = Field(
-        default="plain", description="published: segments suppress as if each lasted a second longer"
-    )
-    sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of class-wise soft-NMS")
     min_score: float | None = Field(
         default=0.001, description="detections whose lowered score is below it are dropped; null: none"
     )
@@ -66,6 +62,19 @@ class InstanceDecoding(StageConfig):
         return self
 
 
+class InstancePostprocess(Postprocess):
+    """What becomes of overlapping detections."""
+
+    sigma: float = Field(default=0.3, gt=0, description="soft-nms: width of the Gaussian")
+
+
+class InstanceDetection(StageConfig):
+    """All that detecting depends on."""
+
+    decode: InstanceDecoding = InstanceDecoding()
+    postprocess: InstancePostprocess = InstancePostprocess()
+
+
 class HrproInstanceDetector(StageConfig):
     """HR-Pro's second stage."""
 
@@ -74,8 +83,10 @@ class HrproInstanceDetector(StageConfig):
     negatives: NegativesConfig = NegativesConfig()
     training: InstanceTraining = InstanceTraining()
     decode: InstanceDecoding = InstanceDecoding()
+    postprocess: InstancePostprocess = InstancePostprocess()
 
     wants_candidates: ClassVar[bool] = True
+    rescores: ClassVar[Literal[False]] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +94,12 @@ class HrproInstanceDetector(StageConfig):
         return fill_published(data, PUBLISHED, BUDGET)
 
     def train(
-        self, engine: Engine, labels: Artifact, scores: Artifact | None = None, candidates: Artifact | None = None
+        self,
+        engine: Engine,
+        labels: Artifact,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+        before: Before | None = None,
     ) -> Artifact:
         """The model, trained on the candidates of the training videos with the pseudo-labels as targets.
 
@@ -117,7 +133,8 @@ class HrproInstanceDetector(StageConfig):
         Raises:
             RunError: scores or candidates are missing.
         """
-        return engine.map(InstanceDetect(self.decode), {"model": model} | needed(scores, candidates), role)
+        config = InstanceDetection(decode=self.decode, postprocess=self.postprocess)
+        return engine.map(InstanceDetect(config), {"model": model} | needed(scores, candidates), role)
 
 
 def needed(scores: Artifact | None, candidates: Artifact | None) -> dict[str, Artifact]:
@@ -135,15 +152,14 @@ def needed(scores: Artifact | None, candidates: Artifact | None) -> dict[str, Ar
 class InstanceDetect:
     """Map stage: detections of one video after the other; inputs "model", "scores" and "candidates"."""
 
-    config: InstanceDecoding
+    config: InstanceDetection
     name: str = "hrpro-instance/detect"
     version: int = 1
     output: Literal["segments", "arrays"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        config, data, scores = self.config, context.data, context.inputs["scores"]
+        config, data, scores = self.config.decode, context.data, context.inputs["scores"]
         candidates, run = segments_of(context, "candidates"), load(context)
-        reach = np.array([0.0, 1.0 if config.nms == "published" else 0.0])
         names = np.array(data.classes, dtype=object)
 
         def detect(video: str) -> Segments:
@@ -158,13 +174,10 @@ class InstanceDetect:
                 completeness = completeness * scores.array("video", video)[labels]
             fused = config.contrast_weight * contrast + config.score_weight * completeness
             fused /= config.contrast_weight + config.score_weight
-            _, lowered, labels, rows = classwise_nms(
-                spans + reach, fused, labels, method="gaussian", sigma=config.sigma,
-                min_score=-1e9 if config.min_score is None else config.min_score, limit=config.max_detections,
-            )  # fmt: skip
-            return Segments.of(
-                video, spans[rows, 0], spans[rows, 1], names[labels].tolist(), lowered, source=context.source
+            spans, lowered, labels = postprocess(
+                spans, fused, labels, self.config.postprocess, min_score=config.min_score, limit=config.max_detections
             )
+            return Segments.of(video, spans[:, 0], spans[:, 1], names[labels].tolist(), lowered, source=context.source)
 
         return detect
 
@@ -243,11 +256,10 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "contrast_weight": 1.0,
         "score_weight": 1.0,
         "video_factor": False,
-        "nms": "published",
-        "sigma": 0.3,
         "min_score": None,
         "max_detections": None,
     },
+    "postprocess": InstancePostprocess(method="soft-nms", sigma=0.3, stretch=1.0).model_dump(),
 }
 """The published code on THUMOS14, but for its learning rate: 5e-5 is the derived one at its feature width of 2048."""
 

@@ -17,22 +17,22 @@ from pydantic import Field, model_validator
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
+from tad.detectors.postprocess import Postprocess, postprocess
 from tad.detectors.potloc_training import PotlocTrain, PotlocTraining, build
 from tad.detectors.windows import refine
 from tad.errors import RunError
 from tad.models.pyramid import padded_length
 from tad.models.snippet import video_scores
-from tad.ops.nms import classwise_nms
-from tad.proposers.candidates import CandidateConfig, candidates, steps
+from tad.proposers.candidates import RunsConfig, scored_runs, steps
 from tad.proposers.snippet_training import read_features
 from tad.published import fill_published
-from tad.stage import Artifact, Context, Engine, StageConfig
+from tad.stage import Artifact, Before, Context, Engine, StageConfig
 
 
-class PotlocDecoding(CandidateConfig):
+class PotlocDecoding(RunsConfig):
     """From the curves of all levels to detections; changing it needs no training.
 
-    The options of candidates hold on each level: `scale` is that of the finest, every further level has twice as much.
+    The options of runs hold on each level: `scale` is that of the finest, every further level has twice as much.
     """
 
     video_power: float = Field(
@@ -62,6 +62,20 @@ class PotlocDecoding(CandidateConfig):
     )
 
 
+class PotlocPostprocess(Postprocess):
+    """What becomes of overlapping detections."""
+
+    sigma: float = Field(default=0.3, gt=0, description="soft-nms: width of the Gaussian")
+    iou_threshold: float = Field(default=0.6, gt=0, le=1, description="nms: the tIoU from which it drops")
+
+
+class PotlocDetection(StageConfig):
+    """All that detecting depends on."""
+
+    decode: PotlocDecoding = PotlocDecoding()
+    postprocess: PotlocPostprocess = PotlocPostprocess()
+
+
 class PotlocDetector(StageConfig):
     """POTLoc's second stage; learns from any labeler's pseudo-labels."""
 
@@ -69,8 +83,10 @@ class PotlocDetector(StageConfig):
     faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
     training: PotlocTraining = PotlocTraining()
     decode: PotlocDecoding = PotlocDecoding()
+    postprocess: PotlocPostprocess = PotlocPostprocess()
 
     wants_candidates: ClassVar[bool] = False
+    rescores: ClassVar[Literal[False]] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +94,12 @@ class PotlocDetector(StageConfig):
         return fill_published(data, PUBLISHED, BUDGET)
 
     def train(
-        self, engine: Engine, labels: Artifact, scores: Artifact | None = None, candidates: Artifact | None = None
+        self,
+        engine: Engine,
+        labels: Artifact,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+        before: Before | None = None,
     ) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
         return engine.fit(PotlocTrain(self.training), {"labels": labels})
@@ -95,7 +116,8 @@ class PotlocDetector(StageConfig):
         inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
         # Known classes are for training videos only, even if the points file also lists others.
         changes = {} if role == "train" else {"train_classes": "predicted"}
-        return engine.map(PotlocDetect(self.decode.model_copy(update=changes)), inputs, role)
+        config = PotlocDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
+        return engine.map(PotlocDetect(config), inputs, role)
 
 
 class Curves(NamedTuple):
@@ -113,13 +135,13 @@ class Curves(NamedTuple):
 class PotlocDetect:
     """Map stage: detections of one video after the other; inputs "model" and, if it is there, "scores"."""
 
-    config: PotlocDecoding
+    config: PotlocDetection
     name: str = "potloc/detect"
     version: int = 2
     output: Literal["segments", "arrays"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        config, data, (run, upsample) = self.config, context.data, load(context)
+        config, data, (run, upsample) = self.config.decode, context.data, load(context)
         names = np.array(data.classes, dtype=object)
 
         def detect(video: str) -> Segments:
@@ -130,15 +152,10 @@ class PotlocDetect:
                 levels = blend(levels, proposer_curves(context.inputs["scores"], video), config, upsample)
             places, score, label = pool(levels, known, config)
             spans = grid.from_position(places / upsample)
-            reach = np.array([0.0, config.stretch])
-            _, lowered, label, rows = classwise_nms(
-                spans + reach, score, label,
-                method="hard" if config.nms == "hard" else "gaussian",
-                sigma=config.sigma, iou_threshold=config.iou_threshold,
-                min_score=-1e9 if config.min_score is None else config.min_score,
-                limit=config.max_detections,
-            )  # fmt: skip
-            spans = np.clip(spans[rows], 0.0, data.duration(video))
+            spans, lowered, label = postprocess(
+                spans, score, label, self.config.postprocess, min_score=config.min_score, limit=config.max_detections
+            )
+            spans = np.clip(spans, 0.0, data.duration(video))
             real = spans[:, 0] < spans[:, 1]
             return Segments.of(
                 video, spans[real, 0], spans[real, 1], names[label[real]].tolist(), lowered[real], source=context.source
@@ -205,8 +222,8 @@ def pool(levels: list[Curves], known: np.ndarray, config: PotlocDecoding) -> tup
     parts = []
     for depth, (level, scores) in enumerate(zip(levels, video, strict=True)):
         stride = 2**depth
-        options = config.model_copy(update={"nms": "none", "scale": config.scale * stride})
-        found = candidates(level.cas, level.actionness, scores, known, options)
+        options = config.model_copy(update={"scale": config.scale * stride})
+        found = scored_runs(level.cas, level.actionness, scores, known, options)
         places = (found.spans - 0.5) * stride if config.centred else found.spans * stride - 0.5
         parts.append((places, found.scores, found.labels))
     places, score, label = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -301,12 +318,10 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "contrast": "zeroed",
         "video_factor": False,
         "repeats": True,
-        "nms": "hard",
-        "stretch": 1.0,
-        "iou_threshold": 0.45,
         "min_score": None,
         "max_detections": None,
     },
+    "postprocess": PotlocPostprocess(method="nms", iou_threshold=0.45, stretch=1.0).model_dump(),
 }
 """The published code on THUMOS14."""
 

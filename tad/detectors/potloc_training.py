@@ -17,7 +17,16 @@ from torch.nn.functional import binary_cross_entropy, one_hot
 
 from tad.detectors.potloc_targets import annotated, background_seeds, sample, window
 from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import Labels, derived_upsample, expected_length, pack, read_labels, refine, usual_length
+from tad.detectors.windows import (
+    Labels,
+    derived_upsample,
+    expected_length,
+    pack,
+    read_labels,
+    refine,
+    teaching,
+    usual_length,
+)
 from tad.models.potloc import Potloc
 from tad.models.snippet import video_scores
 from tad.ops.losses import probability_focal
@@ -134,7 +143,8 @@ class PotlocTask:
     """The opened training stage: windows of the training videos, pseudo-labels as targets.
 
     Whether a class is present in a window is said by the given points, not by the pseudo-labels; only a video without
-    any given point has those of its pseudo-labels.
+    any given point has those of its pseudo-labels. Videos without a pseudo-label hold no class, or are left out (see
+    `teaching`).
 
     Raises:
         DataError: a pseudo-label has a class or video that the dataset lacks, or there is none for a training video.
@@ -142,8 +152,9 @@ class PotlocTask:
     """
 
     def __init__(self, config: PotlocTraining, context: Context) -> None:
-        self.config, self.data, self.videos = config, context.data, list(context.videos)
+        self.config, self.data = config, context.data
         self.labels = read_labels(context)
+        self.videos = teaching(context, self.labels)
         self.points = {v: self._points(v) for v in self.videos}
         self.settings = self._resolve()
         self.ema_decay: float = self.settings["ema_decay"]

@@ -73,6 +73,21 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
     return labels
 
 
+def teaching(context: Context, labels: Mapping[str, Labels]) -> list[str]:
+    """The training videos that a detector learns from.
+
+    A video without a pseudo-label is all background if its full labels say so, or if its points have led to none.
+    Elsewhere it only means that nothing was found, so the video is left out.
+    """
+    data = context.data
+
+    def background(video: str) -> bool:
+        full = data.full_labels(video)
+        return data.supervision(video) == "points" if full is None else not len(full.label)
+
+    return [v for v in context.videos if len(labels[v].spans) or background(v)]
+
+
 def refine(features: np.ndarray, factor: int) -> np.ndarray:
     """Features [T, D] to [(T - 1) * factor + 1, D] float32: row j is the linear interpolation at position j / factor.
 

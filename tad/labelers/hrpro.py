@@ -29,6 +29,7 @@ class HrproLabeler(StageConfig):
 
     wants_embedding: ClassVar[bool] = False
     wants_suppressed: ClassVar[bool] = False
+    wants_points: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod
@@ -46,6 +47,7 @@ class HrproLabeler(StageConfig):
         embedding: Artifact | None,
         role: Role = "train",
         taught: Taught | None = None,
+        scores: Artifact | None = None,
     ) -> Artifact:
         """Segments: the reliable proposals."""
         return self.seeds(engine, proposals, role)

@@ -46,6 +46,7 @@ class PointsLabeler(Constants):
 
     wants_embedding: ClassVar[bool] = False
     wants_suppressed: ClassVar[bool] = True
+    wants_points: ClassVar[bool] = True
 
     def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
         """Segments: one label for every point of a role's videos."""
@@ -58,6 +59,7 @@ class PointsLabeler(Constants):
         embedding: Artifact | None,
         role: Role = "train",
         taught: Taught | None = None,
+        scores: Artifact | None = None,
     ) -> Artifact:
         """Segments: the labels."""
         return self.seeds(engine, proposals, role)

@@ -229,6 +229,7 @@ class PotlocLabeler(StageConfig):
 
     wants_embedding: ClassVar[bool] = False
     wants_suppressed: ClassVar[bool] = True
+    wants_points: ClassVar[bool] = True
 
     def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
         """Segments: one label for every point of a role's videos."""
@@ -241,6 +242,7 @@ class PotlocLabeler(StageConfig):
         embedding: Artifact | None,
         role: Role = "train",
         taught: Taught | None = None,
+        scores: Artifact | None = None,
     ) -> Artifact:
         """Segments: the labels."""
         return self.seeds(engine, proposals, role)

@@ -83,6 +83,8 @@ class Refine:
                 limits = (float(grid.from_edge(0.0)), float(grid.from_edge(grid.length - 1.0)))
             spans = repair(spans, points.time, points.label, limits, config.merge)
             names = [data.classes[i] for i in points.label]
+            if proposals.fused:
+                return Segments.of(video, spans[:, 0], spans[:, 1], names, seeds.scores, source=context.source)
             return Segments.of(video, spans[:, 0], spans[:, 1], names, rank.max(axis=1), points.time, context.source)
 
         return refine
@@ -148,6 +150,7 @@ class PserLabeler(StageConfig):
 
     wants_embedding: ClassVar[bool] = True
     wants_suppressed: ClassVar[bool] = True
+    wants_points: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod
@@ -165,29 +168,41 @@ class PserLabeler(StageConfig):
         embedding: Artifact | None,
         role: Role = "train",
         taught: Taught | None = None,
+        scores: Artifact | None = None,
     ) -> Artifact:
         """Segments: one pseudo-label for every point; without an embedding the dataset's features are read.
 
         The heads are trained on training videos only: for another role, on what `taught` gives.
         """
-        model = self._heads(engine, *(taught or Taught(proposals, embedding)))
+        inputs = seeding("proposals", proposals, embedding)
+        learnt = inputs if taught is None else seeding("proposals", taught.proposals, taught.embedding)
+        return self.refined(engine, inputs, learnt, role)
+
+    def refined(
+        self, engine: Engine, inputs: Mapping[str, Artifact], learnt: Mapping[str, Artifact], role: Role
+    ) -> Artifact:
+        """Segments: bags around the seeds of a role's videos, refined by heads that are trained on `learnt`."""
+        model = self._heads(engine, learnt)
         refine = RefineConfig(
             seed_rule=self.seed_rule, bag=self.bag, merge=self.merge, centred=self.heads.alignment == "centred"
         )
-        return engine.map(Refine(refine), _inputs(proposals, embedding) | {"model": model}, role)
+        return engine.map(Refine(refine), {**inputs, "model": model}, role)
 
-    def _heads(self, engine: Engine, proposals: Artifact, embedding: Artifact | None) -> Artifact:
-        data = engine.data
-        counts = [len(distinct(data.points(video)).time) for video in data.videos("train")]
+    def _heads(self, engine: Engine, inputs: Mapping[str, Artifact]) -> Artifact:
+        if "fused" in inputs:
+            counts = [len(rows) for rows in inputs["fused"].segments().by_video().values()]
+        else:
+            counts = [len(distinct(engine.data.points(video)).time) for video in engine.data.videos("train")]
         epochs, batch = self.heads.budget(counts)
         # The resolved budget goes into the config, and so into the fingerprint and the log.
         heads = self.heads.model_copy(update={"epochs": epochs, "batch_size": batch})
         fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=heads)
-        return engine.fit(HeadsFit(fit, epochs, batch), _inputs(proposals, embedding))
+        return engine.fit(HeadsFit(fit, epochs, batch), inputs)
 
 
-def _inputs(proposals: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:
-    return {"proposals": proposals} | ({"embedding": embedding} if embedding is not None else {})
+def seeding(kind: Literal["proposals", "fused"], segments: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:
+    """The inputs of seeding and of all that reads seeds (see `Proposals`)."""
+    return {kind: segments} | ({"embedding": embedding} if embedding is not None else {})
 
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {

@@ -155,7 +155,7 @@ class HeadsTask:
     """The training task; an item is some bags of one video with negatives of their own.
 
     Raises:
-        DataError: no training video has a point.
+        DataError: no training video has a point, or a fused candidate.
     """
 
     def __init__(self, config: FitConfig, context: Context) -> None:
@@ -172,7 +172,12 @@ class HeadsTask:
             # Every parts-th bag: an item then sees the whole video, not a stretch of it.
             self.items += [(video, slice(part, None, parts)) for part in range(parts)]
         if not self.items:
-            raise DataError(f"{context.data.root / 'points.csv'}: no training video has a point; pser labels points")
+            if proposals.fused:
+                raise DataError(f"{context.inputs['fused'].path}: no training video has a fused candidate to refine")
+            raise DataError(
+                f"{context.data.root / 'points.csv'}: no training video has a point; pser labels points. Labelers "
+                "gaufuse and pser-weak need classes alone, mixed takes labels of all kinds"
+            )
         heads = config.heads
         architecture = {
             "dim": self.reader.width,

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from tad.data.dataset import Dataset, Points, Role
+from tad.data.dataset import Dataset, Role
+from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.ops.nms import compiled
@@ -162,14 +163,18 @@ def _seeds(  # type: ignore[no-untyped-def]
 
 
 class Proposals:
-    """The proposals of all videos, checked against the dataset.
+    """The proposals of all videos, checked against the dataset: input "proposals", or "fused" (labeler `pser-weak`).
+
+    Attributes:
+        fused: whether each is a seed itself, with its centre for a point, and the dataset's points play no part.
 
     Raises:
         DataError: proposals of classes that the dataset does not have, or of none of the videos to label.
     """
 
     def __init__(self, context: Context) -> None:
-        artifact = context.inputs["proposals"]
+        self.fused = "fused" in context.inputs
+        artifact = context.inputs["fused" if self.fused else "proposals"]
         segments, self.data = artifact.segments(), context.data
         unknown = sorted(set(segments.codes("label")[1]) - set(self.data.classes))
         if unknown:
@@ -186,6 +191,12 @@ class Proposals:
 
     def seeds(self, video: str, rule: SeedRule) -> tuple[Points, Seeds]:
         """The distinct points of a video that get a seed, and their seeds, [G] each."""
+        if self.fused:
+            rows = self.by_video.get(video, Segments.empty())
+            time, label = rows.spans.mean(1), rows.label_index(self.data.classes)
+            order = np.lexsort((label, time))
+            none = np.zeros(len(rows), dtype=bool)
+            return Points(time[order], label[order]), Seeds(rows.spans[order], rows.score[order], none)
         return video_seeds(self.data, video, self.by_video.get(video), rule)
 
 
@@ -256,6 +267,7 @@ class SeedLabeler(StageConfig):
 
     wants_embedding: ClassVar[bool] = False
     wants_suppressed: ClassVar[bool] = True
+    wants_points: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod
@@ -273,6 +285,7 @@ class SeedLabeler(StageConfig):
         embedding: Artifact | None,
         role: Role = "train",
         taught: Taught | None = None,
+        scores: Artifact | None = None,
     ) -> Artifact:
         """Segments: the seeds."""
         return self.seeds(engine, proposals, role)

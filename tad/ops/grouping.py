@@ -70,6 +70,26 @@ def outer_inner_contrast(
     return _contrast(curve, spans, floors, margin, symmetric)
 
 
+def inner_mean(curves: np.ndarray, spans: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Mean inside each span of one of the curves, which are taken as constant over each row.
+
+    Args:
+        curves: [T, C] values.
+        spans: [N, 2] edges in rows, whole or not; what lies outside [0, T] counts as nothing.
+        columns: [N] the curve of each span.
+
+    Returns:
+        [N] float64; 0 for a span that has no length within [0, T].
+    """
+    sums = np.vstack([np.zeros(curves.shape[1]), np.cumsum(curves, axis=0, dtype=np.float64)])
+    edges = np.clip(np.asarray(spans, dtype=np.float64), 0, len(curves))
+    row = np.minimum(edges.astype(np.int64), len(curves) - 1)
+    low, high = sums[row, columns[:, None]], sums[row + 1, columns[:, None]]
+    until = low + (edges - row) * (high - low)
+    length = edges[:, 1] - edges[:, 0]
+    return (until[:, 1] - until[:, 0]) / np.where(length > 0, length, 1.0)
+
+
 def upsample(curves: np.ndarray, scale: int, centred: bool = True) -> np.ndarray:
     """Curves at `scale` times the rate, by linear interpolation along the last axis.
 

@@ -12,7 +12,8 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tad.ops.grouping import outer_inner_contrast, threshold_runs, upsample
+from tad.ops.fusion import Aggregate, Overlap, gaussian_fusion
+from tad.ops.grouping import inner_mean, outer_inner_contrast, threshold_runs, upsample
 from tad.ops.nms import classwise_nms, compiled
 from tad.stage import StageConfig
 
@@ -22,8 +23,34 @@ def steps(start: float, stop: float, step: float) -> list[float]:
     return [round(start + i * step, 6) for i in range(round((stop - start) / step) + 1)]
 
 
-class CandidateConfig(StageConfig):
-    """How curves become proposals."""
+class FusionOptions(StageConfig):
+    """How Gaussian weighted fusion groups segments and what it makes of a group; see tad.ops.fusion."""
+
+    temperature: float = Field(
+        default=0.2, gt=0, description="of the weights in a group: low keeps its best segment, high is the plain mean"
+    )
+    overlap_threshold: float = Field(
+        default=0.25, ge=0, lt=1, description="a segment is fused with a better one if they overlap by more than this"
+    )
+    overlap: Overlap = Field(
+        default="inter/candidate", description="share of the lesser segment, tIoU, or share of the shorter one"
+    )
+    aggregate: Aggregate = Field(
+        default="mean", description="score of a group; the published mean ranks it below its best segment"
+    )
+
+
+class CandidateFusion(FusionOptions):
+    """Fusion of proposals."""
+
+    weight: Literal["confidence", "inner"] = Field(
+        default="confidence",
+        description="what weighs a proposal: its score, or, as released, the mean of its class's curve in it",
+    )
+
+
+class RunsConfig(StageConfig):
+    """How curves become runs, and how these are scored."""
 
     train_classes: Literal["given", "predicted"] = Field(
         default="given", description="classes of training videos: those of their points, or the predicted ones"
@@ -53,14 +80,20 @@ class CandidateConfig(StageConfig):
     repeats: bool = Field(
         default=False, description="true: the published list, with a run once for each threshold that yields it"
     )
-    nms: Literal["none", "soft", "hard"] = Field(
-        default="soft", description="class-wise suppression of overlapping proposals"
+
+
+class CandidateConfig(RunsConfig):
+    """How curves become proposals."""
+
+    nms: Literal["none", "soft", "hard", "gaufuse"] = Field(
+        default="soft", description="what becomes of overlapping proposals of a class; gaufuse: they are fused"
     )
     sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of soft suppression")
     iou_threshold: float = Field(default=0.6, gt=0, le=1, description="tIoU from which hard suppression drops")
     stretch: float = Field(
         default=0.0, ge=0, description="seconds by which all proposals end later in suppression; published codes have 1"
     )
+    fusion: CandidateFusion = CandidateFusion()
 
 
 class Candidates(NamedTuple):
@@ -88,15 +121,30 @@ def candidates(
     config: CandidateConfig,
     second: float = 1.0,
 ) -> Candidates:
-    """Proposals of one video, best copy of each (span, class) unless the published repeats are asked for.
+    """Proposals of one video, suppressed or fused as the config says.
 
     Args:
         cas: [T, C] fused class scores.
         actionness: [T].
         video: [C] video scores.
         known: [K] class indices; empty to use the predicted ones.
-        config: thresholds and scoring.
+        config: thresholds, scoring and suppression.
         second: snippets in a second; suppression with a stretch alone needs it.
+    """
+    found = scored_runs(cas, actionness, video, known, config)
+    if config.nms == "none":
+        return found
+    if config.nms == "gaufuse":
+        return fused(found, cas, config, second)
+    return suppressed(found, config, second)
+
+
+def scored_runs(
+    cas: np.ndarray, actionness: np.ndarray, video: np.ndarray, known: np.ndarray, config: RunsConfig
+) -> Candidates:
+    """All runs of one video, best copy of each (span, class) unless the published repeats are asked for.
+
+    Arguments are those of `candidates`.
     """
     labels = known if len(known) else predicted_classes(video, config.class_threshold)
     *curves, shared = upsample(np.vstack([cas.T[labels], actionness]), config.scale, config.centred)
@@ -121,8 +169,6 @@ def candidates(
         spans, score = spans[order], score[order]
         parts.append((spans / config.scale, score, np.full(len(spans), label)))
     spans, score, label = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if config.nms != "none":
-        spans, score, label = suppress(spans, score, label, config, second)
     return Candidates(spans, score.astype(np.float32), label)
 
 
@@ -138,18 +184,28 @@ def best_first(order, key, score):  # type: ignore[no-untyped-def]
     return order
 
 
-def suppress(
-    spans: np.ndarray, score: np.ndarray, label: np.ndarray, config: CandidateConfig, second: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Class-wise suppression of one video's proposals, spans [N, 2] in snippets; best first.
+def suppressed(found: Candidates, config: CandidateConfig, second: float) -> Candidates:
+    """Class-wise suppression of one video's proposals; best first.
 
     The published codes take times for pixels: a segment reaches one second beyond its end. They drop nothing for its
     score alone.
     """
     reach = np.array([0.0, config.stretch * second])
     spans, score, label, _ = classwise_nms(
-        spans + reach, score, label, method="hard" if config.nms == "hard" else "gaussian", sigma=config.sigma,
-        iou_threshold=config.iou_threshold, min_score=-1e9 if config.nms == "hard" or config.stretch else 0.001,
-        limit=None,
+        found.spans + reach, found.scores, found.labels, method="hard" if config.nms == "hard" else "gaussian",
+        sigma=config.sigma, iou_threshold=config.iou_threshold,
+        min_score=-1e9 if config.nms == "hard" or config.stretch else 0.001, limit=None,
     )  # fmt: skip
-    return spans - reach, score, label
+    return Candidates(spans - reach, score, label)
+
+
+def fused(found: Candidates, cas: np.ndarray, config: CandidateConfig, second: float) -> Candidates:
+    """Class-wise Gaussian weighted fusion of one video's proposals; best first."""
+    options = config.fusion
+    weights = found.scores if options.weight == "confidence" else inner_mean(cas, found.spans, found.labels)
+    spans, scores, labels, _ = gaussian_fusion(
+        found.spans, found.scores, weights, found.labels, temperature=options.temperature,
+        overlap_threshold=options.overlap_threshold, overlap=options.overlap, aggregate=options.aggregate,
+        stretch=config.stretch * second,
+    )  # fmt: skip
+    return Candidates(spans, scores.astype(np.float32), labels)

@@ -67,7 +67,7 @@ class HrproProposer(StageConfig):
         return fill_published(data, PUBLISHED, BUDGET)
 
     def train(self, engine: Engine) -> Artifact:
-        """Fits the model on the training videos that have points."""
+        """Fits the model on the training videos that have full labels or points, or classes (see `SnippetTask`)."""
         return engine.fit(HrproTrain(self.training, self.training.batch_size or default_batch(engine.data)))
 
     def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
@@ -87,7 +87,7 @@ class HrproProposer(StageConfig):
 
 @dataclass(frozen=True)
 class HrproTrain:
-    """Fit stage: the model and its memory, from points."""
+    """Fit stage: the model and its memory, from the labels that each video has."""
 
     config: HrproTraining
     batch_size: int
@@ -111,7 +111,7 @@ class HrproTask(SnippetTask):
     """The snippet task with a memory: initialised at the first step, learning after every step.
 
     Raises:
-        DataError: no training video has a point.
+        DataError: no training video teaches anything.
         ConfigError: the widths do not fit the attention.
     """
 
@@ -166,10 +166,11 @@ class HrproTask(SnippetTask):
 
     @torch.no_grad()
     def first_memory(self, core: HrproModel, device: torch.device) -> Tensor:
-        """[C, W] mean embedding of each class's point rows over all training videos, before any training.
+        """[C, W] mean embedding of each class's rows over all training videos, before any training: rows with points,
+        all action rows of fully labelled videos.
 
         HR-Pro eq. 2, of the embedding as in its code: the network in eval mode, the memory still zero. Every worker
-        goes through all videos and gets the same. A class without a point gets zeros.
+        goes through all videos and gets the same. A class without a row gets zeros.
         """
         sums, counts = torch.zeros_like(core.memory), torch.zeros_like(core.seen)
         core.eval()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,16 +25,18 @@ from tad.proposers.candidates import CandidateConfig, candidates
 from tad.proposers.snippet_training import SnippetTrain, TrainingConfig, default_batch, read_features
 from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 class SnippetProposer(StageConfig):
-    """Snippet model trained from points; its curves' runs are the proposals."""
+    """Snippet model trained from points, full labels or classes; its curves' runs are the proposals."""
 
     method: Literal["snippet"] = "snippet"
     training: TrainingConfig = TrainingConfig()
     candidates: CandidateConfig = CandidateConfig()
 
     def train(self, engine: Engine) -> Artifact:
-        """Fits the snippet model on the training videos that have points."""
+        """Fits the snippet model on the training videos that have labels of any kind (see `SnippetTask`)."""
         size = self.training.batch_size or default_batch(engine.data)
         return engine.fit(SnippetTrain(self.training, size))
 
@@ -145,28 +147,35 @@ class SnippetPropose:
 
 
 def load(context: Context, build: Callable[..., nn.Module]) -> tuple[Callable[[str], SnippetScores], dict[str, Any]]:
-    """The trained model as a function of a video id (scores have B = 1), and its settings.
+    """The trained model as a function of a video id (scores have B = 1), and its settings; errors as of `restore`."""
+    model, settings = restore(context, build)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).eval()
+
+    def run(video: str) -> SnippetScores:
+        features = read_features(context.data, video)[None].to(device)
+        with torch.inference_mode():
+            scores = model(features, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
+        return SnippetScores(*(part.cpu() for part in scores))
+
+    return run, settings
+
+
+def restore(context: Context, build: Callable[..., Model], **changes: Any) -> tuple[Model, dict[str, Any]]:
+    """The model of the input "model", with its weights, and its settings; `changes` replace arguments of `build`.
 
     Raises:
         RunError: the model was trained for another feature width or number of classes.
     """
     saved = context.inputs["model"].model()
-    architecture, data = saved["settings"]["architecture"], context.data
+    settings, data = saved["settings"], context.data
     for key, here in (("dim", data.manifest.grid.dim), ("classes", len(data.classes))):
-        if architecture[key] != here:
+        if settings["architecture"][key] != here:
             raise RunError(
-                f"{context.inputs['model'].path}: the model was trained with {key} = {architecture[key]}, but "
-                f"{data.root} has {here}; train it on this dataset"
+                f"{context.inputs['model'].path}: the model was trained with {key} = {settings['architecture'][key]}, "
+                f"but {data.root} has {here}; train it on this dataset"
             )
-    model = build(**architecture)
+    settings["architecture"] |= changes
+    model = build(**settings["architecture"])
     model.load_state_dict(saved["state"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
-
-    def run(video: str) -> SnippetScores:
-        features = read_features(data, video)[None].to(device)
-        with torch.inference_mode():
-            scores = model(features, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
-        return SnippetScores(*(part.cpu() for part in scores))
-
-    return run, saved["settings"]
+    return model, settings

@@ -1,14 +1,17 @@
-"""Training of the point-supervised snippet model: options, items, losses and optimiser.
+"""Training of the snippet model: options, items, losses and optimiser.
 
 Source: HR-Pro (AAAI 2024) section 3.2 and LACP (ICCV 2021) section 3.1 and its completeness learning, in the form
-their code runs.
+their code runs. Both learn from points. Here a video teaches by what is known of it: points as published; full labels
+say of every row what it is, so nothing is mined; classes alone have the video term alone.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, one_hot
 
 from tad.data.dataset import Dataset
+from tad.data.grid import SnippetGrid
+from tad.data.labels import SUPERVISION, Supervision
 from tad.errors import DataError
 from tad.models.snippet import SnippetModel, SnippetScores, video_scores
 from tad.ops.losses import probability_focal
@@ -57,6 +62,11 @@ class TrainingConfig(StageConfig):
     batch_size: int | None = Field(default=None, ge=1, description="null: 16, fewer if there are under 128 videos")
     ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 
+    @property
+    def usable(self) -> tuple[Supervision, ...]:
+        """The kinds of labels that teach."""
+        return ("full", "points", "classes") if self.video_weight else ("full", "points")
+
     @field_validator("kernel")
     @classmethod
     def _odd(cls, value: int) -> int:
@@ -67,7 +77,7 @@ class TrainingConfig(StageConfig):
 
 @dataclass(frozen=True)
 class SnippetTrain:
-    """Fit stage: the model, from points."""
+    """Fit stage: the model, from the labels that each video has."""
 
     config: TrainingConfig
     batch_size: int
@@ -87,25 +97,40 @@ class SnippetTrain:
         return SnippetTask(self.config, context)
 
 
+class Item(NamedTuple):
+    """One video and what is known of it."""
+
+    features: Tensor
+    """[T, D] float32."""
+    points: Tensor
+    """[T, C] bool: the classes of each row's points; of its actions, if the video is fully labelled."""
+    present: Tensor
+    """[C] bool: the classes of the video."""
+    full: bool
+    """Whether rows without an action are background."""
+
+
 class SnippetTask:
     """The training task; an item is one video. HR-Pro's adds terms and a memory to it.
 
+    Videos that teach nothing are left out: those without any label, and, if the video term weighs nothing, those with
+    classes alone.
+
     Raises:
-        DataError: no training video has a point.
+        DataError: no training video is left.
     """
 
     def __init__(self, config: TrainingConfig, context: Context) -> None:
         data = context.data
         self.config, self.data = config, data
-        self.videos = [v for v in context.videos if len(data.points(v).time)]
+        kinds = {v: data.supervision(v) for v in context.videos}
+        counts = Counter(kinds.values())
+        self.videos = [v for v in context.videos if kinds[v] in config.usable]
         skipped = len(context.videos) - len(self.videos)
         if not self.videos:
-            raise DataError(
-                f"{data.root / 'points.csv'}: none of the {len(context.videos)} training videos has a point; "
-                "the snippet model learns from points"
-            )
+            raise DataError(f"{data.root}: {not_taught(counts, config.usable)}")
         if skipped:
-            log.info("leaving out %d of %d videos without points", skipped, len(context.videos))
+            log.info("leaving out %d of %d videos, whose labels teach nothing", skipped, len(context.videos))
         dim = data.manifest.grid.dim
         self.lr = min(1e-3, 1e-4 * 2048 / dim) if config.lr is None else config.lr
         self.architecture: dict[str, Any] = {
@@ -122,6 +147,7 @@ class SnippetTask:
             "lr": self.lr,
             "videos": len(self.videos),
             "skipped_videos": skipped,
+            "labels": {kind: counts[kind] for kind in SUPERVISION},
         }
         self.weights = {
             "video": config.video_weight,
@@ -139,32 +165,39 @@ class SnippetTask:
     def __len__(self) -> int:
         return len(self.videos)
 
-    def item(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Features [T, D] and the classes of each row's points [T, C]."""
-        video = self.videos[index]
-        features = read_features(self.data, video)
-        points = self.data.points(video)
-        rows = self.data.grid(video, len(features)).row(points.time)
-        labels = torch.zeros(len(features), len(self.data.classes), dtype=torch.bool)
-        labels[torch.from_numpy(rows), torch.from_numpy(points.label)] = True
-        return features, labels
+    def item(self, index: int, rng: np.random.Generator) -> Item:
+        """A video and its labels on its rows."""
+        data, video = self.data, self.videos[index]
+        features = read_features(data, video)
+        grid = data.grid(video, len(features))
+        full, points = data.full_labels(video), data.points(video)
+        labels = torch.zeros(len(features), len(data.classes), dtype=torch.bool)
+        if full is None:
+            labels[torch.from_numpy(grid.row(points.time)), torch.from_numpy(points.label)] = True
+        else:
+            for rows, label in zip(action_rows(full.spans, grid), full.label, strict=True):
+                labels[rows, label] = True
+        present = torch.zeros(len(data.classes), dtype=torch.bool)
+        present[torch.from_numpy(data.video_classes(video))] = True
+        return Item(features, labels, present, full is not None)
 
-    def collate(self, items: list[tuple[Tensor, Tensor]]) -> Batch:
-        """features [B, T, D], points [B, T, C] bool and mask [B, T] bool, padded to the longest."""
-        features, points = zip(*items, strict=True)
+    def collate(self, items: list[Item]) -> Batch:
+        """features [B, T, D], points [B, T, C] bool and mask [B, T] bool, padded to the longest; present, full."""
+        features, points, present, full = zip(*items, strict=True)
         lengths = torch.tensor([len(f) for f in features])
         return {
             "features": nn.utils.rnn.pad_sequence(list(features), batch_first=True),
             "points": nn.utils.rnn.pad_sequence(list(points), batch_first=True),
             "mask": torch.arange(int(lengths.max()))[None] < lengths[:, None],
+            "present": torch.stack(present),
+            "full": torch.tensor(full),
         }
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         """The weighted terms of each video, averaged over the videos."""
-        config, mask = self.config, batch["mask"]
+        mask = batch["mask"]
         scores = module(batch["features"], mask)
-        mined = mine(scores.background, batch["points"], mask, config.action_threshold, config.background_threshold)
-        terms = self.terms(module, scores, batch, mined)
+        terms = self.terms(module, scores, batch, labelled_rows(scores.background, batch, self.config))
         videos = total(torch.tensor(float(len(mask)), device=mask.device))
         shares = {name: term.sum() / videos for name, term in terms.items()}
         loss = torch.stack([self.weights[name] * share for name, share in shares.items()]).sum()
@@ -173,7 +206,7 @@ class SnippetTask:
     def terms(self, module: nn.Module, scores: SnippetScores, batch: Batch, mined: Mined) -> dict[str, Tensor]:
         """The loss terms of every video, [B] each, under the names of `weights`."""
         config = self.config
-        terms = video_losses(scores, batch["points"], batch["mask"], mined, config)
+        terms = video_losses(scores, batch["points"], batch["present"], batch["mask"], mined, config)
         if config.score_weight or config.feature_weight:
             found = self.segments(unwrap(module), batch)
             if config.score_weight:
@@ -189,25 +222,63 @@ class SnippetTask:
         Published: all training videos every 10 steps, so that a video's segments are up to one epoch older than the
         weights. Searching the videos of the batch at every step is the same amount of work, and never stale.
         """
-        config, mask, training = self.config, batch["mask"], core.training
+        mask, training = batch["mask"], core.training
         core.eval()
         scores: SnippetScores = core(batch["features"], mask)
         core.train(training)
-        mined = mine(scores.background, batch["points"], mask, config.action_threshold, config.background_threshold)
-        return find_segments(scores.cas(), mined, mask, config.search_budget)
+        mined = labelled_rows(scores.background, batch, self.config)
+        return find_segments(scores.cas(), mined, mask, self.config.search_budget)
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
 
 
+def not_taught(counts: Mapping[Supervision, int], usable: Collection[Supervision]) -> str:
+    """Why none of the videos, `counts` by kind of label, teaches a proposer that learns from the usable kinds."""
+    videos = sum(counts.values())
+    if not counts.get("classes"):
+        return f"none of the {videos} training videos has a label; add points.csv, labels.csv or full_labels.csv"
+    return (
+        f"{counts['classes']} of the {videos} training videos have classes alone and the others no label, but with "
+        f"proposer.training.video_weight 0 the proposer learns from {' and '.join(usable)} only; raise it, or use "
+        "proposer rskp"
+    )
+
+
+def action_rows(spans: np.ndarray, grid: SnippetGrid) -> list[slice]:
+    """The rows of each action [G, 2] in seconds: those whose centre it holds, at least the one at its own centre."""
+    first, end = np.ceil(grid.to_position(spans)).astype(np.int64).clip(0, grid.length).T
+    middle = grid.row(spans.mean(1))
+    first, end = np.minimum(first, middle), np.maximum(end, middle + 1)
+    return [slice(a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
+
+
+def labelled_rows(background: Tensor, batch: Batch, config: TrainingConfig) -> Mined:
+    """Mined rows around points; in fully labelled videos all rows by their labels; none where classes are all.
+
+    Args:
+        background: [B, T] background scores of the current model.
+        batch: of `SnippetTask.collate`.
+        config: of the training.
+    """
+    points, mask = batch["points"], batch["mask"]
+    mined = mine(background, points, mask, config.action_threshold, config.background_threshold)
+    known = batch["full"][:, None] & mask
+    return Mined(
+        torch.where(known[..., None], points, mined.action),
+        torch.where(known, ~points.any(-1), mined.background),
+    )
+
+
 def video_losses(
-    scores: SnippetScores, points: Tensor, mask: Tensor, mined: Mined, config: TrainingConfig
+    scores: SnippetScores, points: Tensor, present: Tensor, mask: Tensor, mined: Mined, config: TrainingConfig
 ) -> dict[str, Tensor]:
     """The video, point and background terms of every video, each [B]; mean over the rows that the term looks at.
 
     Args:
         scores: of the model, [B, T, ...].
-        points: [B, T, C] bool, the classes of each row's points.
+        points: [B, T, C] bool, the classes of each row's points or, in fully labelled videos, actions.
+        present: [B, C] bool, the classes of each video.
         mask: [B, T] bool, False on padding.
         mined: pseudo action and background rows.
         config: of the training.
@@ -223,7 +294,6 @@ def video_losses(
     target = torch.cat([action.to(output), torch.zeros_like(output[..., :1])], dim=-1)
     empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
 
-    present = points.any(1)
     # Absent classes are held down everywhere, present ones lifted where they are highest.
     mean = (scores.classes * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     pooled = torch.where(present, video_scores(scores.classes, mask, config.top_ratio), mean)

@@ -137,11 +137,13 @@ def rounds_figure(rounds: Sequence[Round], best: int | None) -> Figure | None:
         "training videos": (GREEN, [r.train_map.average if r.train_map else None for r in rounds]),
         "development videos": (PURPLE, [r.scores.get("dev_map") for r in rounds]),
     }
+    pointed = _known([r.scores.get("points") for r in rounds])
     right = {
         "pseudo-labels: mean tIoU": (ORANGE, [r.quality.mean_tiou if r.quality else None for r in rounds]),
         "seeds: mean tIoU": ("#a9694a", [r.seed_quality.mean_tiou if r.seed_quality else None for r in rounds]),
         "labels of development videos: mean tIoU": (BLUE, [r.scores.get("dev_quality") for r in rounds]),
         "points score": (PURPLE, [r.scores.get("points") for r in rounds]),
+        "classes score": ("#a58a1f", [r.scores.get("classes") for r in rounds] if not pointed else []),
         "agreement with last round": (MUTED, [r.change for r in rounds]),
     }
     sides = [("mAP, averaged over tIoUs", left), ("Pseudo-labels and points score", right)]

@@ -88,6 +88,8 @@ def render(run: Run) -> str:
         headline=_headline(run, best),
         rounds=run.rounds,
         has_dev=any(r.scores.get("dev_map") is not None for r in run.rounds),
+        has_classes=any(r.scores.get("classes") is not None for r in run.rounds)
+        and (run.info.select == "classes" or all(r.scores.get("points") is None for r in run.rounds)),
         has_dev_quality=any(r.scores.get("dev_quality") is not None for r in run.rounds),
         tables=[
             (role, tious, averages, maps)
@@ -166,6 +168,8 @@ def _headline(run: Run, best: Round | None) -> list[tuple[str, str, str]]:
         )
     if best.scores.get("points") is not None:
         tiles.append((number(best.scores["points"]), "points score", f"{which}, training videos"))
+    elif best.scores.get("classes") is not None:
+        tiles.append((number(best.scores["classes"]), "classes score", f"{which}: ranks videos, sees no boundaries"))
     return tiles
 
 

@@ -137,10 +137,11 @@ class View:
 def confident(detections: Segments, data: Dataset, role: Role) -> Segments:
     """The highest-scoring detections: PER_POINT for each action that the training points lead one to expect.
 
-    One threshold for all videos. The expected number is the training points' rate (per second of video) times the
-    seconds of the role's videos, so it needs no ground truth and adapts to any detector's scale of scores.
+    One threshold for all videos. The expected number is the training points' rate (per second of the videos that have
+    points) times the seconds of the role's videos, so it needs no ground truth and adapts to any detector's scale of
+    scores.
     """
-    train = data.videos("train")
+    train = [v for v in data.videos("train") if len(data.points(v).time)]
     points = sum(len(data.points(v).time) for v in train)
     if points:
         rate = points / sum(data.duration(v) for v in train)

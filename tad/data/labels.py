@@ -1,0 +1,226 @@
+"""The label files of a dataset folder: what training may know about a video, from cheap to dear.
+
+labels.csv       video_id,label             classes that a video holds, all of them
+points.csv       video_id,label,time        one point for each action, time in seconds
+full_labels.csv  video_id,label,start,end   all actions of a video, in seconds; a row with only a video: it holds none
+
+full_labels.csv is the one file with boundaries that training reads. It holds training videos only and is written by
+`tad labels` alone; boundaries of annotations.json stay in tad.data.ground_truth.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tad.data.segments import listing
+from tad.errors import DataError
+
+Supervision = Literal["full", "points", "classes", "none"]
+"""The strongest label of a video."""
+SUPERVISION: tuple[Supervision, ...] = ("full", "points", "classes", "none")
+
+POINTS = "points.csv"
+CLASSES = "labels.csv"
+FULL = "full_labels.csv"
+HEADERS = {
+    POINTS: ("video_id", "label", "time"),
+    CLASSES: ("video_id", "label"),
+    FULL: ("video_id", "label", "start", "end"),
+}
+
+
+class Points(NamedTuple):
+    """The points of one video, ascending in time."""
+
+    time: np.ndarray
+    """[G] float64 seconds."""
+    label: np.ndarray
+    """[G] int64 class indices."""
+
+
+NO_POINTS = Points(np.zeros(0), np.zeros(0, dtype=np.int64))
+
+
+class FullLabels(NamedTuple):
+    """All actions of one video, by start, end and class; none twice."""
+
+    spans: np.ndarray
+    """[G, 2] float64 seconds."""
+    label: np.ndarray
+    """[G] int64 class indices."""
+
+
+def read_points(path: Path, classes: Sequence[str], durations: Mapping[str, float]) -> dict[str, Points]:
+    """points.csv by video; no file means no points. Extra columns are refused: they may hold boundaries.
+
+    Args:
+        classes: names, in the order of dataset.yaml.
+        durations: seconds of each video that may have points.
+
+    Raises:
+        DataError: lists every bad row (unknown video or class, time outside the video).
+    """
+    index = {c: i for i, c in enumerate(classes)}
+    found: dict[str, list[tuple[float, int]]] = {}
+    problems: list[str] = []
+    for line, row in rows(path, HEADERS[POINTS]):
+        video_id, label = row["video_id"], row["label"] or ""
+        time = number(row["time"])
+        if time is None:
+            problems.append(f"line {line} (video {video_id}): time {row['time']!r} is not a number")
+        elif (problem := _unknown(line, video_id, label, durations, index)) is not None:
+            problems.append(problem)
+        elif not (math.isfinite(time) and 0 <= time <= durations[video_id]):
+            problems.append(f"line {line} (video {video_id}): time {time} s is outside 0..{durations[video_id]} s")
+        else:
+            found.setdefault(video_id, []).append((time, index[label]))
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    points = {}
+    for video_id, entries in found.items():
+        times, labels = zip(*sorted(entries), strict=True)
+        points[video_id] = Points(np.array(times, dtype=np.float64), np.array(labels, dtype=np.int64))
+    return points
+
+
+def read_held_out(
+    path: Path,
+    classes: Sequence[str],
+    durations: Mapping[str, float],
+    training: Collection[str],
+    points: Mapping[str, Points],
+) -> dict[str, Points]:
+    """The file that dataset.yaml names under `held_out`, read as points.csv is.
+
+    Args:
+        training: the videos that train.
+        points: those of points.csv.
+
+    Raises:
+        DataError: the file is missing or malformed, or lists points of points.csv or of videos that do not train.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: missing, but dataset.yaml names it under `held_out`")
+    found = read_points(path, classes, durations)
+    problems = [f"video {v} does not train" for v in found if v not in training]
+    for video, (time, label) in found.items():
+        seen = set(zip(*(column.tolist() for column in points.get(video, NO_POINTS)), strict=True))
+        both = [t for t, c in zip(time.tolist(), label.tolist(), strict=True) if (t, c) in seen]
+        problems += [f"video {video}: the point at {t:g} s is in points.csv, too" for t in both]
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    return found
+
+
+def read_video_classes(path: Path, classes: Sequence[str], videos: Collection[str]) -> dict[str, np.ndarray]:
+    """labels.csv: [K] int64 class indices, ascending, by video; no file means no video-level labels.
+
+    Raises:
+        DataError: lists every row of an unknown video or class.
+    """
+    index = {c: i for i, c in enumerate(classes)}
+    found: dict[str, set[int]] = {}
+    problems: list[str] = []
+    for line, row in rows(path, HEADERS[CLASSES]):
+        video_id, label = row["video_id"], row["label"] or ""
+        if (problem := _unknown(line, video_id, label, videos, index)) is not None:
+            problems.append(problem)
+        else:
+            found.setdefault(video_id, set()).add(index[label])
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    return {video_id: np.array(sorted(own), dtype=np.int64) for video_id, own in found.items()}
+
+
+def read_full_labels(
+    path: Path, classes: Sequence[str], durations: Mapping[str, float], training: Collection[str]
+) -> dict[str, FullLabels]:
+    """full_labels.csv by video; no file means no full labels. A row twice counts once.
+
+    Raises:
+        DataError: lists every bad row: a video that is unknown or does not train, an unknown class, times that are no
+            interval in the video, or a video that is said to hold no action and has one.
+    """
+    index = {c: i for i, c in enumerate(classes)}
+    found: dict[str, set[tuple[float, float, int]]] = {}
+    empty: set[str] = set()
+    problems: list[str] = []
+    for line, row in rows(path, HEADERS[FULL]):
+        video_id, label = row["video_id"], row["label"] or ""
+        if is_empty(row):
+            problem = _unknown(line, video_id, None, durations, index)
+        else:
+            problem = _unknown(line, video_id, label, durations, index) or _no_interval(line, row, durations)
+        if problem is None and video_id not in training:
+            problem = f"line {line}: video {video_id} does not train; nothing may read its boundaries"
+        if problem is not None:
+            problems.append(problem)
+            continue
+        own = found.setdefault(video_id, set())
+        if is_empty(row):
+            empty.add(video_id)
+        else:
+            own.add((float(row["start"]), float(row["end"]), index[label]))
+    for video_id in sorted(empty):
+        if found[video_id]:
+            problems.append(
+                f"video {video_id}: a row says that it holds no action, {len(found[video_id])} that it does"
+            )
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    full = {}
+    for video_id, own in found.items():
+        ordered = np.array(sorted(own), dtype=np.float64).reshape(-1, 3)
+        full[video_id] = FullLabels(ordered[:, :2].copy(), ordered[:, 2].astype(np.int64))
+    return full
+
+
+def rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and row of a label file; nothing if there is no file.
+
+    Raises:
+        DataError: the header is another one.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(header):
+            raise DataError(f"{path}: the header must be {','.join(header)}; found {reader.fieldnames}")
+        yield from enumerate(reader, start=2)
+
+
+def number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def is_empty(row: Mapping[str, str | None]) -> bool:
+    """Whether a row of full_labels.csv says that its video holds no action."""
+    return not any(row[key] for key in ("label", "start", "end"))
+
+
+def _unknown(
+    line: int, video_id: str, label: str | None, videos: Collection[str], index: Mapping[str, int]
+) -> str | None:
+    if video_id not in videos:
+        return f"line {line}: video {video_id!r} is not in annotations.json"
+    if label is not None and label not in index:
+        return f"line {line} (video {video_id}): unknown class {label!r}"
+    return None
+
+
+def _no_interval(line: int, row: Mapping[str, str], durations: Mapping[str, float]) -> str | None:
+    start, end, duration = number(row["start"]), number(row["end"]), durations[row["video_id"]]
+    if start is not None and end is not None and 0 <= start < end <= duration:
+        return None
+    where, what = f"line {line} (video {row['video_id']})", f"[{row['start']}, {row['end']}]"
+    return f"{where}: {what} is no interval of seconds in 0..{duration}"

@@ -1,0 +1,136 @@
+"""Detector `rskp`: the proposer's snippet model, taught by pseudo-labels as targets of snippets; GauFuse's second half.
+
+Source: GauFuse (CVPR 2023) and its released code. Each round starts from the last one's model (the first from the
+proposer's). Any labeler's pseudo-labels become snippet targets by constrained optimisation (tad.ops.snippet_targets);
+later rounds learn how the targets changed, so that a wrong pseudo-label does not reinforce itself. Detections are the
+model's own fused candidates, as the proposer's are.
+Stages: `rskp/targets` (map), `rskp/retrain` (fit), and the proposer's `rskp/score` and `rskp/propose` (maps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tad.data.dataset import Role
+from tad.detectors.rskp_training import (
+    Retrain,
+    RetrainConfig,
+    Retraining,
+    Schedule,
+    TargetConfig,
+    Targets,
+    learns_change,
+)
+from tad.errors import RunError
+from tad.proposers.rskp import PUBLISHED as PROPOSER
+from tad.proposers.rskp import RskpScoring, propose, score
+from tad.proposers.rskp_candidates import RskpCandidates
+from tad.proposers.rskp_training import default_batch
+from tad.published import fill_published
+from tad.stage import Artifact, Before, Engine, StageConfig
+
+
+class RskpDetector(StageConfig):
+    """The retrained snippet model; needs proposer rskp."""
+
+    method: Literal["rskp"] = "rskp"
+    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    targets: TargetConfig = TargetConfig()
+    schedule: Schedule = Schedule()
+    training: Retraining = Retraining()
+    scoring: RskpScoring = RskpScoring()
+    candidates: RskpCandidates = RskpCandidates()
+
+    wants_candidates: ClassVar[bool] = False
+    rescores: ClassVar[Literal[True]] = True
+    """It has `score` and `propose`, as a proposer has, and the next round's labels are made of what these give."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return fill_published(data, PUBLISHED, BUDGET)
+
+    def train(
+        self,
+        engine: Engine,
+        labels: Artifact,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+        before: Before | None = None,
+    ) -> Artifact:
+        """The model, trained further on the pseudo-labels of the training videos; scores and candidates are not read.
+
+        Args:
+            before: the model to start from and the pseudo-labels that it was trained on.
+
+        Raises:
+            RunError: there is no model to start from.
+        """
+        if before is None:
+            raise RunError(
+                "detector rskp trains the proposer's model further; give it `before`, what the last round left"
+            )
+        number = max(1, engine.round)
+        inputs = {"model": before.model, "targets": engine.map(Targets(self.targets), {"labels": labels})}
+        if learns_change(self.schedule, number):
+            if before.labels is None:
+                raise RunError(f"detector rskp learns how labels changed in round {number}; give it the last round's")
+            inputs["previous"] = engine.map(Targets(self.targets), {"labels": before.labels})
+        config = RetrainConfig(training=self.training, schedule=self.schedule, round=number)
+        return engine.fit(Retrain(config, self.training.batch_size or default_batch(engine.data)), inputs)
+
+    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+        """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
+        return score(engine, model, role, self.scoring)
+
+    def propose(
+        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
+    ) -> Artifact:
+        """Segments: proposals of the model whose scores are given; see `SnippetProposer.propose`."""
+        return propose(engine, scores, role, self.candidates, suppressed, known)
+
+    def detect(
+        self,
+        engine: Engine,
+        model: Artifact,
+        role: Role,
+        scores: Artifact | None = None,
+        candidates: Artifact | None = None,
+    ) -> Artifact:
+        """Detections in all videos of a role: the model's own fused candidates; the other inputs are not read."""
+        return self.propose(engine, self.score(engine, model, role), role)
+
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "targets": {"rows": "sum", "solver": "centre", "released_edges": True, "trim": 0.0},
+    "schedule": {
+        "epochs": [30, 15, 15, 15, 25, 50],
+        "lr": [2.048e-5, 2.048e-5, 5.12e-7, 2.56e-7],
+        "label_epochs": [30, 15, 6, 0],
+        "gains": [2.0, 2.0, 2.0, 2.0, 2.0, 2.15],
+        "weight": 10.0,
+        "growth": 1.035,
+        "weight_limit": 50.0,
+        "late": True,
+    },
+    "training": {
+        **{k: v for k, v in PROPOSER["training"].items() if k in Retraining.model_fields},
+        "snippet_weight": 0.5,
+        "snippet_weight_memory": 1.0,
+        "first_memory": False,
+        "own_share": 0.8,
+        "bounded": False,
+        "dead_zone": 0.0,
+    },
+    "scoring": PROPOSER["scoring"],
+    "candidates": PROPOSER["candidates"],
+}
+"""The published code on THUMOS14, but for labels made in training mode: here the model that labels is in eval mode."""
+
+BUDGET = (
+    "schedule.epochs", "schedule.label_epochs", "schedule.lr", "training.batch_size", "candidates.class_threshold",
+)  # fmt: skip
+"""Options that faithful: true sets but lets the user change: they depend on the data and on how long one trains."""

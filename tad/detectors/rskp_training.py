@@ -1,0 +1,240 @@
+"""The retrained snippet model: snippet targets of pseudo-labels, the schedule over rounds, and the training task.
+
+Source: GauFuse (CVPR 2023), "LinPro" and "Delta pseudo labels", and its released code. What is one training there, with
+labels made anew at given epochs, is a training for each round here; per-round values are lists whose last entry counts
+for all later rounds. Adam starts anew in each round, where the released code keeps its averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tad.data.segments import Segments
+from tad.models.rskp import RskpModel, RskpScores
+from tad.ops.snippet_targets import Rows, Solver, delta_target, snippet_targets, target_loss
+from tad.proposers.rskp_training import RskpLosses, RskpTask
+from tad.stage import Arrays, Batch, Context, StageConfig
+
+Positive = Annotated[float, Field(gt=0)]
+Epochs = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class TargetConfig(StageConfig):
+    """How pseudo-labels become targets of snippets."""
+
+    rows: Rows = Field(
+        default="mean",
+        description="sum: released, targets are about score / length of a pseudo-label; mean: about its score",
+    )
+    solver: Solver = Field(
+        default="centre", description="which of the curves that fit: centre of those of least sum, or least squares"
+    )
+    released_edges: bool = Field(default=False, description="edges cut down to whole snippets, as released")
+    trim: float = Field(
+        default=0.5,
+        ge=0,
+        description="snippets that a pseudo-label loses at either end, at most half of it: what candidates gained by "
+        "`widen`, since a model that learns widened ones finds them wider in each round",
+    )
+
+
+class Schedule(StageConfig):
+    """What changes over the epochs and rounds; every list has an entry for each round, the last for later ones, too."""
+
+    epochs: list[Epochs] = Field(default=[30, 15, 15, 15, 25, 50], min_length=1, description="of each round")
+    lr: list[Positive] | None = Field(
+        default=None, min_length=1, description="null: 2e-5 * 2048 / feature width, at most 4e-4, in all rounds"
+    )
+    label_epochs: list[Count] = Field(
+        default=[30, 15, 6, 0],
+        min_length=1,
+        description="first epochs of each round that learn its targets; the others learn their change since the last "
+        "round",
+    )
+    gains: list[Positive] = Field(
+        default=[2.0, 2.0, 2.0, 2.0, 2.0, 2.15], min_length=1, description="factor on the change"
+    )
+    weight: float = Field(
+        default=5.0,
+        ge=0,
+        description="of the loss on targets, in the first epoch of all; released: 10 beside targets of sums, which "
+        "are three to four times smaller",
+    )
+    growth: float = Field(default=1.035, gt=0, description="factor on this weight from epoch to epoch")
+    weight_limit: float = Field(default=20.0, ge=0, description="the weight's upper limit; released: 50")
+    late: bool = Field(
+        default=False,
+        description="released: in the first epoch of a round the gain is still the last round's, and in that of all "
+        "rounds nothing is learnt from targets",
+    )
+
+
+class Retraining(RskpLosses):
+    """Losses and optimiser of the rounds."""
+
+    snippet_weight_memory: float = Field(
+        default=1.0, ge=0, description="weight of the walked snippet scores as pseudo-labels; memory is always open"
+    )
+    snippet_weight: float = Field(
+        default=0.5, ge=0, description="the same in the proposer's last epoch, and so in the first of all with `late`"
+    )
+    first_memory: bool = Field(
+        default=True, description="fill the memory before a round; false: as released, it fills while training"
+    )
+    own_share: float = Field(
+        default=0.8, ge=0, le=1, description="of the embedding in the loss on targets; the rest is the random walk's"
+    )
+    bounded: bool = Field(
+        default=True,
+        description="loss of negative targets: -log(1 - p) times their size; false: as released, without a lower bound",
+    )
+    dead_zone: float = Field(default=0.0, ge=0, description="changes of a target up to this are none")
+
+
+class Epoch(NamedTuple):
+    """What one epoch of a round does."""
+
+    lr: float | None
+    """None: derived from the feature width."""
+    labels: float
+    """Weight of the round's targets."""
+    change: float
+    """Weight of their change since the last round, gain included."""
+    settled: bool
+    """False in the first epoch of all with `late`: the proposer's training goes on."""
+
+
+def of_round(values: list, number: int):  # type: ignore[no-untyped-def, type-arg]
+    """The entry of a round, from 1."""
+    return values[min(number, len(values)) - 1]
+
+
+def epoch_of(schedule: Schedule, number: int, epoch: int) -> Epoch:
+    """What an epoch (from 0) of a round (from 1) does."""
+    done = sum(of_round(schedule.epochs, earlier) for earlier in range(1, number)) + epoch
+    weight = min(schedule.weight * schedule.growth**done, schedule.weight_limit)
+    lr = None if schedule.lr is None else of_round(schedule.lr, number)
+    if schedule.late and done == 0:
+        return Epoch(lr, 0.0, 0.0, False)
+    if epoch < of_round(schedule.label_epochs, number) or number == 1:
+        return Epoch(lr, weight, 0.0, True)
+    gain = of_round(schedule.gains, max(1, number - (schedule.late and epoch == 0)))
+    return Epoch(lr, 0.0, gain * weight, True)
+
+
+def learns_change(schedule: Schedule, number: int) -> bool:
+    """Whether any epoch of a round learns the change of targets."""
+    return any(epoch_of(schedule, number, e).change > 0 for e in range(of_round(schedule.epochs, number)))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Map stage: array "targets" [T, C] float32 of every video, from the input "labels"."""
+
+    config: TargetConfig
+    name: str = "rskp/targets"
+    version: int = 1
+    output: Literal["arrays"] = "arrays"
+
+    def open(self, context: Context) -> Callable[[str], Arrays]:
+        config, data = self.config, context.data
+        labels = context.inputs["labels"].segments().by_video()
+
+        def target(video: str) -> Arrays:
+            rows, length = labels.get(video, Segments.empty()), len(data.features(video))
+            spans = data.grid(video, length).to_edge(rows.spans)
+            cut = np.minimum(config.trim, (spans[:, 1] - spans[:, 0]) / 2)
+            found = snippet_targets(
+                np.stack([spans[:, 0] + cut, spans[:, 1] - cut], axis=1), rows.score, rows.label_index(data.classes), length,
+                len(data.classes), rows=config.rows, solver=config.solver, released_edges=config.released_edges,
+            )  # fmt: skip
+            return {"targets": found.astype(np.float32)}
+
+        return target
+
+
+class RetrainConfig(StageConfig):
+    """Config of the stage `rskp/retrain`: the options, and the round whose entries of the lists count."""
+
+    training: Retraining
+    schedule: Schedule
+    round: int
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Fit stage: the last round's model, trained further; inputs "model", "targets" and, if used, "previous"."""
+
+    config: RetrainConfig
+    batch_size: int
+    name: str = "rskp/retrain"
+    version: int = 1
+    clip_norm: float | None = None
+
+    @property
+    def epochs(self) -> int:
+        return int(of_round(self.config.schedule.epochs, self.config.round))
+
+    @property
+    def ema_decay(self) -> float | None:
+        return self.config.training.ema
+
+    def open(self, context: Context) -> RetrainTask:
+        return RetrainTask(self.config, context, self.epochs)
+
+
+class RetrainTask(RskpTask):
+    """The proposer's task with snippet targets beside the classes of videos."""
+
+    config: Retraining
+    rows: ClassVar[tuple[str, ...]] = ("features", "targets", "previous")
+
+    def __init__(self, config: RetrainConfig, context: Context, epochs: int) -> None:
+        dim = context.data.manifest.grid.dim
+        lr = epoch_of(config.schedule, config.round, 0).lr
+        super().__init__(
+            config.training,
+            context,
+            epochs=epochs,
+            lr=min(4e-4, 2e-5 * 2048 / dim) if lr is None else lr,
+            memory_epochs=0,
+        )
+        self.schedule, self.round = config.schedule, config.round
+        self.targets = {k: context.inputs[k] for k in ("targets", "previous") if k in context.inputs}
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The proposer's entries and targets [T, C], and previous [T, C] if the change is learnt."""
+        video = self.videos[index]
+        arrays = {k: torch.from_numpy(np.array(a.array("targets", video))) for k, a in self.targets.items()}
+        return super().item(index, rng) | arrays
+
+    def terms(self, scores: RskpScores, batch: Batch) -> dict[str, Tensor]:
+        """[B] each: the proposer's, the loss on targets, and that on their change."""
+        config = self.config
+        signed = {"labels": batch["targets"]}
+        if "previous" in batch:
+            signed["change"] = delta_target(batch["targets"], batch["previous"], 1.0, config.dead_zone)
+        found = super().terms(scores, batch)
+        for name, target in signed.items():
+            own, walk = (
+                target_loss(x.logits, target, batch["mask"], config.bounded) for x in (scores.own, scores.walk)
+            )
+            found[name] = config.own_share * own + (1 - config.own_share) * walk
+        return found
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        now = epoch_of(self.schedule, self.round, epoch)
+        found = super().weights(epoch) | {"labels": now.labels, "change": now.change}
+        return found if now.settled else found | {"snippet": self.config.snippet_weight}
+
+    def first_memory(self, core: RskpModel, device: torch.device) -> None:
+        if self.config.first_memory:
+            super().first_memory(core, device)

@@ -1,0 +1,188 @@
+"""Labeler `gaufuse`: the current model's candidates, fused by Gaussian weighting, are the pseudo-labels.
+
+Source: GauFuse (CVPR 2023), "Gaussian weighted instance fusion" in training, and its released code. It needs no label
+but the classes of videos, and works on the candidates of any proposer. Temperatures fall over the rounds: from means of
+a group towards its most confident member. By default only the given classes of a video are labelled (the released code
+does not look at them), and groups without contrast are dropped. Stages: `gaufuse/fuse`, `gaufuse/seed` (maps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tad.data.dataset import Role
+from tad.data.segments import Segments
+from tad.errors import RunError
+from tad.labelers.pser_seed import Proposals, inside
+from tad.ops.fusion import gaussian_fusion
+from tad.ops.grouping import inner_mean
+from tad.proposers.candidates import CandidateFusion
+from tad.published import fill_published
+from tad.stage import Artifact, Context, Engine, StageConfig, Taught
+
+NEAREST = 1e-9
+"""A temperature so low that a group becomes its best member."""
+
+
+class Gate(StageConfig):
+    """Which candidates are fused, and which groups become pseudo-labels."""
+
+    classes: Literal["given", "all"] = Field(
+        default="given",
+        description="given: only the classes that a video's labels name, if it has labels; all: as released, whatever "
+        "the proposer found",
+    )
+    class_threshold: float = Field(
+        default=0.0, ge=0, le=1, description="classes whose video score is below get no pseudo-label"
+    )
+    min_score: float | None = Field(
+        default=0.0, description="pseudo-labels have a score above this; null: released, all, also negative ones"
+    )
+
+
+class FuseConfig(StageConfig):
+    """Config of the stages; see `GaufuseLabeler`."""
+
+    fusion: CandidateFusion
+    gate: Gate
+    released_edges: bool
+
+
+class GaufuseLabeler(StageConfig):
+    """Fused candidates as pseudo-labels; their score is the fused one."""
+
+    method: Literal["gaufuse"] = "gaufuse"
+    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
+        min_length=1,
+        description="of every round's fusion, the last one for later rounds, too; replaces fusion.temperature",
+    )
+    fusion: CandidateFusion = CandidateFusion()
+    released_edges: bool = Field(default=False, description="overlaps as if candidates lasted a snippet longer")
+    gate: Gate = Gate()
+
+    wants_embedding: ClassVar[bool] = False
+    wants_suppressed: ClassVar[bool] = False
+    wants_points: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        data = fill_published(data, PUBLISHED)
+        if isinstance(data, Mapping) and data.get("faithful") is True:
+            return {"released_edges": True, **data}
+        return data
+
+    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+        """Segments: the best candidate of each group, from which its fusion starts."""
+        fusion = self.fusion.model_copy(update={"temperature": NEAREST, "weight": "confidence"})
+        gate = self.gate.model_copy(update={"class_threshold": 0.0})
+        config = FuseConfig(fusion=fusion, gate=gate, released_edges=False)
+        return engine.map(Fuse(config, name="gaufuse/seed"), {"proposals": proposals}, role)
+
+    def label(
+        self,
+        engine: Engine,
+        proposals: Artifact,
+        embedding: Artifact | None,
+        role: Role = "train",
+        taught: Taught | None = None,
+        scores: Artifact | None = None,
+    ) -> Artifact:
+        """Segments: the fused candidates.
+
+        Args:
+            engine: its round chooses the temperature.
+            proposals: all candidates of the current model, each with its own score.
+            embedding: for other methods.
+            role: whose videos.
+            taught: for other methods.
+            scores: the current model's snippet and video scores; needed with fusion.weight: inner, released_edges and
+                gate.class_threshold.
+
+        Raises:
+            RunError: scores are needed and missing.
+        """
+        wanting = {
+            "fusion.weight: inner": self.fusion.weight == "inner",
+            "released_edges: true": self.released_edges,
+            "gate.class_threshold": self.gate.class_threshold > 0,
+        }
+        if scores is None and any(wanting.values()):
+            raise RunError(
+                f"labeler gaufuse: {', '.join(k for k, v in wanting.items() if v)} needs the snippet scores that the "
+                "proposals were made of; run a whole recipe, or set fusion.weight: confidence and leave the others out"
+            )
+        temperature = self.temperatures[min(max(engine.round, 1), len(self.temperatures)) - 1]
+        config = FuseConfig(
+            fusion=self.fusion.model_copy(update={"temperature": temperature}),
+            gate=self.gate,
+            released_edges=self.released_edges,
+        )
+        inputs = {"proposals": proposals}
+        if scores is not None and any(wanting.values()):
+            inputs["scores"] = scores
+        return engine.map(Fuse(config), inputs, role)
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Map stage: a pseudo-label for every group of a video's candidates; inputs "proposals" and, if used, "scores"."""
+
+    config: FuseConfig
+    name: str = "gaufuse/fuse"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        config, data, scores = self.config, context.data, context.inputs.get("scores")
+        proposals = Proposals(context).by_video
+        names = np.array(data.classes, dtype=object)
+
+        def fuse(video: str) -> Segments:
+            rows = proposals.get(video)
+            if rows is None:
+                return Segments.empty()
+            labels = rows.label_index(data.classes)
+            wanted = np.ones(len(data.classes), dtype=bool)
+            if config.gate.classes == "given" and data.supervision(video) != "none":
+                wanted = np.isin(np.arange(len(wanted)), data.video_classes(video))
+            if scores is not None:
+                wanted &= scores.array("video", video) >= config.gate.class_threshold
+            kept = wanted[labels]
+            spans, score, labels = rows.spans[kept], rows.score[kept], labels[kept]
+            weights, second = score, 0.0
+            if scores is not None:
+                cas = scores.array("cas", video)
+                grid = data.grid(video, len(cas))
+                if config.fusion.weight == "inner":
+                    weights = inner_mean(cas, grid.to_edge(spans), labels)
+                second = float(grid.from_edge(1.0) - grid.from_edge(0.0))
+            options = config.fusion
+            fused = gaussian_fusion(
+                spans, score, weights, labels, temperature=options.temperature,
+                overlap_threshold=options.overlap_threshold, overlap=options.overlap, aggregate=options.aggregate,
+                stretch=second if config.released_edges else 0.0,
+            )  # fmt: skip
+            floor = -np.inf if config.gate.min_score is None else config.gate.min_score
+            best = fused.scores > floor
+            spans = inside(fused.spans[best], 0.0, data.duration(video))
+            return Segments.of(
+                video, spans[:, 0], spans[:, 1], names[fused.labels[best]].tolist(), fused.scores[best],
+                source=context.source,
+            )  # fmt: skip
+
+        return fuse
+
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "fusion": {"overlap_threshold": 0.25, "overlap": "inter/candidate", "aggregate": "mean", "weight": "inner"},
+    "gate": {"classes": "all", "class_threshold": 0.16, "min_score": None},
+}
+"""The released code on THUMOS14, temperatures aside, which are the default ones."""

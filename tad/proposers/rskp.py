@@ -1,0 +1,240 @@
+"""Proposer `rskp`: the snippet model of GauFuse, trained from nothing but the classes of videos.
+
+RSKP (CVPR 2022) in the form that GauFuse's released code (CVPR 2023) runs it: prototypes sum up a video, a random walk
+spreads them over its snippets, and a memory of class prototypes links videos. Its curves' runs over many thresholds
+are the candidates, which are fused. Where paper and code differ, the code is followed; its known faults are mended
+unless `faithful: true`. Stages: `rskp/train` (fit), `rskp/score`, `rskp/embed`, `rskp/propose` (maps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field, model_validator
+
+from tad.data.dataset import Role
+from tad.data.segments import Segments
+from tad.models.rskp import RskpModel, RskpScores
+from tad.proposers.candidates import steps
+from tad.proposers.rskp_candidates import RskpCandidates, rskp_candidates
+from tad.proposers.rskp_training import RskpTrain, RskpTraining, default_batch
+from tad.proposers.snippet import restore
+from tad.proposers.snippet_training import read_features
+from tad.published import fill_published
+from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
+
+
+class RskpScoring(StageConfig):
+    """How the branches of the model are mixed."""
+
+    snippet_share: float = Field(
+        default=0.85, ge=0, le=1, description="of the embedding in snippet scores; the rest is the random walk's"
+    )
+    label_share: float = Field(default=0.8, ge=0, le=1, description="the same on training videos")
+    video_share: float = Field(default=0.6, ge=0, le=1, description="of the embedding in video scores")
+
+
+class MixConfig(StageConfig):
+    """Config of the stage `rskp/score`; see `RskpScoring`."""
+
+    snippet_share: float
+    video_share: float
+
+
+class RskpProposer(StageConfig):
+    """Snippet model with prototypes and memory, from the classes of videos; its curves' runs are the proposals."""
+
+    method: Literal["rskp"] = "rskp"
+    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    training: RskpTraining = RskpTraining()
+    scoring: RskpScoring = RskpScoring()
+    candidates: RskpCandidates = RskpCandidates()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return fill_published(data, PUBLISHED, BUDGET)
+
+    def train(self, engine: Engine) -> Artifact:
+        """Fits the model on the training videos whose classes are known."""
+        return engine.fit(RskpTrain(self.training, self.training.batch_size or default_batch(engine.data)))
+
+    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+        """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
+        return score(engine, model, role, self.scoring)
+
+    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+        """Array `embedding` [T, W], float16."""
+        return engine.map(RskpEmbed(), {"model": model}, role)
+
+    def propose(
+        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
+    ) -> Artifact:
+        """Segments: proposals with their inner-outer contrast as score; see `SnippetProposer.propose`."""
+        return propose(engine, scores, role, self.candidates, suppressed, known)
+
+
+def score(engine: Engine, model: Artifact, role: Role, config: RskpScoring) -> Artifact:
+    """Maps `RskpScore` over the videos of a role."""
+    share = config.label_share if role == "train" else config.snippet_share
+    mix = MixConfig(snippet_share=share, video_share=config.video_share)
+    return engine.map(RskpScore(mix), {"model": model}, role)
+
+
+def propose(
+    engine: Engine, scores: Artifact, role: Role, config: RskpCandidates, suppressed: bool, known: bool | None = None
+) -> Artifact:
+    """Maps `RskpPropose` over the videos of a role; arguments as of `SnippetProposer.propose`."""
+    changes: dict[str, Any] = {} if suppressed else {"nms": "none"}
+    if not (role == "train" if known is None else known):
+        changes["train_classes"] = "predicted"
+    return engine.map(RskpPropose(config.model_copy(update=changes)), {"scores": scores}, role)
+
+
+@dataclass(frozen=True)
+class RskpScore:
+    """Map stage: the curves of every video."""
+
+    config: MixConfig
+    name: str = "rskp/score"
+    version: int = 1
+    output: Literal["arrays"] = "arrays"
+
+    def open(self, context: Context) -> Callable[[str], Arrays]:
+        run, config = load(context), self.config
+
+        def score(video: str) -> Arrays:
+            out = run(video)
+            return {
+                "cas": out.snippets(config.snippet_share)[0, :, :-1].cpu().numpy(),
+                "background": 1 - out.own.attention[0].cpu().numpy(),
+                "video": out.video(config.video_share)[0, :-1].cpu().numpy(),
+            }
+
+        return score
+
+
+@dataclass(frozen=True)
+class RskpEmbed:
+    """Map stage: the embedding of every snippet, as features for labelers."""
+
+    config: StageConfig = field(default_factory=StageConfig)
+    name: str = "rskp/embed"
+    version: int = 1
+    output: Literal["arrays"] = "arrays"
+
+    def open(self, context: Context) -> Callable[[str], Arrays]:
+        run = load(context)
+        return lambda video: {"embedding": run(video).embedding.cpu().numpy().astype(np.float16)}
+
+
+@dataclass(frozen=True)
+class RskpPropose:
+    """Map stage: proposals from the curves."""
+
+    config: RskpCandidates
+    name: str = "rskp/propose"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        data, scores = context.data, context.inputs["scores"]
+        names = pa.array(data.classes)
+
+        def propose(video: str) -> Segments:
+            cas = scores.array("cas", video)
+            known = data.video_classes(video) if self.config.train_classes == "given" else np.zeros(0, dtype=np.int64)
+            found = rskp_candidates(cas, scores.array("video", video), known, self.config)
+            spans = np.clip(data.grid(video, len(cas)).from_edge(found.spans), 0, data.duration(video))
+            keep = spans[:, 1] > spans[:, 0]
+            return Segments.of(
+                video,
+                spans[keep, 0],
+                spans[keep, 1],
+                names.take(pa.array(found.labels[keep])),
+                found.scores[keep],
+                source=context.source,
+            )
+
+        return propose
+
+
+def load(context: Context) -> Callable[[str], RskpScores]:
+    """The trained model in eval mode as a function of a video id (scores have B = 1); errors as of `restore`."""
+    model, _ = restore(context, RskpModel)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).eval()
+
+    def run(video: str) -> RskpScores:
+        features = read_features(context.data, video)[None].to(device)
+        with torch.inference_mode():
+            scores: RskpScores = model(features, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
+        return scores
+
+    return run
+
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "training": {
+        "width": None,
+        "prototypes": 8,
+        "em_iterations": 2,
+        "em_temperature": 5.0,
+        "walk": 0.5,
+        "scale": 20.0,
+        "slots": 5,
+        "dropout": 0.6,
+        "foreground_weight": 1.0,
+        "whole_weight": 0.2,
+        "attention_weight": 0.1,
+        "attention_ratio": 8,
+        "snippet_weight": 1.0,
+        "snippet_weight_memory": 0.5,
+        "snippet_temperature": 0.2,
+        "memory_weight": 0.5,
+        "memory_share": 0.2,
+        "memory_first_class": True,
+        "memory_epochs": 101,
+        "weight_decay": 5e-5,
+        "batch_size": 10,
+        "ema": None,
+        "lr_drop": 80,
+        "epochs": 200,
+    },
+    "scoring": {"snippet_share": 0.85, "label_share": 0.8, "video_share": 0.6},
+    "candidates": {
+        "train_classes": "predicted",
+        "class_threshold": 0.16,
+        "best_class": False,
+        "thresholds": steps(0.001, 0.039, 0.002),
+        "min_length": 2,
+        "widen": 0.0,
+        "context": 0.0785,
+        "exponent": 0.9,
+        "released_edges": True,
+        "nms": "gaufuse",
+        "fusion": {
+            "temperature": 0.2,
+            "overlap_threshold": 0.25,
+            "overlap": "inter/candidate",
+            "aggregate": "mean",
+            "weight": "inner",
+        },
+    },
+}
+"""The published code on THUMOS14, item by item. Its penalty of 5e-4 goes with the sum of ten videos' gradients, of
+which Adam sees the direction alone: with their mean it is 5e-5."""
+
+BUDGET = (
+    "training.epochs",
+    "training.batch_size",
+    "training.memory_epochs",
+    "training.lr_drop",
+    "candidates.class_threshold",
+)
+"""Options that faithful: true sets but lets the user change: they depend on the data and on how long one trains."""

@@ -1,0 +1,329 @@
+"""Training of the RSKP model from the classes of videos: options, items, losses, memory and optimiser.
+
+Source: RSKP (CVPR 2022) in the form that GauFuse's released code (CVPR 2023) trains it.
+Shapes: B videos, T snippets (padded), W embedding width, C classes, K prototypes; the background is class C.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, pad
+
+from tad.data.dataset import Dataset
+from tad.data.labels import Supervision
+from tad.errors import DataError
+from tad.models.rskp import RskpModel, RskpScores
+from tad.proposers.snippet import restore
+from tad.proposers.snippet_training import read_features
+from tad.stage import Batch, Context, StageConfig, Total, unwrap
+
+log = logging.getLogger(__name__)
+
+ARCHITECTURE = ("prototypes", "em_iterations", "em_temperature", "walk", "scale", "slots")
+DROP = 0.8
+"""What the published schedule leaves of the learning rate."""
+
+
+class RskpLosses(StageConfig):
+    """Losses, memory and optimiser: what every training of the model has."""
+
+    dropout: float = Field(default=0.6, ge=0, lt=1, description="dropout of the embedding, in training")
+    foreground_weight: float = Field(default=1.0, ge=0, description="weight of the loss on attended video scores")
+    whole_weight: float = Field(
+        default=0.2, ge=0, description="weight of the loss on class-wise pooled video scores, background among them"
+    )
+    attention_weight: float = Field(default=0.1, ge=0, description="weight of the attention's contrast")
+    attention_ratio: int = Field(
+        default=8, ge=1, description="one snippet in this many counts as high in the contrast, and as many as low"
+    )
+    snippet_weight: float = Field(
+        default=1.0, ge=0, description="weight of the walked snippet scores as pseudo-labels, before the memory opens"
+    )
+    snippet_weight_memory: float = Field(default=0.5, ge=0, description="the same once the memory is open")
+    snippet_temperature: float = Field(default=0.2, gt=0, description="of these pseudo-labels")
+    memory_weight: float = Field(default=0.5, ge=0, description="of the memory branch in the losses on video scores")
+    memory_share: float = Field(
+        default=0.2, ge=0, le=1, description="of the memory branch in the snippets' pseudo-labels"
+    )
+    memory_first_class: bool = Field(
+        default=False, description="the released fault: all videos read and fill the slots of the first class"
+    )
+    weight_decay: float = Field(
+        default=5e-5, ge=0, description="L2 penalty of Adam; the released 5e-4 is beside a sum over 10 videos"
+    )
+    batch_size: int | None = Field(default=None, ge=1, description="null: 10, fewer if there are under 80 videos")
+    ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
+
+    @property
+    def usable(self) -> tuple[Supervision, ...]:
+        """The kinds of labels that teach: all, as each says which classes a video has."""
+        return ("full", "points", "classes")
+
+
+class RskpTraining(RskpLosses):
+    """Model, losses and optimiser."""
+
+    width: int | None = Field(default=None, ge=1, description="embedding width; null: that of the features")
+    prototypes: int = Field(default=8, ge=1, description="prototypes that sum up a video")
+    em_iterations: int = Field(default=2, ge=1, description="rounds of expectation and maximisation")
+    em_temperature: float = Field(default=5.0, gt=0, description="factor on cosines when snippets are assigned")
+    walk: float = Field(default=0.5, ge=0, lt=1, description="share of the random walk that goes on")
+    scale: float = Field(default=20.0, gt=0, description="factor on cosines with class centres")
+    slots: int = Field(default=5, ge=1, description="prototypes of each class in the memory")
+    memory_epochs: int | None = Field(
+        default=None, ge=0, description="epochs before the memory opens; null: three quarters, released: 101 of 200"
+    )
+    lr: float | None = Field(default=None, gt=0, description="null: 5e-5 * 2048 / feature width, at most 1e-3")
+    lr_drop: int | None = Field(default=None, ge=1, description="epochs after which the learning rate falls to 0.8")
+    epochs: int = Field(default=40, ge=1)
+
+
+@dataclass(frozen=True)
+class RskpTrain:
+    """Fit stage: the model and its memory, from the classes of videos."""
+
+    config: RskpTraining
+    batch_size: int
+    name: str = "rskp/train"
+    version: int = 1
+    clip_norm: float | None = None
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def ema_decay(self) -> float | None:
+        return self.config.ema
+
+    def open(self, context: Context) -> RskpTask:
+        config, data = self.config, context.data
+        shape = {"width": config.width or data.manifest.grid.dim}
+        return RskpTask(
+            config,
+            context,
+            epochs=config.epochs,
+            lr=config.lr,
+            lr_drop=config.lr_drop,
+            memory_epochs=config.epochs * 3 // 4 if config.memory_epochs is None else config.memory_epochs,
+            shape=shape | {name: getattr(config, name) for name in ARCHITECTURE},
+        )
+
+
+class RskpTask:
+    """The training task; an item is one video and its classes. Later training adds entries and terms to it.
+
+    Attributes:
+        rows: entries of an item with one row per snippet, which are padded.
+        epoch_steps: steps of an epoch; `optimiser` sets it.
+
+    Args:
+        config: losses and memory.
+        context: its input "model", if there is one, holds the weights to start from; the memory starts empty.
+        epochs: of this training.
+        lr: learning rate; None: by the width of the features.
+        memory_epochs: epochs before the memory opens, filled by a pass over all videos.
+        shape: arguments of `RskpModel` (dim, classes and dropout come by themselves); None with an input "model".
+        lr_drop: epochs after which the learning rate falls; None: never.
+
+    Raises:
+        DataError: no training video has a class.
+    """
+
+    rows: ClassVar[tuple[str, ...]] = ("features",)
+
+    def __init__(
+        self,
+        config: RskpLosses,
+        context: Context,
+        *,
+        epochs: int,
+        lr: float | None,
+        memory_epochs: int,
+        shape: Mapping[str, Any] | None = None,
+        lr_drop: int | None = None,
+    ) -> None:
+        data = context.data
+        self.config, self.data, self.epochs = config, data, epochs
+        self.memory_epochs, self.lr_drop, self.epoch_steps = memory_epochs, lr_drop, 1
+        self.videos = [v for v in context.videos if len(data.video_classes(v))]
+        skipped = len(context.videos) - len(self.videos)
+        if not self.videos:
+            raise DataError(
+                f"{data.root}: none of the {len(context.videos)} training videos has a class; rskp learns from the "
+                "classes of videos: add labels.csv (video_id,label), points.csv or full_labels.csv"
+            )
+        if skipped:
+            log.info("leaving out %d of %d videos without a class", skipped, len(context.videos))
+        dim = data.manifest.grid.dim
+        self.lr = min(1e-3, 5e-5 * 2048 / dim) if lr is None else lr
+        self.module: nn.Module
+        if "model" in context.inputs:
+            self.module, settings = restore(context, RskpModel, dropout=config.dropout)
+            self.module.forget()
+            architecture = settings["architecture"]
+        else:
+            architecture = {"dim": dim, "classes": len(data.classes), "dropout": config.dropout, **(shape or {})}
+            self.module = RskpModel(**architecture)
+        self.settings: dict[str, Any] = {
+            "architecture": architecture,
+            "lr": self.lr,
+            "memory_epochs": memory_epochs,
+            "videos": len(self.videos),
+            "skipped_videos": skipped,
+        }
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """features [T, D], classes [C] bool and index [] of the video among the task's."""
+        video = self.videos[index]
+        classes = torch.zeros(len(self.data.classes), dtype=torch.bool)
+        classes[torch.from_numpy(self.data.video_classes(video))] = True
+        return {"features": read_features(self.data, video), "classes": classes, "index": torch.tensor(index)}
+
+    def collate(self, items: list[dict[str, Tensor]]) -> Batch:
+        """Entries of `rows` padded to the longest [B, T, ...], the others stacked [B, ...], and mask [B, T] bool."""
+        lengths = torch.tensor([len(item["features"]) for item in items])
+        columns = {name: [item[name] for item in items] for name in items[0]}
+        return {
+            name: nn.utils.rnn.pad_sequence(column, batch_first=True) if name in self.rows else torch.stack(column)
+            for name, column in columns.items()
+        } | {"mask": torch.arange(int(lengths.max()))[None] < lengths[:, None]}
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """The weighted terms of each video, averaged over the videos; then the memory takes in the batch."""
+        core = unwrap(module)
+        assert isinstance(core, RskpModel)
+        epoch, step = divmod(int(core.steps), self.epoch_steps)
+        remembering = epoch >= self.memory_epochs
+        if epoch == self.memory_epochs and step == 0:
+            self.first_memory(core, batch["mask"].device)
+        scores = module(batch["features"], batch["mask"], self.memory_classes(batch) if remembering else None)
+        terms, weights = self.terms(scores, batch), self.weights(epoch)
+        videos = total(torch.tensor(float(len(batch["mask"])), device=batch["mask"].device))
+        shares = {name: term.sum() / videos for name, term in terms.items()}
+        loss = torch.stack([weights[name] * share for name, share in shares.items()]).sum()
+        if remembering:
+            core.remember(*self.gather(scores, batch, total))
+        core.steps += 1
+        return {"loss": loss, **shares}
+
+    def terms(self, scores: RskpScores, batch: Batch) -> dict[str, Tensor]:
+        """The loss terms of every video, [B] each, under the names of `weights`."""
+        config, mask = self.config, batch["mask"]
+        classes = batch["classes"].to(scores.embedding)
+        inside, whole = pad(classes, (0, 1)), pad(classes, (0, 1), value=1.0)
+        branches = [(scores.own, 1.0), (scores.walk, 1.0)]
+        target = scores.walk.logits
+        if scores.memory is not None:
+            share = scores.remembered.to(target)
+            branches.append((scores.memory, config.memory_weight * share))
+            target = target.lerp(scores.memory.logits, config.memory_share * share[:, None, None])
+        return {
+            "foreground": torch.stack([w * video_loss(head.foreground, inside) for head, w in branches]).sum(0),
+            "whole": torch.stack([w * video_loss(head.whole, whole) for head, w in branches]).sum(0),
+            "attention": attention_loss(scores.own.attention, mask, config.attention_ratio),
+            "snippet": snippet_loss(scores.own.logits, target, mask, config.snippet_temperature),
+        }
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """The weights of the terms in an epoch of this training, from 0."""
+        config = self.config
+        return {
+            "foreground": config.foreground_weight,
+            "whole": config.whole_weight,
+            "attention": config.attention_weight,
+            "snippet": config.snippet_weight if epoch < self.memory_epochs else config.snippet_weight_memory,
+        }
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        self.epoch_steps = steps // self.epochs
+        adam = torch.optim.Adam(
+            module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.config.weight_decay
+        )
+        if self.lr_drop is None:
+            return adam, None
+        drop = self.lr_drop * self.epoch_steps
+        return adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda step: DROP if step >= drop else 1.0)
+
+    def memory_classes(self, batch: Batch) -> Tensor:
+        """[B, C] bool, the classes whose slots each video reads and fills."""
+        if not self.config.memory_first_class:
+            return batch["classes"]
+        return torch.zeros_like(batch["classes"]).index_fill(1, torch.tensor([0]).to(batch["index"]), True)
+
+    @torch.no_grad()
+    def first_memory(self, core: RskpModel, device: torch.device) -> None:
+        """Fills the memory from all training videos in eval mode; every worker goes through all of them."""
+        core.eval()
+        for index in range(len(self)):
+            item = self.item(index, np.random.default_rng(0))
+            batch = {k: v.to(device) for k, v in self.collate([item]).items()}
+            scores: RskpScores = core(batch["features"], batch["mask"])
+            core.remember(scores.prototypes[0], class_scores(scores.prototype_scores, batch["classes"])[0])
+        core.train()
+
+    @torch.no_grad()
+    def gather(self, scores: RskpScores, batch: Batch, total: Total) -> tuple[Tensor, Tensor]:
+        """The prototypes [N, W] of the videos of all workers and their scores [N, C], in the order of the videos.
+
+        Each worker adds its own rows to zeros, at places that all workers agree on, so what comes out is the same for
+        any number of workers.
+        """
+        index = batch["index"]
+        present = total(torch.zeros(len(self), device=index.device).index_fill(0, index, 1.0))
+        place = present.cumsum(0)[index].long() - 1
+
+        def everyones(rows: Tensor) -> Tensor:
+            return total(rows.new_zeros(int(present.sum()), *rows.shape[1:]).index_copy(0, place, rows)).flatten(0, 1)
+
+        marks = class_scores(scores.prototype_scores.detach(), self.memory_classes(batch))
+        return everyones(scores.prototypes.detach()), everyones(marks)
+
+
+def class_scores(scores: Tensor, classes: Tensor) -> Tensor:
+    """[B, K, C] the prototypes' scores [B, K, C + 1] for the given classes [B, C] bool, -1 for the others."""
+    return torch.where(classes[:, None], scores[..., :-1], -1.0)
+
+
+def video_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """[B] cross-entropy of the videos' logits [B, C + 1] with their classes [B, C + 1], each class an equal share."""
+    return -(target / target.sum(1, keepdim=True) * log_softmax(logits, dim=1)).sum(1)
+
+
+def attention_loss(attention: Tensor, mask: Tensor, ratio: int) -> Tensor:
+    """[B] mean of the lowest attention minus mean of the highest; each of max(1, T // ratio) snippets of a video.
+
+    Args:
+        attention: [B, T] in [0, 1].
+        mask: [B, T] bool, False on padding.
+        ratio: one snippet in `ratio` counts.
+    """
+    count = (mask.sum(1) // ratio).clamp(min=1)
+    most = int(count.max())
+    use = torch.arange(most, device=mask.device)[None] < count[:, None]
+    high = attention.masked_fill(~mask, -1.0).topk(most, dim=1).values
+    low = attention.masked_fill(~mask, 2.0).topk(most, dim=1, largest=False).values
+    return ((low - high) * use).sum(1) / count
+
+
+def snippet_loss(logits: Tensor, target: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """[B] mean over snippets of the cross-entropy of logits with fixed pseudo-labels, both [B, T, C + 1] logits."""
+    labels = (target.detach() / temperature).softmax(-1)
+    each = -(labels * log_softmax(logits / temperature, dim=-1)).sum(-1)
+    return (each * mask).sum(1) / mask.sum(1)
+
+
+def default_batch(data: Dataset) -> int:
+    """10 videos; fewer in a small set, which still takes several steps an epoch."""
+    return min(10, max(1, len(data.videos("train")) // 8))

@@ -1,0 +1,54 @@
+"""Whether the methods of a recipe can use the labels of a dataset; docs/supervision.md has the whole table."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tad.config import Labeler, Recipe
+from tad.data.dataset import Dataset
+from tad.proposers.snippet_training import not_taught
+
+
+def label_problems(recipe: Recipe, data: Dataset) -> list[str]:
+    """Why the recipe cannot be trained on the labels that the training videos have; nothing if it can."""
+    kinds = Counter(data.supervision(v) for v in data.videos("train"))
+    usable = recipe.proposer.training.usable
+    problems = [] if any(kinds[kind] for kind in usable) else [not_taught(kinds, usable)]
+    if recipe.rounds:
+        problems += labeler_problems(recipe.labeler, data)
+    return problems
+
+
+def labeler_problems(labeler: Labeler, data: Dataset) -> list[str]:
+    """Why the labeler cannot label the training videos."""
+    if not labeler.wants_points or _pointed(data):
+        return []
+    return [
+        f"no training video has a point, and labeler {labeler.method} makes one pseudo-label for every point; use "
+        "labeler gaufuse or pser-weak, which need classes alone, or mixed, which takes labels of all kinds; or add "
+        "points.csv"
+    ]
+
+
+def label_warnings(recipe: Recipe, data: Dataset) -> list[str]:
+    """Which labels the recipe makes no use of, in words."""
+    train = data.videos("train")
+    warnings = []
+    kinds, usable = Counter(data.supervision(v) for v in train), recipe.proposer.training.usable
+    if kinds["classes"] and "classes" not in usable:
+        warnings.append(
+            f"{kinds['classes']} of {len(train)} training videos have classes alone, which teach the proposer nothing "
+            "while proposer.training.video_weight is 0"
+        )
+    bare = len(train) - _pointed(data)
+    if recipe.rounds and recipe.labeler.wants_points and bare:
+        warnings.append(
+            f"{bare} of {len(train)} training videos have no point and get no pseudo-label of labeler "
+            f"{recipe.labeler.method}; labeler mixed labels them by what they have"
+        )
+    return warnings
+
+
+def _pointed(data: Dataset) -> int:
+    """Training videos that have a point."""
+    return sum(len(data.points(video).time) > 0 for video in data.videos("train"))
