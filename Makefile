@@ -36,6 +36,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.hrpro
 	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.workers
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from distributed.engine import Placement, Resources
-from distributed.placement import Node, plan
+from distributed.autoscaler import startable, wait_for
+from distributed.engine import STRATEGY, Placement, Resources
+from distributed.placement import Node, enough, fits, listed, plan, share_of
 from tad.errors import RunError
 
 QUIET = {
@@ -24,14 +25,19 @@ QUIET = {
 
 @contextmanager
 def cluster(
-    workers: int | None, gpus_per_worker: float | None, placement: Placement | None = None
+    workers: int | None,
+    gpus_per_worker: float | None,
+    placement: Placement | None = None,
+    say: Callable[[str], None] = print,
 ) -> Iterator[Resources]:
     """A Ray cluster for the length of a run: that of RAY_ADDRESS, or a local one.
 
     Args:
-        workers: training workers; None takes one for each GPU, or one on a machine without.
+        workers: training workers, for which the autoscaler may start nodes; None takes one for each GPU that is there,
+            or one on a machine without.
         gpus_per_worker: None gives each worker one GPU if there are any.
         placement: of the training workers; None packs them on few nodes, where they fit.
+        say: told about nodes that are waited for.
 
     Raises:
         RunError: Ray is not installed, the cluster cannot be reached, or it lacks the CPUs or GPUs asked for.
@@ -44,7 +50,10 @@ def cluster(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        yield plan(nodes(), workers, gpus_per_worker, placement)
+        there = nodes()
+        if workers is not None and not is_local():
+            there, gpus_per_worker = _grown(there, workers, gpus_per_worker, placement, say)
+        yield plan(there, workers, gpus_per_worker, placement)
 
 
 @contextmanager
@@ -85,6 +94,32 @@ def nodes() -> list[Node]:
     return [
         Node(n["NodeManagerAddress"], int(n["Resources"].get("CPU", 0)), n["Resources"].get("GPU", 0.0)) for n in living
     ]
+
+
+def _grown(
+    there: list[Node],
+    workers: int,
+    gpus_per_worker: float | None,
+    placement: Placement | None,
+    say: Callable[[str], None],
+) -> tuple[list[Node], float]:
+    """The nodes once there is room for the workers, for which the autoscaler may have to start some, and their GPUs.
+
+    Raises:
+        RunError: they have no room, also on all that may be started; or the nodes did not come.
+    """
+    share = share_of(there, gpus_per_worker)
+    if fits(there, workers, share, placement) and (share or gpus_per_worker is not None):
+        return there, share
+    others = startable(there)
+    share = share_of(there + others, gpus_per_worker)
+    if more := enough(there, others, workers, share, placement):
+        plan(there + more, workers, share, placement)
+        say(f"waiting for nodes, which the autoscaler starts: {listed(more)}")
+        each = {"GPU": share} if share else {"CPU": 1.0}
+        wait_for([each] * workers, STRATEGY[placement], len(more), say)
+        return nodes(), share
+    return there, share
 
 
 def is_local() -> bool:

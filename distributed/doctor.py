@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 from pyarrow import fs
 
 from distributed.cluster import connected, is_local
-from tad.data.remote import cache_folder, is_uri, opened, reason, work_of
+from tad.data.remote import cache_folder, is_uri, opened, reason
 from tad.errors import DataError, RunError
 
 PACKAGES = ("tad", "distributed", "search_spaces")
@@ -190,7 +191,7 @@ def facts(gpus: float, store: str | None, token: str, tracking: str | None) -> F
         gpus: that Ray advertises here; without any, torch is not imported.
     """
     seen, cuda = _torch_gpus() if gpus else (None, None)
-    folders = [cache_folder(), Path("/tmp"), *([_folder(store)] if store else [])]
+    folders = [cache_folder(), Path("/tmp"), *([Path(store)] if store and not is_uri(store) else [])]
     shm = Path("/dev/shm")
     return Facts(
         host=socket.gethostname(),
@@ -297,8 +298,6 @@ class _token:
                 self.bucket, prefix = opened(self.store)
                 self.path = f"{prefix}/{self.name}"
                 self.bucket.create_dir(prefix, recursive=True)
-                work_of(self.store).mkdir(parents=True, exist_ok=True)
-                (work_of(self.store) / self.name).touch()
             else:
                 self.bucket, self.path = fs.LocalFileSystem(), f"{self.store}/{self.name}"
                 Path(self.store).mkdir(parents=True, exist_ok=True)
@@ -310,8 +309,6 @@ class _token:
     def __exit__(self, *_: Any) -> None:
         if self.store is not None:
             self.bucket.delete_file(self.path)
-            if is_uri(self.store):
-                (work_of(self.store) / self.name).unlink()
 
 
 def _try_store(store: str, token: str) -> str:
@@ -324,11 +321,6 @@ def _try_store(store: str, token: str) -> str:
         return f"the store {store} is not the folder that the driver sees; use one that all nodes share, or s3://"
     except (OSError, DataError) as error:
         return f"the store {store} cannot be read: {reason(error)}"
-    if not (_folder(store) / f".doctor-{token}").is_file():
-        return (
-            f"{_folder(store)}, where work on {store} is done, is not the folder that the driver sees; set TAD_WORK to "
-            "one that all nodes share"
-        )
     path = f"{folder}/.doctor-{token}-{uuid.uuid4().hex[:8]}"
     try:
         with bucket.open_output_stream(path) as stream:
@@ -336,12 +328,17 @@ def _try_store(store: str, token: str) -> str:
         bucket.delete_file(path)
     except OSError as error:
         return f"the store {store} cannot be written: {reason(error)}"
-    return ""
+    return _try_cache() if is_uri(store) else ""
 
 
-def _folder(store: str) -> Path:
-    """Where work in progress on a store lies."""
-    return work_of(store) if is_uri(store) else Path(store)
+def _try_cache() -> str:
+    """With a bucket, inputs and work in progress lie in each machine's own cache; what is wrong with it, or "" ."""
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache_folder()):
+            return ""
+    except OSError as error:
+        return f"{cache_folder()}, this machine's cache, cannot be written: {error}; set TAD_CACHE to another folder"
 
 
 def _try_tracking(uri: str) -> str:

@@ -12,7 +12,8 @@ import torch
 
 from distributed.loop import final_model
 from distributed.mapping import map_here, map_on_actors
-from distributed.parts import Done, chunks, collect, pending
+from distributed.partial import Partial
+from distributed.parts import Chunk, Done, chunks, collect, part_name, pending
 from distributed.record import Record
 from distributed.store import Store, fingerprint, write_json
 from distributed.train import fit_here, fit_on_workers
@@ -76,11 +77,11 @@ class Engine:
         with self.store.lock(key):
             if (found := self._find(stage.name, key, tags)) is not None:
                 return found
-            folder = self.store.partial(key)
-            context = self._context(stage, inputs, "train")
+            partial = self.store.partial(key)
+            folder, context = partial.folder, self._context(stage, inputs, "train")
             start = time.perf_counter()
             with self.record.stage(stage.name, stage.config.model_dump(), tags, stage.epochs, "epoch"):
-                state = self._train(stage, context, folder)
+                state = self._train(stage, context, partial)
                 run = self.record.run_id()
             settings = state["settings"]
             if settings:
@@ -104,18 +105,19 @@ class Engine:
         with self.store.lock(key):
             if (found := self._find(stage.name, key, tags)) is not None:
                 return found
-            folder = self.store.partial(key)
-            context = self._context(stage, inputs, role)
+            partial = self.store.partial(key)
+            folder, context = partial.folder, self._context(stage, inputs, role)
             every = chunks(list(context.videos))
             todo = pending(folder, every)
             start = time.perf_counter()
             with self.record.stage(stage.name, stage.config.model_dump(), tags, len(context.videos), "video"):
                 self.record.progress(len(context.videos) - sum(len(c.videos) for c in todo))
                 if todo:
-                    self._map(stage, context, folder, todo)
+                    self._map(stage, context, partial, todo)
                 rows, failures = collect(folder, every)
                 run = self.record.run_id()
                 if failures:
+                    partial.forget(part_name(chunk.number) for chunk in pending(folder, every))
                     self._fail(stage.name, folder, failures, len(context.videos))
                 self.record.metrics({"segments": float(rows), "videos": float(len(context.videos))}, 0)
             arrays = [p.name for p in folder.iterdir() if p.is_dir() and p.name != "parts"]
@@ -128,36 +130,41 @@ class Engine:
         with self.store.lock(key):
             if (found := self.store.find(key)) is not None:
                 return found
-            segments.to_parquet(self.store.partial(key) / "segments.parquet")
+            segments.to_parquet(self.store.partial(key).folder / "segments.parquet")
             return self.store.commit(key, {"fingerprint": key, "stage": name}, ["segments.parquet"])
 
-    def _train(self, stage: FitStage, context: Context, folder: Path) -> dict[str, Any]:
+    def _train(self, stage: FitStage, context: Context, partial: Partial) -> dict[str, Any]:
         def progress(epoch: int, metrics: dict[str, float]) -> None:
             self.record.epoch(stage.name, epoch, metrics)
 
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
-            return fit_here(stage, context, folder, progress)
+            return fit_here(stage, context, partial, progress)
         return fit_on_workers(
             stage,
             context,
-            folder,
+            partial,
             progress,
             resources.workers,
             resources.gpus_per_worker,
             STRATEGY[resources.placement],
         )
 
-    def _map(self, stage: MapStage, context: Context, folder: Path, todo: list[Any]) -> None:
+    def _map(self, stage: MapStage, context: Context, partial: Partial, todo: list[Chunk]) -> None:
         def progress(done: Done) -> None:
             self.record.progress(done.videos)
 
         resources = self.resources
-        (folder / "parts").mkdir(exist_ok=True)
         if not resources.ray:
-            map_here(stage, context, folder, todo, progress)
-        else:
-            map_on_actors(stage, context, folder, todo, progress, resources.actors, resources.gpus_per_worker)
+            map_here(stage, context, partial, todo, progress)
+            return
+        map_on_actors(stage, context, partial, todo, progress, resources.actors, resources.gpus_per_worker)
+        partial.receive()
+        if lost := pending(partial.folder, todo):
+            raise RunError(
+                f"{self.store.uri}: {len(lost)} parts of stage {stage.name} are gone; does another machine make the "
+                "same artifact? Run the same command again"
+            )
 
     def _fail(self, name: str, folder: Path, failures: dict[str, str], videos: int) -> None:
         write_json(folder / "failures.json", failures)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,10 @@ KEEP = ("py.typed", *SUFFIXES)
 PATIENCE = 60.0
 """Seconds for a head that has just begun to accept jobs."""
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
+SENT = "\0"
+"""Stands in an argument before the number and name of a file that is sent along; no real argument holds it."""
+UNPACKED = '"$OLDPWD"/sent/'
+"""Where sent files are, for the job's shell, which has left the folder of the upload."""
 
 
 class Job(NamedTuple):
@@ -70,20 +75,21 @@ class Jobs:
         except (ConnectionError, RuntimeError, OSError) as error:
             raise RunError(f"{self.address}: no job API of Ray there: {error}") from error
 
-    def submit(self, arguments: list[str], variables: dict[str, str]) -> str:
+    def submit(self, arguments: list[str], variables: dict[str, str], files: Sequence[Path] = ()) -> str:
         """Sends `tad ARGUMENTS` with the project's source; its id.
 
         It runs on the head, in the home folder: relative paths are below that.
 
         Args:
             variables: of its environment, and of its workers'; whoever may list jobs sees them.
+            files: sent along; SENT, the number of one and "/" and its name are its path in an argument.
 
         Raises:
             RunError: the source is too large, or the cluster refuses the job.
         """
-        command = f"cd && exec {shlex.join(['python', '-P', '-m', 'tad', *arguments])}"
+        command = f"cd && exec python -P -m tad {' '.join(map(_quoted, arguments))}"
         end = time.monotonic() + PATIENCE
-        with package() as folder:
+        with package(files=files) as folder:
             environment = {"working_dir": str(folder), "env_vars": variables}
             while True:
                 try:
@@ -138,7 +144,7 @@ class Jobs:
             Job(
                 d.submission_id,
                 str(d.status.value),
-                d.entrypoint.split(" -m ", 1)[-1],
+                re.sub(re.escape(UNPACKED) + "('?)[0-9]+/", r"\1", d.entrypoint.split(" -m ", 1)[-1]),
                 _s(d.start_time),
                 _s(d.end_time),
                 d.driver_exit_code,
@@ -160,33 +166,42 @@ class Jobs:
 
 
 @contextmanager
-def package(root: Path = ROOT, limit: int = LIMIT) -> Iterator[Path]:
-    """A folder with the project's own source and nothing else: no data, no runs, no version control.
+def package(root: Path = ROOT, limit: int = LIMIT, files: Sequence[Path] = ()) -> Iterator[Path]:
+    """A folder with the project's own source and these files, and nothing else: no data, no runs, no version control.
 
     Raises:
         RunError: it is larger than `limit` bytes; names the largest files.
     """
     with tempfile.TemporaryDirectory(prefix="tad-submit-") as temporary:
         folder = Path(temporary)
-        files = [
+        source = [
             path
             for name in PACKAGES
             for path in sorted((root / name).rglob("*"))
             if path.is_file() and path.name.endswith(KEEP) and "__pycache__" not in path.parts
         ]
-        sizes = {path: path.stat().st_size for path in files}
+        sizes = {path: path.stat().st_size for path in source}
         if sum(sizes.values()) > limit:
-            largest = sorted(files, key=lambda path: -sizes[path])[:5]
+            largest = sorted(source, key=lambda path: -sizes[path])[:5]
             names = ", ".join(f"{path.relative_to(root)} ({size(sizes[path])})" for path in largest)
             raise RunError(
                 f"{root}: the source to upload has {size(sum(sizes.values()))}, {size(limit)} is the limit; move what "
                 f"is not source elsewhere. The largest: {names}"
             )
-        for path in files:
-            target = folder / path.relative_to(root)
+        targets = [(path, folder / path.relative_to(root)) for path in source]
+        targets += [(path, folder / "sent" / str(i) / path.name) for i, path in enumerate(files)]
+        for path, target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         yield folder
+
+
+def _quoted(argument: str) -> str:
+    """For the job's shell."""
+    before, sent, after = argument.partition(SENT)
+    if not sent:
+        return shlex.quote(argument)
+    return f"{shlex.quote(before) if before else ''}{UNPACKED}{_quoted(after)}"
 
 
 def _reach(address: str) -> None:

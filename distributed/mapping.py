@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from distributed.partial import Partial
 from distributed.parts import Chunk, Done, open_chunk_function
 from tad.errors import RunError
 from tad.stage import Context, MapStage
@@ -13,17 +13,17 @@ from tad.stage import Context, MapStage
 Progress = Callable[[Done], None]
 
 
-def map_here(stage: MapStage, context: Context, folder: Path, todo: list[Chunk], progress: Progress) -> None:
+def map_here(stage: MapStage, context: Context, partial: Partial, todo: list[Chunk], progress: Progress) -> None:
     """One chunk after the other, in this process."""
-    run = open_chunk_function(stage, context, folder)
+    run = open_chunk_function(stage, context)
     for chunk in todo:
-        progress(run(chunk))
+        progress(run(chunk, partial))
 
 
 def map_on_actors(
     stage: MapStage,
     context: Context,
-    folder: Path,
+    partial: Partial,
     todo: list[Chunk],
     progress: Progress,
     actors: int,
@@ -31,7 +31,8 @@ def map_on_actors(
 ) -> None:
     """Streams the chunks through `actors` Ray Data actors, each of which opens the stage once.
 
-    Results go straight to the parts in `folder`; only counts travel back, so the driver's memory stays flat.
+    Results go straight to the parts in the folder, or in the bucket, of `partial`; only counts travel back, so the
+    driver's memory stays flat.
 
     Raises:
         RunError: the stage cannot be opened, or an actor keeps dying; finished parts stay.
@@ -39,10 +40,12 @@ def map_on_actors(
     import ray.data
     import ray.exceptions
 
+    # A reference: of other arguments Ray Data takes the repr as a key, which it holds and sends, the whole dataset's.
+    work = ray.put((stage, context, partial))
     rows = [{"chunk": chunk.number, "videos": chunk.videos} for chunk in todo]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _ChunkActor,
-        fn_constructor_kwargs={"stage": stage, "context": context, "folder": folder},
+        fn_constructor_kwargs={"work": work},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
         num_cpus=None if gpus_per_actor > 0 else 1,
@@ -59,12 +62,15 @@ def map_on_actors(
 class _ChunkActor:
     """What a Ray Data actor holds: the opened stage."""
 
-    def __init__(self, stage: MapStage, context: Context, folder: Path) -> None:
-        self.run = open_chunk_function(stage, context, folder)
+    def __init__(self, work: Any) -> None:
+        import ray
+
+        stage, context, self.partial = ray.get(work)
+        self.run = open_chunk_function(stage, self.partial.store.here(context))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        done = [
-            self.run(Chunk(int(index), [str(v) for v in videos]))
-            for index, videos in zip(batch["chunk"], batch["videos"], strict=True)
-        ]
+        done = []
+        for index, videos in zip(batch["chunk"], batch["videos"], strict=True):
+            with self.partial.aside() as partial:
+                done.append(self.run(Chunk(int(index), [str(v) for v in videos]), partial))
         return {name: [getattr(d, name) for d in done] for name in Done._fields}

@@ -6,6 +6,7 @@ with the chunks that have none. Memory does not grow with the number of videos.
 
 from __future__ import annotations
 
+import math
 import os
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distributed.partial import Partial
 from tad.data.segments import SCHEMA, Segments
 from tad.errors import DataError
 from tad.stage import Arrays, Context, MapStage
@@ -39,45 +41,56 @@ class Done(NamedTuple):
     failed: int
 
 
+def chunk_size(videos: int) -> int:
+    """Videos in a chunk, about sqrt(videos / 5).
+
+    Large chunks spare the driver, whose time for each is fixed; small ones keep many actors busy to the end. The sum of
+    both is least at the square root of videos x driver's seconds a chunk / model's seconds a video; docs/scale.md.
+    """
+    return max(1, math.isqrt(videos // 5))
+
+
 def chunks(videos: list[str]) -> list[Chunk]:
-    """The videos in order, in chunks whose size depends on their number only (1 to 32)."""
-    size = min(32, max(1, -(-len(videos) // 64)))
+    """The videos in order, in chunks whose size depends on their number only."""
+    size = chunk_size(len(videos))
     return [Chunk(i, videos[at : at + size]) for i, at in enumerate(range(0, len(videos), size))]
 
 
-def part_path(folder: Path, chunk: int) -> Path:
-    return folder / "parts" / f"{chunk:06d}.parquet"
+def part_name(chunk: int) -> str:
+    return f"parts/{chunk:06d}.parquet"
 
 
-def open_chunk_function(stage: MapStage, context: Context, folder: Path) -> Callable[[Chunk], Done]:
-    """Opens the stage; the result maps one chunk and writes its part (and arrays)."""
+def open_chunk_function(stage: MapStage, context: Context) -> Callable[[Chunk, Partial], Done]:
+    """Opens the stage; the result maps one chunk, writes its part (and arrays), and sends them to the bucket."""
     function = stage.open(context)
-    (folder / "parts").mkdir(exist_ok=True)
 
-    def run(chunk: Chunk) -> Done:
-        tables, failed = [], 0
+    def run(chunk: Chunk, partial: Partial) -> Done:
+        tables, arrays, failed, folder = [], [], 0, partial.folder
         for video in chunk.videos:
             try:
                 result = function(video)
                 if isinstance(result, Segments):
                     tables.append(result.table.append_column("error", pa.nulls(len(result), pa.string())))
                 else:
-                    save_arrays(folder, video, result)
+                    arrays += save_arrays(folder, video, result)
             except Exception as error:
                 failed += 1
                 row = dict.fromkeys(PART_SCHEMA.names) | {"video_id": video, "error": _describe(error)}
                 tables.append(pa.Table.from_pylist([row], schema=PART_SCHEMA))
         table = pa.concat_tables([t.cast(PART_SCHEMA) for t in tables]) if tables else PART_SCHEMA.empty_table()
-        path = part_path(folder, chunk.number)
+        path = folder / part_name(chunk.number)
+        path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         pq.write_table(table, temporary)
         temporary.replace(path)
+        partial.send([*arrays, part_name(chunk.number)])
         return Done(len(chunk.videos), table.num_rows - failed, failed)
 
     return run
 
 
-def save_arrays(folder: Path, video: str, arrays: Arrays) -> None:
+def save_arrays(folder: Path, video: str, arrays: Arrays) -> list[str]:
+    """Writes a video's arrays below the folder; the names of the files."""
     for key, array in arrays.items():
         path = folder / key / f"{video}.npy"
         path.parent.mkdir(exist_ok=True)
@@ -85,11 +98,12 @@ def save_arrays(folder: Path, video: str, arrays: Arrays) -> None:
         with temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
         temporary.replace(path)
+    return [f"{key}/{video}.npy" for key in arrays]
 
 
 def pending(folder: Path, every: list[Chunk]) -> list[Chunk]:
     """The chunks that have no part yet."""
-    return [chunk for chunk in every if not part_path(folder, chunk.number).exists()]
+    return [chunk for chunk in every if not (folder / part_name(chunk.number)).exists()]
 
 
 def collect(folder: Path, every: list[Chunk]) -> tuple[int, dict[str, str]]:
@@ -103,7 +117,7 @@ def collect(folder: Path, every: list[Chunk]) -> tuple[int, dict[str, str]]:
     rows = 0
     with pq.ParquetWriter(folder / "segments.parquet", SCHEMA) as writer:
         for chunk in every:
-            path = part_path(folder, chunk.number)
+            path = folder / part_name(chunk.number)
             table = pq.read_table(path, schema=PART_SCHEMA)
             bad = table.column("error").is_valid()
             if bad.to_numpy(zero_copy_only=False).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,6 +27,26 @@ class Node(NamedTuple):
         return int(self.gpus) * int(1 / share + 1e-9) if share <= 1 else int(self.gpus / share)
 
 
+def fits(nodes: list[Node], workers: int, share: float, placement: Placement | None) -> bool:
+    """Whether the nodes have room for workers with this share of GPUs each."""
+    rooms = [n.room(share) for n in nodes]
+    return (max(rooms) if placement == "pack" else sum(rooms)) >= workers
+
+
+def enough(
+    living: list[Node], startable: list[Node], workers: int, share: float, placement: Placement | None
+) -> list[Node]:
+    """As few of the startable nodes as give room for all workers, together with the living; all if none do."""
+    more = sorted(startable, key=lambda n: -n.room(share))
+    counts = (n for n in range(len(more)) if fits(living + more[:n], workers, share, placement))
+    return more[: next(counts, len(more))]
+
+
+def share_of(nodes: list[Node], gpus_per_worker: float | None) -> float:
+    """GPUs of each worker: what was asked for, or one if there are any."""
+    return gpus_per_worker if gpus_per_worker is not None else (1.0 if sum(n.gpus for n in nodes) >= 1 else 0.0)
+
+
 def plan(
     nodes: list[Node], workers: int | None, gpus_per_worker: float | None, placement: Placement | None = None
 ) -> Resources:
@@ -40,7 +61,7 @@ def plan(
         RunError: what was asked for has no room: Ray would wait for ever.
     """
     cpus, gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
-    share = gpus_per_worker if gpus_per_worker is not None else (1.0 if gpus >= 1 else 0.0)
+    share = share_of(nodes, gpus_per_worker)
     rooms = [n.room(share) for n in nodes]
     room = max(rooms) if placement == "pack" else sum(rooms)
     if workers is None:
@@ -55,7 +76,7 @@ def plan(
             why = f"do not fit: a worker's GPUs must be on one node, which leaves room for {room}"
         else:
             why = f"need {need}; the cluster has {there}"
-        raise RunError(f"{workers} workers{each} {why}{_listed(nodes)}")
+        raise RunError(f"{workers} workers{each} {why}{f': {listed(nodes)}' if len(nodes) > 1 else ''}")
     planned = Resources(True, workers, share, max(1, sum(rooms)), placement)
     return replace(planned, plan=tuple(described(nodes, planned, layout(rooms, workers, placement))))
 
@@ -88,8 +109,9 @@ def described(nodes: list[Node], resources: Resources, workers: list[int]) -> li
     return lines
 
 
-def _listed(nodes: list[Node]) -> str:
-    return f": {', '.join(map(str, nodes))}" if len(nodes) > 1 else ""
+def listed(nodes: list[Node]) -> str:
+    """Nodes in words, equal ones together."""
+    return ", ".join(node if n == 1 else f"{n} x {node}" for node, n in Counter(map(str, nodes)).items())
 
 
 def _count(number: float, what: str) -> str:

@@ -71,7 +71,7 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
     document["state"] = "running"
     record.save("run.json", document)
     try:
-        with _resources(options) as resources:
+        with _resources(options, record) as resources:
             _greet(record, document, resources)
             engine = Engine(data, store, record, options.seed, resources)
             SelfTraining(recipe, engine, document).run()
@@ -99,7 +99,7 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
 def one_off(data: Dataset, options: Options) -> Iterator[Engine]:
     """An engine for a single command (`tad label`, `tad detect`): cached and resumable, but not tracked."""
     record = Record(options.out)
-    with _resources(options) as resources:
+    with _resources(options, record) as resources:
         yield Engine(data, Store(options.store), record, options.seed, resources)
 
 
@@ -135,11 +135,11 @@ def trained(run: Path, data: Dataset, number: int | None) -> tuple[Recipe, Artif
 
 
 @contextmanager
-def _resources(options: Options) -> Iterator[Resources]:
+def _resources(options: Options, record: Record) -> Iterator[Resources]:
     if options.local:
         yield Resources()
     else:
-        with cluster(options.workers, options.gpus_per_worker, options.placement) as resources:
+        with cluster(options.workers, options.gpus_per_worker, options.placement, record.say) as resources:
             yield resources
 
 

@@ -83,7 +83,7 @@ def reach(uri: str) -> None:
     """Asks a server for a sign of life.
 
     Raises:
-        RunError: none came within 3 s.
+        RunError: none came within 3 s, or it refuses the host name of the address.
     """
     import requests
 
@@ -92,6 +92,8 @@ def reach(uri: str) -> None:
     )
     try:
         status = requests.get(f"{uri}/health", timeout=3, verify=verify).status_code
+        if status == 200:  # for any host name; the rest is answered to those that the server was told of
+            status = requests.get(f"{uri}/api/3.0/mlflow/server-info", timeout=3, verify=verify).status_code
     except requests.RequestException as error:
         raise RunError(
             f"{uri}: no MLflow server answers there ({reason(error)}); start it, mend the address, "
@@ -100,7 +102,7 @@ def reach(uri: str) -> None:
     if status == 403:
         raise RunError(
             f"{uri}: the server refuses this host name (403); start it with `mlflow server --allowed-hosts "
-            f"{urlsplit(uri).netloc}`, or use its IP address"
+            f"{urlsplit(uri).netloc}` (MLFLOW_SERVER_ALLOWED_HOSTS), or use a name that it knows"
         )
     if status >= 500:
         raise RunError(f"{uri}: the MLflow server is not ready (HTTP {status}); try again, or do without: {INSTEAD}")

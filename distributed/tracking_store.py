@@ -81,12 +81,11 @@ class TrackingStore:
         self.experiment_id: str = found.experiment_id
 
     def alive(self) -> bool:
-        """Whether the store answers; takes at most 3 s."""
+        """Whether the store answers, and a server's database with it; takes a few seconds at most."""
         try:
             if sqlite_path(self.uri) is None:
-                reach(self.uri)
-            else:
-                self.client.get_experiment(self.experiment_id)
+                reach(self.uri)  # first, as it gives up sooner
+            self.client.get_experiment(self.experiment_id)
         except Exception:
             return False
         return True

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from distributed.loop import State, Worker, fit
+from distributed.partial import CHECKPOINT, WORKERS, Partial
 from tad.errors import RunError
 from tad.stage import Context, FitStage
 
@@ -19,15 +20,16 @@ Progress = Callable[[int, dict[str, float]], None]
 """Called in the driver after each epoch: epoch (from 0) and its metrics."""
 
 
-def fit_here(stage: FitStage, context: Context, folder: Path, progress: Progress) -> State:
+def fit_here(stage: FitStage, context: Context, partial: Partial, progress: Progress) -> State:
     """Trains in this process, on its GPU if there is one; a checkpoint after every epoch."""
-    path = folder / "checkpoint.pt"
+    path = partial.folder / CHECKPOINT
 
     def report(state: State | None, metrics: dict[str, float]) -> None:
         assert state is not None  # rank 0 always holds it
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(path)
+        partial.send([CHECKPOINT])
         progress(len(state["history"]) - 1, metrics)
 
     resume = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
@@ -38,7 +40,7 @@ def fit_here(stage: FitStage, context: Context, folder: Path, progress: Progress
 def fit_on_workers(
     stage: FitStage,
     context: Context,
-    folder: Path,
+    partial: Partial,
     progress: Progress,
     workers: int,
     gpus_per_worker: float,
@@ -47,7 +49,7 @@ def fit_on_workers(
     """Trains with Ray Train: DDP over `workers` processes (gloo on CPUs, nccl on GPUs).
 
     A worker that dies is restarted from the last checkpoint, three times at most. Calling it again with the same
-    folder, also after the driver was killed, resumes from the last checkpoint.
+    `partial`, also after the driver was killed, resumes from the last checkpoint; with a bucket on any machine.
 
     Raises:
         RunError: the stage failed on the workers, or they cannot be placed on the cluster.
@@ -59,10 +61,11 @@ def fit_on_workers(
 
     # Here, beside the driver: on another node it would be lost with that node, and the run with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    storage_path, storage_filesystem = partial.for_train()
     reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"stage": stage, "context": context},
+        train_loop_config={"stage": stage, "context": context, "store": partial.store},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=gpus_per_worker > 0,
@@ -70,8 +73,9 @@ def fit_on_workers(
             placement_strategy=strategy,
         ),
         run_config=ray.train.RunConfig(
-            name="workers",
-            storage_path=str(folder),
+            name=WORKERS,
+            storage_path=storage_path,
+            storage_filesystem=storage_filesystem,
             failure_config=ray.train.FailureConfig(max_failures=3, controller_failure_limit=3),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=[_forward_to(reports)],
@@ -115,7 +119,7 @@ def _worker(config: dict[str, Any]) -> str | None:
         with tempfile.TemporaryDirectory() as directory:
             checkpoint = None
             if state is not None:
-                torch.save(state, os.path.join(directory, "checkpoint.pt"))
+                torch.save(state, os.path.join(directory, CHECKPOINT))
                 checkpoint = ray.train.Checkpoint.from_directory(directory)
                 metrics = {"epoch": len(state["history"]) - 1, **metrics}
             ray.train.report(metrics, checkpoint=checkpoint)
@@ -127,14 +131,14 @@ def _worker(config: dict[str, Any]) -> str | None:
         wrap=ray.train.torch.prepare_model,
     )
     try:
-        fit(config["stage"], config["context"], worker, resume, report)
+        fit(config["stage"], config["store"].here(config["context"]), worker, resume, report)
     except RunError as error:
         return str(error)
     return None
 
 
 def _load(directory: Path) -> State:
-    state: State = torch.load(directory / "checkpoint.pt", map_location="cpu", weights_only=True)
+    state: State = torch.load(directory / CHECKPOINT, map_location="cpu", weights_only=True)
     return state
 
 

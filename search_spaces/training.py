@@ -459,7 +459,7 @@ SPACE = [
     Parameter(
         "detector.schedule.weight",
         Float(0.1, 30.0, log=True),
-        "code 10 beside targets of sums; of means they are ten times as large",
+        "code 10 to 50 beside targets of sums; those of means are three times as large",
         "detector",
         method="rskp",
     ),

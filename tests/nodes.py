@@ -54,6 +54,12 @@ class Nodes:
         arguments = [sys.executable, *map(str, command)]
         return subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=ROOT)
 
+    def start(self, *command: Any) -> subprocess.Popen[str]:
+        """The same, while the caller goes on."""
+        arguments = [sys.executable, *map(str, command)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(arguments, text=True, env=self.environment, cwd=ROOT, **pipes)
+
     def _ask(self, question: dict[str, Any]) -> Any:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(question) + "\n")

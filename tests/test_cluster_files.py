@@ -265,4 +265,4 @@ def test_the_mlflow_server_is_pinned_and_closed():
     assert compose["services"]["mlflow"]["ports"] == ["${BIND:-127.0.0.1}:5000:5000"]
     assert "ports" not in compose["services"]["database"]
     assert not re.search(r"PASSWORD: |password: \w", (folder / "compose.yaml").read_text())
-    assert "/clusters/mlflow/password" in (ROOT / ".gitignore").read_text()
+    assert "/clusters/mlflow/secret/" in (ROOT / ".gitignore").read_text()

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distributed.parts import PART_SCHEMA, chunks, open_chunk_function
+from distributed.parts import PART_SCHEMA, chunk_size, chunks, open_chunk_function
+from distributed.store import Store
 from tad.errors import RunError
 from tad.stage import SMALL, Artifact, Context
 from tests.tiny import TinyEngine, tiny_dataset
@@ -77,15 +78,17 @@ def test_failed_videos_are_named_after_the_others_are_written_and_only_they_are_
 def test_a_map_resumes_with_the_chunks_that_are_missing(data, tmp_path):
     context = Context(data, {}, data.videos("train"), 0)
     every = chunks(list(context.videos))
-    done = open_chunk_function(ToyMap(ToyMapConfig()), context, tmp_path)(every[0])
+    partial = Store(tmp_path / "store").partial("k")
+    done = open_chunk_function(ToyMap(ToyMapConfig()), context)(every[0], partial)
     assert done == (1, 2, 0)
-    table = pq.read_table(tmp_path / "parts" / "000000.parquet")
+    table = pq.read_table(partial.folder / "parts" / "000000.parquet")
     assert table.schema == PART_SCHEMA and table.num_rows == 2
 
 
 def test_chunks_depend_on_the_number_of_videos_only():
     assert [len(c.videos) for c in chunks(list("abc"))] == [1, 1, 1]
-    assert {len(c.videos) for c in chunks([str(i) for i in range(6400)])} == {32}
+    assert [chunk_size(n) for n in (1, 19, 20, 200, 20_000, 500_000)] == [1, 1, 2, 6, 63, 316]
+    assert {len(c.videos) for c in chunks([str(i) for i in range(5120)])} == {32}
     assert sum(len(c.videos) for c in chunks([str(i) for i in range(1001)])) == 1001
 
 

@@ -54,6 +54,32 @@ def test_a_run_is_sent_followed_and_its_exit_code_returned(head, tmp_path):
     assert [line.split()[1] for line in listing] == ["SUCCEEDED", "FAILED"] and listing[0].startswith(job)
 
 
+SPACE = """
+from search_spaces.space import Integer, Parameter
+
+SPACE = [Parameter("detector.epochs", Integer(2, 4), "few", "detector")]
+"""
+
+
+@pytest.mark.ray
+def test_a_recipe_and_a_space_of_this_machine_are_sent_along(head, tmp_path):
+    """By relative paths, of which one has a blank; the head's job runs in another folder."""
+    data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=12).root
+    shutil.copyfile(RECIPE, tmp_path / "my recipe.yaml")
+    (tmp_path / "my_space.py").write_text(SPACE)
+    tune = ["tune", "my recipe.yaml", "--space=my_space.py:labels,rounds", "--data", data, "--trials", 1, "--local"]
+    tune += ["--set", "rounds=1", "--out", "study", "--store", tmp_path / "store"]
+    command = ["-m", "tad", "submit", "--", *tune]
+    sent = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, env=head.environment, cwd=tmp_path
+    )
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    assert (head.home / "study").is_dir()
+    job = re.search(r"^job (\S+)$", sent.stderr, re.M)[1]
+    [line] = [line for line in head.run("-m", "tad", "jobs").stdout.splitlines() if line.startswith(job)]
+    assert "tad tune 'my recipe.yaml' --space=my_space.py:labels,rounds --data" in line
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_ctrl_c_detaches_and_the_job_goes_on_until_it_is_stopped(head, tmp_path):
@@ -105,6 +131,16 @@ def test_mistakes_are_found_before_anything_is_sent(capsys, arguments, message):
     with pytest.raises(SystemExit) as end:
         main(["submit", *arguments])
     assert end.value.code in (1, 2) and message in capsys.readouterr().err
+
+
+def test_recipes_and_spaces_that_are_missing_or_large_are_named_before_anything_is_sent(tmp_path, capsys):
+    (tmp_path / "large.py").write_bytes(b"#" * (2**20 + 1))
+    files = f"training,{tmp_path / 'large.py'}:labels,{tmp_path / 'none.py'}"
+    with pytest.raises(SystemExit):
+        main(["submit", "--", "tune", "none.yaml", "--space", files, "--data", "s3://b/d", "--trials", "1"])
+    said = capsys.readouterr().err
+    assert "none.yaml: no such file on this machine" in said and "none.py: no such file on this machine" in said
+    assert "large.py: 1048577 bytes; 1048576 are the most" in said
 
 
 def test_no_job_api_at_the_address_is_told(capsys):

@@ -44,7 +44,8 @@ def layer(module: str) -> str | None:
         return "tad.recipe"
     if module.startswith(("tad.commands", "tad.cli")):
         return "tad.commands"
-    if module.startswith(("tad.evaluate", "tad.quality", "tad.honest", "tad.protocols", "tad.report", "tad.supervision")):
+    runs = ("tad.evaluate", "tad.quality", "tad.honest", "tad.protocols", "tad.report", "tad.supervision")
+    if module.startswith(runs):
         return "tad.run"
     return next((x for x in LAYERS if module == x or module.startswith(x + ".")), None)
 

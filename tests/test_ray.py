@@ -7,6 +7,7 @@ import json
 import pytest
 
 from distributed.cluster import cluster
+from tad.data.dataset import Dataset
 from tad.errors import RunError
 from tad.proposers.hrpro import HrproTrain, HrproTraining
 from tests.tiny import TinyEngine, tiny_dataset
@@ -71,6 +72,16 @@ def test_actors_write_what_one_process_writes(data, resources, tmp_path):
     together = TinyEngine(data, 0, tmp_path / "two", resources).map(stage)
     assert alone.segments().digest() == together.segments().digest()
     assert alone.fingerprint == together.fingerprint
+
+
+def test_nobody_takes_the_repr_of_the_dataset(data, resources, tmp_path, monkeypatch):
+    """Ray Data's key of an actor class is the repr of its arguments: 40 MB for a dataset of 500,000 videos."""
+
+    def refuse(self):
+        raise AssertionError("the repr of a dataset")
+
+    monkeypatch.setattr(Dataset, "__repr__", refuse)
+    assert len(TinyEngine(data, 0, tmp_path, resources).map(ToyMap(ToyMapConfig())).segments())
 
 
 def test_failed_videos_are_named_by_the_cluster_too(data, resources, tmp_path):

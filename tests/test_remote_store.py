@@ -9,18 +9,26 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pyarrow import fs
 
+from distributed.engine import Engine
+from distributed.record import Record
 from distributed.store import Store
 from tad.cli import main
 from tad.data.dataset import Dataset
+from tad.data.remote import cache_of
 from tad.errors import DataError, RunError
-from tests.nodes import free_port, nodes
-from tests.tiny import tiny_dataset
+from tad.stage import Context
+from tests.nodes import ROOT, free_port, nodes
+from tests.test_end_to_end import wait_for
+from tests.tiny import TinyEngine, tiny_dataset
+from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig, ToyTask
 
 RECIPE = str(Path(__file__).parent / "tiny.yaml")
 
@@ -120,6 +128,97 @@ def test_a_whole_run_with_data_and_store_in_buckets(s3, data, tmp_path, monkeypa
     assert "stage-cached" in kinds and not kinds & {"stage", "epoch"}
 
 
+@dataclass(frozen=True)
+class CutMap(ToyMap):
+    """Ends like a killed process at the fourth video, unless the file `mended` is there; keeps what it mapped."""
+
+    mended: Path = Path()
+    error: type[BaseException] = KeyboardInterrupt
+
+    def open(self, context: Context) -> Any:
+        function, mapped = super().open(context), self.mended.with_name("mapped")
+
+        def run(video: str) -> Any:
+            if video == context.videos[3] and not self.mended.exists():
+                raise self.error
+            with mapped.open("a") as lines:
+                lines.write(f"{video}\n")
+            return function(video)
+
+        return run
+
+
+@dataclass(frozen=True)
+class CutFit(ToyFit):
+    """Ends like a killed process in the fourth epoch of the run in this folder."""
+
+    run: Path = Path()
+
+    def open(self, context: Context) -> ToyTask:
+        task, item = super().open(context), ToyTask.item
+
+        def cut(index: int, rng: np.random.Generator) -> Any:
+            if epochs(self.run) == [0, 1, 2]:
+                raise KeyboardInterrupt
+            return item(task, index, rng)
+
+        task.item = cut
+        return task
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError], ids=["killed", "failed"])
+@pytest.mark.parametrize("output", ["segments", "arrays"])
+def test_another_machine_maps_only_what_is_not_in_the_bucket(s3, data, tmp_path, monkeypatch, output, error):
+    stage = CutMap(ToyMapConfig(), output=output, mended=tmp_path / "mended", error=error)
+    videos = data.videos("train")
+    with pytest.raises(RunError if error is ValueError else KeyboardInterrupt):
+        engine(data, tmp_path / "one").map(stage)
+    here = videos[:3] if error is KeyboardInterrupt else [v for v in videos if v != videos[3]]
+    assert (tmp_path / "mapped").read_text().split() == here
+    (tmp_path / "mended").touch()
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "other"))
+    made = engine(data, tmp_path / "two").map(stage)
+    assert (tmp_path / "mapped").read_text().split() == here + [v for v in videos if v not in here]
+    assert made.path.is_relative_to(tmp_path / "other")
+    alone = TinyEngine(data, 0, tmp_path / "alone").map(ToyMap(ToyMapConfig(), output=output))
+    assert made.fingerprint == alone.fingerprint and contents(made.path) == contents(alone.path)
+    assert not [name for name in stored(s3) if ".partial" in name]
+
+
+def test_another_machine_trains_on_from_the_checkpoint_in_the_bucket(s3, data, tmp_path, monkeypatch):
+    config = ToyConfig(epochs=6)
+    with pytest.raises(KeyboardInterrupt):
+        engine(data, tmp_path / "one").fit(CutFit(config, run=tmp_path / "one"))
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "other"))
+    made = engine(data, tmp_path / "two").fit(CutFit(config, run=tmp_path / "two"))
+    assert epochs(tmp_path / "two") == [3, 4, 5]
+    alone = TinyEngine(data, 0, tmp_path / "alone").fit(ToyFit(config))
+    assert made.fingerprint == alone.fingerprint and contents(made.path) == contents(alone.path)
+    assert not [name for name in stored(s3) if ".partial" in name]
+
+
+def engine(data: Dataset, folder: Path) -> Engine:
+    return Engine(data, Store("s3://lab/store"), Record(folder))
+
+
+def epochs(run: Path) -> list[int]:
+    """Those that a run's record tells, in order."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [event["epoch"] for event in events if event["kind"] == "epoch"]
+
+
+def stored(s3: Any) -> list[str]:
+    """Names in the bucket's store."""
+    found = s3.get_file_info(fs.FileSelector("lab/store", recursive=True))
+    return [info.path.removeprefix("lab/store/") for info in found]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of an artifact; its meta.json knows how long it took."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "meta.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def main_(*arguments: object) -> None:
     with pytest.raises(SystemExit) as end:
         main([str(argument) for argument in arguments])
@@ -128,18 +227,44 @@ def main_(*arguments: object) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_run_on_ray_with_data_and_store_in_buckets(s3, data, server, tmp_path):
-    """Doctor, two training workers and the mapping actors, each process with the bucket from its environment."""
-    with nodes(2, 1, **environment(server, tmp_path / "nodes")) as cluster:
-        run = ["run", RECIPE, "--rounds", 0, "--workers", 2, "--data", "s3://lab/tiny", "--store", "s3://lab/store"]
-        run += ["--set", "proposer.training.batch_size=2", "--placement", "spread"]
-        result = cluster.run("-m", "tad", *run, "--tracking", "none", "--out", tmp_path / "run")
-        assert result.returncode == 0, result.stderr[-3000:]
-    assert "doctor: 2 nodes in order" in result.stderr
-    assert "Ray: 2 nodes, 2 training workers, 3 mapping actors" in result.stderr
-    assert result.stderr.count(": 1 training worker, ") == 2
-    stored = [i.base_name for i in s3.get_file_info(fs.FileSelector("lab/store", recursive=True))]
-    assert {"model.pt", "segments.parquet", "meta.json"} <= set(stored)
+def test_nodes_that_share_nothing_but_the_bucket(s3, data, server, tmp_path):
+    """Two nodes and the driver, each with a cache of its own; the driver is killed in its third epoch.
+
+    The same command with another cache and run folder, as on another machine, goes on from the bucket. All artifacts
+    are those of an uninterrupted run on a folder, to the byte.
+    """
+
+    def command(name: str, place: object, store: object) -> list[object]:
+        run = ["-m", "tad", "run", RECIPE, "--rounds", 0, "--workers", 2, "--placement", "spread", "--data", place]
+        run += ["--set", "proposer.training.batch_size=2", "--set", "proposer.training.epochs=12"]
+        return [*run, "--store", store, "--tracking", "none", "--out", tmp_path / name]
+
+    with nodes(**environment(server, tmp_path / "driver")) as cluster:
+        for name in ("a", "b"):
+            cluster.add(1, variables={"TAD_CACHE": str(tmp_path / name)})
+        whole = cluster.run(*command("whole", data.root, tmp_path / "store"), "--no-doctor")
+        assert whole.returncode == 0, whole.stderr[-3000:]
+        remote = [str(part) for part in command("killed", "s3://lab/tiny", "s3://lab/store")]
+        killed = subprocess.Popen([sys.executable, *remote, "--no-doctor"], env=cluster.environment, cwd=ROOT)
+        wait_for(tmp_path / "killed" / "events.jsonl", "snippet/train", 2, killed)
+        killed.kill()
+        killed.wait()
+        remote[-1] = str(tmp_path / "again")
+        again = cluster.run(*remote, TAD_CACHE=tmp_path / "other")
+        assert again.returncode == 0, again.stderr[-3000:]
+    assert "doctor: 2 nodes in order" in again.stderr
+    assert "Ray: 2 nodes, 2 training workers, 2 mapping actors" in again.stderr
+    assert again.stderr.count(": 1 training worker, ") == 2
+    assert epochs(tmp_path / "again")[0] >= 2 and epochs(tmp_path / "again")[-1] == 11
+    store = tmp_path / "other" / cache_of("s3://lab/store").name
+    keys = {path.parent.name for path in (tmp_path / "store").glob("*/meta.json")}
+    assert keys == {name.removesuffix("/meta.json") for name in stored(s3) if name.endswith("/meta.json")}
+    for key in keys:
+        assert contents(store / key) == contents(tmp_path / "store" / key)
+    assert not [name for name in stored(s3) if ".partial" in name]
+    for node in ("a", "b"):  # each fetched the model that it applied, and keeps nothing of what it made
+        there = [path.name for path in (tmp_path / node / store.name).iterdir() if path.is_dir()]
+        assert there and set(there) < keys
 
 
 @pytest.mark.parametrize(

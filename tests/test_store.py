@@ -19,7 +19,7 @@ def test_fingerprint_depends_on_content_not_on_order():
 
 def test_an_artifact_is_found_only_when_whole(tmp_path):
     store = Store(tmp_path)
-    folder = store.partial("k")
+    folder = store.partial("k").folder
     (folder / "model.pt").write_text("weights")
     (folder / "checkpoint.pt").write_text("state")
     (folder / "parts").mkdir()
@@ -31,8 +31,8 @@ def test_an_artifact_is_found_only_when_whole(tmp_path):
 
 
 def test_what_an_earlier_attempt_left_is_still_there(tmp_path):
-    (Store(tmp_path).partial("k") / "checkpoint.pt").write_text("state")
-    assert (Store(tmp_path).partial("k") / "checkpoint.pt").read_text() == "state"
+    (Store(tmp_path).partial("k").folder / "checkpoint.pt").write_text("state")
+    assert (Store(tmp_path).partial("k").folder / "checkpoint.pt").read_text() == "state"
 
 
 def test_two_that_need_the_same_artifact_compute_it_once(tmp_path):
@@ -64,7 +64,7 @@ def test_a_bucket_keeps_what_another_machine_finished(tmp_path, monkeypatch):
     uri = f"file://{tmp_path / 'bucket'}"
     monkeypatch.setenv("TAD_CACHE", str(tmp_path / "one"))
     store = Store(uri)
-    folder = store.partial("k")
+    folder = store.partial("k").folder
     (folder / "cas").mkdir()
     (folder / "cas" / "v.npy").write_text("curve")
     assert store.find("k") is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +20,10 @@ ADDRESS = click.option(
     show_default=True,
     help="Of the head's job API; `ray dashboard cluster.yaml` brings it here. Also: RAY_API_SERVER_ADDRESS.",
 )
+FILES = {"recipe": r".+\.ya?ml$", "names": r"[^,\s][^,]*\.py(?=\s*(:[^,]*)?(,|$))"}
+"""Parameters of commands that may name files of the user's machine, recipes and search spaces, and what is a file's."""
+LIMIT = 2**20
+"""Bytes of such a file."""
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -28,9 +34,9 @@ ADDRESS = click.option(
 def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tuple[str, ...]) -> None:
     """Run a tad command on a cluster: tad submit -- run pser --data s3://bucket/thumos14
 
-    The source of this installation goes with it. Its output is shown until it ends, and its exit status is this
-    command's. Ctrl-C detaches; the job goes on. Paths are the cluster's; relative ones are below the home folder
-    there.
+    The source of this installation goes with it, and so do recipes (.yaml) and search spaces (.py) by path. Its output
+    is shown until it ends, and its exit status is this command's. Ctrl-C detaches; the job goes on. All other paths are
+    the cluster's; relative ones are below the home folder there.
     """
     from distributed.jobs import Jobs
     from tad.cli import COMMANDS, tad
@@ -40,8 +46,9 @@ def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tu
     command = tad.get_command(context, arguments[0])
     if command is None:
         raise RunError(f"tad has no command {arguments[0]!r}; it has {', '.join(COMMANDS)}")
+    names: dict[str, object] = {}
     try:
-        command.make_context(arguments[0], list(arguments[1:]))  # finds mistakes before anything is sent
+        names = command.make_context(arguments[0], list(arguments[1:])).params  # finds mistakes before anything is sent
     except click.BadParameter as error:
         ours = not isinstance(error, click.MissingParameter)
         if not (
@@ -51,8 +58,9 @@ def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tu
     pairs = [variable.partition("=") for variable in variables]
     if bad := [name for name, sign, _ in pairs if not (name and sign)]:
         raise RunError(f"--env {bad[0]}: not of the form NAME=VALUE")
+    rewritten, files = _with_files(list(arguments), names)
     cluster = Jobs(address)
-    job = cluster.submit(list(arguments), {name: value for name, _, value in pairs})
+    job = cluster.submit(rewritten, {name: value for name, _, value in pairs}, files)
     click.echo(f"job {job}", err=True)
     if not detach:
         _follow(cluster, job)
@@ -78,6 +86,38 @@ def jobs(address: str, job: str | None, stop: bool) -> None:
         cluster.stop(job)
     else:
         _follow(cluster, job)
+
+
+def _with_files(arguments: list[str], params: dict[str, object]) -> tuple[list[str], list[Path]]:
+    """The arguments with this machine's recipe and space files by their place on the cluster, and those files.
+
+    Raises:
+        RunError: a file is missing or too large; names all of them.
+    """
+    from distributed.jobs import SENT
+    from tad.errors import RunError
+
+    files: list[Path] = []
+
+    def sent(found: re.Match[str]) -> str:
+        files.append(Path(found[0]))
+        return f"{SENT}{len(files) - 1}/{files[-1].name}"
+
+    for name, pattern in FILES.items():
+        value = params.get(name)
+        if isinstance(value, str) and (new := re.sub(pattern, sent, value)) != value:
+            for i, argument in enumerate(arguments):
+                if argument == value or (argument.startswith("--") and argument.partition("=")[2] == value):
+                    arguments[i] = argument.removesuffix(value) + new
+    problems = [f"{path}: no such file on this machine, from which it is sent" for path in files if not path.is_file()]
+    problems += [
+        f"{path}: {path.stat().st_size} bytes; {LIMIT} are the most for a recipe or a search space"
+        for path in files
+        if path.is_file() and path.stat().st_size > LIMIT
+    ]
+    if problems:
+        raise RunError("; ".join(problems))
+    return arguments, files
 
 
 def _follow(cluster: Jobs, job: str) -> None:

@@ -43,12 +43,6 @@ def cache_of(uri: str) -> Path:
     return cache_folder() / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
 
 
-def work_of(uri: str) -> Path:
-    """The folder for work in progress on a URI: in TAD_WORK, which all machines of a cluster must see, or the cache."""
-    place = os.environ.get("TAD_WORK")
-    return (Path(place).expanduser().resolve() if place else cache_folder()) / cache_of(uri).name
-
-
 def opened(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a URI, and the path in it.
 

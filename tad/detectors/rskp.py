@@ -105,7 +105,7 @@ class RskpDetector(StageConfig):
 
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "targets": {"rows": "sum", "solver": "centre", "released_edges": True},
+    "targets": {"rows": "sum", "solver": "centre", "released_edges": True, "trim": 0.0},
     "schedule": {
         "epochs": [30, 15, 15, 15, 25, 50],
         "lr": [2.048e-5, 2.048e-5, 5.12e-7, 2.56e-7],

@@ -38,6 +38,12 @@ class TargetConfig(StageConfig):
         default="centre", description="which of the curves that fit: centre of those of least sum, or least squares"
     )
     released_edges: bool = Field(default=False, description="edges cut down to whole snippets, as released")
+    trim: float = Field(
+        default=0.5,
+        ge=0,
+        description="snippets that a pseudo-label loses at either end, at most half of it: what candidates gained by "
+        "`widen`, since a model that learns widened ones finds them wider in each round",
+    )
 
 
 class Schedule(StageConfig):
@@ -144,8 +150,10 @@ class Targets:
 
         def target(video: str) -> Arrays:
             rows, length = labels.get(video, Segments.empty()), len(data.features(video))
+            spans = data.grid(video, length).to_edge(rows.spans)
+            cut = np.minimum(config.trim, (spans[:, 1] - spans[:, 0]) / 2)
             found = snippet_targets(
-                data.grid(video, length).to_edge(rows.spans), rows.score, rows.label_index(data.classes), length,
+                np.stack([spans[:, 0] + cut, spans[:, 1] - cut], axis=1), rows.score, rows.label_index(data.classes), length,
                 len(data.classes), rows=config.rows, solver=config.solver, released_edges=config.released_edges,
             )  # fmt: skip
             return {"targets": found.astype(np.float32)}

@@ -48,7 +48,7 @@ class System(NamedTuple):
 def system(
     spans: np.ndarray, scores: np.ndarray, length: int, rows: Rows = "sum", released_edges: bool = False
 ) -> System:
-    """The constraints of one video and class (spec 3.3, the released code's).
+    """The constraints of one video and class (the released code's).
 
     Args:
         spans: [N, 2] edges in snippets, N at least 1, in any order.
@@ -170,7 +170,7 @@ def snippet_targets(
 
 
 def delta_target(now: Tensor, before: Tensor, gain: float, dead_zone: float = 0.0) -> Tensor:
-    """Targets of two rounds as one: gain times their difference, 0 where it is at most `dead_zone` (spec 3.4)."""
+    """Targets of two rounds as one: gain times their difference, 0 where it is at most `dead_zone`."""
     change = now - before
     return gain * torch.where(change.abs() > dead_zone, change, 0.0)
 
