@@ -180,6 +180,7 @@ class Engine(Protocol):
     def data(self) -> Dataset: ...
     @property
     def seed(self) -> int: ...
+
     round: int
     """The round of self-training, from 1; 0 is the proposer's."""
 

@@ -211,8 +211,8 @@ def test_the_label_budget_counts_every_kind_of_label(tmp_path):
     assert budget.full_actions == made.boundaries > 0 and budget.points == made.points
     assert str(budget) == (
         f"{made.points} points in 4 training videos, video-level classes of 3 training videos, full labels of 2 "
-        f"training videos with {made.boundaries} actions, no other boundaries (made of {whole.name} by `tad labels`: "
-        "full 2, points 2, classes 3, none 1; classes from given labels)"
+        f"training videos with {made.boundaries} actions, no label of 1 other, no other boundaries (made of "
+        f"{whole.name} by `tad labels`: full 2, points 2, classes 3, none 1; classes from given labels)"
     )
     derive_labels(whole, one_kind(whole, "classes"), tmp_path / "classes", classes_from="annotations")
     budget = label_budget(Dataset.open(tmp_path / "classes"), "classes")

@@ -57,7 +57,7 @@ class LabelBudget(BaseModel):
         if self.full_videos:
             parts.append(f"full labels of {self.full_videos} training videos with {self.full_actions} actions")
         if self.full_videos and self.bare_videos:
-            parts.append(f"no label of {self.bare_videos} others")
+            parts.append(f"no label of {self.bare_videos} other{'' if self.bare_videos == 1 else 's'}")
         return ", ".join(parts)
 
     def __str__(self) -> str:
