@@ -61,6 +61,7 @@ SPACE = [Parameter("detector.epochs", Integer(2, 4), "few", "detector")]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_recipe_and_a_space_of_this_machine_are_sent_along(head, tmp_path):
     """By relative paths, of which one has a blank; the head's job runs in another folder."""
