@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.hrpro_data import thumos_sized
 from distributed import loop
 from distributed.cluster import cluster
+from distributed.store import Store
 from distributed.train import fit_here, fit_on_workers
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
@@ -87,11 +88,11 @@ def epochs(stage: FitStage, context: Context, folder: Path, workers: int) -> tup
         marks.append((time.perf_counter(), used()))
         losses.append(metrics["loss"])
 
-    folder.mkdir()
+    partial = Store(folder).partial("fit")
     if workers:
-        fit_on_workers(stage, context, folder, progress, workers, 0.0)
+        fit_on_workers(stage, context, partial, progress, workers, 0.0)
     else:
-        fit_here(stage, context, folder, progress)
+        fit_here(stage, context, partial, progress)
     wall = statistics.median(b[0] - a[0] for a, b in pairwise(marks))
     return wall, (marks[-1][1] - marks[0][1]) / (len(marks) - 1), losses[-1]
 
