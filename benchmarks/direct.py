@@ -21,6 +21,7 @@ class Direct:
 
     def __init__(self, data: Dataset, folder: Path, every: int = 1) -> None:
         self.data, self.seed, self.folder, self.every = data, 0, folder, every
+        self.round = 0
         self.seconds: dict[str, float] = {}
         self.made = 0
 
