@@ -15,9 +15,10 @@ from tad.config import Recipe
 from tad.data.dataset import Role
 from tad.data.ground_truth import ambiguous, ground_truth
 from tad.data.segments import Segments
-from tad.detectors.windows import parted
+from tad.data.zones import parted
 from tad.errors import DataError
 from tad.honest import Reference, classes_role, classes_score, label_change, points_score, reference
+from tad.instance_quality import instance_quality
 from tad.quality import label_quality
 from tad.report.figures import figures_of_round
 from tad.stage import Artifact, Before, Taught, in_round
@@ -138,6 +139,7 @@ class SelfTraining:
             "labels": len(now),
             "quality": label_quality(now, data, "train").to_json() if measured else None,
             "seed_quality": label_quality(seeds.segments(), data, "train").to_json() if measured else None,
+            "instance_quality": instance_quality(now, data),
             "change": self._change(number, now),
         }
         if recipe.labeler.method == "apl":
@@ -204,7 +206,8 @@ class SelfTraining:
 
     def _row(self, number: int, start: float) -> Row:
         row: Row = {"round": number, "seconds": start, "labels": None, "quality": None, "seed_quality": None}
-        row |= {"model": None, "change": None, "train_map": None, "test_map": None, "selected": False}
+        row |= {"instance_quality": None, "model": None, "change": None}
+        row |= {"train_map": None, "test_map": None, "selected": False}
         return row | {"scores": {"points": None, "classes": None, "dev_map": None, "dev_quality": None}}
 
     def _measure(self, on_train: Segments, detect: Any) -> Row:
@@ -328,6 +331,11 @@ def summary(row: Row) -> str:
     if row["quality"]:
         seeds = f" (seeds {row['seed_quality']['mean_tiou']:.3f})" if row["seed_quality"] else ""
         parts.append(f"pseudo-labels: mean tIoU {row['quality']['mean_tiou']:.3f}{seeds}")
+    elif row["instance_quality"] and row["instance_quality"]["labels"]:
+        found = row["instance_quality"]
+        parts.append(
+            f"pseudo-labels: {100 * found['hits']:.1f} % right, {100 * found['recall']:.1f} % of actions found"
+        )
     if row["change"] is not None:
         parts.append(f"agreement with last round {row['change']:.3f}")
     for name in ("train", "test"):

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distributed.session import Options, self_train
@@ -14,13 +15,17 @@ from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.labelled import split_labelled
 from tad.data.segments import Segments
+from tad.data.zones import parted
 from tad.errors import RunError
+from tad.report.html import render
+from tad.report.run import Run
+from tad.report.view import View
 from tests.tiny import tiny_dataset
 
 NETWORK = ["width=16", "window=5", "upsample=1", "levels=3", "drop_path=0.0", "max_length=64", "lr=3e-3"]
 QUICK = [f"{part}.{option}" for part in ("proposer.training", "detector") for option in NETWORK]
 QUICK += ["proposer.training.steps=40", "proposer.pretrain.epochs=1", "detector.epochs=3"]
-LABELS = ["labeler.selection.d1=0.01", "labeler.icd.training.steps=40"]
+LABELS = ["labeler.selection.d1=0.01", "labeler.icd.training.steps=40", "labeler.ignore=true"]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,19 @@ def test_apl_labels_the_other_videos_and_keeps_the_given_labels(apl: Path, few: 
                 assert sources <= {f"apl/label@{number}", f"apl/mined@{number}", f"ignore@{number}"}
     budget = json.loads((apl / "run.json").read_text())["labels"]
     assert (budget["full_videos"], budget["bare_videos"], budget["points"]) == (4, 4, 0)
+
+
+def test_the_quality_of_pseudo_labels_is_measured_without_points(apl: Path, few: Dataset) -> None:
+    first, second, third = rows_of(apl)
+    assert first["instance_quality"] is None and second["quality"] is None
+    for row, number in ((second, 1), (third, 2)):
+        labels, zones = parted(Segments.from_parquet(apl / f"round-{number}" / "labels.parquet"))
+        others = labels.filter(np.array([few.supervision(v) == "none" for v in labels.video_ids]))
+        assert len(zones) and row["instance_quality"]["labels"] == len(others)
+        view = View.open(Run.open(apl), few, number, "train")
+        assert view.labels is not None and len(view.labels) == len(labels), "zones are no labels"
+    page = render(Run.open(apl))
+    assert "actions<br>found" in page and "of the pseudo-labels are right" in page and ">missing<" not in page
 
 
 def test_boundaries_of_unlabelled_videos_are_not_read(apl: Path, few: Dataset, tmp_path: Path) -> None:

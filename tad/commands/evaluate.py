@@ -126,17 +126,29 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
 
     A point's pseudo-label is the row of LABELS that names it ("point", within 1 ms); where no row does, the best-scored
     row without a point that contains it. A point without one counts as tIoU 0.
+
+    Where the videos have no points, the quality of each pseudo-label: the tIoU with the nearest action of its video,
+    and whether that has its class. Training videos that are fully labelled do not count.
     """
     from tad.data.dataset import Dataset
     from tad.data.segments import Segments
     from tad.errors import DataError
+    from tad.instance_quality import instance_quality
     from tad.quality import label_quality
 
     segments = Segments.from_file(labels)
     if not len(segments):
         raise DataError(f"{labels}: holds no pseudo-labels")
+    dataset = Dataset.open(data)
+    pointed = any(len(dataset.points(v).time) for v in dataset.videos(subset))
+    by_instance = None if pointed else instance_quality(segments, dataset, subset)
+    if by_instance is not None:
+        click.echo("\n".join(instance_lines(by_instance)))
+        if out is not None:
+            _write(out, by_instance)
+        return
     try:
-        result = label_quality(segments, Dataset.open(data), subset)
+        result = label_quality(segments, dataset, subset)
     except DataError as error:
         raise DataError(f"{labels}: {error}") from error
     click.echo("\n".join(quality_lines(result)))
@@ -196,6 +208,16 @@ def quality_lines(result: Quality) -> list[str]:
         "unmatched": "pseudo-labels answer to no scored point",
     }
     return lines + [f"{summary[k]} {text}" for k, text in left_out.items() if summary[k]]
+
+
+def instance_lines(result: dict[str, Any]) -> list[str]:
+    """The printed lines of `instance_quality`."""
+    mean = "-" if result["mean_tiou"] is None else f"{result['mean_tiou']:.3f}"
+    return [
+        f"{result['labels']:,} pseudo-labels of videos with {_count(result['actions'], 'action')}",
+        f"class of the nearest action {_percent(result['class_accuracy'])}, mean tIoU with it {mean}",
+        f"right (class, tIoU >= 0.5) {_percent(result['hits'])}; actions found {_percent(result['recall'])}",
+    ]
 
 
 def _percent(value: float | None) -> str:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from tad.data.dataset import Dataset
-from tad.data.segments import Segments, listing
+from tad.data.segments import listing
+from tad.data.zones import parted
 from tad.errors import DataError
 from tad.models.pyramid import slot
 from tad.stage import Context
 
-IGNORE = "ignore"
-"""Pseudo-labels whose source starts with it are none: what is in them is unknown, neither action nor background."""
 SHORT = 16.0
 """Snippets; where the median pseudo-label is shorter, the features are refined: fewer rows than that fit into it."""
 
@@ -73,13 +72,6 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
             grid.to_position(points),
         )
     return labels
-
-
-def parted(table: Segments) -> tuple[Segments, Segments]:
-    """The pseudo-labels of a table, and what is to be ignored."""
-    codes, sources = table.codes("source")
-    ignored = np.array([source.startswith(IGNORE) for source in sources], dtype=bool)[codes]
-    return table.filter(~ignored), table.filter(ignored)
 
 
 def read_ignored(context: Context) -> dict[str, np.ndarray]:

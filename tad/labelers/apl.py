@@ -25,7 +25,7 @@ from pydantic import Field
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.detectors.windows import IGNORE
+from tad.data.zones import IGNORE
 from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, pooled, read_bank
 from tad.labelers.mixed import given
 from tad.labelers.pser_seed import Proposals

@@ -129,6 +129,11 @@ def loss_figure(stages: Sequence[StageRun]) -> Figure | None:
     return drawn
 
 
+def _right(row: Round) -> float | None:
+    """Share of a round's pseudo-labels that are right, where no points tell their quality."""
+    return row.instance_quality.hits if row.instance_quality is not None and row.quality is None else None
+
+
 def rounds_figure(rounds: Sequence[Round], best: int | None) -> Figure | None:
     """mAP, and the scores that need no test videos, round by round; None without any number."""
     at = [r.round for r in rounds]
@@ -140,6 +145,7 @@ def rounds_figure(rounds: Sequence[Round], best: int | None) -> Figure | None:
     pointed = _known([r.scores.get("points") for r in rounds])
     right = {
         "pseudo-labels: mean tIoU": (ORANGE, [r.quality.mean_tiou if r.quality else None for r in rounds]),
+        "pseudo-labels that are right": (ORANGE, [_right(r) for r in rounds]),
         "seeds: mean tIoU": ("#a9694a", [r.seed_quality.mean_tiou if r.seed_quality else None for r in rounds]),
         "labels of development videos: mean tIoU": (BLUE, [r.scores.get("dev_quality") for r in rounds]),
         "points score": (PURPLE, [r.scores.get("points") for r in rounds]),

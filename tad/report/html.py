@@ -90,6 +90,7 @@ def render(run: Run) -> str:
         has_dev=any(r.scores.get("dev_map") is not None for r in run.rounds),
         has_classes=any(r.scores.get("classes") is not None for r in run.rounds)
         and (run.info.select == "classes" or all(r.scores.get("points") is None for r in run.rounds)),
+        by_instance=_by_instance(run.rounds),
         has_dev_quality=any(r.scores.get("dev_quality") is not None for r in run.rounds),
         tables=[
             (role, tious, averages, maps)
@@ -142,6 +143,11 @@ def _views(run: Run, data: Dataset | None, best: Round | None, notes: list[str])
     return views
 
 
+def _by_instance(rounds: list[Round]) -> bool:
+    """Whether pseudo-labels are measured one by one: there are no points to measure them by."""
+    return all(r.quality is None for r in rounds) and any(r.instance_quality is not None for r in rounds)
+
+
 def _headline(run: Run, best: Round | None) -> list[tuple[str, str, str]]:
     """The few numbers that matter most: (value, what, detail)."""
     if best is None:
@@ -166,6 +172,9 @@ def _headline(run: Run, best: Round | None) -> list[tuple[str, str, str]]:
                 f"round {best.round}, training videos{seeds}",
             )
         )
+    elif best.instance_quality is not None and best.instance_quality.hits is not None:
+        found = f"they find {percent(best.instance_quality.recall)} % of the actions in videos without full labels"
+        tiles.append((f"{percent(best.instance_quality.hits)} %", "of the pseudo-labels are right", found))
     if best.scores.get("points") is not None:
         tiles.append((number(best.scores["points"]), "points score", f"{which}, training videos"))
     elif best.scores.get("classes") is not None:

@@ -77,6 +77,16 @@ class QualityScores(_Part):
     missing: int | None = None
 
 
+class InstanceScores(_Part):
+    """Pseudo-labels of videos that are not fully labelled against ground truth, label by label; fractions."""
+
+    labels: int | None = None
+    class_accuracy: float | None = None
+    mean_tiou: float | None = None
+    hits: float | None = None
+    recall: float | None = None
+
+
 class Round(_Part):
     """One row of rounds.json; round 0 is the proposer alone."""
 
@@ -85,6 +95,7 @@ class Round(_Part):
     labels: int | None = None
     quality: QualityScores | None = None
     seed_quality: QualityScores | None = None
+    instance_quality: InstanceScores | None = None
     change: float | None = None
     scores: dict[str, float | None] = Field(default_factory=dict)
     train_map: MapScores | None = None
