@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from distributed.read_ahead import ReadAhead
 from tad.errors import RunError
 from tad.stage import Batch, Context, FitStage, FitTask
 
@@ -30,6 +31,8 @@ class Worker:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
+    readers: int = 0
+    """Threads that make batches ahead of the training; 0 makes each when it is needed."""
 
 
 def seed_of(seed: int, name: str, *more: int) -> int:
@@ -44,19 +47,6 @@ def batches(items: int, batch_size: int, seed: int, name: str, epoch: int) -> li
     if items <= batch_size:
         return [order]
     return [order[i : i + batch_size] for i in range(0, items - batch_size + 1, batch_size)]
-
-
-class _Items(torch.utils.data.Dataset):
-    """The task's items, addressed by (epoch, index) so that augmentation depends on nothing else."""
-
-    def __init__(self, task: FitTask, seed: int) -> None:
-        self.task, self.seed = task, seed
-
-    def __len__(self) -> int:
-        return len(self.task)
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        return self.task.item(key[1], np.random.default_rng([self.seed, *key]))
 
 
 def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None, report: Report) -> State:
@@ -144,13 +134,21 @@ def final_model(state: State) -> dict[str, Any]:
 
 
 def _loader(task: FitTask, size: int, seed: int, name: str, epoch: int, worker: Worker) -> Iterator[Batch]:
-    mine = [
-        [(epoch, int(i)) for i in batch[worker.rank :: worker.world]]
-        for batch in batches(len(task), size, seed, name, epoch)
-    ]
-    items = _Items(task, seed_of(seed, name))
-    for batch in DataLoader(items, batch_sampler=mine, collate_fn=task.collate):  # type: ignore[arg-type]
-        yield {k: v.to(worker.device, non_blocking=True) for k, v in batch.items()}
+    """This worker's share of each batch. Augmentation depends on the seed, the stage, epoch and item, nothing else."""
+    mine = [batch[worker.rank :: worker.world] for batch in batches(len(task), size, seed, name, epoch)]
+    words = seed_of(seed, name)
+
+    def make(indices: np.ndarray) -> Batch:
+        batch = task.collate([task.item(int(i), np.random.default_rng([words, epoch, int(i)])) for i in indices])
+        # Only from pinned memory does a copy go on beside the computation.
+        return {k: v.pin_memory() for k, v in batch.items()} if worker.device.type == "cuda" else batch
+
+    made = ReadAhead(make, mine, worker.readers)
+    try:
+        for batch in DataLoader(made, batch_size=None):
+            yield {k: v.to(worker.device, non_blocking=True) for k, v in batch.items()}
+    finally:
+        made.close()
 
 
 def _total(value: Tensor) -> Tensor:

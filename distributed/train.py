@@ -16,6 +16,9 @@ from distributed.partial import CHECKPOINT, WORKERS, Partial
 from tad.errors import RunError
 from tad.stage import Context, FitStage
 
+READERS = 4
+"""Threads that read ahead for a GPU. A CPU that trains has no time to spare for them."""
+
 Progress = Callable[[int, dict[str, float]], None]
 """Called in the driver after each epoch: epoch (from 0) and its metrics."""
 
@@ -34,7 +37,11 @@ def fit_here(stage: FitStage, context: Context, partial: Partial, progress: Prog
 
     resume = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return fit(stage, context, Worker(device=device), resume, report)
+    return fit(stage, context, Worker(device=device, readers=_readers(device)), resume, report)
+
+
+def _readers(device: torch.device) -> int:
+    return READERS if device.type == "cuda" else 0
 
 
 def fit_on_workers(
@@ -124,10 +131,12 @@ def _worker(config: dict[str, Any]) -> str | None:
                 metrics = {"epoch": len(state["history"]) - 1, **metrics}
             ray.train.report(metrics, checkpoint=checkpoint)
 
+    device = ray.train.torch.get_device()
     worker = Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
-        device=ray.train.torch.get_device(),
+        device=device,
+        readers=_readers(device),
         wrap=ray.train.torch.prepare_model,
     )
     try:

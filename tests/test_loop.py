@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from distributed.loop import Worker, batches, final_model, fit
+from distributed.read_ahead import AHEAD, ReadAhead
 from tad.errors import RunError
 from tad.stage import Context
+from tad.proposers.snippet_training import SnippetTrain, TrainingConfig
 from tests.tiny import tiny_dataset
 from tests.toy import ToyConfig, ToyFit
 
@@ -57,6 +61,32 @@ def test_same_seed_same_weights_and_resume_is_bit_exact(data, decay):
     assert same(whole["module"], resumed["module"]) and whole["history"] == resumed["history"]
     assert same(final_model(whole)["state"], final_model(resumed)["state"])
     assert not same(whole["module"], train(data, config, seed=1)["module"])
+
+
+def test_reading_ahead_changes_nothing(data):
+    context = Context(data, {}, data.videos("train"), 0)
+    stage = SnippetTrain(TrainingConfig(epochs=3), 4)  # its items are crops and its network has dropout
+    one, ahead = (fit(stage, context, Worker(readers=n), None, lambda *_: None) for n in (0, 3))
+    assert same(one["module"], ahead["module"]) and one["history"] == ahead["history"]
+
+
+def test_what_is_made_ahead_comes_in_order_and_errors_as_they_are():
+    started = []
+
+    def make(key):
+        started.append(key)
+        time.sleep(0.02 if key % 3 == 0 else 0)
+        if key == 7:
+            raise RunError("seven")
+        return 10 * key
+
+    made = ReadAhead(make, range(20), 2)
+    assert [made[i] for i in range(7)] == [0, 10, 20, 30, 40, 50, 60]
+    with pytest.raises(RunError, match="seven"):
+        made[7]
+    made.close()
+    assert max(started) < 7 + 2 * AHEAD, "no more than it may hold"
+    assert not [t for t in threading.enumerate() if t.name.startswith("read-ahead")]
 
 
 def test_loss_falls_and_every_value_is_logged(data):
