@@ -55,14 +55,13 @@ def test_nodes_of_another_kind_are_red_each_for_its_reason(tmp_path):
         shutil.copytree(ROOT / package, changed / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (changed / "tad" / "errors.py").open("a") as file:
         file.write("# changed\n")
-    (bare / "tad").mkdir(parents=True)
+    bare.mkdir()
     clock = "import sys, time\nnow = time.time\n"
     clock += "if any('default_worker' in a for a in sys.orig_argv): time.time = lambda: now() + 90\n"
     (changed / "sitecustomize.py").write_text(clock)
     (tmp_path / "file").touch()
-    for package in ("tad", "distributed"):  # stands before the installed one
-        (bare / package).mkdir(exist_ok=True)
-        (bare / package / "__init__.py").write_text("")
+    for package in ("tad", "distributed"):  # stands before the installed one; of a package that one would fill gaps
+        (bare / f"{package}.py").touch()
     ask = (  # not from the project's folder: a driver's own is the first place where workers look
         "import os, sys\nfrom distributed.cluster import connected\nfrom distributed.doctor import examine\n"
         "os.chdir('/')\n"

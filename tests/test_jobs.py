@@ -88,7 +88,9 @@ def test_ctrl_c_detaches_and_the_job_goes_on_until_it_is_stopped(head, tmp_path)
     run = ["run", "pser", "--data", data, "--out", tmp_path / "run", "--store", tmp_path / "store", "--no-doctor"]
     command = [sys.executable, "-m", "tad", "submit", "--", *map(str, run), "--tracking", "none"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    sent = subprocess.Popen(command, env=head.environment, cwd=ROOT, text=True, **pipes)
+    # Tests that run in the background of a shell ignore Ctrl-C, and would pass that on.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    sent = subprocess.Popen(command, env=head.environment, cwd=ROOT, text=True, **pipes, **heed)
     for line in sent.stdout:
         if "training" in line or "Ray:" in line:
             break

@@ -13,8 +13,8 @@ import torch
 from distributed.loop import Worker, batches, final_model, fit
 from distributed.read_ahead import AHEAD, ReadAhead
 from tad.errors import RunError
-from tad.stage import Context
 from tad.proposers.snippet_training import SnippetTrain, TrainingConfig
+from tad.stage import Context
 from tests.tiny import tiny_dataset
 from tests.toy import ToyConfig, ToyFit
 
