@@ -16,7 +16,7 @@ from distributed.partial import CHECKPOINT, WORKERS, Partial
 from tad.errors import RunError
 from tad.stage import Context, FitStage
 
-READERS = 4
+READERS = 2
 """Threads that read ahead for a GPU. A CPU that trains has no time to spare for them."""
 
 Progress = Callable[[int, dict[str, float]], None]
