@@ -18,8 +18,9 @@ from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
 from tad.detectors.bmn import BmnDecoding, BmnDetection, BmnDetector, DetectStage, candidates, means, of_window
+from tad.detectors.bmn_options import BmnTraining
 from tad.detectors.bmn_targets import windows
-from tad.detectors.bmn_training import BmnTask, BmnTraining, TrainStage
+from tad.detectors.bmn_training import BmnTask, TrainStage
 from tad.errors import ConfigError, RunError
 from tad.models.bmn import BmnOutputs
 from tad.ops.iou import tiou
@@ -354,6 +355,7 @@ def test_few_labelled_videos_teach_the_others(tmp_path):
         "apl-bmn",
         ["proposer.training.epochs=10", "labeler.icd.training.steps=20", "labeler.ignore=true",
          "labeler.selection.d1=0.0", "labeler.selection.min_pos=1", "rounds=2", "stop.change=1.0",
+         "stop.score_drop=1.0", "detector.pretrain.epochs=1",
          *(f"detector.training.{o}" for o in small)],
     )  # fmt: skip
     self_train("apl-bmn", recipe, data, Options(tmp_path / "run", tmp_path / "store", local=True))
@@ -362,6 +364,9 @@ def test_few_labelled_videos_teach_the_others(tmp_path):
         kinds = {source.rpartition("@")[0] for source in labels.codes("source")[1]}
         assert {"given", "apl/label"} <= kinds
         assert set(labels.codes("video_id")[1]) == set(data.videos("train"))
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    fitted = [event["name"] for event in events if event["kind"] == "stage" and event["name"].startswith("bmn/")]
+    assert [name for name in fitted if name != "bmn/detect"] == ["bmn/pretrain", "bmn/train", "bmn/train"]
 
 
 def test_the_same_seed_gives_the_same_detections(plain, tmp_path):

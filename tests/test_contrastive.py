@@ -15,13 +15,15 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.detectors.actionformer import ActionFormerDetector, TrainStage
 from tad.detectors.actionformer_training import Training
+from tad.detectors.bmn_options import BmnTraining
+from tad.detectors.bmn_pretrain import BasePretraining, BaseTrain
 from tad.detectors.potloc import PotlocDetector
 from tad.detectors.potloc_training import PotlocTrain, PotlocTraining
 from tad.errors import RunError
 from tad.ops.contrast import Gather, cluster
 from tad.proposers.actionformer import ActionFormerProposer, LabelledTraining
 from tad.proposers.contrastive import ContrastiveConfig, ContrastiveTrain, pretrain, pretraining, start
-from tad.stage import Context, one_worker
+from tad.stage import Context, FitStage, one_worker
 from tests import plain
 from tests.tiny import TinyEngine, tiny_dataset
 
@@ -38,6 +40,9 @@ def stage(contrast: ContrastiveConfig = CONTRAST, **more) -> ContrastiveTrain:
     return ContrastiveTrain(pretraining(contrast, Training(**SMALL | more)))
 
 
+BMN = BaseTrain(BasePretraining(epochs=3, frames=20, training=BmnTraining(length=32, width=16, batch_size=2)))
+
+
 def context(data: Dataset) -> Context:
     return Context(data, {}, data.videos("train"), 0)
 
@@ -46,7 +51,7 @@ def batch(task, indices):
     return task.collate([task.item(i, np.random.default_rng([0, i])) for i in indices])
 
 
-def train(data: Dataset, fitted: ContrastiveTrain):
+def train(data: Dataset, fitted: FitStage):
     return fit(fitted, context(data), Worker(), None, lambda *_: None)
 
 
@@ -147,18 +152,19 @@ def test_nan_features_stop_the_training_with_its_place(tmp_path):
         train(Dataset.open(data.root), stage())
 
 
-def _worker(rank: int, data: Dataset, folder: Path) -> None:
+def _worker(rank: int, data: Dataset, folder: Path, fitted: FitStage) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     worker = Worker(rank, 2, torch.device("cpu"), DistributedDataParallel)
-    torch.save(fit(stage(), context(data), worker, None, lambda *_: None), folder / f"{rank}.pt")
+    torch.save(fit(fitted, context(data), worker, None, lambda *_: None), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_workers_learn_what_one_learns(data, tmp_path):
+@pytest.mark.parametrize("fitted", [stage(), BMN], ids=["pyramid", "bmn"])
+def test_two_workers_learn_what_one_learns(fitted, data, tmp_path):
     """One video on each: the clusters over the batch are over both all the same."""
-    alone = train(data, stage())
-    torch.multiprocessing.spawn(_worker, (data, tmp_path), nprocs=2)
+    alone = train(data, fitted)
+    torch.multiprocessing.spawn(_worker, (data, tmp_path, fitted), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, value in alone["module"].items():
         assert torch.equal(first["module"][name], second["module"][name])

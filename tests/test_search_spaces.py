@@ -276,6 +276,7 @@ STAGE_OF = {
     "actionformer/train": "detector",
     "hrpro-instance/train": "detector",
     "potloc/train": "detector",
+    "bmn/pretrain": "detector",
     "bmn/train": "detector",
     "actionformer/detect": "detections",
     "hrpro-instance/detect": "detections",

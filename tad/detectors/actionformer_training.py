@@ -15,9 +15,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tad.detectors.actionformer_contrast import draw_frames, frame_contrast
-from tad.detectors.actionformer_init import go_on_from, model_before
+from tad.detectors.actionformer_init import PYRAMID
 from tad.detectors.actionformer_quality import Quality, quality_losses
 from tad.detectors.actionformer_targets import Targets, assign, ignore, levels_for, pyramid, random_crop
+from tad.detectors.going_on import go_on_from, model_before
 from tad.detectors.schedule import adamw, derived_ema, derived_width
 from tad.detectors.windows import (
     Labels,
@@ -158,14 +159,14 @@ class DetectorTask:
         """Fully labelled videos, of which each item has one; none: items are single videos."""
         if config.unlabelled_weight is not None:
             self._pair(context)
-        before = model_before(context) if config.init == "before" else None
+        before = model_before(context, PYRAMID) if config.init == "before" else None
         self.settings = self._resolve(before)
         self.ema_decay: float = self.settings["ema_decay"]
         self.levels: int = self.settings["levels"]
         self.upsample: int = self.settings["upsample"]
         self.module = build(self.settings)
         if before is not None:
-            go_on_from(before, self.module, self.settings, context)
+            go_on_from(before, self.module, self.settings, context, PYRAMID)
 
     def _pair(self, context: Context) -> None:
         full = [v for v in self.taught if self.data.full_labels(v) is not None]

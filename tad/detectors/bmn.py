@@ -19,12 +19,15 @@ from pydantic import Field
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.detectors.bmn_losses import joint_score
+from tad.detectors.bmn_options import BmnTraining
+from tad.detectors.bmn_pretrain import pretrain
 from tad.detectors.bmn_targets import Window, read_window, windows
-from tad.detectors.bmn_training import BmnTraining, TrainStage, build
+from tad.detectors.bmn_training import TrainStage, build
 from tad.detectors.postprocess import Postprocess, postprocess
 from tad.errors import RunError
 from tad.models.bmn import Bmn
 from tad.ops.bmn_sampling import valid_cells
+from tad.proposers.contrastive import ContrastiveConfig
 from tad.stage import Artifact, Before, Context, Engine, StageConfig
 
 
@@ -66,11 +69,22 @@ class BmnDetection(StageConfig):
     postprocess: BmnPostprocess = BmnPostprocess()
 
 
+class RoundTraining(BmnTraining):
+    """Training in a round, and where it starts."""
+
+    init: Literal["none", "before"] = Field(
+        default="none",
+        description="start from fresh weights, or from the last round's; there are none in round 1, where it starts as "
+        "with none",
+    )
+
+
 class BmnDetector(StageConfig):
     """Boundary-matching network; learns from any labeler's pseudo-labels."""
 
     method: Literal["bmn"] = "bmn"
-    training: BmnTraining = BmnTraining()
+    pretrain: ContrastiveConfig = ContrastiveConfig()
+    training: RoundTraining = RoundTraining()
     decode: BmnDecoding = BmnDecoding()
     postprocess: BmnPostprocess = BmnPostprocess()
 
@@ -85,8 +99,18 @@ class BmnDetector(StageConfig):
         candidates: Artifact | None = None,
         before: Before | None = None,
     ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
-        return engine.fit(TrainStage(self.training), {"labels": labels})
+        """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
+
+        Args:
+            before: with init: before, the model to go on from; what is left to round 1 is the proposer's, no BMN.
+        """
+        training = BmnTraining(**self.training.model_dump(exclude={"init"}))
+        inputs = {"labels": labels}
+        if self.training.init == "before" and before is not None and before.labels is not None:
+            inputs["before"] = before.model
+        elif self.pretrain.enabled:
+            inputs["before"] = pretrain(engine, self.pretrain, training)
+        return engine.fit(TrainStage(training), inputs)
 
     def detect(
         self,

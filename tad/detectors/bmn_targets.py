@@ -6,7 +6,8 @@ A bin is one input row of the network, and bin k covers the edges [k, k + 1). Le
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -76,6 +77,17 @@ def read_window(features: np.ndarray, window: Window, length: int) -> np.ndarray
     rows = np.zeros((length, features.shape[1]), dtype=np.float32)
     rows[: window.bins] = fine[: window.bins]
     return rows
+
+
+def windows_of(snippets: int, settings: Mapping[str, Any]) -> list[Window]:
+    """The windows of a video of so many rows, by a model's settings."""
+    return windows(snippets, settings["length"], settings["fit"], settings["upsample"])
+
+
+def window_of(snippets: int, number: int, settings: Mapping[str, Any]) -> Window:
+    """One of them; the last one if the video has fewer rows than its duration lets expect."""
+    found = windows_of(snippets, settings)
+    return found[min(number, len(found) - 1)]
 
 
 def held(spans: np.ndarray, bins: int, share: float) -> tuple[np.ndarray, np.ndarray]:

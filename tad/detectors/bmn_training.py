@@ -1,4 +1,4 @@
-"""Training of the detector `bmn`: options, what is derived from the data, items, losses and optimiser.
+"""Training of the detector `bmn`: items, losses and optimiser.
 
 Source: BMN (ICCV 2019) section 3.4 and its public re-implementations.
 """
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tad.detectors.bmn_losses import (
@@ -22,85 +21,22 @@ from tad.detectors.bmn_losses import (
     regression_loss,
     soft_class_loss,
 )
+from tad.detectors.bmn_options import BASE, BmnTraining, published_rate, shape
 from tad.detectors.bmn_targets import (
-    Fit,
     boundary_targets,
     held,
     positives,
     proposal_targets,
     read_window,
-    windows,
+    window_of,
+    windows_of,
 )
-from tad.detectors.schedule import derived_width
-from tad.detectors.windows import SHORT, expected_length, read_ignored, read_labels, teaching
+from tad.detectors.going_on import go_on_from, model_before
+from tad.detectors.windows import expected_length, read_ignored, read_labels, teaching
 from tad.errors import ConfigError
 from tad.models.bmn import Bmn
 from tad.ops.bmn_sampling import valid_cells
-from tad.stage import Batch, Context, StageConfig, Total
-
-FILLED = 8.0
-"""Bins that the median pseudo-label should cover; where a resized video leaves it fewer, videos are cut to windows."""
-
-
-class BmnTraining(StageConfig):
-    """Network, windows, losses and optimiser; null fields are derived from the data and saved with the model."""
-
-    fit: Fit | None = Field(
-        default=None,
-        description="resize whole videos, or cut them to windows that overlap by half; null: resize where the features "
-        "are already resized or the median pseudo-label still covers 8 bins",
-    )
-    length: int | None = Field(
-        default=None, ge=4, description="bins of a window; null: the rows of resized features, else 128"
-    )
-    durations: int | None = Field(
-        default=None, ge=1, description="longest proposal in bins; null: length if resized, else half of it"
-    )
-    upsample: int | None = Field(
-        default=None,
-        ge=1,
-        le=4,
-        description="bins for each snippet in windows; null: until the median pseudo-label covers 16",
-    )
-    width: int | None = Field(
-        default=None, ge=8, multiple_of=4, description="of the base; null: published 256, or half the feature width"
-    )
-    samples: int = Field(default=32, ge=2, description="places at which a proposal is sampled")
-    published_edges: bool = Field(
-        default=False, description="true: the released code's uneven weights of samples beyond the window"
-    )
-    quality: bool = Field(
-        default=False, description="a third map, the distance of centres, and a joint score (APL's quality branches)"
-    )
-    quality_weight: float = Field(default=0.1, ge=0, description="of the third map's loss")
-    coverage: float = Field(
-        default=0.75, gt=0, le=1, description="a window teaches the pseudo-labels of which it holds this share"
-    )
-    positive: float = Field(default=0.9, gt=0, lt=1, description="tIoU above which a proposal is positive")
-    best_positive: bool = Field(
-        default=True, description="a pseudo-label's best proposal is positive too, if its tIoU is above 0.5"
-    )
-    regression_weight: float = Field(default=5.0, ge=0, description="of the tIoU map's loss")
-    unlabelled_weight: float | None = Field(
-        default=None,
-        ge=0,
-        description="of the loss on videos that are not fully labelled, balanced on its own; null: all in one loss",
-    )
-    epochs: int = Field(default=10, ge=1, description="passes over the training windows")
-    batch_size: int = Field(default=16, ge=1, description="windows of a step, over all workers")
-    lr: float | None = Field(default=None, gt=0, description="null: 1e-3 for resized videos, 1e-4 for windows")
-    decay_at: float = Field(default=0.7, gt=0, le=1, description="share of the steps after which the rate falls to .1")
-    weight_decay: float = Field(default=1e-4, ge=0, description="10 times as much on the base")
-    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    ema_decay: float | None = Field(
-        default=None, ge=0, lt=1, description="of the averaged weights; null: the last weights are used"
-    )
-
-    @model_validator(mode="after")
-    def _shapes(self) -> BmnTraining:
-        if None not in (self.length, self.durations) and self.durations > self.length:  # type: ignore[operator]
-            raise ValueError(f"durations must not exceed length, got {self.durations} and {self.length}")
-        return self
+from tad.stage import Batch, Context, Total
 
 
 class Item(NamedTuple):
@@ -129,7 +65,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainStage:
-    """Fits the network; reads the input "labels"."""
+    """Fits the network; reads the input "labels" and, if it is there, "before", a model to start from."""
 
     config: BmnTraining
     name: str = "bmn/train"
@@ -160,16 +96,19 @@ class BmnTask:
 
     Raises:
         DataError: a pseudo-label has a class or video that the dataset lacks, or there is none for a training video.
-        ConfigError: `durations` exceeds the derived length.
+        ConfigError: `durations` exceeds the derived length, or the model to start from does not fit.
     """
 
     def __init__(self, config: BmnTraining, context: Context) -> None:
         self.config, self.data = config, context.data
         self.labels, self.ignored = read_labels(context), read_ignored(context)
-        self.settings = self._resolve()
+        before = model_before(context, BASE) if "before" in context.inputs else None
+        self.settings = self._resolve({} if before is None else before["settings"])
         self.cells = valid_cells(self.settings["length"], self.settings["durations"])
         self.items = [(v, i) for v in teaching(context, self.labels) for i in self._teaching(v)]
         self.module = build(self.settings)
+        if before is not None:
+            go_on_from(before, self.module, self.settings, context, BASE)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -178,17 +117,16 @@ class BmnTask:
         """A window of a video, always the same but for the random numbers."""
         video_id, number = self.items[index]
         length, features = self.settings["length"], self.data.features(video_id)
-        # The video may have fewer rows than its duration lets expect.
-        window = self._windows(len(features))[number:][:1] or self._windows(len(features))[-1:]
-        bins = window[0].bins
-        spans, _ = held(window[0].to_bins(self.labels[video_id].spans), bins, self.config.coverage)
+        window = window_of(len(features), number, self.settings)
+        bins = window.bins
+        spans, _ = held(window.to_bins(self.labels[video_id].spans), bins, self.config.coverage)
         targets = proposal_targets(self.cells, spans)
-        zones = window[0].to_bins(self.ignored.get(video_id, np.zeros((0, 2))))
+        zones = window.to_bins(self.ignored.get(video_id, np.zeros((0, 2))))
         near = np.maximum(*(boundary_targets(zones[:, side], length) for side in (0, 1))) > 0.5
         about = proposal_targets(self.cells, zones).tiou > np.maximum(LOW, targets.tiou)
         ends = self.cells.start + self.cells.duration
         return Item(
-            read_window(features, window[0], length),
+            read_window(features, window, length),
             bins,
             boundary_targets(spans[:, 0], length),
             boundary_targets(spans[:, 1], length),
@@ -236,9 +174,7 @@ class BmnTask:
             {"params": [p for p in module.parameters() if (id(p) in base) == first], "weight_decay": amount}
             for first, amount in ((True, 10 * decay), (False, decay))
         ]
-        optimiser = torch.optim.Adam(groups, lr=self.settings["lr"])
-        fall = math.ceil(self.config.decay_at * steps)
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 if step < fall else 0.1)
+        return falling(groups, self.settings["lr"], self.config.decay_at, steps)
 
     def _losses(
         self, start: Tensor, end: Tensor, maps: Tensor, batch: Batch, bins: Tensor, cells: Tensor, total: Total
@@ -256,51 +192,47 @@ class BmnTask:
             "distance": distance_loss(maps[:, 2], distance, cells & (tiou > 0), total),
         }
 
-    def _windows(self, snippets: int) -> list[Any]:
-        return windows(snippets, self.settings["length"], self.settings["fit"], self.settings["upsample"])
-
     def _teaching(self, video_id: str) -> list[int]:
         """The windows of a video that hold a pseudo-label; all of a video without any."""
         spans = self.labels[video_id].spans
-        found = self._windows(expected_length(self.data, video_id))
+        found = windows_of(expected_length(self.data, video_id), self.settings)
         return [
             i
             for i, window in enumerate(found)
             if not len(spans) or len(held(window.to_bins(spans), window.bins, self.config.coverage)[1])
         ]
 
-    def _resolve(self) -> dict[str, Any]:
-        """The options of the network and its windows, with the null ones derived from the data."""
-        config, grid = self.config, self.data.manifest.grid
-        length = config.length or grid.length or 128
-        fit = config.fit or ("resize" if grid.length or self._covered(length) >= FILLED else "windows")
-        spans = np.concatenate([labels.spans for labels in self.labels.values()])
-        median = float(np.median(spans[:, 1] - spans[:, 0]))
-        upsample = 1 if fit == "resize" else config.upsample or int(np.clip(math.ceil(SHORT / median), 1, 4))
-        durations = config.durations or (length if fit == "resize" else length // 2)
+    def _resolve(self, theirs: dict[str, Any]) -> dict[str, Any]:
+        """The options of the network and its windows, with the null ones those of the model to start from, or derived
+        from the data."""
+        config, data = self.config, self.data
+        sizes = {video: labels.spans[:, 1] - labels.spans[:, 0] for video, labels in self.labels.items()}
+        common = shape(config, data, sizes, theirs)
+        length, resized = common["length"], common["fit"] == "resize"
+        durations = config.durations or theirs.get("durations") or (length if resized else length // 2)
         if durations > length:
             raise ConfigError(f"bmn: durations {durations} exceed the derived length {length}; lower it, or set length")
         return {
-            "dim": grid.dim,
-            "classes": list(self.data.classes),
-            "fit": fit,
+            "dim": common["dim"],
+            "classes": list(data.classes),
+            "fit": common["fit"],
             "length": length,
             "durations": durations,
-            "upsample": upsample,
-            "width": config.width or min(256, derived_width(grid.dim, 4, "bmn")),
+            "upsample": common["upsample"],
+            "width": common["width"],
             "samples": config.samples,
             "distance": config.quality,
             "published_edges": config.published_edges,
-            "lr": config.lr or (1e-3 if fit == "resize" else 1e-4),
-            "median_label": round(median, 1),
+            "lr": config.lr or published_rate(common["fit"]),
+            "median_label": round(float(np.median(np.concatenate(list(sizes.values())))), 1),
         }
 
-    def _covered(self, length: int) -> float:
-        """Bins that the median pseudo-label covers in a resized video."""
-        return float(np.median(np.concatenate([
-            (labels.spans[:, 1] - labels.spans[:, 0]) * length / expected_length(self.data, video)
-            for video, labels in self.labels.items()
-        ])))  # fmt: skip
+
+def falling(groups: list[dict[str, Any]], lr: float, at: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """Adam, whose rate falls to a tenth after the share `at` of all steps."""
+    optimiser = torch.optim.Adam(groups, lr=lr)
+    fall = math.ceil(at * steps)
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 if step < fall else 0.1)
 
 
 def build(settings: dict[str, Any]) -> Bmn:

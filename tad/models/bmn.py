@@ -26,6 +26,29 @@ class BmnOutputs(NamedTuple):
     """[B, M, D, T] of the proposals [j, j + d + 1]: that it is one, its tIoU and, with M = 3, its distance."""
 
 
+def convolutions(dim: int, width: int) -> nn.Sequential:
+    """The base: from features [B, C, T] to [B, W, T], all that the boundaries and the proposals have in common."""
+    groups = math.gcd(4, width)
+    return nn.Sequential(
+        nn.Conv1d(dim, width, 3, padding=1, groups=math.gcd(groups, dim)), nn.ReLU(),
+        nn.Conv1d(width, width, 3, padding=1, groups=groups), nn.ReLU(),
+    )  # fmt: skip
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier-uniform weights and no biases, as in the released code."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def kept_inside(base: nn.Module, features: Tensor, keep: Tensor) -> Tensor:
+    """The base [B, W, T] of features [B, T, C]; `keep` [B, 1, T] is 0 beyond a video's end, which reads as zeros."""
+    x: Tensor = base(features.transpose(1, 2) * keep) * keep
+    return x
+
+
 class Bmn(nn.Module):
     """Boundary-matching network.
 
@@ -51,10 +74,7 @@ class Bmn(nn.Module):
     ) -> None:
         super().__init__()
         half, groups = width // 2, math.gcd(4, width)
-        self.base = nn.Sequential(
-            nn.Conv1d(dim, width, 3, padding=1, groups=math.gcd(groups, dim)), nn.ReLU(),
-            nn.Conv1d(width, width, 3, padding=1, groups=groups), nn.ReLU(),
-        )  # fmt: skip
+        self.base = convolutions(dim, width)
         self.start, self.end = (
             nn.Sequential(nn.Conv1d(width, width, 3, padding=1, groups=groups), nn.ReLU(), nn.Conv1d(width, 1, 1))
             for _ in range(2)
@@ -68,10 +88,7 @@ class Bmn(nn.Module):
             nn.Conv2d(half, half, 3, padding=1), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1), nn.ReLU(),
             nn.Conv2d(half, 3 if distance else 2, 1),
         )  # fmt: skip
-        for module in self.modules():
-            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        initialise(self)
         if distance:
             # Distances are small: the score, overlap less distance, should start above 0.
             nn.init.constant_(self.maps[-1].bias[2:], -3.0)
@@ -89,7 +106,7 @@ class Bmn(nn.Module):
             mask: [B, T] true on rows of the video; what lies beyond its end reads as zeros, as beyond the window.
         """
         keep = mask[:, None].to(features.dtype)
-        x = self.base(features.transpose(1, 2) * keep) * keep
+        x = kept_inside(self.base, features, keep)
         cells = torch.relu(self.matching((self.reduce(x) * keep).transpose(1, 2)))
         # The published layer has all-zero samples where a proposal would leave the window; only biases pass there.
         beyond = torch.relu(self.matching.bias).expand(len(x), 1, -1)

@@ -1,17 +1,18 @@
-"""Contrastive pre-training of a pyramid's encoder on all training videos, without any label.
+"""Contrastive pre-training of a detector's encoder on all training videos, without any label.
 
 APL (ECCV 2024) section 3.3 and supplement B. Some frames are drawn from each video; k-means on their input features
 says which belong together: two clusters in each video (action and background) and several over the batch. Frames of one
-cluster should look alike on all levels of the pyramid. The weights start any detector on the same pyramid.
+cluster should look alike to the encoder. Here is what all encoders share, and the pyramid, whose frames should look
+alike on all levels; its weights start any detector on the same pyramid. BMN's base is in tad.detectors.bmn_pretrain.
 
-Stage: `contrastive/train` (fit). The frames' contrast is in tad.ops.contrast.
+Stage: `contrastive/train` (fit), for pyramids. The frames' contrast is in tad.ops.contrast.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -123,13 +124,36 @@ class ContrastiveTrain:
         return self.config.clip_norm
 
     def open(self, context: Context) -> ContrastiveTask:
-        return ContrastiveTask(self.config, context)
+        return ContrastiveTask(self.config, Pyramid(self.config, context))
+
+
+class Part(Protocol):
+    """What is pre-trained of a detector: an encoder, the windows that it sees, and its optimiser."""
+
+    settings: dict[str, Any]
+    """Saved with the weights, for the detector that starts from them."""
+    batch_size: int
+    ema_decay: float | None
+    module: nn.Module
+    """From features [T, D], video [T] (-1 on padding) and rows [B, K] to representations [B, K, W]."""
+
+    def __len__(self) -> int:
+        """Number of items, each of which gives a window in every epoch."""
+
+    def window(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """The rows [T, D] float32 of an item's window, without padding."""
+
+    def pack(self, windows: list[np.ndarray]) -> tuple[Tensor, Tensor, list[int]]:
+        """Windows one after the other; see `tad.detectors.windows.pack`."""
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        """As that of the detector."""
 
 
 class Item(NamedTuple):
-    """A window of one video, refined."""
+    """A window of one video."""
 
-    features: np.ndarray  # [T, D] float32
+    features: np.ndarray  # [T, D] float32, without padding
     frames: np.ndarray  # [K'] int64, K' <= K of its rows
     labels: np.ndarray  # [K'] int64, their cluster within the window
     place: int  # of the item among all
@@ -139,32 +163,28 @@ class Item(NamedTuple):
 class ContrastiveTask:
     """The opened stage: windows of all training videos.
 
-    Raises:
-        ConfigError: the derived width is not divisible by the heads.
+    Args:
+        config: of the contrast.
+        part: what is trained.
     """
 
-    def __init__(self, config: Pretraining, context: Context) -> None:
-        self.config, self.data, self.videos = config, context.data, list(context.videos)
-        self.settings = self._resolve()
-        self.ema_decay: float = self.settings["ema_decay"]
-        self.levels: int = self.settings["levels"]
-        self.clusters = config.clusters or 2 * config.batch_size
-        self.module = Encoder(**{name: self.settings[name] for name in NETWORK})
+    def __init__(self, config: ContrastiveConfig, part: Part) -> None:
+        self.config, self.part = config, part
+        self.settings, self.module, self.ema_decay = part.settings, part.module, part.ema_decay
+        self.clusters = config.clusters or 2 * part.batch_size
 
     def __len__(self) -> int:
-        return len(self.videos)
+        return len(self.part)
 
     def item(self, index: int, rng: np.random.Generator) -> Item:
-        """A random window of a video, as the detector's, and frames of it in two clusters."""
-        features = self.data.features(self.videos[index])
-        crop = random_crop(len(features), np.zeros((0, 2)), self.settings["max_length"], 0.0, rng)
-        rows = refine(features[crop.start : crop.start + crop.size], self.settings["upsample"])
+        """A window as the detector's, and frames of it in two clusters."""
+        rows = self.part.window(index, rng)
         frames = sample_frames(len(rows), self.config.frames, rng)
         return Item(rows, frames, cluster(rows[frames], 2, rng), index, int(rng.integers(2**31)))
 
     def collate(self, items: list[Item]) -> Batch:
         """Windows one after the other, the rows [B, K] of their frames, and labels [B, K], -1 where there are fewer."""
-        features, video, slots = pack([item.features for item in items], self.levels)
+        features, video, slots = self.part.pack([item.features for item in items])
         frames = torch.zeros(len(items), self.config.frames, dtype=torch.int64)
         labels = torch.full_like(frames, -1)
         for row, (item, first) in enumerate(zip(items, np.cumsum([0, *slots[:-1]]), strict=True)):
@@ -200,16 +220,46 @@ class ContrastiveTask:
         return labels
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        return self.part.optimiser(module, steps)
+
+
+class Pyramid:
+    """The `Part` of a pyramid detector: its backbone, and a random window of each training video.
+
+    Raises:
+        ConfigError: the derived width is not divisible by the heads.
+    """
+
+    def __init__(self, config: Pretraining, context: Context) -> None:
+        self.config, self.data, self.videos = config, context.data, list(context.videos)
+        self.batch_size = config.batch_size
+        self.settings = self._resolve(given_sizes(context))
+        self.ema_decay: float | None = self.settings["ema_decay"]
+        self.module = Encoder(**{name: self.settings[name] for name in NETWORK})
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def window(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """A random window of a video, refined."""
+        features = self.data.features(self.videos[index])
+        crop = random_crop(len(features), np.zeros((0, 2)), self.settings["max_length"], 0.0, rng)
+        return refine(features[crop.start : crop.start + crop.size], self.settings["upsample"])
+
+    def pack(self, windows: list[np.ndarray]) -> tuple[Tensor, Tensor, list[int]]:
+        return pack(windows, self.settings["levels"])
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         config = self.config
         return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
 
-    def _resolve(self) -> dict[str, Any]:
+    def _resolve(self, given: dict[str, np.ndarray]) -> dict[str, Any]:
         """The options of the network, with the null ones derived from the data.
 
         Where there are no full labels, as long actions as in the published data are assumed: six levels, no refinement.
         """
         config, data = self.config, self.data
-        sizes = self._given_sizes()
+        sizes = np.concatenate([np.zeros(0), *given.values()])
         refined = bool(len(sizes)) and np.median(sizes) < SHORT
         upsample = config.upsample or (2 if refined else 1)
         width = config.width or derived_width(data.manifest.grid.dim, config.heads, "contrastive")
@@ -232,15 +282,16 @@ class ContrastiveTask:
             "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
         }
 
-    def _given_sizes(self) -> np.ndarray:
-        """Lengths [N], in snippets, of all actions of fully labelled training videos."""
-        sizes = [np.zeros(0)]
-        for video in self.videos:
-            full = self.data.full_labels(video)
-            if full is not None:
-                grid = self.data.grid(video, expected_length(self.data, video))
-                sizes.append((full.spans[:, 1] - full.spans[:, 0]) * grid.rate)
-        return np.concatenate(sizes)
+
+def given_sizes(context: Context) -> dict[str, np.ndarray]:
+    """Lengths [N], in snippets, of the actions of each fully labelled training video."""
+    data, sizes = context.data, {}
+    for video in context.videos:
+        full = data.full_labels(video)
+        if full is not None:
+            grid = data.grid(video, expected_length(data, video))
+            sizes[video] = (full.spans[:, 1] - full.spans[:, 0]) * grid.rate
+    return sizes
 
 
 class Encoder(Backbone):
