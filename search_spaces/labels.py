@@ -145,8 +145,8 @@ SPACE = [
             ),
             (
                 "icd.beta",
-                Float(0.5, 0.95),
-                "paper .7; lower mines more candidates",
+                Float(0.5, 1.0),
+                "paper .7; lower mines more candidates, 1 none",
                 ("labeler.icd.use", True),
             ),
         )

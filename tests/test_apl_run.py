@@ -104,6 +104,14 @@ def test_without_self_training_it_is_supervised(few: Dataset, tmp_path: Path) ->
     assert row["round"] == 0 and row["selected"] and row["test_map"]["average"] > 0
 
 
+def test_the_snippet_model_may_be_the_first_teacher(few: Dataset, tmp_path: Path) -> None:
+    quick = [*(s for s in QUICK if s.startswith("detector")), "proposer.training.epochs=20", "rounds=1"]
+    run = train("snippet-apl", [*quick, "labeler.selection.d1=0.01", LABELS[1]], few, tmp_path)
+    found = set(Segments.from_parquet(run / "round-1" / "labels.parquet").codes("source")[1])
+    assert found == {"given@1", "apl/label@1"}, "nothing is mined"
+    assert rows_of(run)[1]["test_map"]["average"] > 0
+
+
 def test_points_on_the_other_videos(tmp_path: Path) -> None:
     whole = tiny_dataset(tmp_path / "whole", videos=6, classes=2, dim=16)
     split_labelled(whole, 0.34, "stratified", 0, tmp_path / "few", others="points")
@@ -114,7 +122,7 @@ def test_points_on_the_other_videos(tmp_path: Path) -> None:
     assert rows_of(run)[1]["test_map"]["average"] > 0
 
 
-@pytest.mark.parametrize("name", ["apl", "apl-small", "actionformer-full"])
+@pytest.mark.parametrize("name", ["apl", "apl-small", "snippet-apl", "actionformer-full"])
 def test_without_full_labels_they_are_refused_before_training(name: str, tmp_path: Path) -> None:
     data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=8)
     with pytest.raises(RunError, match="none of the 4 training videos has full labels"):
