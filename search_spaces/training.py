@@ -277,6 +277,14 @@ SPACE = [
         method="bmn",
     ),
     Parameter(
+        "detector.training.contrast_weight",
+        Float(0.0, 0.2),
+        "APL .1; 0 leaves the contrast to pre-training",
+        "detector",
+        method="bmn",
+        when=("labeler.method", "apl"),
+    ),
+    Parameter(
         "detector.targets.rows",
         Choice("sum", "mean"),
         "code sum, which gives long pseudo-labels low targets",

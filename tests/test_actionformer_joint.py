@@ -16,9 +16,9 @@ from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
 from tad.detectors.actionformer import ActionFormerDetector, TrainStage
-from tad.detectors.actionformer_contrast import draw_frames
 from tad.detectors.actionformer_targets import assign, ignore, pyramid
 from tad.detectors.actionformer_training import DetectorTask, Training
+from tad.detectors.contrast import ContrastOptions, draw_frames
 from tad.detectors.windows import Labels, read_ignored
 from tad.errors import ConfigError, DataError, RunError
 from tad.ops.contrast import anchors, pyramid_rows
@@ -235,12 +235,20 @@ def test_ignored_rows_are_no_labels_and_their_points_teach_nothing(plain: tuple[
 
 def test_frames_take_the_shortest_label_around_them_and_none_in_ignored_background():
     labels = Labels(np.array([[2.0, 30.0], [10.0, 14.0]]), np.array([0, 1]), np.ones(2, np.float32), np.zeros(2))
-    frames, found = draw_frames(40, labels, np.array([[28.0, 35.0]]), 50, np.random.default_rng(0))
+
+    def draw(count: int, zones: np.ndarray, full: bool = True, **options: object) -> tuple[np.ndarray, np.ndarray]:
+        config = ContrastOptions(contrast_weight=0.1, contrast_frames=count, **options)
+        return draw_frames(40, labels, zones, config, full, np.random.default_rng(0))
+
+    frames, found = draw(50, np.array([[28.0, 35.0]]))
     assert frames[:40].tolist() == list(range(40)) and (found[40:] == -1).all()
     by_hand = [0] * 2 + [1] * 8 + [2] * 5 + [1] * 16 + [-1] * 5 + [0] * 4
     assert found[:40].tolist() == by_hand
-    frames, found = draw_frames(40, labels, np.zeros((0, 2)), 8, np.random.default_rng(0))
+    frames, found = draw(8, np.zeros((0, 2)))
     assert (frames // 5 == np.arange(8)).all() and (found == np.array(by_hand)[frames].clip(0)).all()
+    assert (draw(8, np.zeros((0, 2)), contrast_unlabelled=False)[1] == found).all()
+    assert (draw(8, np.zeros((0, 2)), full=False)[1] == found).all()
+    assert (draw(8, np.zeros((0, 2)), full=False, contrast_unlabelled=False)[1] == -1).all()
 
 
 def test_the_contrast_of_each_half_is_weighted_as_the_half(plain: tuple[Dataset, Segments], tmp_path: Path):

@@ -23,6 +23,7 @@ from tad.detectors.bmn_targets import windows
 from tad.detectors.bmn_training import BmnTask, TrainStage
 from tad.errors import ConfigError, RunError
 from tad.models.bmn import BmnOutputs
+from tad.ops.contrast import anchors
 from tad.ops.iou import tiou
 from tad.stage import Artifact, Batch, Context, one_worker
 from tests.plain import as_artifact, invent
@@ -126,7 +127,9 @@ def test_ignored_zones_teach_nothing(plain, tmp_path):
 # -- loss ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"quality": True, "unlabelled_weight": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"quality": True, "unlabelled_weight": 2.0}, {"unlabelled_weight": 2.0, "contrast_weight": 0.3}]
+)
 @pytest.mark.parametrize("split", [([0, 1], [2, 3]), ([0], [1, 2, 3])])
 def test_workers_shares_add_up_to_the_whole(split, options, plain, tmp_path):
     data, labels = plain
@@ -169,6 +172,66 @@ def test_unlabelled_videos_weigh_what_they_are_told(plain, tmp_path):
     quality = losses(both, quality=True)
     parts = sum(quality[k] for k in ("start", "end", "classification")) + 5 * quality["regression"]
     assert quality["loss"] == pytest.approx(parts + 0.1 * quality["distance"])
+
+
+@pytest.mark.parametrize("options", [{}, {"fit": "resize", "length": 64, "durations": 64}, {"length": 200}])
+def test_frames_of_the_contrast_have_the_labels_of_their_seconds(options, plain, tmp_path):
+    data, labels = plain
+    first = labels.by_video()["v0"]
+    after = first.end.max() + 1.0
+    zone = Segments.of("v0", after, after + 3.2, "jump", source="ignore@1")
+    opened = task(data, Segments.concat([labels, zone]), tmp_path, contrast_weight=0.1, contrast_frames=20, **options)
+    seen, ignored = set(), 0
+    for index, (video, number) in enumerate(opened.items):
+        item, rows = opened.item(index, np.random.default_rng(index)), labels.by_video()[video]
+        kept = item.frame_labels >= 0
+        assert len(item.frames) == 20 and (item.frames < item.bins).all()
+        window = windows(len(data.features(video)), len(item.features), opened.settings["fit"], 1)[number]
+        time = data.grid(video).from_position(window.from_bins(item.frames + 0.5))
+        inside = (rows.start <= time[:, None]) & (time[:, None] <= rows.end)
+        want = [{data.classes.index(rows.labels[i]) + 1 for i in np.flatnonzero(row)} or {0} for row in inside]
+        assert all(int(found) in of for found, of, k in zip(item.frame_labels, want, kept, strict=True) if k)
+        left_out = (video == "v0") & ~inside.any(1) & (time >= after) & (time <= after + 3.2)
+        assert (kept == ~left_out).all()
+        seen |= set(item.frame_labels.tolist())
+        ignored += left_out.sum()
+    assert seen == {-1, 0, *range(1, 1 + len(data.classes))} and ignored
+
+
+def test_the_contrast_of_each_half_is_weighted_as_the_half(plain, tmp_path):
+    data, labels = plain
+    full = {v: FullLabels(np.zeros((0, 2)), np.zeros(0, np.int64)) for v in ("v0", "v1")}
+    options = {"unlabelled_weight": 3.0, "contrast_weight": 0.5, "contrast_frames": 24}
+    opened = task(replace(data, full_by_id=full), labels, tmp_path, **options)
+    items = [i for i, (v, _) in enumerate(opened.items) if v in ("v0", "v1", "v2", "v3")]
+    batch = batch_of(opened, items)
+    found = opened.loss(opened.module, batch, one_worker)
+    base = {}
+    opened.module.start.register_forward_pre_hook(lambda _, inputs: base.update(x=inputs[0]))
+    opened.module(batch["features"], batch["mask"])
+    z = torch.stack([x[:, rows].T for x, rows in zip(base["x"], batch["frames"], strict=True)])
+
+    def mean(rows: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
+        loss, valid = anchors(rows, names)
+        return loss.sum() / valid.sum().clamp(min=1)
+
+    def both(part: torch.Tensor) -> torch.Tensor:
+        names, rows = batch["frame_labels"][part], z[part]
+        pairs = [(r, n.clamp(max=1)) for r, n in zip(rows, names, strict=True) if len(n.clamp(max=1).unique()) == 2]
+        coarse = torch.stack([mean(*pair) for pair in pairs]).mean()
+        return coarse + mean(rows.flatten(0, 1), names.flatten())
+
+    expected = both(batch["full"]) + 3 * both(~batch["full"])
+    torch.testing.assert_close(found["contrast"], expected)
+    plainly = task(replace(data, full_by_id=full), labels, tmp_path, unlabelled_weight=3.0)
+    without = plainly.loss(opened.module, batch, one_worker)
+    assert "contrast" not in without
+    torch.testing.assert_close(found["loss"], without["loss"] + 0.5 * expected)
+    gradient = torch.autograd.grad(found["contrast"], opened.module.base[0].weight)[0]
+    assert gradient.abs().sum() > 0
+    alone = task(replace(data, full_by_id=full), labels, tmp_path, contrast_unlabelled=False, **options)
+    batch = batch_of(alone, items)
+    assert (batch["frame_labels"][~batch["full"]] == -1).all() and (batch["frame_labels"][batch["full"]] >= 0).all()
 
 
 def test_the_base_decays_most_and_the_rate_falls_once(plain, tmp_path):

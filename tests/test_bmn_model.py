@@ -126,7 +126,9 @@ def test_padding_is_not_read_and_the_third_map_starts_low():
     mask = torch.arange(12)[None] < 9
     x = torch.randn(1, 12, 5)
     other = torch.where(mask[..., None], x, torch.randn(1, 12, 5))
-    assert all(torch.equal(a, b) for a, b in zip(net(x, mask), net(other, mask), strict=True))
+    bins = torch.arange(12)[None]
+    assert all(torch.equal(a, b) for a, b in zip(net(x, mask, bins), net(other, mask, bins), strict=True))
+    assert not net(x, mask, bins).frames[0, 9:].any()
     assert not torch.equal(net(x, mask).maps, net(x, torch.ones_like(mask)).maps)
     maps = net(torch.zeros(1, 12, 5), mask).maps.sigmoid()
     assert maps.shape == (1, 3, 12, 12)

@@ -14,10 +14,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tad.detectors.actionformer_contrast import draw_frames, frame_contrast
 from tad.detectors.actionformer_init import PYRAMID
 from tad.detectors.actionformer_quality import Quality, quality_losses
 from tad.detectors.actionformer_targets import Targets, assign, ignore, levels_for, pyramid, random_crop
+from tad.detectors.contrast import ContrastOptions, draw_frames, frame_contrast
 from tad.detectors.going_on import go_on_from, model_before
 from tad.detectors.schedule import adamw, derived_ema, derived_width
 from tad.detectors.windows import (
@@ -34,10 +34,10 @@ from tad.errors import DataError
 from tad.models.actionformer import ActionFormer, PointOutputs
 from tad.models.pyramid import padded_length
 from tad.ops.losses import diou_1d, sigmoid_focal
-from tad.stage import Batch, Context, StageConfig, Total, unwrap
+from tad.stage import Batch, Context, Total, unwrap
 
 
-class Training(StageConfig):
+class Training(ContrastOptions):
     """Network and training; fields that are null are derived from the data, printed and saved with the model."""
 
     width: int | None = Field(
@@ -88,14 +88,6 @@ class Training(StageConfig):
         ge=0,
         description="of the loss on videos without full labels, which then come beside fully labelled ones in every "
         "step, an epoch being a pass over them; null: all videos alike",
-    )
-    contrast_weight: float = Field(default=0.0, ge=0, description="of the contrast between frames of different labels")
-    contrast_frames: int = Field(default=80, ge=2, description="frames of each window, one from each of as many parts")
-    contrast_temperature: float = Field(
-        default=0.1, gt=0, description="of similarities; lower looks at the nearest more"
-    )
-    contrast_unlabelled: bool = Field(
-        default=True, description="videos without full labels are contrasted by their pseudo-labels; false: not at all"
     )
 
     @model_validator(mode="after")
@@ -202,10 +194,8 @@ class DetectorTask:
         labels = labels._replace(spans=crop.spans * self.upsample, points=points)
         zones = (self.ignored.get(video_id, np.zeros((0, 2))) - crop.start) * self.upsample
         labels = Labels(*(part[crop.kept] for part in labels))
-        count = self.config.contrast_frames if self.config.contrast_weight else 0
-        frames, contrasted = draw_frames(len(rows), labels, zones, count, rng)
-        if not self.config.contrast_unlabelled and self.data.full_labels(video_id) is None:
-            contrasted[:] = -1
+        full = self.data.full_labels(video_id) is not None
+        frames, contrasted = draw_frames(len(rows), labels, zones, self.config, full, rng)
         return Item(rows, labels, zones, index, frames, contrasted)
 
     def collate(self, items: list[Item]) -> Batch:

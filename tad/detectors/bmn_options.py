@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 
 from tad.data.dataset import Dataset
 from tad.detectors.bmn_targets import Fit
+from tad.detectors.contrast import ContrastOptions
 from tad.detectors.going_on import Kin
 from tad.detectors.schedule import derived_width
 from tad.detectors.windows import SHORT, expected_length
-from tad.stage import StageConfig
 
 FILLED = 8.0
 """Bins that the median pseudo-label should cover; where a resized video leaves it fewer, videos are cut to windows."""
@@ -32,7 +32,7 @@ BASE = Kin(
 )
 
 
-class BmnTraining(StageConfig):
+class BmnTraining(ContrastOptions):
     """Network, windows, losses and optimiser; null fields are derived from the data and saved with the model."""
 
     fit: Fit | None = Field(

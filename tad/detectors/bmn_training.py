@@ -1,6 +1,6 @@
 """Training of the detector `bmn`: items, losses and optimiser.
 
-Source: BMN (ICCV 2019) section 3.4 and its public re-implementations.
+Source: BMN (ICCV 2019) section 3.4 and its public re-implementations. The contrast is APL's (ECCV 2024).
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from tad.detectors.bmn_targets import (
     window_of,
     windows_of,
 )
+from tad.detectors.contrast import draw_frames, frame_contrast
 from tad.detectors.going_on import go_on_from, model_before
 from tad.detectors.windows import expected_length, read_ignored, read_labels, teaching
 from tad.errors import ConfigError
-from tad.models.bmn import Bmn
+from tad.models.bmn import Bmn, BmnOutputs
 from tad.ops.bmn_sampling import valid_cells
 from tad.stage import Batch, Context, Total
 
@@ -61,6 +62,12 @@ class Item(NamedTuple):
     """[K] float32 random numbers."""
     full: bool
     """Whether the video is fully labelled."""
+    place: int
+    """The item's index."""
+    frames: np.ndarray
+    """[F] int64 bins for the contrast; none without it."""
+    frame_labels: np.ndarray
+    """[F] int64, see `draw_frames`."""
 
 
 @dataclass(frozen=True)
@@ -114,17 +121,23 @@ class BmnTask:
         return len(self.items)
 
     def item(self, index: int, rng: np.random.Generator) -> Item:
-        """A window of a video, always the same but for the random numbers."""
+        """A window of a video, always the same but for the random numbers and the frames."""
         video_id, number = self.items[index]
+        labels, full = self.labels[video_id], self.data.full_labels(video_id) is not None
         length, features = self.settings["length"], self.data.features(video_id)
         window = window_of(len(features), number, self.settings)
         bins = window.bins
-        spans, _ = held(window.to_bins(self.labels[video_id].spans), bins, self.config.coverage)
+        every = window.to_bins(labels.spans)
+        spans, _ = held(every, bins, self.config.coverage)
         targets = proposal_targets(self.cells, spans)
         zones = window.to_bins(self.ignored.get(video_id, np.zeros((0, 2))))
         near = np.maximum(*(boundary_targets(zones[:, side], length) for side in (0, 1))) > 0.5
         about = proposal_targets(self.cells, zones).tiou > np.maximum(LOW, targets.tiou)
         ends = self.cells.start + self.cells.duration
+        draw = rng.random(len(self.cells.start), dtype=np.float32)
+        # A frame is the middle of a bin. It is of an action also where the window holds too little of that to teach it.
+        centred = labels._replace(spans=every - 0.5)
+        frames, contrasted = draw_frames(bins, centred, zones - 0.5, self.config, full, rng)
         return Item(
             read_window(features, window, length),
             bins,
@@ -134,8 +147,11 @@ class BmnTask:
             positives(self.cells, spans, targets.tiou, self.config.positive, self.config.best_positive),
             (np.arange(length) < bins) & ~near,
             (ends < bins) & ~about,
-            rng.random(len(self.cells.start), dtype=np.float32),
-            self.data.full_labels(video_id) is not None,
+            draw,
+            full,
+            index,
+            frames,
+            contrasted,
         )
 
     def collate(self, items: list[Item]) -> Batch:
@@ -143,18 +159,21 @@ class BmnTask:
         fields = {
             name: torch.from_numpy(np.stack([getattr(item, name) for item in items]))
             for name in Item._fields
-            if name not in ("bins", "full")
+            if name not in ("bins", "full", "place")
         }
         bins = np.array([item.bins for item in items])[:, None]
         return fields | {
             "mask": torch.from_numpy(np.arange(self.settings["length"]) < bins),
             "full": torch.tensor([item.full for item in items]),
+            "place": torch.tensor([item.place for item in items]),
         }
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
-        """Boundaries, first map and five times the second, over all windows or by whether their video is labelled."""
-        outputs = module(batch["features"], batch["mask"])
-        weight = self.config.unlabelled_weight
+        """Boundaries, maps and contrast, weighted; over all windows, or apart by whether their video is labelled."""
+        config = self.config
+        frames = batch["frames"] if config.contrast_weight else None
+        outputs: BmnOutputs = module(batch["features"], batch["mask"], frames)
+        weight = config.unlabelled_weight
         everything = torch.ones_like(batch["full"])
         groups = [(1.0, everything)] if weight is None else [(1.0, batch["full"]), (weight, ~batch["full"])]
         maps = outputs.maps[:, :, self.cells.duration, self.cells.start]
@@ -163,7 +182,15 @@ class BmnTask:
             bins, cells = batch["bins_known"] & group[:, None], batch["cells_known"] & group[:, None]
             for name, value in self._losses(outputs.start, outputs.end, maps, batch, bins, cells, total).items():
                 values[name] = values.get(name, 0.0) + share * value
-        weights = {"regression": self.config.regression_weight, "distance": self.config.quality_weight}
+            if outputs.frames is not None:
+                z, labels, place = (x[group] for x in (outputs.frames, batch["frame_labels"], batch["place"]))
+                contrast = frame_contrast(z, labels, place, len(self), total, config.contrast_temperature)
+                values["contrast"] = values.get("contrast", 0.0) + share * contrast
+        weights = {
+            "regression": config.regression_weight,
+            "distance": config.quality_weight,
+            "contrast": config.contrast_weight,
+        }
         return {"loss": sum((weights.get(k, 1.0) * v for k, v in values.items()), torch.zeros(()).to(maps))} | values
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:

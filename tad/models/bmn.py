@@ -1,7 +1,7 @@
 """Network of the detector `bmn`: probabilities of boundaries at every bin, and of every proposal of a grid.
 
 Source: BMN (ICCV 2019) figure 4, in the layers of its public re-implementations. The third map is APL's (ECCV 2024).
-Legend: B windows, T bins, D durations, C feature channels, W width, K valid cells, M maps.
+Legend: B windows, T bins, D durations, C feature channels, W width, K valid cells, M maps, F frames.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tad.ops.bmn_sampling import BoundaryMatching, valid_cells
 
 
 class BmnOutputs(NamedTuple):
-    """Logits of one batch."""
+    """Of one batch: logits, and the base's output at some bins."""
 
     start: Tensor
     """[B, T] that an action starts at the bin."""
@@ -24,6 +24,8 @@ class BmnOutputs(NamedTuple):
     """[B, T] that one ends there."""
     maps: Tensor
     """[B, M, D, T] of the proposals [j, j + d + 1]: that it is one, its tIoU and, with M = 3, its distance."""
+    frames: Tensor | None = None
+    """[B, F, W] the base at the bins that were asked for; None if none were."""
 
 
 def convolutions(dim: int, width: int) -> nn.Sequential:
@@ -98,12 +100,13 @@ class Bmn(nn.Module):
         self.register_buffer("place", place, persistent=False)
         """[D, T] the cell at each place of the maps; K where the proposal would leave the window."""
 
-    def forward(self, features: Tensor, mask: Tensor) -> BmnOutputs:
+    def forward(self, features: Tensor, mask: Tensor, frames: Tensor | None = None) -> BmnOutputs:
         """The whole network.
 
         Args:
             features: [B, T, C].
             mask: [B, T] true on rows of the video; what lies beyond its end reads as zeros, as beyond the window.
+            frames: [B, F] int64 bins at which the base itself is wanted, too.
         """
         keep = mask[:, None].to(features.dtype)
         x = kept_inside(self.base, features, keep)
@@ -112,4 +115,5 @@ class Bmn(nn.Module):
         beyond = torch.relu(self.matching.bias).expand(len(x), 1, -1)
         cells = torch.relu(self.project(torch.cat([cells, beyond], 1)))
         grid = cells[:, self.place].permute(0, 3, 1, 2)
-        return BmnOutputs(self.start(x)[:, 0], self.end(x)[:, 0], self.maps(grid))
+        there = None if frames is None else x.transpose(1, 2).take_along_dim(frames[..., None], 1)
+        return BmnOutputs(self.start(x)[:, 0], self.end(x)[:, 0], self.maps(grid), there)
