@@ -142,8 +142,8 @@ class SelfTraining:
             "instance_quality": instance_quality(now, data),
             "change": self._change(number, now),
         }
-        if recipe.labeler.method == "apl":
-            row["selection"] = recipe.labeler.statistics(seeds.segments(), now, data)
+        if whole and recipe.labeler.method == "apl":
+            row["selection"] = recipe.labeler.statistics(engine, seeds.segments(), now)
         by_quality = recipe.select == "dev-quality"
         dev_quality = self._dev_quality(number, Taught(proposals, embedding)) if by_quality else None
         kept = {"seeds": seeds, "labels": labels}

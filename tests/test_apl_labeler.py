@@ -151,7 +151,7 @@ def test_labels_of_all_videos(engine: Engine, data: Dataset) -> None:
     assert found["apl/mined"] | found["ignore"] == selected["apl/candidate"]
     assert not found["apl/mined"] & found["ignore"]
 
-    numbers = with_icd.statistics(with_icd.seeds(engine, adopted).segments(), labels, data)
+    numbers = with_icd.statistics(engine, with_icd.seeds(engine, adopted).segments(), labels)
     kept, mined = len(found["apl/label"]), len(found["apl/mined"])
     assert numbers["labels_per_video"] == (kept + mined) / 4
     assert numbers["eliminated"] == pytest.approx(1 - kept / len(selected["apl/positive"]))

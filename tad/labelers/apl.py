@@ -10,7 +10,7 @@ Source: APL (ECCV 2024), dynamic selection (Eq. 6) and the instance consistency 
 | | by option: the other candidates, where a detector may neither learn action nor background | ignore@ROUND |
 
 Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select` and
-`apl/label` (maps).
+`apl/label` (maps). The discriminator is checked in tad.labelers.apl_check.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
-from tad.data.dataset import Dataset, Role
+from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.data.zones import IGNORE
-from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, pooled, read_bank
+from tad.labelers.apl_check import check
+from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, likeness
 from tad.labelers.mixed import given
 from tad.labelers.pser_seed import Proposals
-from tad.models.icd import InstanceDiscriminator
 from tad.ops.nms import classwise_nms
 from tad.stage import Artifact, Context, Engine, StageConfig, Taught, in_round
 
@@ -142,23 +141,29 @@ class AplLabeler(StageConfig):
         config = LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta, ignore=self.ignore)
         return engine.map(Label(config), inputs, role)
 
-    def statistics(self, selected: Segments, labels: Segments, data: Dataset) -> dict[str, Any]:
+    def statistics(self, engine: Engine, selected: Segments, labels: Segments) -> dict[str, Any]:
         """What was selected in the training videos that are not fully labelled.
 
         Args:
+            engine: of the run; the check of the discriminator runs once, in round 0.
             selected: what `seeds` made; labels: what `label` made of it.
-            data: the dataset.
 
         Returns:
             `labels_per_video`; `videos_without` a label; shares of the positives that were `eliminated` and of the
-            labels that were `mined`; number of candidates `left`; `mean_d2` (None without a detection); `per_class`.
+            labels that were `mined`; number of candidates `left`; `mean_d2` (None without a detection); `per_class`;
+            `icd`: its `Check`, None where there is none.
         """
+        data = engine.data
         videos = [v for v in data.videos("train") if data.supervision(v) != "full"]
         found = labels.filter(np.isin(_kind(labels), ["apl/label", "apl/mined"]))
         kept, positives = int((_kind(found) == "apl/label").sum()), int((_kind(selected) == "apl/positive").sum())
         group = self.selection.groups(selected.codes("video_id")[0], selected.label_index(data.classes))
         d2 = [self.selection.d2(selected.score[group == g]) for g in np.unique(group)]
         counts = np.bincount(found.label_index(data.classes), minlength=len(data.classes))
+        checked = None
+        if self.icd.use:
+            with in_round(engine, 0):
+                checked = check(engine, engine.map(PoolLabelled(), {}, "train"), self.icd.training)
         return {
             "labels_per_video": len(found) / max(1, len(videos)),
             "videos_without": len(set(videos) - set(found.codes("video_id")[1])),
@@ -167,6 +172,7 @@ class AplLabeler(StageConfig):
             "left": len(selected) - positives - (len(found) - kept),
             "mean_d2": float(np.mean(d2)) if d2 else None,
             "per_class": dict(zip(data.classes, counts.tolist(), strict=True)),
+            "icd": checked,
         }
 
 
@@ -236,14 +242,15 @@ class Label:
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data = self.config, context.data
         by_video = context.inputs["selected"].segments().by_video()
-        alike = likeness(context) if "model" in context.inputs else None
+        alike, _ = likeness(context) if "model" in context.inputs else (None, None)
         _, _, number = context.source.rpartition("@")
 
         def label(video: str) -> Segments:
             if data.supervision(video) == "full":
                 return given(data, video, f"given@{number}")
             rows = by_video.get(video, Segments.empty())
-            kept, mined = verdict(_kind(rows) == "apl/positive", alike(video, rows) if alike else None, config)
+            like = alike(video, rows.spans, rows.label_index(data.classes)) if alike else None
+            kept, mined = verdict(_kind(rows) == "apl/positive", like, config)
             kind = np.select([kept, mined], [f"apl/label@{number}", f"apl/mined@{number}"], f"{IGNORE}@{number}")
             wanted = kept | mined
             if config.ignore:
@@ -263,29 +270,6 @@ def verdict(positive: np.ndarray, alike: np.ndarray | None, config: LabelConfig)
     if alike is None:
         return positive, np.zeros_like(positive)
     return positive & (alike >= config.alpha), ~positive & (alike > config.beta)
-
-
-def likeness(context: Context) -> Callable[[str, Segments], np.ndarray]:
-    """Eq. 10 for the rows of a video: [N] float64 (see `InstanceDiscriminator.similarity`)."""
-    saved, data, bank = context.inputs["model"].model(), context.data, read_bank(context)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = InstanceDiscriminator(**saved["settings"]["architecture"])
-    model.load_state_dict(saved["state"])
-    model.to(device).eval()
-    bank_labels = torch.from_numpy(bank.labels).to(device)
-    with torch.inference_mode():
-        second = model.second(torch.from_numpy(bank.vectors).to(device))
-
-    def alike(video: str, rows: Segments) -> np.ndarray:
-        if not len(rows):
-            return np.zeros(0)
-        features = data.features(video)
-        vectors = torch.from_numpy(pooled(features, data.grid(video, len(features)), rows.spans)).to(device)
-        labels = torch.from_numpy(rows.label_index(data.classes)).to(device)
-        with torch.inference_mode():
-            return model.similarity(model.first(vectors), labels, second, bank_labels).cpu().numpy()
-
-    return alike
 
 
 def _kind(rows: Segments) -> np.ndarray:

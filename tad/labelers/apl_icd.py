@@ -6,7 +6,7 @@ seldom holds a second class. Legend: M labelled instances, D feature width, B an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -100,19 +100,24 @@ class PoolLabelled:
         return pool
 
 
-def read_bank(context: Context) -> Bank:
+def labelled(data: Dataset, left_out: Collection[str] = ()) -> list[str]:
+    """The fully labelled training videos, without those left out."""
+    return [v for v in data.videos("train") if data.full_labels(v) is not None and v not in left_out]
+
+
+def read_bank(context: Context, left_out: Collection[str] = ()) -> Bank:
     """All labelled instances, from the input "bank", in the order of the training videos."""
-    artifact, videos = context.inputs["bank"], context.data.videos("train")
-    full = [(i, v) for i, v in enumerate(videos) if context.data.full_labels(v) is not None]
+    artifact, place = context.inputs["bank"], {v: i for i, v in enumerate(context.data.videos("train"))}
+    full = [(place[v], v) for v in labelled(context.data, left_out)]
     vectors = [artifact.array("vectors", v) for _, v in full]
     labels = [artifact.array("labels", v) for _, v in full]
     number = np.repeat([i for i, _ in full], [len(of_video) for of_video in labels]).astype(np.int64)
     return Bank(np.concatenate(vectors), np.concatenate(labels), number)
 
 
-def bank_problems(data: Dataset) -> list[str]:
+def bank_problems(data: Dataset, left_out: Collection[str] = ()) -> list[str]:
     """Why the discriminator cannot be trained on the full labels of the training videos."""
-    full = [of_video for v in data.videos("train") if (of_video := data.full_labels(v)) is not None]
+    full = [of_video for v in labelled(data, left_out) if (of_video := data.full_labels(v)) is not None]
     classes = {int(c) for of_video in full for c in of_video.label}
     if not full:
         return [
@@ -138,11 +143,11 @@ class IcdTask:
         DataError: there are no labelled instances of two classes.
     """
 
-    def __init__(self, config: IcdTraining, context: Context) -> None:
-        problems = bank_problems(context.data)
+    def __init__(self, config: IcdTraining, context: Context, left_out: Collection[str] = ()) -> None:
+        problems = bank_problems(context.data, left_out)
         if problems:
             raise DataError(f"{context.data.root}: {problems[0]}")
-        self.config, bank = config, read_bank(context)
+        self.config, bank = config, read_bank(context, left_out)
         self.vectors = torch.from_numpy(bank.vectors.copy())
         self.alike = [_partners(bank, i) for i in range(len(bank.labels))]
         of_class = {c: np.flatnonzero(bank.labels != c) for c in np.unique(bank.labels)}
@@ -222,3 +227,38 @@ class IcdFit:
 
     def open(self, context: Context) -> IcdTask:
         return IcdTask(self.config, context)
+
+
+Alike = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
+"""Of a video, segments [N, 2] in seconds and classes [N]: how like these the segments are, [N] float64."""
+
+
+def likeness(context: Context, left_out: Collection[str] = ()) -> tuple[Alike, np.ndarray]:
+    """Eq. 10, with the inputs "model" and "bank" (see `InstanceDiscriminator.similarity`).
+
+    Args:
+        context: of a stage.
+        left_out: labelled videos whose instances do not count.
+
+    Returns:
+        The function, and the classes that have a labelled instance, ascending.
+    """
+    saved, data, bank = context.inputs["model"].model(), context.data, read_bank(context, left_out)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = InstanceDiscriminator(**saved["settings"]["architecture"])
+    model.load_state_dict(saved["state"])
+    model.to(device).eval()
+    bank_labels = torch.from_numpy(bank.labels).to(device)
+    with torch.inference_mode():
+        second = model.second(torch.from_numpy(bank.vectors).to(device))
+
+    def alike(video: str, spans: np.ndarray, label: np.ndarray) -> np.ndarray:
+        if not len(spans):
+            return np.zeros(0)
+        features = data.features(video)
+        vectors = torch.from_numpy(pooled(features, data.grid(video, len(features)), spans)).to(device)
+        labels = torch.from_numpy(label).to(device)
+        with torch.inference_mode():
+            return model.similarity(model.first(vectors), labels, second, bank_labels).cpu().numpy()
+
+    return alike, np.unique(bank.labels)

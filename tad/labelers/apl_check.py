@@ -1,0 +1,133 @@
+"""How well APL's discriminator tells actions apart, on labelled videos that it did not learn from.
+
+The discriminator that labels learns from all labelled videos, so they cannot say how good it is. Here the same training
+is done without one in five of them; on these the likeness (Eq. 10) to the labelled instances of a class is measured:
+
+* of their actions, to their own class and to each other one: what elimination relies on;
+* of their actions and of the stretches of background around these, to the class of the action: mining adds what looks
+  like its class, so where background does too, it adds what is badly cut.
+
+No label is read that training may not read. Ours; the paper (ECCV 2024) does not check.
+
+Stages: `apl/icd-check` (fit) and `apl/icd-likeness` (map), both of round 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+from tad.data.dataset import Dataset
+from tad.labelers.apl_icd import IcdFit, IcdTask, IcdTraining, bank_problems, labelled, likeness
+from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
+
+SHARE = 5
+"""One labelled video in so many is left out of the training."""
+
+
+class Check(TypedDict):
+    """Areas under the curve: the chance that the former is the liker of a random two; None where there is no pair."""
+
+    videos: int
+    """Labelled videos that were left out."""
+    actions: int
+    """In them, of classes that the other labelled videos have."""
+    class_auc: float | None
+    """Own class against others."""
+    background_auc: float | None
+    """Action against background."""
+
+
+def check(engine: Engine, bank: Artifact, config: IcdTraining) -> Check | None:
+    """Trains without some labelled videos and measures on these; None if too few are left to train on.
+
+    Args:
+        engine: in round 0.
+        bank: of `PoolLabelled`.
+        config: of the discriminator.
+    """
+    left_out = held_out(engine.data)
+    if not left_out or bank_problems(engine.data, left_out):
+        return None
+    model = engine.fit(CheckFit(config), {"bank": bank})
+    found = engine.map(Likeness(), {"bank": bank, "model": model})
+    own, other, around = (
+        np.concatenate([found.array(name, video) for video in left_out]) for name in ("own", "other", "around")
+    )
+    return Check(videos=len(left_out), actions=len(own), class_auc=_auc(own, other), background_auc=_auc(own, around))
+
+
+def held_out(data: Dataset) -> list[str]:
+    """Every fifth of the fully labelled training videos; none of fewer than five."""
+    return labelled(data)[SHARE - 1 :: SHARE]
+
+
+@dataclass(frozen=True)
+class CheckFit(IcdFit):
+    """The discriminator's training without the videos `held_out`."""
+
+    name: str = "apl/icd-check"
+
+    def open(self, context: Context) -> IcdTask:
+        return IcdTask(self.config, context, held_out(context.data))
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Map stage: of a video that was left out the likeness of its G actions to their `own` [G] and each `other` class,
+    and of the stretches `around` them; nothing of the others. Classes without a labelled instance do not count.
+
+    Inputs "bank" and "model".
+    """
+
+    config: StageConfig = field(default_factory=StageConfig)
+    name: str = "apl/icd-likeness"
+    version: int = 1
+    output: Literal["arrays"] = "arrays"
+
+    def open(self, context: Context) -> Callable[[str], Arrays]:
+        data, left_out = context.data, set(held_out(context.data))
+        alike, classes = likeness(context, left_out)
+
+        def measure(video: str) -> Arrays:
+            full = data.full_labels(video)
+            if full is None or video not in left_out:
+                return {name: np.zeros(0) for name in ("own", "other", "around")}
+            known = np.isin(full.label, classes)
+            spans, label = full.spans[known], full.label[known]
+            pairs = [(span, c) for span, own in zip(spans, label, strict=True) for c in classes if c != own]
+            others = np.array([span for span, _ in pairs]).reshape(-1, 2)
+            near, of = surroundings(spans, full.spans, data.duration(video))
+            return {
+                "own": alike(video, spans, label),
+                "other": alike(video, others, np.array([c for _, c in pairs], dtype=np.int64)),
+                "around": alike(video, near, label[of]),
+            }
+
+        return measure
+
+
+def surroundings(spans: np.ndarray, actions: np.ndarray, duration: float) -> tuple[np.ndarray, np.ndarray]:
+    """The stretches right before and right after segments, as long as these, that are in the video and touch no action.
+
+    Args:
+        spans: [N, 2] seconds; actions: [M, 2]; duration: of the video.
+
+    Returns:
+        [K, 2] seconds, and the rows [K] of the segments that they are next to.
+    """
+    length = (spans[:, 1] - spans[:, 0])[:, None]
+    near = np.concatenate([spans - length, spans + length])
+    free = (near[:, 0] >= 0) & (near[:, 1] <= duration)
+    free &= ~((near[:, None, 0] < actions[:, 1]) & (near[:, None, 1] > actions[:, 0])).any(1)
+    return near[free], np.tile(np.arange(len(spans)), 2)[free]
+
+
+def _auc(higher: np.ndarray, lower: np.ndarray) -> float | None:
+    if not len(higher) or not len(lower):
+        return None
+    return float(mannwhitneyu(higher, lower).statistic / (len(higher) * len(lower)))
