@@ -26,6 +26,7 @@ from tad.proposers.contrastive import ContrastiveConfig, ContrastiveTrain, pretr
 from tad.stage import Context, FitStage, one_worker
 from tests import plain
 from tests.tiny import TinyEngine, tiny_dataset
+from tests.workers import two_workers
 
 SMALL = {"width": 16, "heads": 2, "levels": 3, "window": 5, "drop_path": 0.0, "input_dropout": 0.0, "batch_size": 2}
 CONTRAST = ContrastiveConfig(epochs=3, frames=20)
@@ -164,7 +165,7 @@ def _worker(rank: int, data: Dataset, folder: Path, fitted: FitStage) -> None:
 def test_two_workers_learn_what_one_learns(fitted, data, tmp_path):
     """One video on each: the clusters over the batch are over both all the same."""
     alone = train(data, fitted)
-    torch.multiprocessing.spawn(_worker, (data, tmp_path, fitted), nprocs=2)
+    two_workers(_worker, data, tmp_path, fitted)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, value in alone["module"].items():
         assert torch.equal(first["module"][name], second["module"][name])

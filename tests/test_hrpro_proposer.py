@@ -20,6 +20,7 @@ from tad.errors import ConfigError
 from tad.proposers.hrpro import HrproProposer, HrproTask, HrproTrain, HrproTraining
 from tad.stage import Context, one_worker
 from tests.tiny import TinyEngine, tiny_dataset
+from tests.workers import two_workers
 
 SMALL = {"epochs": 3, "heads": 2, "feedforward": 16, "batch_size": 4, "block_dropout": 0.0, "dropout": 0.0}
 """Without dropout, whose masks depend on the worker."""
@@ -93,7 +94,7 @@ def _worker(rank: int, data: Dataset, folder: Path) -> None:
 
 def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Dataset, tmp_path: Path) -> None:
     alone = fit(HrproTrain(HrproTraining.model_validate(SMALL), 4), context(data), Worker(), None, lambda *_: None)
-    torch.multiprocessing.spawn(_worker, (data, tmp_path), nprocs=2)
+    two_workers(_worker, data, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name in ("memory", "seen"):
         assert torch.equal(first["module"][name], second["module"][name])

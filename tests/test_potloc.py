@@ -24,6 +24,7 @@ from tad.ops.iou import tiou
 from tad.stage import Artifact, Batch, Context, one_worker
 from tests.plain import as_artifact, invent
 from tests.tiny import TinyEngine, tiny_dataset
+from tests.workers import two_workers
 
 SMALL = {"width": 16, "heads": 2, "window": 5, "drop_path": 0.0, "upsample": 1, "prior": 0.01}
 """Without what draws by worker; a row for each snippet."""
@@ -227,7 +228,7 @@ def test_two_workers_learn_what_one_learns(data: Dataset, tmp_path: Path) -> Non
     given = context(data, windows_around_points(data), tmp_path / "labels")
     stage = PotlocTrain(PotlocTraining(epochs=3, batch_size=4, lr=1e-2, **SMALL))
     alone = fit(stage, given, Worker(), None, lambda *_: None)
-    torch.multiprocessing.spawn(_worker, (data, tmp_path), nprocs=2)
+    two_workers(_worker, data, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, value in alone["average"].items():
         assert torch.equal(first["average"][name], second["average"][name]), name

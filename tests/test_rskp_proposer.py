@@ -23,6 +23,7 @@ from tad.proposers.rskp_candidates import RskpCandidates, rskp_candidates, score
 from tad.proposers.rskp_training import RskpTask, RskpTrain, RskpTraining, attention_loss, snippet_loss, video_loss
 from tad.stage import Context, one_worker
 from tests.tiny import TinyEngine, tiny_dataset
+from tests.workers import two_workers
 
 SMALL = {"epochs": 4, "batch_size": 4, "dropout": 0.0, "memory_epochs": 2, "prototypes": 6}
 """Without dropout, whose masks depend on the worker."""
@@ -167,7 +168,7 @@ def _worker(rank: int, data: Dataset, folder: Path) -> None:
 
 def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Dataset, tmp_path: Path) -> None:
     alone = fit(stage(), context(data), Worker(), None, lambda *_: None)
-    torch.multiprocessing.spawn(_worker, (data, tmp_path), nprocs=2)
+    two_workers(_worker, data, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert alone["module"]["memory"].any() and int(alone["module"]["steps"]) == 4 * 2
     for name in ("memory", "memory_scores", "steps"):
