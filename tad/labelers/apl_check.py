@@ -3,7 +3,7 @@
 The discriminator that labels learns from all labelled videos, so they cannot say how good it is. Here the same training
 is done without one in five of them; on these the likeness (Eq. 10) to the labelled instances of a class is measured:
 
-* of their actions, to their own class and to each other one: what elimination relies on;
+* of their actions, to their own class and to each other one: which elimination relies on;
 * of their actions and of the stretches of background around these, to the class of the action: mining adds what looks
   like its class, so where background does too, it adds what is badly cut.
 
@@ -30,7 +30,7 @@ SHARE = 5
 
 
 class Check(TypedDict):
-    """Areas under the curve: the chance that the former is the liker of a random two; None where there is no pair."""
+    """Areas under the curve: the chance that, of a random two, the former has the higher likeness; None where none are."""
 
     videos: int
     """Labelled videos that were left out."""
