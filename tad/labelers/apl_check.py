@@ -30,7 +30,7 @@ SHARE = 5
 
 
 class Check(TypedDict):
-    """Areas under the curve: the chance that, of a random two, the former has the higher likeness; None where none are."""
+    """Areas under the curve: the chance that of a random two the former has the higher likeness; None without any."""
 
     videos: int
     """Labelled videos that were left out."""
