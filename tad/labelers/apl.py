@@ -26,7 +26,7 @@ from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.data.zones import IGNORE
 from tad.labelers.apl_check import check
-from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, likeness
+from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, likeness, pooled
 from tad.labelers.mixed import given
 from tad.labelers.pser_seed import Proposals
 from tad.ops.nms import classwise_nms
@@ -249,7 +249,11 @@ class Label:
             if data.supervision(video) == "full":
                 return given(data, video, f"given@{number}")
             rows = by_video.get(video, Segments.empty())
-            like = alike(video, rows.spans, rows.label_index(data.classes)) if alike else None
+            like = None
+            if alike and len(rows):
+                features = data.features(video)
+                vectors = pooled(features, data.grid(video, len(features)), rows.spans)
+                like = alike(vectors, rows.label_index(data.classes))
             kept, mined = verdict(_kind(rows) == "apl/positive", like, config)
             kind = np.select([kept, mined], [f"apl/label@{number}", f"apl/mined@{number}"], f"{IGNORE}@{number}")
             wanted = kept | mined

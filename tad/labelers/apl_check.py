@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from tad.data.dataset import Dataset
-from tad.labelers.apl_icd import IcdFit, IcdTask, IcdTraining, bank_problems, labelled, likeness
+from tad.labelers.apl_icd import IcdFit, IcdTask, IcdTraining, bank_problems, labelled, likeness, pooled
 from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
 
 SHARE = 5
@@ -92,21 +92,20 @@ class Likeness:
     def open(self, context: Context) -> Callable[[str], Arrays]:
         data, left_out = context.data, set(held_out(context.data))
         alike, classes = likeness(context, left_out)
+        bank = context.inputs["bank"]
 
         def measure(video: str) -> Arrays:
             full = data.full_labels(video)
             if full is None or video not in left_out:
                 return {name: np.zeros(0) for name in ("own", "other", "around")}
             known = np.isin(full.label, classes)
-            spans, label = full.spans[known], full.label[known]
-            pairs = [(span, c) for span, own in zip(spans, label, strict=True) for c in classes if c != own]
-            others = np.array([span for span, _ in pairs]).reshape(-1, 2)
+            spans, label, vectors = full.spans[known], full.label[known], bank.array("vectors", video)[known]
+            table = np.stack([alike(vectors, np.full(len(label), c)) for c in classes], axis=1)
+            own = label[:, None] == classes
             near, of = surroundings(spans, full.spans, data.duration(video))
-            return {
-                "own": alike(video, spans, label),
-                "other": alike(video, others, np.array([c for _, c in pairs], dtype=np.int64)),
-                "around": alike(video, near, label[of]),
-            }
+            features = data.features(video)
+            around = alike(pooled(features, data.grid(video, len(features)), near), label[of])
+            return {"own": table[own], "other": table[~own], "around": around}
 
         return measure
 

@@ -102,6 +102,7 @@ class PoolLabelled:
 
 def labelled(data: Dataset, left_out: Collection[str] = ()) -> list[str]:
     """The fully labelled training videos, without those left out."""
+    left_out = set(left_out)
     return [v for v in data.videos("train") if data.full_labels(v) is not None and v not in left_out]
 
 
@@ -229,8 +230,8 @@ class IcdFit:
         return IcdTask(self.config, context)
 
 
-Alike = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
-"""Of a video, segments [N, 2] in seconds and classes [N]: how like these the segments are, [N] float64."""
+Alike = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From vectors [N, D] of segments (see `pooled`) and classes [N] to how like these they are, [N] float64."""
 
 
 def likeness(context: Context, left_out: Collection[str] = ()) -> tuple[Alike, np.ndarray]:
@@ -243,7 +244,7 @@ def likeness(context: Context, left_out: Collection[str] = ()) -> tuple[Alike, n
     Returns:
         The function, and the classes that have a labelled instance, ascending.
     """
-    saved, data, bank = context.inputs["model"].model(), context.data, read_bank(context, left_out)
+    saved, bank = context.inputs["model"].model(), read_bank(context, left_out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = InstanceDiscriminator(**saved["settings"]["architecture"])
     model.load_state_dict(saved["state"])
@@ -252,13 +253,9 @@ def likeness(context: Context, left_out: Collection[str] = ()) -> tuple[Alike, n
     with torch.inference_mode():
         second = model.second(torch.from_numpy(bank.vectors).to(device))
 
-    def alike(video: str, spans: np.ndarray, label: np.ndarray) -> np.ndarray:
-        if not len(spans):
-            return np.zeros(0)
-        features = data.features(video)
-        vectors = torch.from_numpy(pooled(features, data.grid(video, len(features)), spans)).to(device)
-        labels = torch.from_numpy(label).to(device)
+    def alike(vectors: np.ndarray, label: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return model.similarity(model.first(vectors), labels, second, bank_labels).cpu().numpy()
+            first = model.first(torch.from_numpy(vectors).to(device))
+            return model.similarity(first, torch.from_numpy(label).to(device), second, bank_labels).cpu().numpy()
 
     return alike, np.unique(bank.labels)
