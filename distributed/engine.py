@@ -15,11 +15,12 @@ from distributed.mapping import map_here, map_on_actors
 from distributed.partial import Partial
 from distributed.parts import Chunk, Done, chunks, collect, part_name, pending
 from distributed.record import Record
-from distributed.store import Store, fingerprint, write_json
+from distributed.store import Store, fingerprint
 from distributed.train import fit_here, fit_on_workers
 from tad.data.dataset import Dataset, Role
-from tad.data.segments import Segments, listing
-from tad.errors import RunError
+from tad.data.segments import Segments
+from tad.errors import RunError, listing
+from tad.files import write_json
 from tad.stage import Artifact, Context, FitStage, MapStage
 
 STRATEGY = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from distributed.store import write_json
+from tad.files import write_json
 
 
 class Tracker(Protocol):

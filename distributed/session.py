@@ -18,8 +18,9 @@ from distributed.record import Record
 from distributed.selftrain import SelfTraining
 from distributed.store import Store
 from tad.config import Recipe
-from tad.data.dataset import ROLES, Dataset, read_json
+from tad.data.dataset import ROLES, Dataset
 from tad.errors import RunError
+from tad.files import read_json
 from tad.report.budget import LabelBudget, label_budget
 from tad.stage import Artifact
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from pyarrow import fs
 from distributed.partial import SUFFIX, THREADS, Partial
 from tad.data.remote import cache_of, is_uri, opened, reason
 from tad.errors import DataError, RunError
+from tad.files import write_json
 from tad.stage import Artifact, Context
 
 
@@ -169,9 +169,3 @@ class Store:
         with FileLock(self.root / f"{key}.lock"):
             yield
 
-
-def write_json(path: Path, document: Any) -> None:
-    """Writes under a temporary name and renames, so a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(document, indent=1))
-    temporary.replace(path)

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from search_spaces.space import Parameter, Space
-from tad.data.segments import listing
-from tad.errors import ConfigError
+from tad.errors import ConfigError, listing
 
 MACHINERY = {"__init__", "load", "ranges", "space"}
 """Files of the package that are not families."""

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from search_spaces.ranges import Choice, Float, Integer, Range, Scales, Shifts, Steps
 from tad.config import Recipe, changed, options
-from tad.data.segments import listing
-from tad.errors import ConfigError
+from tad.errors import ConfigError, listing
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tad.data.segments import listing
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.detectors.actionformer_init import differing
 from tad.detectors.bmn import BmnDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.detectors.potloc import PotlocDetector
 from tad.detectors.rskp import RskpDetector
-from tad.errors import ConfigError
+from tad.errors import ConfigError, listing
 from tad.labelers.apl import AplLabeler
 from tad.labelers.gaufuse import GaufuseLabeler
 from tad.labelers.hrpro import HrproLabeler

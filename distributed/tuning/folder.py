@@ -17,7 +17,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from distributed.store import write_json
 from distributed.tuning.study import digest
 from search_spaces.space import Space
 from tad.config import Recipe
@@ -25,6 +24,7 @@ from tad.data.dataset import Dataset, Role
 from tad.data.ground_truth import ground_truth
 from tad.data.split import write_split
 from tad.errors import RunError
+from tad.files import write_json
 
 
 def claim(out: Path, name: str) -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tad.data.grid import SnippetGrid
@@ -39,8 +38,8 @@ from tad.data.labels import (
     read_video_classes,
 )
 from tad.data.remote import RemoteFolder, is_uri, sample
-from tad.data.segments import listing
-from tad.errors import DataError
+from tad.errors import DataError, listing
+from tad.files import read_json, read_yaml
 
 Role = Literal["train", "dev", "test"]
 ROLES: tuple[Role, ...] = ("train", "dev", "test")
@@ -339,23 +338,10 @@ def read_manifest(root: Path) -> Manifest:
     if not path.is_file():
         raise DataError(f"{path}: missing; see docs/data.md, or import a dataset with `tad import`")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Manifest.model_validate(document)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a YAML file: {error}") from error
+        return Manifest.model_validate(read_yaml(path))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise DataError(f"{path}: " + listing(problems)) from error
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file; DataError if it is missing or malformed."""
-    if not path.is_file():
-        raise DataError(f"{path}: missing")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a JSON file: {error}") from error
 
 
 def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:

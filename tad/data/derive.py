@@ -19,9 +19,9 @@ import numpy as np
 from tad.data.dataset import Dataset, Derived, Role
 from tad.data.ground_truth import repaired
 from tad.data.labels import SUPERVISION, FullLabels, Supervision
-from tad.data.segments import Segments, listing
+from tad.data.segments import Segments
 from tad.data.split import stratified_parts, write_split
-from tad.errors import DataError
+from tad.errors import DataError, listing
 
 Kind = Supervision | Literal["keep"]
 KINDS: tuple[Kind, ...] = (*SUPERVISION, "keep")

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from tad.data.dataset import Dataset, Role, Video
 from tad.data.folder import prepare
 from tad.data.ground_truth import ground_truth
-from tad.data.segments import Segments, listing
-from tad.errors import DataError
+from tad.data.segments import Segments
+from tad.errors import DataError, listing
 
 SUBSETS: dict[Role, str] = {"train": "training", "dev": "development", "test": "validation"}
 """OpenTAD's configs train on "training" and evaluate on "validation"."""

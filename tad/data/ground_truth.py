@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tad.data.dataset import Dataset, Role, read_json
-from tad.data.segments import Segments, listing
-from tad.errors import DataError
+from tad.data.dataset import Dataset, Role
+from tad.data.segments import Segments
+from tad.errors import DataError, listing
+from tad.files import read_json
 
 SOURCE = "ground-truth"
 

@@ -23,8 +23,7 @@ from tad.data.dataset import SAFE_ID, Manifest
 from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
 from tad.data.import_hrpro import Imported, known_features
 from tad.data.labels import number
-from tad.data.segments import listing
-from tad.errors import DataError
+from tad.errors import DataError, listing
 
 Task = Literal["verb", "noun"]
 FILES = {"train": ("EPIC_100_train.csv", "training.csv"), "test": ("EPIC_100_validation.csv", "validation.csv")}

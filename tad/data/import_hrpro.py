@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from tad.data.dataset import ROLES, SAFE_ID, Manifest, Role, read_json
+from tad.data.dataset import ROLES, SAFE_ID, Manifest, Role
 from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
-from tad.data.segments import listing
-from tad.errors import DataError
+from tad.errors import DataError, listing
+from tad.files import read_json
 
 AMBIGUOUS = "ambiguous.csv"
 NTSC = {23.976: 24000 / 1001, 29.97: 30000 / 1001, 59.94: 60000 / 1001}

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tad.data.dataset import ROLES, SAFE_ID, FeatureGrid, Manifest, Role, read_json
+from tad.data.dataset import ROLES, SAFE_ID, FeatureGrid, Manifest, Role
 from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
 from tad.data.import_hrpro import Imported, known_features
-from tad.data.segments import listing
-from tad.errors import DataError
+from tad.errors import DataError, listing
+from tad.files import read_json
 
 CLASS_LISTS = ("category_idx.txt", "classes.txt")
 BLOCK_LISTS = ("missing_files.txt", "block_list.txt")

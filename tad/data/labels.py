@@ -18,8 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tad.data.segments import listing
-from tad.errors import DataError
+from tad.errors import DataError, listing
 
 Supervision = Literal["full", "points", "classes", "none"]
 """The strongest label of a video."""

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad.errors import DataError
+from tad.errors import DataError, listing
 
 SCHEMA = pa.schema(
     [
@@ -332,9 +332,3 @@ def _malformed(results: Mapping[str, Any]) -> list[str]:
                 )
     return problems
 
-
-def listing(problems: Sequence[str], most: int = 20) -> str:
-    """Several problems as one message: how many, and the first `most`."""
-    head = "\n  ".join(problems[:most])
-    more = f"\n  ... and {len(problems) - most} more" if len(problems) > most else ""
-    return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}:\n  {head}{more}"

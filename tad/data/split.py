@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tad.data.dataset import ROLES, Dataset, Role, Split, read_json
+from tad.data.dataset import ROLES, Dataset, Role, Split
 from tad.data.folder import FullRow, LabelRows, full_rows, prepare, transfer_features, write_dataset
 from tad.data.ground_truth import ambiguous
-from tad.data.segments import listing
-from tad.errors import DataError
+from tad.errors import DataError, listing
+from tad.files import read_json
 
 Row = tuple[str, str, float]
 """Of points.csv: video, class, seconds."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role, read_json
+from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role
 from tad.data.folder import LabelRows, prepare, write_dataset
 from tad.data.ground_truth import repaired
 from tad.data.segments import Segments
@@ -26,6 +26,7 @@ from tad.data.synth_annotations import invent
 from tad.data.synth_video import draw_latents
 from tad.data.synth_world import World
 from tad.errors import DataError
+from tad.files import read_json
 
 RECORD = "synth.json"
 

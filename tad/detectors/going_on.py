@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from tad.data.segments import listing
-from tad.errors import ConfigError
+from tad.errors import ConfigError, listing
 from tad.stage import Context
 
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from tad.data.dataset import Dataset
-from tad.data.segments import listing
 from tad.data.zones import parted
-from tad.errors import DataError
+from tad.errors import DataError, listing
 from tad.models.pyramid import slot
 from tad.stage import Context
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from tad.data.segments import Segments, listing
-from tad.errors import DataError
+from tad.data.segments import Segments
+from tad.errors import DataError, listing
 from tad.report.budget import LabelBudget
 
 

@@ -1,0 +1,262 @@
+"""Small files of the user: read with errors that name file, place and remedy; written whole or not at all.
+
+Every reader of text, JSON, YAML and CSV goes through here. Text is UTF-8, with or without a byte order mark, whatever
+the locale. Nothing but a regular file is opened: a named pipe or a device would be waited for without end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import stat
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tad.errors import DataError, listing
+
+MOST_NODES = 1_000_000
+"""Values of a YAML document once its aliases are written out; a few lines of aliases can stand for billions."""
+MOST_FIELD = 128 << 10
+"""Characters of a CSV field."""
+LONG_INTEGER = 18
+"""Digits; a longer integer of a JSON file is read as a float, infinite if it is beyond one."""
+
+
+def regular(path: Path) -> Path:
+    """The path itself, if a regular file (or a link to one) is there.
+
+    Raises:
+        DataError: it is missing, a folder, a named pipe, a socket or a device, or it may not be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path}: missing") from None
+    except (OSError, ValueError) as error:  # no permission, a loop of links, a name that is too long or holds NUL
+        raise DataError(f"{path}: cannot be read: {cause(error)}") from None
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        raise DataError(f"{path}: is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
+    return path
+
+
+def read_text(path: Path) -> str:
+    """The whole text of a file.
+
+    Raises:
+        DataError: as `regular`, it cannot be read, or it is not UTF-8; the message names the line.
+    """
+    try:
+        content = regular(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {cause(error)}") from None
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: is UTF-16, as spreadsheets write it; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: line {line}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document.
+
+    Raises:
+        DataError: as `read_text`, not JSON, nested too deeply, or with keys that an object holds twice (all are named).
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, name: str) -> Any:
+    """A JSON document from its text; `name` is what errors call it."""
+    doubled: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            doubled.extend(key for key, n in Counter(key for key, _ in items).items() if n > 1)
+        return found
+
+    try:
+        document = json.loads(text, object_pairs_hook=pairs, parse_int=_integer)
+    except ValueError as error:
+        raise DataError(f"{name}: not a JSON file: {error}") from None
+    except RecursionError:
+        raise DataError(f"{name}: not a JSON file of this kind: it is nested too deeply") from None
+    if doubled:
+        raise DataError(f"{name}: " + listing([f"key {key!r}: an object holds it twice" for key in doubled]))
+    return document
+
+
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) <= LONG_INTEGER else float(text)
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML document.
+
+    Raises:
+        DataError: as `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path), str(path))
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """A YAML document of plain values from its text; `name` is what errors call it.
+
+    Raises:
+        DataError: not YAML, nested too deeply, a key stands twice in a mapping, or its aliases stand for too much.
+    """
+    try:
+        loader = _Yaml(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _written_out(node, {}, set()) > MOST_NODES:
+                raise DataError(f"{name}: its aliases stand for more than {MOST_NODES:,} values")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise DataError(f"{name}: not a YAML file: {error}") from None
+    except RecursionError:
+        raise DataError(f"{name}: not a YAML file of this kind: it is nested too deeply") from None
+    except ValueError as error:  # of a date or number that Python has no value for
+        raise DataError(f"{name}: not a YAML file of this kind: {error}") from None
+
+
+class _Yaml(yaml.SafeLoader):
+    """Plain values only; a key that stands twice is an error, where YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            return super().construct_mapping(node, deep)  # raises
+        seen: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (earlier := seen.get((key.tag, key.value))) is not None and earlier is not key:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice in one mapping", key.start_mark
+                    )
+                seen[key.tag, key.value] = key
+        return super().construct_mapping(node, deep)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
+    """Values below a node if each alias were a copy."""
+    if id(node) in known:
+        return known[id(node)]
+    if id(node) in above:
+        raise yaml.composer.ComposerError(None, None, "an alias holds itself", node.start_mark)
+    above.add(id(node))
+    total = 1
+    if isinstance(node, yaml.MappingNode):
+        total += sum(_written_out(key, known, above) + _written_out(value, known, above) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        total += sum(_written_out(item, known, above) for item in node.value)
+    above.discard(id(node))
+    known[id(node)] = total
+    return total
+
+
+def read_rows(path: Path, header: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and row of a CSV file with a header; blanks around fields are cut off, empty lines left out.
+
+    Args:
+        header: the columns that the file must have, in this order; None takes any.
+
+    Raises:
+        DataError: as `read_text`; the header is another one or holds a name twice; a row has more or fewer fields than
+            the header (all such rows are listed before any row is given).
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    csv.field_size_limit(MOST_FIELD)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}") from None
+    if header is not None and names != list(header):
+        raise DataError(f"{path}: the header must be {','.join(header)}; found {','.join(names) or 'nothing'}")
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: the header holds a name twice: {','.join(names)}")
+    uneven = [(line, len(row)) for line, row in lines if len(row) != len(names)]
+    if uneven:
+        problems = [f"line {line}: {fields} fields, but the header has {len(names)}" for line, fields in uneven]
+        raise DataError(f"{path}: " + listing(problems))
+    return iter([(line, dict(zip(names, row, strict=True))) for line, row in lines])
+
+
+def number(value: Any) -> float:
+    """A number of a file, or its text, as a float; true and false are no numbers.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"{value!r} is not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        raise ValueError(f"{value!r} is not a number") from None
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` at the end, so no reader sees half a file.
+
+    The content is on the disk before the rename: a power cut leaves the old file or the new one. If the block raises,
+    `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")  # two hosts may have one process number
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file whole; see `whole`."""
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a JSON file whole; see `whole`."""
+    write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the entries of a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # file systems that have no such promise
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cause(error: BaseException) -> str:
+    """An error of the operating system in a few words, without the path that the message names anyway."""
+    text = getattr(error, "strerror", None)
+    return text.lower() if isinstance(text, str) else str(error)
+
