@@ -58,8 +58,9 @@ def digests_here(paths: Mapping[str, Path]) -> dict[str, str]:
         folders.setdefault(os.path.dirname(real), {})[name] = real
     found = dict.fromkeys(paths, "")
     for folder, files in folders.items():
-        stamps = {real: stamp for real in files.values() if (stamp := _stamp(real)) is not None}
-        own = digests(folder, stamps, _digest)
+        given = {real: paths[name] for name, real in files.items()}
+        stamps = {real: stamp for real, path in given.items() if (stamp := _stamp(path)) is not None}
+        own = digests(folder, stamps, lambda real, given=given: _digest(given[real]))  # type: ignore[misc]
         found |= {name: own[real] for name, real in files.items() if real in own}
     return found
 
@@ -102,24 +103,24 @@ def _remembered(place: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _stamp(real: str) -> Stamp | None:
+def _stamp(path: Path) -> Stamp | None:
     try:
-        found = os.stat(real)
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
-        raise DataError(f"{real}: cannot be read: {cause(problem)}") from None
+        raise DataError(f"{path}: cannot be read: {cause(problem)}") from None
     text = f"{found.st_size} bytes, inode {found.st_ino}, modified {found.st_mtime_ns}, changed {found.st_ctime_ns}"
     return Stamp(text, found.st_ctime_ns)
 
 
-def _digest(real: str) -> str:
+def _digest(path: Path) -> str:
     try:
-        with opened(Path(real)) as (file, _):
+        with opened(path) as (file, _):
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except FileNotFoundError:
-        raise DataError(f"{real}: went away while it was read") from None
+        raise DataError(f"{path}: went away while it was read") from None
     except Unreadable as problem:
-        raise DataError(f"{real}: {problem}") from None
+        raise DataError(f"{path}: {problem}") from None
     except OSError as problem:
-        raise DataError(f"{real}: cannot be read: {cause(problem)}") from None
+        raise DataError(f"{path}: cannot be read: {cause(problem)}") from None

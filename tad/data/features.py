@@ -67,6 +67,8 @@ def read_header(front: bytes, size: int) -> Header:
     file = io.BytesIO(front)
     try:
         version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"format {version}")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
     except Exception as problem:  # numpy parses the header as Python text, and each way of being wrong has its error
