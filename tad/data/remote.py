@@ -157,7 +157,7 @@ class RemoteFolder:
             raise DataError(f"{self.uri}: no such dataset: {missing}") from error
         except OSError as error:
             raise DataError(f"{self.uri}: {reason(error)}") from error
-        files = {f"{folder}{info.base_name}": info for info in found if info.is_file}
+        files = {info.path.removeprefix(f"{self._prefix}/"): info for info in found if info.is_file}
         for name in files:
             below(self.here, name)
         return files
@@ -190,10 +190,6 @@ class RemoteFolder:
             except OSError as error:
                 raise DataError(f"{self.uri}/{name}: cannot be fetched to {target}: {reason(error)}") from error
         return target
-
-    def names(self, folder: str) -> list[str]:
-        """The files below `folder`, by their names there."""
-        return [name.removeprefix(f"{folder}/") for name in self._files if name.startswith(f"{folder}/")]
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
         """SHA-256 of each file, without fetching it; "" where there is none.
