@@ -27,6 +27,14 @@ def shared_path(*parts: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Digests of the tests' files stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def shared():
     return shared_path

@@ -157,6 +157,12 @@ def test_broken_files(folder, file, content, message):
     assert file in str(raised.value)
 
 
+def test_a_grid_that_makes_absurdly_many_rows_is_refused(folder):
+    (folder / "dataset.yaml").write_text(manifest(grid={"dim": 4, "fps": 1e6, "stride": 0.01}))
+    with pytest.raises(DataError, match=r"(?s)3 problems.*video a: 639998\d+ rows of 6.4 s on the feature grid"):
+        Dataset.open(folder)
+
+
 @pytest.mark.parametrize("file", ["dataset.yaml", "annotations.json", "points.csv", "labels.csv", "full_labels.csv"])
 def test_pipes_and_folders_are_no_files(folder, file):
     for make, says in ((os.mkfifo, "is a named pipe, not a file"), (os.mkdir, "is a folder, not a file")):

@@ -12,6 +12,8 @@ from tad.files import number, read_json
 
 SHORTEST, LONGEST = 1e-3, 30 * 86_400.0
 """Seconds of a video. A camera may run for days; more than 30 of them is a wrong unit (milliseconds, frames)."""
+MOST_ROWS = 10**8
+"""Feature rows of a video: 30 days of 38 rows a second."""
 LAYOUT = 'expected {"database": {video: {subset, duration, fps, annotations}}}'
 
 
@@ -75,6 +77,8 @@ def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | No
         raise Unusable("malformed video", f"fps {fps}; must be {LEAST_RATE:g} to {MOST_RATE:g}")
     if fps is None and manifest is not None and manifest.grid.fps == "native" and manifest.grid.length is None:
         raise Unusable("no fps", "no fps, but the feature grid counts frames of the video (fps: native)")
+    if manifest is not None and (rows := manifest.grid.expected_length(duration, fps)) > MOST_ROWS:
+        raise Unusable("malformed video", f"{rows} rows of {duration:g} s on the feature grid; at most {MOST_ROWS}")
     return Video(video_id, subset, duration, fps)
 
 
