@@ -11,6 +11,7 @@ import pytest
 
 from tad.data import digests as module
 from tad.data.dataset import Dataset
+from tad.errors import DataError
 from tests.tiny import tiny_dataset
 
 
@@ -108,6 +109,17 @@ def test_without_a_place_for_the_cache_it_works_all_the_same(data, read, tmp_pat
     before = data.fingerprint("train")
     monkeypatch.setenv("TAD_CACHE", "~nobody-of-this-name/cache")
     assert data.fingerprint("train") == before and len(read) == 6
+
+
+def test_a_dataset_behind_a_uri_needs_a_cache_and_says_so(data, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for place, says in (
+        (str(tmp_path / "file" / "x"), "cache cannot be written"),
+        ("~nobody-of-this-name", "TAD_CACHE"),
+    ):
+        monkeypatch.setenv("TAD_CACHE", place)
+        with pytest.raises(DataError, match=says):
+            Dataset.open(data.root.as_uri())
 
 
 def test_two_that_write_at_once_leave_a_whole_memory(cache, data, read):

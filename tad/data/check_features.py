@@ -14,6 +14,7 @@ from tad.data.manifest import ROLES, FeatureGrid, Manifest, Role
 from tad.data.reading import read_each
 from tad.data.videos import Video
 from tad.errors import DataError, listing
+from tad.files import cause
 
 BLOCK = 4096
 """Rows read at a time: memory does not grow with the length of a video."""
@@ -58,16 +59,20 @@ def check_features(
         ids: every id of annotations.json; files of others are extra.
     """
     folder = root / "features"
-    if not folder.is_dir() or not any(folder.iterdir()):
+    try:
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as problem:
+        return [error("no features", "features", f"the folder cannot be read: {cause(problem)}")]
+    if not there:
         return [error("no features", "features", f"no feature files; put them there or run `tad synth {root}`")]
     findings: list[Finding] = []
     ignored = set() if manifest is None else set(manifest.ignored)
     needed = [v for v in videos if v not in ignored]
-    present = {path.stem for path in folder.glob("*.npy")}
+    present = {path.stem for path in there if path.suffix == ".npy"}
     for video_id in needed:
         if video_id not in present:
             findings.append(error("missing feature file", f"video {video_id}", f"no features/{video_id}.npy"))
-    for path in sorted(folder.iterdir()):
+    for path in there:
         if path.suffix != ".npy" or path.stem not in ids:
             findings.append(warning("extra file", f"features/{path.name}", "no video of this name; it is not read"))
     grid = None if manifest is None else manifest.grid

@@ -40,6 +40,7 @@ from tad.data.manifest import ROLES, SAFE_ID, Derived, FeatureGrid, Manifest, Ro
 from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Video, read_videos
 from tad.errors import DataError
+from tad.files import cause
 
 __all__ = ["ROLES", "SAFE_ID", "Dataset", "Derived", "FeatureGrid", "Manifest", "Role", "Split", "Video"]
 
@@ -77,9 +78,10 @@ class Dataset:
             root = remote.here
         try:
             root = Path(root).expanduser().resolve()
-        except (RuntimeError, OSError) as error:  # no such user, a loop of links
-            raise DataError(f"{root}: no such dataset folder: {error}") from None
-        if not root.is_dir():
+            found = root.is_dir()
+        except (RuntimeError, OSError) as error:  # no such user, a loop of links, no permission
+            raise DataError(f"{root}: no such dataset folder: {cause(error)}") from None
+        if not found:
             raise DataError(f"{root}: no such dataset folder")
         manifest = read_manifest(root)
         videos = read_videos(root / "annotations.json", manifest)

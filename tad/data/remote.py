@@ -25,6 +25,8 @@ from tad.data.manifest import shortened, unprintable
 from tad.errors import DataError
 from tad.files import cause
 
+UNKNOWN = 1 << 62
+"""As a time of change it keeps a file from being remembered."""
 BLOCK = 8 << 20
 """Bytes to ask a bucket for at a time."""
 HINTS = {
@@ -166,11 +168,11 @@ class RemoteFolder:
         """Everything but the features; what is gone there goes here, too."""
         try:
             self.here.mkdir(parents=True, exist_ok=True)
+            for path in self.here.iterdir():
+                if path.is_file() and not path.name.startswith(".") and path.name not in self._files:
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"{self.here}: the cache cannot be written: {cause(error)}; see TAD_CACHE") from None
-        for path in self.here.iterdir():
-            if path.is_file() and not path.name.startswith(".") and path.name not in self._files:
-                path.unlink(missing_ok=True)
         for name in self._files:
             if "/" not in name:
                 self.path(name)
@@ -198,7 +200,10 @@ class RemoteFolder:
             DataError: a file cannot be read.
         """
         found = {name: info for name in names if (info := self._files.get(name)) is not None}
-        stamps = {name: Stamp(f"{i.size} bytes, modified {i.mtime_ns}", i.mtime_ns or 0) for name, i in found.items()}
+        stamps = {
+            name: Stamp(f"{info.size} bytes, modified {info.mtime_ns}", info.mtime_ns or UNKNOWN)
+            for name, info in found.items()
+        }
         return dict.fromkeys(names, "") | digests(self.uri, stamps, self._digest)
 
     def _digest(self, name: str) -> str:
