@@ -16,6 +16,7 @@ from tad.data.check import check
 from tad.data.dataset import Dataset
 from tad.data.ground_truth import ground_truth
 from tad.data.import_hrpro import import_hrpro
+from tad.data.output import MARKER
 from tad.data.segments import Segments
 from tad.data.synth import make_dataset, video_features, write_features
 from tad.data.synth_annotations import invent
@@ -25,7 +26,7 @@ from tad.errors import DataError
 
 
 def digests(root: Path) -> dict[str, str]:
-    files = sorted(p for p in root.rglob("*") if p.is_file())
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != MARKER)  # which holds times
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -109,8 +110,8 @@ def test_what_is_there_is_kept(tmp_path):
         make_dataset(tmp_path / "d", videos=1, classes=2, dim=4)
     make_dataset(tmp_path / "d", videos=2, classes=2, dim=4, force=True)
     assert check(tmp_path / "d") == []  # no file of the third training video stays behind
-    (tmp_path / "d" / "synth.json").unlink()
-    with pytest.raises(DataError, match="was not invented here"):
+    (tmp_path / "d" / MARKER).unlink()
+    with pytest.raises(DataError, match="was not written by `tad synth`"):
         make_dataset(tmp_path / "d", videos=1, classes=2, dim=4, force=True)
 
 
@@ -119,11 +120,12 @@ def test_a_linked_feature_file_is_replaced_and_not_written_through(tmp_path):
     place = tmp_path / "d" / "features" / "train_0000.npy"
     place.rename(tmp_path / "mine.npy")
     place.symlink_to(tmp_path / "mine.npy")
-    (tmp_path / "d" / "synth.json").unlink()
+    (tmp_path / "d" / "features" / MARKER).unlink()
+    (tmp_path / "d" / "features" / "test_0000.npy").unlink()
     mine = (tmp_path / "mine.npy").read_bytes()
     write_features(tmp_path / "d", seed=5, force=True)
     assert (tmp_path / "mine.npy").read_bytes() == mine
-    assert not place.is_symlink()
+    assert not place.is_symlink() and np.load(place, allow_pickle=False).shape[1] == 4
 
 
 @pytest.mark.parametrize("bad", [{"videos": 0}, {"classes": 0}, {"dim": 1}, {"difficulty": 1.5}, {"dev": -1}])

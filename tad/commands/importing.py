@@ -99,7 +99,7 @@ _FEATURES = (
     ),
 )
 _COMMON = (
-    click.option("--force", is_flag=True, help="Write into a folder that is not empty."),
+    click.option("--force", is_flag=True, help="Replace what this command wrote there before."),
     click.option("--dim", type=int, help="Width of the features  [default: that of the files, or the usual one]"),
     click.option("--name", help="Name of the dataset  [default: that of SRC]"),
     click.argument("out", type=OUT),

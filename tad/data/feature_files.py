@@ -18,8 +18,8 @@ import numpy as np
 from tad.data.feature_arrays import FLOATS, Stored, look, matrix_shape, refusal, values
 from tad.data.feature_names import Located, locate
 from tad.data.folder import Transfer, transfer_features
+from tad.data.output import check_room
 from tad.errors import DataError, listing
-from tad.files import whole
 
 CUT = 1
 """Rows by which rgb and flow of a video may differ: extractors end them differently."""
@@ -57,6 +57,10 @@ class Plan(NamedTuple):
     dtype: str
     plain: bool
 
+    @property
+    def bytes(self) -> int:
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
 
 @dataclass
 class Features:
@@ -82,23 +86,33 @@ class Features:
     def write(self, folder: Path, how: Transfer) -> list[str]:
         """Links or copies plain files to folder/features/ID.npy and converts the others there.
 
+        Args:
+            folder: a new one, of `tad.data.output.output_folder`.
+
         Returns:
             Warnings: videos whose converted features hold NaN or Inf.
 
         Raises:
-            DataError: a file is damaged behind its header.
+            DataError: a file is damaged behind its header, or the disk has too little room.
         """
         transfer_features({v: p.parts[0].path for v, p in self.plans.items() if p.plain}, folder, how)
         others = {v: p for v, p in self.plans.items() if not p.plain}
+        if others:
+            (folder / "features").mkdir(exist_ok=True)
+            check_room(folder, sum(plan.bytes for plan in others.values()))
         bad = []
         for video_id, plan in _bar("converting features", others):
             array = self._converted(plan)
-            with whole(folder / "features" / f"{video_id}.npy") as temporary, temporary.open("wb") as file:
+            with (folder / "features" / f"{video_id}.npy").open("xb") as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
             broken = np.count_nonzero(~np.isfinite(array))
             if broken:
                 bad.append(f"video {video_id}: {broken} of {array.size} values ({plan.parts[0].where})")
         return [f"features with NaN or Inf: {listing(bad, 5)}"] if bad else []
+
+    def paths(self) -> list[Path]:
+        """All files that will be read."""
+        return list(dict.fromkeys(part.path for plan in self.plans.values() for part in plan.parts))
 
     def _converted(self, plan: Plan) -> np.ndarray:
         rows, width = plan.shape
@@ -258,7 +272,7 @@ def _notes(located: Mapping[Path, Located], plans: Mapping[str, Plan]) -> list[s
         notes.append(f"the array {next(iter(keys))!r} of each file is taken")
     converted = [p for p in plans.values() if not p.plain]
     if converted:
-        size = sum(p.shape[0] * p.shape[1] * np.dtype(p.dtype).itemsize for p in converted)
+        size = sum(plan.bytes for plan in converted)
         types = sorted({part.dtype for p in converted for part in p.parts} - {"float16", "float32"})
         lossy = f"; {', '.join(types)} becomes float32" if types else ""
         notes.append(f"converted feature files: {len(converted)} ({size / 1e6:.1f} MB){lossy}")

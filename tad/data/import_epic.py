@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from tad.data.dataset import Manifest
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
     Dropped,
     Imported,
@@ -32,6 +32,7 @@ from tad.data.imported import (
     positive,
     unsafe,
 )
+from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import number, read_rows, read_text
 
@@ -74,7 +75,7 @@ def import_epic(
         files: where and how the feature files are named; found by itself by default.
         fps, stride, window, offset, length: the feature grid. Length is for features resized in time.
         dim: width of the features; by default that of the files, or 2304 where there are none.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad import epic`.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
@@ -115,9 +116,9 @@ def import_epic(
         subsets={SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
         grid=grid,
     )
-    prepare(out, force, src)
-    write_dataset(out, manifest, database, LabelRows())
-    warnings += stored.write(out, features)
+    with output_folder(out, "import epic", force=force, sources=[src, *stored.paths()]) as fresh:
+        write_dataset(fresh, manifest, database, LabelRows())
+        warnings += stored.write(fresh, features)
     count = {role: sum(e["subset"] == subset for e in database.values()) for role, subset in SUBSETS.items()}
     notes = [order_note(names, listed.name), *stored.notes, *dropped.notes()]
     return Imported(count, 0, len(stored), warnings, notes)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tad.data.dataset import ROLES, Manifest, Role
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
     Dropped,
     Imported,
@@ -31,6 +31,7 @@ from tad.data.imported import (
     segments,
     unsafe,
 )
+from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import number, read_json, read_rows, read_text
 
@@ -58,7 +59,7 @@ def import_hrpro(
         files: where and how the feature files are named; found by itself by default.
         points: file name in point_labels/ where there are several.
         dim: width of the features; by default that of the files, or 2048 where there are none.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad import hrpro`.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
@@ -92,9 +93,9 @@ def import_hrpro(
         grid=grid,
         ambiguous=AMBIGUOUS if ambiguous else None,
     )
-    prepare(out, force, src)
-    write_dataset(out, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
-    warnings += found.write(out, features)
+    with output_folder(out, "import hrpro", force=force, sources=[src, *found.paths()]) as fresh:
+        write_dataset(fresh, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
+        warnings += found.write(fresh, features)
     count = {role: sum(r == role for r in roles.values()) for role in manifest.subsets}
     notes = [order_note(manifest.classes, "the alphabet"), *found.notes, *dropped.notes()]
     return Imported(count, len(seconds), len(found), warnings, notes)
@@ -160,7 +161,7 @@ def _points(
     """(video, label, seconds) of each point of a listed video; of a row only these three fields are looked at."""
     columns = ("video_id", "class", "point")
     try:
-        table = [(line, *(row[c] for c in columns)) for line, row in read_rows(path)]
+        table = [(line, row["video_id"], row["class"], row["point"]) for line, row in read_rows(path)]
     except KeyError as error:
         problems.append(f"{path.name}: needs the columns {', '.join(columns)}; there is no {error.args[0]}")
         return []

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tad.data.dataset import ROLES, Manifest, Role
 from tad.data.feature_files import Features, Lookup, examine, find_names, folders_of
 from tad.data.feature_names import Located
-from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
     Dropped,
     Imported,
@@ -28,6 +28,7 @@ from tad.data.imported import (
     unsafe,
 )
 from tad.data.opentad_files import annotation_files, block_list, class_list, read_database
+from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import number
 
@@ -61,7 +62,7 @@ def import_opentad(
         subsets: role of each subset; by default `default_roles`.
         fps, stride, window, offset, length: the feature grid. Length is for features resized in time.
         dim: width of the features; by default that of the files, or 2048 where there are none.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad import opentad`.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
@@ -102,9 +103,9 @@ def import_opentad(
 
     left = [video_id for video_id in ignored if video_id in database]
     manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=left)
-    prepare(out, force, src)
-    write_dataset(out, manifest, database, LabelRows())
-    warnings += found.write(out, features)
+    with output_folder(out, "import opentad", force=force, sources=[src, *found.paths()]) as fresh:
+        write_dataset(fresh, manifest, database, LabelRows())
+        warnings += found.write(fresh, features)
     count: dict[str, int] = {
         r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
     }

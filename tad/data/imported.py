@@ -62,7 +62,7 @@ def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -
 
     Bad rows become problems; None or an empty list is no row.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     if items is None:
         return rows
     if not isinstance(items, list):
