@@ -211,18 +211,7 @@ def _look_npz(path: Path, key: str | None, member: str | None) -> Stored:
 def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:
     import torch
 
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):
-            raise
-        found = torch.load(path, map_location="cpu", weights_only=True)  # a format from before version 1.6
-    except Exception as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            raise DataError(
-                f"{path}: holds more than tensors, which could run code when read; save the tensor alone, or as .npy"
-            ) from None
-        raise
+    found = _loaded(path)
     name = None
     if isinstance(found, dict):
         tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
@@ -234,6 +223,24 @@ def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:
     itemsize = found.element_size()
     _check_bytes(str(path), found.shape, itemsize, found.untyped_storage().nbytes(), 1)
     return name, found
+
+
+def _loaded(path: Path) -> Any:
+    import torch
+
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)  # a format from before version 1.6
+    except Exception as error:
+        if "weights only" not in str(error).lower().replace("_", " "):
+            raise
+        raise DataError(
+            f"{path}: holds more than tensors, which could run code when read; save the tensor alone, or as .npy"
+        ) from None
 
 
 @contextmanager

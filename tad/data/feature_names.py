@@ -160,9 +160,10 @@ def _pattern(name: str, starts: Sequence[int], length: int) -> str:
 
 
 def _apart(name: str, begin: int, end: int) -> bool:
-    """Whether a video's id stands apart in a file name: not as part of a longer number or word."""
-    seams = [name[at - 1 : at + 1] for at in (begin, end) if 0 < at < len(name)]
-    return not any(seam.isdigit() or seam.isalpha() for seam in seams)
+    """Whether a video's id stands apart in a file name: not as part of a longer number or word, nor before a number."""
+    seams = [(name[begin - 1], name[begin])] if begin else []
+    seams += [(name[end], name[end - 1])] if end < len(name) else []
+    return not any((o.isdigit() and i.isalnum()) or (o.isalpha() and i.isalpha()) for o, i in seams)
 
 
 def _best(folder: Path, found: Mapping[str, int], videos: Collection[str], names: Collection[str]) -> list[str]:

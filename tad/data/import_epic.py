@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tad.data.dataset import Manifest
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
@@ -28,6 +27,7 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    manifest,
     order_note,
     positive,
     unsafe,
@@ -110,14 +110,14 @@ def import_epic(
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
-    manifest = Manifest(
+    described = manifest(
         name=name or f"epic100-{task}",
         classes=names,
         subsets={SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
         grid=grid,
     )
     with output_folder(out, "import epic", force=force, sources=[src, *stored.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows())
+        write_dataset(fresh, described, database, LabelRows())
         warnings += stored.write(fresh, features)
     count = {role: sum(e["subset"] == subset for e in database.values()) for role, subset in SUBSETS.items()}
     notes = [order_note(names, listed.name), *stored.notes, *dropped.notes()]

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
@@ -26,6 +26,7 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    manifest,
     order_note,
     positive,
     segments,
@@ -86,7 +87,7 @@ def import_hrpro(
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
-    manifest = Manifest(
+    described = manifest(
         name=name or src.resolve().name,
         classes=sorted(labels),
         subsets={role: role for role in ROLES if role in roles.values()},
@@ -94,10 +95,10 @@ def import_hrpro(
         ambiguous=AMBIGUOUS if ambiguous else None,
     )
     with output_folder(out, "import hrpro", force=force, sources=[src, *found.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
+        write_dataset(fresh, described, database, LabelRows(None if path is None else seconds), ambiguous)
         warnings += found.write(fresh, features)
-    count = {role: sum(r == role for r in roles.values()) for role in manifest.subsets}
-    notes = [order_note(manifest.classes, "the alphabet"), *found.notes, *dropped.notes()]
+    count = {role: sum(r == role for r in roles.values()) for role in described.subsets}
+    notes = [order_note(described.classes, "the alphabet"), *found.notes, *dropped.notes()]
     return Imported(count, len(seconds), len(found), warnings, notes)
 
 

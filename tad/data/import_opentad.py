@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, examine, find_names, folders_of
 from tad.data.feature_names import Located
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
@@ -22,6 +22,7 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    manifest,
     order_note,
     positive,
     segments,
@@ -102,9 +103,9 @@ def import_opentad(
         raise DataError(f"{paths[0]}: " + listing(problems))
 
     left = [video_id for video_id in ignored if video_id in database]
-    manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=left)
+    described = manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=left)
     with output_folder(out, "import opentad", force=force, sources=[src, *found.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows())
+        write_dataset(fresh, described, database, LabelRows())
         warnings += found.write(fresh, features)
     count: dict[str, int] = {
         r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()

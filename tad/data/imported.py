@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tad.data.dataset import SAFE_ID, FeatureGrid
+from pydantic import ValidationError
+
+from tad.data.dataset import SAFE_ID, FeatureGrid, Manifest
 from tad.data.feature_files import Features, Lookup
-from tad.errors import DataError
+from tad.errors import DataError, listing
 from tad.files import number
 
 ROUNDING = 0.1
@@ -71,8 +73,11 @@ def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -
     for i, item in enumerate(items):
         where = f"video {video_id}, row {i}"
         try:
-            start, end = (number(x) for x in item["segment"])
-            label = str(item["label"]).strip()
+            times, label = item["segment"], item["label"]
+            if not isinstance(times, list) or len(times) != 2 or type(label) not in (str, int):
+                raise ValueError(f"segment {times!r} must be [start, end], and label {label!r} a name")
+            start, end = number(times[0]), number(times[1])
+            label = str(label).strip()
             if dropped.keep(where, start, end):
                 rows.append({"segment": [start, end], "label": label})
         except KeyError as error:
@@ -97,6 +102,19 @@ def positive(entry: Mapping[str, Any], key: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{key} {value:g} must be positive")
     return value
+
+
+def manifest(**keys: Any) -> Manifest:
+    """What dataset.yaml will say.
+
+    Raises:
+        DataError: it would not be read again; every problem is listed.
+    """
+    try:
+        return Manifest(**keys)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors()]
+        raise DataError("the source gives no valid dataset.yaml: " + listing(problems)) from None
 
 
 def unsafe(video_id: str) -> str | None:
