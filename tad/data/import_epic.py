@@ -90,7 +90,10 @@ def import_epic(
     for role, chosen in (("train", train), ("test", test)):
         path = _file(src, chosen, FILES[role])
         before = set(database)
-        for line, video, start, end, label in _segments(path, task, names, problems, dropped):
+        rows = _segments(path, task, names, problems, dropped)
+        if not rows and not problems:
+            problems.append(f"{path.name}: holds no row")
+        for line, video, start, end, label in rows:
             if video not in videos:
                 problems.append(f"{path.name}, line {line}: video {video!r} is not in EPIC_100_video_info.csv")
             elif video in before:
@@ -104,8 +107,8 @@ def import_epic(
     folder = feature_folder(src, lookup) if features != "none" else None
     stored = Features()
     if folder is not None:
-        rows = expected_rows(grid, database)
-        stored = find(dict.fromkeys(database, folder), lookup, rows, problems, warnings)
+        expected = expected_rows(grid, database)
+        stored = find(dict.fromkeys(database, folder), lookup, expected, problems, warnings)
     grid = fitted(grid, dim, DIM, stored, problems)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
@@ -153,6 +156,8 @@ def _videos(src: Path, problems: list[str]) -> dict[str, dict[str, float]]:
             continue
         if (wrong := unsafe(row["video_id"])) is not None:
             problems.append(f"{path.name}, line {line}: {wrong}")
+        if row["video_id"] in videos:
+            problems.append(f"{path.name}, line {line}: video {row['video_id']} stands twice")
         videos[row["video_id"]] = found
     return videos
 

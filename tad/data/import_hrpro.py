@@ -118,6 +118,8 @@ def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict
                 problems.append(f"{path.name}: {wrong}")
             elif roles.setdefault(video_id, role) != role:
                 problems.append(f"{path.name}: video {video_id} is in split_{roles[video_id]}.txt, too")
+        if role == "train" and not roles and not problems:
+            problems.append(f"{path.name}: lists no video")
     return roles
 
 

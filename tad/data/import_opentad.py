@@ -31,7 +31,6 @@ from tad.data.imported import (
 from tad.data.opentad_files import annotation_files, block_list, class_list, read_database
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
-from tad.files import number
 
 
 def import_opentad(
@@ -180,7 +179,7 @@ def _entry(
             rate = positive(entry, "frame") / duration
         if resized and entry.get("feature_frame") is not None:
             # MMAction2's rows share the frames that were read, which are up to a window less than the video's.
-            duration *= min(1.0, number(entry["feature_frame"]) / positive(entry, "frame"))
+            duration *= min(1.0, positive(entry, "feature_frame") / positive(entry, "frame"))
     except ValueError as error:
         problems.append(f"video {video_id}: {error}")
         return None
