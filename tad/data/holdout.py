@@ -43,6 +43,9 @@ def split_holdout(
     Raises:
         DataError: the dataset has dev videos already, a share cannot be had, or `out` cannot be used.
     """
+    for share in (dev, hide):
+        if share is not None and not 0 < share < 1:
+            raise DataError(f"{data.root}: a share must lie between 0 and 1, found {share}")
     roles: dict[str, Role] = {}
     for role in ("train", "dev", "test"):
         roles.update(dict.fromkeys(data.videos(role), role))

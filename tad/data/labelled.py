@@ -96,6 +96,8 @@ def labelled_videos(
         DataError: the share leaves no video on one side, no video has an action, or the labelled videos are too few to
             show every class.
     """
+    if not 0 < share < 1:
+        raise DataError(f"{data.root}: a share must lie between 0 and 1, found {share}")
     count = round(share * len(classes))
     sizes, shares = np.array([count, len(classes) - count]), np.array([share, 1 - share])
     if not sizes.all():

@@ -94,7 +94,7 @@ def check_room(folder: Path, size: float) -> None:
     """Raises DataError if the file system of a folder has less room than `size` bytes."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise DataError(f"the output needs {size / 1e9:,.3f} GB, and its disk has {free / 1e9:,.3f} GB free")
+        raise DataError(f"{folder}: needs {size / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB free")
 
 
 def strangers(folder: Path) -> list[str]:
@@ -271,13 +271,17 @@ def _locked(folder: Path) -> int | None:
 def _removable(folder: Path) -> bool:
     """Whether a folder under a hidden name is unfinished, or holds only what its marker lists."""
     marker = _marker(folder)
-    return not any(folder.iterdir()) or (bool(marker) and ("files" not in marker or not strangers(folder)))
+    return not _stamps(folder) or (bool(marker) and ("files" not in marker or not strangers(folder)))
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder of ours; never follows a link, and leaves all where something is mounted in it."""
-    if folder.is_dir() and not any(os.path.ismount(folder / name) for name, s in _stamps(folder).items() if s is None):
-        shutil.rmtree(folder)
+    """Removes a folder of ours, its marker last; never follows a link, and leaves all where something is mounted."""
+    if not folder.is_dir() or any(os.path.ismount(folder / name) for name, s in _stamps(folder).items() if s is None):
+        return
+    for path in folder.iterdir():
+        if path.name != MARKER:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(folder)
 
 
 def _version() -> str | None:
@@ -309,6 +313,6 @@ def _stamps(folder: Path, above: str = "") -> dict[str, Stamp]:
         if path.is_dir() and not path.is_symlink():
             found[name + "/"] = None
             found |= {} if _marker(path) else _stamps(folder, name + "/")
-        elif name != MARKER:
+        elif name != MARKER and not name.startswith(f".{MARKER}."):  # a new marker that `whole` did not finish
             found[name] = stamp(path)
     return found
