@@ -12,10 +12,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tad.data.features import FRONT, header_of, read_header, values_of
 from tad.errors import DataError
 from tad.files import regular
 
@@ -31,7 +32,7 @@ FLOATS = {"float16": "float16", "bfloat16": "float32", "float32": "float32"} | d
 )
 """Type that each type of features is stored as; all others are refused."""
 REFUSED = {"b": "true or false", "i": "integers", "u": "integers", "c": "complex numbers", "U": "text", "S": "text"} | {
-    "O": "Python objects, which could run code when they are read",
+    "O": "text or objects",
     "V": "records",
 }
 
@@ -92,7 +93,7 @@ def values(stored: Stored) -> np.ndarray:
     path, kind = regular(stored.path), stored.path.suffix.lower()
     with _reading(path):
         if kind == ".npy":
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = values_of(path)[1]
         elif kind == ".npz":
             with zipfile.ZipFile(path) as archive, archive.open(f"{stored.member}.npy") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
@@ -161,22 +162,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _look_npy(path: Path) -> Stored:
-    with path.open("rb") as file:
-        shape, by_column, dtype = _header(file)
-        begin = file.tell()
-    _check_bytes(str(path), shape, dtype.itemsize, path.stat().st_size - begin, 1)
+    header = header_of(path)
+    dtype = header.dtype
     plain = dtype.name in ("float16", "float32") and dtype.newbyteorder("<") == dtype
-    return Stored(path, None, shape, _type_name(dtype), plain and not (by_column and len(shape) > 1))
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is stored by columns, and type of a .npy file, which is left open after its header."""
-    version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of the format")
-    shape, by_column, dtype = read(file)
-    return tuple(shape), by_column, dtype
+    by_row = not header.fortran or len(header.shape) < 2
+    return Stored(path, None, header.shape, _type_name(dtype), plain and by_row)
 
 
 def _check_bytes(where: str, shape: Sequence[int], itemsize: int, there: int, packed: int) -> None:
@@ -201,11 +191,10 @@ def _npz_names(path: Path) -> list[str]:
 def _look_npz(path: Path, key: str | None, member: str | None) -> Stored:
     name = _choose(path, _npz_names(path), member or key)
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        shape, _, dtype = _header(file)
-        _check_bytes(
-            f"{path}: {name}", shape, dtype.itemsize, archive.getinfo(f"{name}.npy").compress_size, MOST_PACKED
-        )
-    return Stored(path, name, shape, _type_name(dtype))
+        info = archive.getinfo(f"{name}.npy")
+        header = read_header(file.read(FRONT), info.file_size)
+    _check_bytes(f"{path}: {name}", header.shape, header.dtype.itemsize, info.compress_size, MOST_PACKED)
+    return Stored(path, name, header.shape, _type_name(header.dtype))
 
 
 def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:

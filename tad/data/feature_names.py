@@ -129,7 +129,7 @@ def _wrong(pattern: str) -> str | None:
 def _patterns(names: Collection[str], videos: Collection[str]) -> dict[str, int]:
     """Patterns that fit, and the number of videos that each gives a file."""
     ordered, ids = sorted(names), set(videos)
-    lengths = sorted({len(v) for v in ids})
+    lengths = sorted({len(v) for v in ids} - {0})
     step = max(1, len(ordered) // SAMPLE)
     candidates: set[str] = set()
     for name in ordered[::step]:

@@ -22,12 +22,12 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
-    manifest,
     order_note,
     positive,
     segments,
-    unsafe,
+    unusable,
 )
+from tad.data.manifest import parse_manifest
 from tad.data.opentad_files import annotation_files, block_list, class_list, read_database
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
@@ -102,7 +102,10 @@ def import_opentad(
         raise DataError(f"{paths[0]}: " + listing(problems))
 
     left = [video_id for video_id in ignored if video_id in database]
-    described = manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=left)
+    described = parse_manifest(
+        {"name": name or src.resolve().name, "classes": names, "subsets": dict(roles), "grid": grid, "ignored": left},
+        "dataset.yaml of this source",
+    )
     with output_folder(out, "import opentad", force=force, sources=[src, *found.paths()]) as fresh:
         write_dataset(fresh, described, database, LabelRows())
         warnings += found.write(fresh, features)
@@ -166,9 +169,8 @@ def _entry(
     video_id: str, entry: Any, needs_fps: bool, resized: bool, problems: list[str], dropped: Dropped
 ) -> dict[str, Any] | None:
     """One video as annotations.json holds it."""
-    wrong = unsafe(video_id)
-    if wrong is not None or not isinstance(entry, dict):
-        problems.append(wrong or f"video {video_id}: needs subset, duration, fps or frame, and annotations")
+    if not isinstance(entry, dict):
+        problems.append(f"video {video_id}: needs subset, duration, fps or frame, and annotations")
         return None
     try:
         duration = positive(entry, "duration")
@@ -188,4 +190,7 @@ def _entry(
         return None
     rows = segments(video_id, entry.get("annotations"), problems, dropped)
     kept = {"subset": str(entry.get("subset")).strip(), "duration": duration} | ({} if rate is None else {"fps": rate})
+    if (wrong := unusable(video_id, kept)) is not None:
+        problems.append(wrong)
+        return None
     return kept | {"annotations": rows}

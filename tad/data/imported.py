@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from tad.data.dataset import SAFE_ID, FeatureGrid, Manifest
 from tad.data.feature_files import Features, Lookup
-from tad.errors import DataError, listing
+from tad.data.manifest import FeatureGrid, shortened
+from tad.data.videos import Unusable, video_of
+from tad.errors import DataError
 from tad.files import number
 
 ROUNDING = 0.1
@@ -72,6 +71,9 @@ def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -
         return rows
     for i, item in enumerate(items):
         where = f"video {video_id}, row {i}"
+        if not isinstance(item, dict):
+            problems.append(f"{where}: must hold segment and label")
+            continue
         try:
             times, label = item["segment"], item["label"]
             if not isinstance(times, list) or len(times) != 2 or type(label) not in (str, int):
@@ -82,7 +84,7 @@ def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -
                 rows.append({"segment": [start, end], "label": label})
         except KeyError as error:
             problems.append(f"{where}: has no {error.args[0]!r}")
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             problems.append(f"{where}: {error}")
     return rows
 
@@ -104,24 +106,13 @@ def positive(entry: Mapping[str, Any], key: str) -> float:
     return value
 
 
-def manifest(**keys: Any) -> Manifest:
-    """What dataset.yaml will say.
-
-    Raises:
-        DataError: it would not be read again; every problem is listed.
-    """
+def unusable(video_id: str, entry: Mapping[str, Any]) -> str | None:
+    """What to say of a video that no command would read: of its id, subset, duration or fps; None if it is good."""
     try:
-        return Manifest(**keys)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors()]
-        raise DataError("the source gives no valid dataset.yaml: " + listing(problems)) from None
-
-
-def unsafe(video_id: str) -> str | None:
-    """What to say of a video id that cannot be a file name; None if it can."""
-    if SAFE_ID.fullmatch(video_id):
-        return None
-    return f"video {video_id!r}: unsafe as a file name; use letters, digits and _ . + = @ -"
+        video_of(video_id, entry, None)
+    except Unusable as error:
+        return f"video {shortened(video_id) if error.kind == 'unsafe id' else video_id}: {error}"
+    return None
 
 
 def feature_folder(src: Path, lookup: Lookup) -> Path | None:
