@@ -1,13 +1,14 @@
 """One array in a file of features, whatever the kind of file: what its header says, and its values.
 
 .npy; .npz (one array, or by its key); .pt and .pth (a tensor, or a dict of tensors by key); .h5 and .hdf5 (one array,
-or by its key; needs h5py). Nothing is unpickled but tensors, no link leads to another file, and nothing is unpacked
-that is far larger than its file.
+or by its key; needs h5py); .csv of numbers, a row a line, with or without a line of names. Nothing is unpickled but
+tensors, no link leads to another file, and nothing is unpacked that is far larger than its file.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
 
 from tad.data.features import FRONT, header_of, read_header, values_of
 from tad.errors import DataError
 from tad.files import regular
 
-KINDS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5")
+KINDS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".csv")
 CONTAINERS = (".npz", ".h5", ".hdf5")
 """Kinds in which one file may hold the arrays of many videos, each under its name."""
 USUAL_KEYS = ("feats", "features", "feature")
@@ -81,6 +84,8 @@ def look(path: Path, key: str | None = None, member: str | None = None) -> Store
             with _h5(path) as file:
                 name, data = _h5_array(path, file, key, member)
                 return Stored(path, name, tuple(data.shape), _type_name(data.dtype))
+        if kind == ".csv":
+            return Stored(path, None, _table(path).shape, "float32")
     raise DataError(f"{path}: not a file of features that can be read; kinds are {', '.join(KINDS)}")
 
 
@@ -100,6 +105,8 @@ def values(stored: Stored) -> np.ndarray:
         elif kind in (".pt", ".pth"):
             tensor = _tensor(path, stored.member)[1]
             array = (tensor.float() if stored.dtype == "bfloat16" else tensor).numpy()
+        elif kind == ".csv":
+            array = _table(path)
         else:
             with _h5(path) as file:
                 array = file[stored.member][()]
@@ -218,18 +225,35 @@ def _loaded(path: Path) -> Any:
     import torch
 
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)  # a format from before version 1.6
+        with warnings.catch_warnings(action="ignore"):  # what it thinks of a damaged file comes as an error, too
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                return torch.load(path, map_location="cpu", weights_only=True)  # a format from before version 1.6
     except Exception as error:
         if "weights only" not in str(error).lower().replace("_", " "):
             raise
         raise DataError(
             f"{path}: holds more than tensors, which could run code when read; save the tensor alone, or as .npy"
         ) from None
+
+
+def _table(path: Path) -> np.ndarray:
+    """[T, D] float32 of a CSV file, as BSN, BMN and MMAction2 publish them."""
+    with path.open("rb") as file:
+        first = file.readline(1 << 20).decode("utf-8-sig")
+    try:
+        named = not [float(field) for field in first.split(",")]
+    except ValueError:
+        named = True
+    options = pacsv.ReadOptions(autogenerate_column_names=True, skip_rows=int(named), use_threads=False)
+    table = pacsv.read_csv(path, read_options=options)
+    for i, column in enumerate(table.columns):
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)) or column.null_count:
+            raise DataError(f"{path}: column {i + 1} holds more than numbers")
+    return np.column_stack([column.to_numpy().astype(np.float32) for column in table.columns])
 
 
 @contextmanager

@@ -217,7 +217,7 @@ def _place(folder: Path, name: str) -> Place:
 
 def _nothing_fits(folder: Path, names: Collection[str], usable: Collection[str]) -> list[str]:
     """What to say of a folder without a file for any video; nothing of one without files."""
-    kinds = sorted({Path(name).suffix for name in names} - {"", ".txt", ".json", ".md", ".csv", ".yaml"})
+    kinds = sorted({Path(name).suffix for name in names} - {"", ".txt", ".json", ".md", ".yaml"})
     if usable:
         return [
             f"{folder}: {len(usable)} feature files, none named after a video: {_few(usable)}; say how they are named "
