@@ -59,7 +59,7 @@ def test_block_lists_of_names_of_files_and_of_all_places_count(tmp_path):
     data = Dataset.open(tmp_path / "out")
     assert data.manifest.ignored == ["vid0007"] and "vid0001" not in data.videos_by_id
     assert done.features == 6
-    with pytest.raises(DataError, match="video vid0001: duration: None is not a number"):
+    with pytest.raises(DataError, match="video vid0001: has no duration"):
         import_opentad(src, tmp_path / "x", block="features/tsp/missing_files.txt", **CLOCK)
 
 
@@ -337,3 +337,20 @@ def test_an_import_that_fails_leaves_the_earlier_one(tmp_path):
         import_epic(src, tmp_path / "out", task="verb", force=True)
     assert {p.name: p.read_bytes() for p in (tmp_path / "out" / "features").iterdir()} == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_the_real_activitynet(shared, tmp_path):
+    """12 of its rows are [0, 0]; of the videos that are gone from the web the durations are unknown."""
+    real = shared("data", "activitynet13")
+    done = import_opentad(real, tmp_path / "out", annotations="activitynet13_gt_built.json", length=100)
+    assert done.videos == {"train": 9649, "test": 4728}
+    assert any(
+        note.startswith("dropped 12 segments of no length: video H-yBxySDyTw, row 0: [0, 0]") for note in done.notes
+    )
+    assert len(Dataset.open(tmp_path / "out").classes) == 200
+    full = {"annotations": "activitynet13_val_full_gt.json", "length": 100, "subsets": {"validation": "test"}}
+    with pytest.raises(DataError, match=r"198 problems:\n  video yHaTlDD-qHA: has no duration"):
+        import_opentad(real, tmp_path / "full", **full)
+    videos = json.loads((real / "activitynet13_val_full_gt.json").read_text())["database"]
+    (tmp_path / "gone.txt").write_text("\n".join(v for v, entry in videos.items() if entry["duration"] is None))
+    assert import_opentad(real, tmp_path / "full", block=str(tmp_path / "gone.txt"), **full).videos == {"test": 4728}

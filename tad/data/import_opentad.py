@@ -99,7 +99,11 @@ def import_opentad(
         found = examine(where, located, lookup, expected_rows(grid, database), problems, warnings, ignored)
     grid = fitted(grid, dim, 2048, found, problems)
     if problems:
-        raise DataError(f"{paths[0]}: " + listing(problems))
+        lacking = any(problem.endswith("has no duration") for problem in problems)
+        cure = (
+            "\nTo leave videos without a duration out, list them in a file and name it with --block." if lacking else ""
+        )
+        raise DataError(f"{paths[0]}: " + listing(problems) + cure)
 
     left = [video_id for video_id in ignored if video_id in database]
     described = parse_manifest(

@@ -95,10 +95,10 @@ def positive(entry: Mapping[str, Any], key: str) -> float:
     Raises:
         ValueError: it is missing or none.
     """
+    if entry.get(key) is None:
+        raise ValueError(f"has no {key}")
     try:
         value = number(entry[key])
-    except KeyError:
-        raise ValueError(f"has no {key}") from None
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     if not 0 < value < math.inf:
