@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tad.data.feature_files import Features, Lookup
-from tad.data.manifest import FeatureGrid, shortened
+from tad.data.manifest import SAFE_ID, FeatureGrid, shortened
 from tad.data.videos import Unusable, video_of
 from tad.errors import DataError
 from tad.files import number
@@ -104,6 +104,13 @@ def positive(entry: Mapping[str, Any], key: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{key} {value:g} must be positive")
     return value
+
+
+def unsafe(video_id: str) -> str | None:
+    """What to say of a video id that cannot be a file name; None if it can."""
+    if SAFE_ID.fullmatch(video_id):
+        return None
+    return f"video {shortened(video_id)}: unsafe as a file name; use letters, digits and _ . + = @ -, at most 200"
 
 
 def unusable(video_id: str, entry: Mapping[str, Any]) -> str | None:
