@@ -7,6 +7,7 @@ tensors, no link leads to another file, and nothing is unpacked that is far larg
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 import zipfile
@@ -100,7 +101,7 @@ def values(stored: Stored) -> np.ndarray:
         if kind == ".npy":
             array = values_of(path)[1]
         elif kind == ".npz":
-            with zipfile.ZipFile(path) as archive, archive.open(f"{stored.member}.npy") as file:
+            with _archive(path).open(f"{stored.member}.npy") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
         elif kind in (".pt", ".pth"):
             tensor = _tensor(path, stored.member)[1]
@@ -190,15 +191,26 @@ def _check_bytes(where: str, shape: Sequence[int], itemsize: int, there: int, pa
         )
 
 
+def _archive(path: Path) -> zipfile.ZipFile:
+    """The open .npz file: one that holds many videos has a long list of contents, which is read once."""
+    found = path.stat()
+    return _opened_archive(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened_archive(path: Path, size: int, modified_ns: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
 def _npz_names(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    return [name.removesuffix(".npy") for name in _archive(path).namelist() if name.endswith(".npy")]
 
 
 def _look_npz(path: Path, key: str | None, member: str | None) -> Stored:
-    name = _choose(path, _npz_names(path), member or key)
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        info = archive.getinfo(f"{name}.npy")
+    name = member or _choose(path, _npz_names(path), key)
+    archive = _archive(path)
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as file:
         header = read_header(file.read(FRONT), info.file_size)
     _check_bytes(f"{path}: {name}", header.shape, header.dtype.itemsize, info.compress_size, MOST_PACKED)
     return Stored(path, name, header.shape, _type_name(header.dtype))
