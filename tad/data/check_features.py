@@ -60,10 +60,10 @@ def check_features(
     """
     folder = root / "features"
     try:
-        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
     except OSError as problem:
         return [error("no features", "features", f"the folder cannot be read: {cause(problem)}")]
-    if not there:
+    if not entries:
         return [error("no features", "features", f"no feature files; put them there or run `tad synth {root}`")]
     findings: list[Finding] = []
     ignored = set() if manifest is None else set(manifest.ignored)
@@ -72,7 +72,7 @@ def check_features(
     for video_id in needed:
         if video_id not in present:
             findings.append(error("missing feature file", f"video {video_id}", f"no features/{video_id}.npy"))
-    for path in there:
+    for path in entries:
         if path.suffix != ".npy" or path.stem not in ids:
             findings.append(warning("extra file", f"features/{path.name}", "no video of this name; it is not read"))
     grid = None if manifest is None else manifest.grid
