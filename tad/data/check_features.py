@@ -68,7 +68,7 @@ def check_features(
     findings: list[Finding] = []
     ignored = set() if manifest is None else set(manifest.ignored)
     needed = [v for v in videos if v not in ignored]
-    present = {path.stem for path in there if path.suffix == ".npy"}
+    present = {path.stem for path in entries if path.suffix == ".npy"}
     for video_id in needed:
         if video_id not in present:
             findings.append(error("missing feature file", f"video {video_id}", f"no features/{video_id}.npy"))
