@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +47,14 @@ class TIoUs(click.ParamType):
 
 
 @click.command()
-@click.argument("detections", type=FILE, metavar="DETECTIONS.json|.parquet")
+@click.argument("detections", type=FILE, metavar="DETECTIONS.json|.parquet|.csv")
 @click.option("--data", type=FOLDER, help="Dataset folder.")
 @click.option("--annotations", type=FILE, help="A bare ActivityNet-style annotation file, in place of --data.")
 @click.option("--subset", required=True, help="Role (train, dev, test) with --data, or a subset's name in the file.")
 @click.option("--tiou", "tious", type=TIoUs(), default="0.1:0.7:0.1", show_default=True, help="tIoU thresholds.")
 @click.option(
     "--protocol",
-    type=click.Choice(["anet", "hrpro", "actionformer", "opentad", "gaufuse"]),
+    type=click.Choice(["anet", "hrpro", "actionformer", "opentad", "gaufuse", "thumos14"]),
     default="anet",
     show_default=True,
     help="What is left out before matching; see below.",
@@ -63,6 +62,13 @@ class TIoUs(click.ParamType):
 @click.option(
     "--ignore", multiple=True, metavar="VIDEO", help="Leave out a video; with --annotations, may be repeated."
 )
+@click.option(
+    "--classes",
+    type=FILE,
+    help="Class list, where DETECTIONS name classes by ids: a name a line (the first is 0), lines `ID NAME`, or CSV with "
+    "id,key  [default: the dataset's classes, or the label_id of the annotation file]",
+)
+@click.option("--task", type=click.Choice(["verb", "noun", "action"]), help="EPIC-KITCHENS challenge: which label counts.")
 @click.option("--json", "out", type=OUT, help="Write the result as JSON; precisions are fractions 0..1.")
 def evaluate(
     detections: Path,
@@ -72,11 +78,16 @@ def evaluate(
     tious: tuple[float, ...],
     protocol: str,
     ignore: tuple[str, ...],
+    classes: Path | None,
+    task: Any,
     out: Path | None,
 ) -> None:
-    """mAP of DETECTIONS (ActivityNet results JSON, or Parquet) against the ground truth of a subset.
+    """mAP of DETECTIONS against the ground truth of a subset.
 
-    Detections are matched as the ActivityNet evaluator does it. The protocols differ in what they leave out first:
+    DETECTIONS are ActivityNet results, ActionFormer's columns, lists by video or the EPIC-KITCHENS challenge's as JSON;
+    Parquet or CSV with video_id, start, end, label, score; or the THUMOS toolkit's lines (.txt). Times are seconds.
+
+    They are matched as the ActivityNet evaluator does it. The protocols differ in what they leave out first:
 
     \b
       anet          nothing
@@ -85,32 +96,43 @@ def evaluate(
       opentad       ground truth of length <= 0, and copies
       gaufuse       detections that meet an ambiguous interval, in whole snippets;
                     tIoU is measured in whole snippets, too
+      thumos14      detections that meet an ambiguous interval and find nothing;
+                    matching and AP are those of the THUMOS toolkit
 
     In all of them, segments that reach beyond their video stay as they are; detections of a class that the ground
-    truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos are
-    false positives. Ambiguous intervals come from the dataset (--data).
+    truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos and
+    detections of no length are false positives. Ambiguous intervals come from the dataset (--data).
     """
+    from tad.data.class_list import label_ids, read_classes
     from tad.data.dataset import Dataset
-    from tad.data.segments import Segments
+    from tad.data.detections import Detections
     from tad.errors import DataError
+    from tad.files import read_json
     from tad.subset import Subset
 
     if (data is None) == (annotations is None):
         raise click.UsageError("give either --data DIR or --annotations FILE")
+    names = read_classes(classes) if classes is not None else None
     if data is not None:
         if ignore:
             raise click.UsageError("--ignore goes with --annotations; a dataset lists its ignored videos itself")
-        target = Subset.of_dataset(Dataset.open(data), subset)
+        dataset = Dataset.open(data)
+        target = Subset.of_dataset(dataset, subset)
+        names = names or dict(enumerate(dataset.classes))
     else:
         assert annotations is not None
         target = Subset.of_file(annotations, subset, ignore)
-    segments = Segments.from_file(detections)
+        names = names or label_ids(read_json(annotations)) or None
+    found = Detections.from_file(detections, names, task)
+    click.echo(f"{detections}: {found.form}, {_count(len(found), 'row')}")
+    if not found.scored:
+        click.echo("note: no row has a score; all count as 1, and equal scores are taken by video, start and end")
     try:
-        result = target.evaluate(segments, tious, protocol)
+        result = target.evaluate(found, tious, protocol)
     except DataError as error:
         raise DataError(f"{detections}: {error}") from error
     click.echo("\n".join(evaluation_lines(result)))
-    if protocol in ("hrpro", "gaufuse") and not target.ambiguous:
+    if protocol in ("hrpro", "gaufuse", "thumos14") and not target.ambiguous:
         click.echo(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
     if out is not None:
         _write(out, result.to_json())
@@ -136,10 +158,10 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     from tad.instance_quality import instance_quality
     from tad.quality import label_quality
 
-    segments = Segments.from_file(labels)
+    dataset = Dataset.open(data)
+    segments = Segments.from_file(labels, dict(enumerate(dataset.classes)))
     if not len(segments):
         raise DataError(f"{labels}: holds no pseudo-labels")
-    dataset = Dataset.open(data)
     pointed = any(len(dataset.points(v).time) for v in dataset.videos(subset))
     by_instance = None if pointed else instance_quality(segments, dataset, subset)
     if by_instance is not None:
@@ -169,10 +191,13 @@ def evaluation_lines(result: Evaluation) -> list[str]:
     ]
     left_out = {
         "ground_truth_left_out": "ground-truth segments left out (empty or copies)",
-        "detections_ambiguous": "detections left out, they meet ambiguous intervals",
+        "detections_ambiguous": "detections left out, they meet ambiguous intervals"
+        + (" (but for those that find something)" if result.protocol == "thumos14" else ""),
         "detections_of_unknown_classes": "detections left out, their classes are not in the ground truth",
         "detections_in_other_videos": "detections left out, they are in videos outside this subset",
         "detections_in_unknown_videos": "detections in videos that the annotations do not know: false positives",
+        "detections_empty": "detections of no length (start >= end): false positives",
+        "detections_before_start": "detections begin before 0 s: scored as they are",
     }
     lines += [f"  {result.counts[k]} {text}" for k, text in left_out.items() if result.counts.get(k)]
 
@@ -229,6 +254,11 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 
 def _write(out: Path, document: dict[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    from tad.errors import RunError
+    from tad.files import cause, write_json
+
+    try:
+        write_json(out, document)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {cause(error)}") from None
     click.echo(f"written: {out}")
