@@ -4,8 +4,8 @@ Per class, the detections of all videos are taken by descending score. At each t
 truth of its class and video with the largest tIoU that is not yet taken and reaches the threshold (tIoU >= threshold):
 a true positive; if there is none it is a false positive. AP is the area under the precision envelope over recall
 (all-point interpolation), mAP its mean over the classes of the ground truth; a class without detections counts 0.
-What is left out beforehand is the protocol's choice: tad.protocols. Protocol `thumos14` has its own matching and AP, those
-of the THUMOS toolkit.
+What is left out beforehand is the protocol's choice: tad.protocols. Protocol `thumos14` has its own matching and AP,
+those of the THUMOS toolkit.
 """
 
 from __future__ import annotations

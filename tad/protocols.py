@@ -11,9 +11,9 @@ The matching itself (tad.evaluate) is the same in all of them but the last. They
 | `gaufuse` | - | those that meet an ambiguous interval, in whole snippets | whole snippets (25 fps, 16 frames) |
 | `thumos14` | - | those that meet an ambiguous interval and take nothing | seconds |
 
-`thumos14` is the official toolkit of THUMOS 2014 (TH14evalDet): in each video, each true segment of a class takes, in the
-order of the file, the detection of that class with the largest tIoU among those not yet taken, if that is above the
-threshold, whatever its score; of equal ones that with the best score. AP is the sum of the precisions at the true
+`thumos14` is the official toolkit of THUMOS 2014 (TH14evalDet): in each video, each true segment of a class takes, in
+the order of the file, the detection of that class with the largest tIoU among those not yet taken, if that is above
+the threshold, whatever its score; of equal ones that with the best score. AP is the sum of the precisions at the true
 positives, by the number of true segments, without interpolation. Ends given in the wrong order are swapped.
 
 In all of them: segments that reach beyond their video stay as they are; detections of a class that the ground truth

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tad.data.dataset import ROLES, Dataset
-from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth
 from tad.data.detections import Detections
+from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluate import DEFAULT_TIOUS, Evaluation, check_videos, evaluate, some

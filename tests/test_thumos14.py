@@ -1,4 +1,4 @@
-"""Protocol `thumos14`: against a slow evaluator written from the description of the THUMOS toolkit, by hand, on real data."""
+"""Protocol `thumos14`: against a slow evaluator written from the THUMOS toolkit's rule, by hand, and on real data."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def table(rows) -> Segments:
 TIME = st.integers(0, 30)
 PLACE = st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), TIME, st.integers(1, 10))
 TRUTH = st.lists(PLACE.map(lambda p: (p[0], p[1], p[2], p[2] + p[3])), min_size=1, max_size=10)
-FOUND = st.lists(st.tuples(PLACE, st.integers(0, 4)).map(lambda p: (*p[0][:3], p[0][2] + p[0][3], p[1] / 4)), max_size=18)
+FOUND = st.lists(
+    st.tuples(PLACE, st.integers(0, 4)).map(lambda p: (*p[0][:3], p[0][2] + p[0][3], p[1] / 4)), max_size=18
+)
 AMBIGUOUS = st.dictionaries(st.sampled_from("ab"), st.lists(st.tuples(TIME, st.just(35)), max_size=2), max_size=2)
 
 

@@ -65,10 +65,12 @@ class TIoUs(click.ParamType):
 @click.option(
     "--classes",
     type=FILE,
-    help="Class list, where DETECTIONS name classes by ids: a name a line (the first is 0), lines `ID NAME`, or CSV with "
-    "id,key  [default: the dataset's classes, or the label_id of the annotation file]",
+    help="Class list, where DETECTIONS name classes by ids: a name a line (the first is 0), lines `ID NAME`, or CSV "
+    "with id,key  [default: the dataset's classes, or the label_id of the annotation file]",
 )
-@click.option("--task", type=click.Choice(["verb", "noun", "action"]), help="EPIC-KITCHENS challenge: which label counts.")
+@click.option(
+    "--task", type=click.Choice(["verb", "noun", "action"]), help="EPIC-KITCHENS challenge: which label counts."
+)
 @click.option("--json", "out", type=OUT, help="Write the result as JSON; precisions are fractions 0..1.")
 def evaluate(
     detections: Path,
@@ -254,11 +256,18 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 
 def _write(out: Path, document: dict[str, Any]) -> None:
-    from tad.errors import RunError
-    from tad.files import cause, write_json
+    from tad.errors import DataError, RunError
+    from tad.files import cause, regular, write_json
 
     try:
+        out = out.resolve()  # the file that a link leads to is written, and the link stays
+        if out.exists():
+            regular(out)  # a device or a pipe must not be replaced by a file
         write_json(out, document)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {cause(error)}") from None
+    except DataError as error:
+        raise RunError(f"--json {error}; choose another") from None
+    except FileExistsError:
+        raise RunError(f"--json {out}: cannot be written: a file stands where its folder should be") from None
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"--json {out}: cannot be written: {cause(error)}; choose another") from None
     click.echo(f"written: {out}")

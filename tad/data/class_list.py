@@ -17,9 +17,9 @@ NUMBERED = re.compile(r"(\d+)\s+(\S.*)")
 def read_classes(path: Path) -> dict[int, str]:
     """Name of each class id.
 
-    .csv: the columns id and key, as EPIC-KITCHENS has them. .json: a list of names, or an annotation file whose segments
-    have label and label_id. Anything else is text: a name a line, counted from 0, or lines `ID NAME` as the THUMOS
-    toolkit has them.
+    .csv: the columns id and key, as EPIC-KITCHENS has them. .json: a list of names, or an annotation file whose
+    segments have label and label_id. Anything else is text: a name a line, counted from 0, or lines `ID NAME` as the
+    THUMOS toolkit has them.
 
     Raises:
         DataError: the file cannot be read, holds no class, or a class or an id twice.
@@ -48,7 +48,11 @@ def label_ids(document: Any) -> dict[int, str]:
         rows = entry.get("annotations") if isinstance(entry, dict) else None
         for row in rows if isinstance(rows, list) else ():
             label, number = (row.get("label"), row.get("label_id")) if isinstance(row, Mapping) else (None, None)
-            if isinstance(label, str) and type(number) is int and found.setdefault(number, label.strip()) != label.strip():
+            if (
+                isinstance(label, str)
+                and type(number) is int
+                and found.setdefault(number, label.strip()) != label.strip()
+            ):
                 return {}
     return found
 
@@ -59,7 +63,9 @@ def _rows(path: Path) -> list[tuple[int, str]]:
         if not {"id", "key"} <= row.keys():
             raise DataError(f"{path}: expected the columns id and key; found {', '.join(row)}")
         if not row["id"].isdecimal() or not row["key"]:
-            raise DataError(f"{path}: line {line}: id {row['id']!r}, key {row['key']!r}: expected a whole number and a name")
+            raise DataError(
+                f"{path}: line {line}: id {row['id']!r}, key {row['key']!r}: expected a whole number and a name"
+            )
         pairs.append((int(row["id"]), row["key"]))
     return pairs
 

@@ -27,8 +27,8 @@ SCHEMA = pa.schema(
 )
 REQUIRED = ("video_id", "start", "end", "label")
 
-Values = Sequence[Any] | pa.ChunkedArray
-"""One value of any type a row; None where the file has none."""
+Values = Any
+"""A list with one value of any type a row, None where the file has none; or a pyarrow.ChunkedArray."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,20 @@ def _is_id(value: Any) -> bool:
 
 def _numbers(values: Values, key: str, faults: list[tuple[int, str]], optional: bool = False) -> np.ndarray:
     """[N] float64. None and NaN mean that there is none where `optional`; else every value must be finite."""
+    bad: list[tuple[int, str]] = []
     if isinstance(values, pa.ChunkedArray) and _is_text(values.type):
         values = values.to_pylist()
     if isinstance(values, pa.ChunkedArray):
         if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
             raise DataError(f"column {key} is of type {values.type}; it must hold numbers")
         missing = np.flatnonzero(values.is_null().to_numpy()).tolist() if values.null_count else []
-        found, bad = values.cast(pa.float64()).to_numpy(), []
+        found = values.cast(pa.float64()).to_numpy()
     else:
         missing = [i for i, value in enumerate(values) if value is None]
-        plain = set(map(type, values)) <= {int, float}
-        found, bad = (np.array(values, dtype=np.float64), []) if plain else _each(values, key)
+        if set(map(type, values)) <= {int, float}:
+            found = np.array(values, dtype=np.float64)
+        else:
+            found, bad = _each(values, key)
     if not optional:
         bad += [(i, f"{key} is missing") for i in missing]
     odd = np.isinf(found) if optional else ~np.isfinite(found)
@@ -131,7 +134,8 @@ def _numbers(values: Values, key: str, faults: list[tuple[int, str]], optional: 
 
 def _each(values: Sequence[Any], key: str) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """[N] float64 of values of any type, NaN for None and for what is no number; and the faults."""
-    found, faults = np.full(len(values), math.nan), []
+    found = np.full(len(values), math.nan)
+    faults: list[tuple[int, str]] = []
     for i, value in enumerate(values):
         if value is None:
             continue
@@ -151,9 +155,9 @@ def _labels(values: Values, classes: Mapping[int, str] | None, faults: list[tupl
             return _texts(values, "label", faults)
     given = _listed(values)
     names: Mapping[Any, str] = classes or {}
-    if classes and given and not any(isinstance(v, str) and not v.strip().isdecimal() for v in given):
-        if set(classes.values()).isdisjoint(v for v in given if isinstance(v, str)):  # ids as text, as CSV has them
-            given = [int(v) if isinstance(v, str) else v for v in given]
+    texts = {value for value in given if isinstance(value, str)}
+    if classes and all(text.strip().isdecimal() for text in texts) and texts.isdisjoint(classes.values()):
+        given = [int(v) if isinstance(v, str) else v for v in given]  # ids as text, as CSV has them
     ids = [i for i, value in enumerate(given) if _is_id(value)]
     if ids and classes is None:
         raise DataError(

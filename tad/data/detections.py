@@ -16,7 +16,6 @@ import pyarrow as pa
 from tad.data.columns import checked
 from tad.data.result_files import Task, read_columns
 from tad.data.segments import codes, index_of
-from tad.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ class Detections:
     scored: bool
 
     @classmethod
-    def from_file(
-        cls, path: Path, classes: Mapping[int, str] | None = None, task: Task | None = None
-    ) -> Detections:
+    def from_file(cls, path: Path, classes: Mapping[int, str] | None = None, task: Task | None = None) -> Detections:
         """From any form of tad.data.result_files.
 
         Args:

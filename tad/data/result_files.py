@@ -2,7 +2,8 @@
 
 | form | what it is |
 |---|---|
-| ActivityNet results | `{"results": {video: [{"segment": [start, end], "label", "score"}]}}`; also `scores`, `label_id`, `database` |
+| ActivityNet results | `{"results": {video: [{"segment": [start, end], "label", "score"}]}}` |
+| the same by ActionFormer | `{"database": {video: [{"segment": [start, end], "label_id", "scores"}]}}` |
 | lists by video | `{video: {"segments": [[start, end]], "scores": [...], "labels" or "label_id": [...]}}` |
 | ActionFormer's columns | `{"video-id": [...], "t-start": [...], "t-end": [...], "label": [...], "score": [...]}` |
 | EPIC-KITCHENS challenge | ActivityNet results whose rows have `verb`, `noun` and `action` in place of a label |
@@ -57,8 +58,8 @@ def read_columns(path: Path, task: Task | None = None) -> Columns:
         return _thumos(path)
     if kind in PICKLES:
         raise DataError(
-            f"{regular(path)}: {kind} files are not read, because unpickling runs whatever code they hold; write JSON or "
-            "Parquet where the file was made (docs/evaluation.md has the lines for ActionFormer's eval_results.pkl)"
+            f"{regular(path)}: {kind} files are not read, because unpickling runs whatever code they hold; "
+            "write JSON or Parquet where the file was made (docs/evaluation.md has the lines for ActionFormer's eval_results.pkl)"
         )
     return json_columns(parse_json(read_text(path), str(path)), str(path), task)
 
@@ -95,14 +96,16 @@ def _results(results: Mapping[str, Any], name: str, task: Task | None) -> Column
     faults = [(i, f"expected an object, found {item!r:.60}") for i, item in enumerate(items) if type(item) is not dict]
     for i, _ in faults:
         items[i] = STAND_IN
-    segments = [item.get("segment") for item in items]
+    segments: list[Any] = [item.get("segment") for item in items]
     for i, segment in enumerate(segments):
         if type(segment) is not list or len(segment) != 2:
             faults.append((i, f"segment {segment!r:.60} is not [start, end]"))
             segments[i] = STAND_IN["segment"]
     epic = bool(items) and all(key in items[0] for key in ("verb", "noun")) and "label" not in items[0]
     if epic and task is None:
-        raise DataError(f"{name}: rows of the EPIC-KITCHENS challenge have a verb, a noun and an action; choose by --task")
+        raise DataError(
+            f"{name}: rows of the EPIC-KITCHENS challenge have a verb, a noun and an action; choose by --task"
+        )
     key = task if epic and task is not None else "label"
     return Columns(
         f"EPIC-KITCHENS challenge, {task}" if epic else "ActivityNet results",
@@ -145,15 +148,19 @@ def _by_video(results: Mapping[str, Mapping[str, Any]], name: str) -> Columns:
             columns["video_id"] += [video] * len(segments)
             columns["start"] += [segment[0] for segment in segments]
             columns["end"] += [segment[1] for segment in segments]
-            columns["label"] += labels  # type: ignore[operator]
-            columns["score"] += scores  # type: ignore[operator]
+            columns["label"] += labels  # type: ignore[arg-type]
+            columns["score"] += scores  # type: ignore[arg-type]
     if problems:
         raise DataError(f"{name}: " + listing(problems))
     return Columns("lists by video", columns)
 
 
 def _action_former(document: Mapping[str, Any], name: str) -> Columns:
-    columns = {NAMES.get(key, key): document[key] for key in ("video-id", "t-start", "t-end", "label", "score") if key in document}
+    columns = {
+        NAMES.get(key, key): document[key]
+        for key in ("video-id", "t-start", "t-end", "label", "score")
+        if key in document
+    }
     sizes = {key: len(values) if isinstance(values, list) else None for key, values in columns.items()}
     if None in sizes.values() or len(set(sizes.values())) > 1:
         found = ", ".join(f"{key} {'no list' if size is None else size}" for key, size in sizes.items())
@@ -193,7 +200,9 @@ def _thumos(path: Path) -> Columns:
     bad = [f"line {n}: {len(fields)} fields" for n, fields in lines if len(fields) != 5]
     if bad:
         raise DataError(f"{path}: expected lines `video start end class-id score`: " + listing(bad))
-    columns = {key: [row[i] for _, row in lines] for i, key in enumerate(("video_id", "start", "end", "label", "score"))}
+    columns = {
+        key: [row[i] for _, row in lines] for i, key in enumerate(("video_id", "start", "end", "label", "score"))
+    }
     columns["video_id"] = [video.removesuffix(".mp4").removesuffix(".mpeg") for video in columns["video_id"]]
     return Columns("lines of the THUMOS toolkit", columns, line=[n for n, _ in lines])
 

@@ -21,6 +21,7 @@ from tad.data.result_files import json_columns, parquet_columns, read_columns
 from tad.errors import DataError
 from tad.files import whole, write_text
 
+
 class Segments:
     """A table of scored intervals.
 

@@ -45,9 +45,9 @@ def by_truth(
 ) -> np.ndarray:
     """Each true segment, in order, takes the free detection with the largest tIoU if that is > threshold.
 
-    span [N, 2]; rows [N]: its rows by class and video, in each by descending score; low, high [G]: the part of rows that
-    has the class and video of each row of truth [G, 2]; thresholds [T]. Of equal tIoUs the earlier of rows is taken.
-    Returns [N, T] bool: which detections are taken.
+    span [N, 2]; rows [N]: its rows by class and video, in each by descending score; low, high [G]: the part of rows
+    that has the class and video of each row of truth [G, 2]; thresholds [T]. Of equal tIoUs the earlier of rows is
+    taken. Returns [N, T] bool: which detections are taken.
     """
     hit = np.zeros((len(span), len(thresholds)), dtype=np.bool_)
     for g in range(len(truth)):
