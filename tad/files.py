@@ -259,4 +259,3 @@ def cause(error: BaseException) -> str:
     """An error of the operating system in a few words, without the path that the message names anyway."""
     text = getattr(error, "strerror", None)
     return text.lower() if isinstance(text, str) else str(error)
-

@@ -154,6 +154,8 @@ def _labels(values: Values, classes: Mapping[int, str] | None, faults: list[tupl
         if _is_text(values.type) and classes is None:
             return _texts(values, "label", faults)
     given = _listed(values)
+    if set(map(type, given)) <= {str} and (classes is None or not set(given).isdisjoint(classes.values())):
+        return _texts(given, "label", faults)
     names: Mapping[Any, str] = classes or {}
     texts = {value for value in given if isinstance(value, str)}
     if classes and all(text.strip().isdecimal() for text in texts) and texts.isdisjoint(classes.values()):
@@ -189,11 +191,13 @@ def _texts(values: Values, key: str, faults: list[tuple[int, str]]) -> pa.Array:
             except pa.ArrowInvalid:
                 raise DataError(f"column {key} holds text that is not UTF-8") from None
         values = values.to_pylist()
-    faults += list(_bad_texts(values, key))
     try:
-        return pa.array(values, pa.string())
-    except (pa.ArrowException, UnicodeEncodeError, TypeError):
-        return pa.repeat(pa.scalar(""), len(values))  # the faults say why
+        if set(map(type, values)) <= {str}:
+            return pa.array(values, pa.string())
+    except UnicodeEncodeError:  # half a character
+        pass
+    faults += _bad_texts(values, key)
+    return pa.repeat(pa.scalar("", pa.string()), len(values))
 
 
 def _bad_texts(values: Sequence[Any], key: str) -> Iterator[tuple[int, str]]:

@@ -58,8 +58,8 @@ def read_columns(path: Path, task: Task | None = None) -> Columns:
         return _thumos(path)
     if kind in PICKLES:
         raise DataError(
-            f"{regular(path)}: {kind} files are not read, because unpickling runs whatever code they hold; "
-            "write JSON or Parquet where the file was made (docs/evaluation.md has the lines for ActionFormer's eval_results.pkl)"
+            f"{regular(path)}: {kind} files are not read: unpickling runs whatever code they hold; write JSON or "
+            "Parquet where the file was made (for ActionFormer's eval_results.pkl see docs/evaluation.md)"
         )
     return json_columns(parse_json(read_text(path), str(path)), str(path), task)
 
