@@ -16,6 +16,7 @@ from tad.data.check import check
 from tad.data.dataset import Dataset
 from tad.data.ground_truth import ground_truth
 from tad.data.import_hrpro import import_hrpro
+from tad.data.output import MARKER
 from tad.data.segments import Segments
 from tad.data.synth import make_dataset, video_features, write_features
 from tad.data.synth_annotations import invent
@@ -25,7 +26,7 @@ from tad.errors import DataError
 
 
 def digests(root: Path) -> dict[str, str]:
-    files = sorted(p for p in root.rglob("*") if p.is_file())
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != MARKER)  # which holds times
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -109,8 +110,8 @@ def test_what_is_there_is_kept(tmp_path):
         make_dataset(tmp_path / "d", videos=1, classes=2, dim=4)
     make_dataset(tmp_path / "d", videos=2, classes=2, dim=4, force=True)
     assert check(tmp_path / "d") == []  # no file of the third training video stays behind
-    (tmp_path / "d" / "synth.json").unlink()
-    with pytest.raises(DataError, match="was not invented here"):
+    (tmp_path / "d" / MARKER).unlink()
+    with pytest.raises(DataError, match="was not written by `tad synth`"):
         make_dataset(tmp_path / "d", videos=1, classes=2, dim=4, force=True)
 
 
@@ -119,18 +120,46 @@ def test_a_linked_feature_file_is_replaced_and_not_written_through(tmp_path):
     place = tmp_path / "d" / "features" / "train_0000.npy"
     place.rename(tmp_path / "mine.npy")
     place.symlink_to(tmp_path / "mine.npy")
-    (tmp_path / "d" / "synth.json").unlink()
+    (tmp_path / "d" / "features" / MARKER).unlink()
+    (tmp_path / "d" / "features" / "test_0000.npy").unlink()
     mine = (tmp_path / "mine.npy").read_bytes()
     write_features(tmp_path / "d", seed=5, force=True)
     assert (tmp_path / "mine.npy").read_bytes() == mine
-    assert not place.is_symlink()
+    assert not place.is_symlink() and np.load(place, allow_pickle=False).shape[1] == 4
 
 
-@pytest.mark.parametrize("bad", [{"videos": 0}, {"classes": 0}, {"dim": 1}, {"difficulty": 1.5}, {"dev": -1}])
+IMPOSSIBLE = [
+    {"videos": 0}, {"classes": 0}, {"dim": 1}, {"difficulty": 1.5}, {"dev": -1}, {"videos": 10**9}, {"test": 10**9},
+    {"classes": 10**9}, {"dim": 10**9}, {"difficulty": float("nan")}, {"videos": 10**6, "dim": 65_536},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", IMPOSSIBLE)
 def test_impossible_numbers(tmp_path, bad):
     with pytest.raises(DataError):
         make_dataset(tmp_path / "d", **({"videos": 1, "classes": 1, "dim": 4} | bad))
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("option", ["--videos", "--test", "--dev", "--classes", "--dim", "--seed"])
+def test_the_command_bounds_its_numbers(tmp_path, option):
+    result = CliRunner().invoke(commands.synth, [str(tmp_path / "d"), option, "9" * 30])
+    assert result.exit_code == 2 and "is not in the range" in result.output and not (tmp_path / "d").exists()
+
+
+def test_features_of_impossible_videos_are_refused_before_anything_is_written(tmp_path):
+    make_dataset(tmp_path / "d", videos=3, classes=2, dim=4)
+    before = digests(tmp_path / "d")
+    path = tmp_path / "d" / "annotations.json"
+    document = json.loads(path.read_text())
+    for video in ("train_0001", "test_0000"):
+        document["database"][video]["duration"] = 1e15
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"2 problems:\n  video train_0001: 1e\+15 seconds are .* rows; 5"):
+        write_features(tmp_path / "d", force=True)
+    assert {k: v for k, v in digests(tmp_path / "d").items() if k != path.name} == {
+        k: v for k, v in before.items() if k != path.name
+    }
 
 
 def test_levels_grow_with_difficulty():

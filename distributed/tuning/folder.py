@@ -22,6 +22,7 @@ from search_spaces.space import Space
 from tad.config import Recipe
 from tad.data.dataset import Dataset, Role
 from tad.data.ground_truth import ground_truth
+from tad.data.output import output_folder
 from tad.data.split import write_split
 from tad.errors import RunError
 from tad.files import write_json
@@ -65,9 +66,8 @@ def study_data(data: Dataset, out: Path) -> Dataset:
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
         if not folder.exists():
-            temporary = out / ".data"
-            write_split(data, roles, temporary, data.name, force=True)
-            temporary.rename(folder)
+            with output_folder(folder, "tune") as fresh:
+                write_split(data, roles, fresh, data.name)
         own = Dataset.open(folder)
     for role in ("train", "dev"):
         if own.fingerprint(role) != data.fingerprint(role):  # type: ignore[arg-type]

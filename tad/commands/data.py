@@ -15,7 +15,22 @@ if TYPE_CHECKING:
     from tad.data.labelled import Mode
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+SEED = click.IntRange(0, 2**63 - 1)
+MOST_VIDEOS = 1_000_000
+FORCE = "Replace an earlier output of this command; anything else that is there is refused."
+
+
+class Range(click.FloatRange):
+    """A range in which nan is no number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        number = float(super().convert(value, param, context))
+        if number != number:
+            self.fail("nan is not a number", param, context)
+        return number
+
+
+SHARE = Range(0, 1, min_open=True, max_open=True)
 EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -50,10 +65,10 @@ def check(dataset: Path) -> None:
     help="Of --labelled: what the other training videos are left with  [default: none]",
 )
 @click.option("--kfold", type=int, metavar="K", help="Number of folds, at least 2.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=FOLDER, required=True, help="The folder to write; of folds, the one around fold-0, ...")
 @click.option("--pool", is_flag=True, help="Fold the test videos, too: cross-validation over all videos.")
-@click.option("--force", is_flag=True, help="Write into folders that are not empty.")
+@click.option("--force", is_flag=True, help=FORCE)
 def split(
     dataset: Path,
     dev: float | None,
@@ -107,14 +122,14 @@ def split(
 
 @click.command()
 @click.argument("dataset", type=FOLDER)
-@click.option("--dim", type=int, help="Width of the features  [default: that of dataset.yaml; 128 if invented]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--difficulty", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
-@click.option("--videos", type=click.IntRange(min=1), help="Invented: training videos  [default: 24]")
-@click.option("--test", type=click.IntRange(min=0), help="Invented: test videos  [default: half of --videos]")
-@click.option("--dev", type=click.IntRange(min=0), help="Invented: development videos  [default: 0]")
-@click.option("--classes", type=click.IntRange(min=1), help="Invented: number of classes  [default: 5]")
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--dim", type=click.IntRange(2, 65_536), help="Width  [default: that of dataset.yaml; 128 if invented]")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--difficulty", type=Range(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
+@click.option("--videos", type=click.IntRange(1, MOST_VIDEOS), help="Invented: training videos  [default: 24]")
+@click.option("--test", type=click.IntRange(0, MOST_VIDEOS), help="Invented: test videos  [default: half of --videos]")
+@click.option("--dev", type=click.IntRange(0, MOST_VIDEOS), help="Invented: development videos  [default: 0]")
+@click.option("--classes", type=click.IntRange(1, 10_000), help="Invented: number of classes  [default: 5]")
+@click.option("--force", is_flag=True, help="Replace synthetic features, or a dataset that was invented; no other.")
 def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: bool, **counts: int | None) -> None:
     """Write synthetic features for a dataset folder; without a dataset, invent its annotations, too."""
     from tad.data.synth import make_dataset, write_features
@@ -138,7 +153,7 @@ def import_() -> None:
 def _common(command: Callable[..., None]) -> Callable[..., None]:
     """Arguments and options of every importer."""
     for decorate in (
-        click.option("--force", is_flag=True, help="Write into a folder that is not empty."),
+        click.option("--force", is_flag=True, help=FORCE),
         click.option("--dim", type=int, help="Width of the features  [default: that of the files, or the usual one]"),
         click.option("--features", type=click.Choice(["link", "copy", "none"]), default="link", show_default=True),
         click.option("--name", help="Name of the dataset  [default: that of SRC]"),
@@ -232,7 +247,7 @@ def export() -> None:
 @click.option("--labels", type=click.Path(path_type=Path), required=True, help="Pseudo-labels, .parquet or .json.")
 @click.option("--data", type=EXISTING, required=True, help="Dataset folder.")
 @click.option("--out", type=FOLDER, required=True, help="Where to write.")
-@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+@click.option("--force", is_flag=True, help=FORCE)
 def export_to_opentad(labels: Path, data: Path, out: Path, force: bool) -> None:
     """An OpenTAD annotation file whose training videos hold the pseudo-labels and no ground truth."""
     from tad.data.dataset import Dataset

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tad.commands.data import EXISTING, FOLDER
+from tad.commands.data import EXISTING, FOLDER, FORCE, SEED
 
 KINDS = ("full", "points", "classes", "none", "keep")
 
@@ -39,7 +39,7 @@ class Mix(click.ParamType):
     "--videos", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Training videos, one a line."
 )
 @click.option("--mix", type=Mix(), metavar="KIND=SHARE,...", help="Shares of the training videos, stratified by class.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --mix.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of --mix.")
 @click.option(
     "--from",
     "classes_from",
@@ -49,7 +49,7 @@ class Mix(click.ParamType):
     help="What classes of videos are taken from: points and other given labels, or annotated segments.",
 )
 @click.option("--name", help="Name of the new dataset  [default: that of SRC and the kinds]")
-@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+@click.option("--force", is_flag=True, help=FORCE)
 def labels(
     src: Path,
     out: Path,
@@ -73,6 +73,8 @@ def labels(
     """
     from tad.data.dataset import Dataset
     from tad.data.derive import Origin, derive_labels, drawn, one_kind, summary
+    from tad.errors import DataError
+    from tad.files import read_text
 
     if (kind is None) == (mix is None):
         raise click.UsageError("give either --kind or --mix")
@@ -80,7 +82,9 @@ def labels(
         raise click.UsageError("--videos goes with --kind")
     data = Dataset.open(src)
     if kind is not None:
-        listed = videos.read_text(encoding="utf-8").split() if videos is not None else None
+        listed = read_text(videos).split() if videos is not None else None
+        if listed == []:
+            raise DataError(f"{videos}: names no video; one a line")
         kinds = one_kind(data, kind, listed)  # type: ignore[arg-type]
     else:
         kinds = drawn(data, mix or {}, seed)  # type: ignore[arg-type]

@@ -130,7 +130,7 @@ def demo(out: Path, local: bool) -> None:
     from tad.data.synth import make_dataset
 
     folder = out / "data"
-    if not (folder / "synth.json").is_file():
+    if not folder.exists():
         make_dataset(folder, videos=36, classes=5, dim=64, seed=0, difficulty=0.4)
     data = Dataset.open(folder)
     options = Options(

@@ -28,7 +28,8 @@ def check_features(
         ids: every id of annotations.json; files of others are extra.
     """
     folder = root / "features"
-    if not folder.is_dir() or not any(folder.iterdir()):
+    entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
+    if not entries:
         return [error("no features", "features", f"no feature files; put them there or run `tad synth {root}`")]
     findings: list[Finding] = []
     ignored = set() if manifest is None else set(manifest.ignored)
@@ -37,7 +38,7 @@ def check_features(
     for video_id in needed:
         if video_id not in present:
             findings.append(error("missing feature file", f"video {video_id}", f"no features/{video_id}.npy"))
-    for path in sorted(folder.iterdir()):
+    for path in entries:
         if path.suffix != ".npy" or path.stem not in ids:
             findings.append(warning("extra file", f"features/{path.name}", "no video of this name; it is not read"))
     grid = None if manifest is None else manifest.grid

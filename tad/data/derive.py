@@ -19,8 +19,9 @@ import numpy as np
 from tad.data.dataset import Dataset, Derived, Role
 from tad.data.ground_truth import repaired
 from tad.data.labels import SUPERVISION, FullLabels, Supervision
+from tad.data.output import output_folder
 from tad.data.segments import Segments
-from tad.data.split import stratified_parts, write_split
+from tad.data.split import sources, stratified_parts, write_split
 from tad.errors import DataError, listing
 
 Kind = Supervision | Literal["keep"]
@@ -32,6 +33,7 @@ class Made(NamedTuple):
     """What `derive_labels` wrote.
 
     Attributes:
+        folder: where it stands.
         kinds: number of training videos by what they were left with.
         classes: rows of labels.csv; points: rows of points.csv; boundaries: segments of full_labels.csv.
     """
@@ -93,7 +95,6 @@ def derive_labels(
     *,
     classes_from: Origin = "given",
     seed: int | None = None,
-    mode: Literal["stratified", "uniform"] | None = None,
     name: str | None = None,
     force: bool = False,
 ) -> Made:
@@ -106,13 +107,29 @@ def derive_labels(
     Args:
         kinds: of every training video.
         classes_from: "given": any labels that the dataset has; "annotations": the classes of a video's segments.
-        seed: by which `kinds` was drawn, for the record; `mode`: how, where `tad split --labelled` drew it.
+        seed: by which `kinds` was drawn, for the record.
         name: of the new dataset; by default that of `data` and the kinds.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad labels`.
 
     Raises:
         DataError: lists every video that lacks what its kind needs; annotations are malformed; or `out` cannot be used.
     """
+    with output_folder(out, "labels", force=force, sources=sources(data)) as fresh:
+        made = write_labels(data, kinds, fresh, classes_from=classes_from, seed=seed, name=name)
+    return made._replace(folder=out)
+
+
+def write_labels(
+    data: Dataset,
+    kinds: Mapping[str, Kind],
+    fresh: Path,
+    *,
+    classes_from: Origin,
+    seed: int | None = None,
+    mode: Literal["stratified", "uniform"] | None = None,
+    name: str | None = None,
+) -> Made:
+    """As `derive_labels`, into a new folder of `output_folder`; `mode` is how `tad split --labelled` drew `kinds`."""
     wanted: dict[str, Kind] = dict(kinds)
     if set(kinds.values()) <= {"classes", "none"}:
         wanted.update((v, "classes") for v in data.videos("dev") if data.supervision(v) != "none")
@@ -160,10 +177,10 @@ def derive_labels(
     )
     roles: dict[str, Role] = {v: role for role in ("train", "dev", "test") for v in data.videos(role)}  # type: ignore[misc]
     title = name or "-".join([data.name, *(k for k in count if k != "keep")])
-    write_split(changed, roles, out, title, force, made=data.manifest.split)
-    made = Dataset.open(out)
+    write_split(changed, roles, fresh, title, made=data.manifest.split)
+    made = Dataset.open(fresh)
     return Made(
-        out,
+        fresh,
         count,
         sum(len(own) for own in made.classes_by_id.values()),
         sum(len(own.time) for own in made.points_by_id.values()),

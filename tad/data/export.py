@@ -7,15 +7,15 @@ evaluation needs it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tad.data.dataset import Dataset, Role, Video
-from tad.data.folder import prepare
 from tad.data.ground_truth import ground_truth
+from tad.data.output import output_folder
 from tad.data.segments import Segments
 from tad.errors import DataError, listing
+from tad.files import write_json, write_text
 
 SUBSETS: dict[Role, str] = {"train": "training", "dev": "development", "test": "validation"}
 """OpenTAD's configs train on "training" and evaluate on "validation"."""
@@ -54,7 +54,6 @@ def export_opentad(labels: Segments, data: Dataset, out: Path, *, force: bool = 
     problems += [f"class {name!r} is not in dataset.yaml" for name in names if name not in data.classes]
     if problems:
         raise DataError("the labels do not fit the dataset: " + listing(problems))
-    prepare(out, force)
     database: dict[str, dict[str, Any]] = {}
     dropped = 0
     for role, subset in SUBSETS.items():
@@ -72,11 +71,12 @@ def export_opentad(labels: Segments, data: Dataset, out: Path, *, force: bool = 
                 "frame": max(1, round(video.duration * _rate(data, video))),
                 "annotations": kept,
             }
-    annotations, classes = out / "opentad.json", out / "category_idx.txt"
-    annotations.write_text(json.dumps({"database": database}, indent=1), encoding="utf-8")
-    classes.write_text("".join(f"{name}\n" for name in data.classes), encoding="utf-8")
+    annotations, classes = Path("opentad.json"), Path("category_idx.txt")
+    with output_folder(out, "export opentad", force=force, sources=[data.root]) as fresh:
+        write_json(fresh / annotations, {"database": database})
+        write_text(fresh / classes, "".join(f"{name}\n" for name in data.classes))
     count = {subset: len(data.videos(role)) for role, subset in SUBSETS.items() if data.videos(role)}
-    return Exported(annotations, classes, count, len(codes) - dropped, dropped)
+    return Exported(out / annotations, out / classes, count, len(codes) - dropped, dropped)
 
 
 def _annotations(rows: Segments, duration: float) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import yaml
 
 from tad.data.dataset import FeatureGrid, Manifest
 from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, FullLabels
+from tad.data.output import check_room
 from tad.errors import DataError
 
 Transfer = Literal["link", "copy", "none"]
@@ -75,21 +77,6 @@ class LabelRows(NamedTuple):
     full: Sequence[FullRow] = ()
 
 
-def prepare(folder: Path, force: bool, source: Path | None = None) -> None:
-    """Makes the folder; one that holds something is only accepted with `force`.
-
-    Raises:
-        DataError: the folder is not empty, is a file, or is the source itself.
-    """
-    if source is not None and folder.resolve() == source.resolve():
-        raise DataError(f"{folder}: is the source; choose another folder")
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file; choose another name")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise DataError(f"{folder}: is not empty; choose another folder or overwrite with --force")
-    folder.mkdir(parents=True, exist_ok=True)
-
-
 def write_dataset(
     folder: Path,
     manifest: Manifest,
@@ -99,11 +86,17 @@ def write_dataset(
     held_out: Sequence[tuple[str, str, float]] = (),
 ) -> None:
     """dataset.yaml, annotations.json, the label files that have rows (an empty list of points writes its header), and
-    the files of ambiguous intervals and held-out points where the manifest names them."""
-    (folder / "dataset.yaml").write_text(manifest_text(manifest), encoding="utf-8")
-    (folder / "annotations.json").write_text(json.dumps({"database": database}, indent=1), encoding="utf-8")
+    the files of ambiguous intervals and held-out points where the manifest names them.
+
+    Args:
+        folder: a new one, of `tad.data.output.output_folder`.
+
+    Raises:
+        FileExistsError: one of the files is there; nothing is ever overwritten.
+    """
+    _write(folder / "dataset.yaml", manifest_text(manifest))
+    _write(folder / "annotations.json", json.dumps({"database": database}, indent=1))
     for name, rows in ((POINTS, labels.points), (CLASSES, labels.classes or None), (FULL, labels.full or None)):
-        (folder / name).unlink(missing_ok=True)
         if rows is not None:
             _write_csv(folder / name, HEADERS[name], rows)
     if manifest.ambiguous is not None:
@@ -146,18 +139,42 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def transfer_features(paths: Mapping[str, Path], folder: Path, how: Transfer) -> None:
-    """Links (absolute symlinks) or copies feature files to folder/features/ID.npy."""
+    """Links (absolute symlinks) or copies feature files to folder/features/ID.npy.
+
+    Args:
+        folder: as `write_dataset`.
+
+    Raises:
+        FileExistsError: one of the files is there.
+        DataError: the file system has no links, or too little room for copies.
+    """
     if how == "none" or not paths:
         return
     target = folder / "features"
+    if target.is_symlink():
+        raise DataError(f"{target}: is a link; nothing is written through links")
     target.mkdir(exist_ok=True)
+    if how == "copy":
+        check_room(target, sum(path.stat().st_size for path in paths.values()))
     for video_id, path in paths.items():
         place = target / f"{video_id}.npy"
-        place.unlink(missing_ok=True)
         if how == "link":
-            os.symlink(path.resolve(), place)
+            _link(path.resolve(), place)
         else:
-            shutil.copyfile(path, place)
+            with path.open("rb") as source, place.open("xb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+
+
+def _link(target: Path, place: Path) -> None:
+    try:
+        os.symlink(target, place)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise DataError(
+            "the file system of the output folder has no symbolic links; choose a folder on another one, or let "
+            "`tad import` copy the feature files with --features copy"
+        ) from None
 
 
 def feature_grid(**keys: Any) -> FeatureGrid:
@@ -168,8 +185,13 @@ def feature_grid(**keys: Any) -> FeatureGrid:
         raise DataError(f"the feature grid cannot be {keys}: {error}") from error
 
 
+def _write(path: Path, text: str) -> None:
+    with path.open("x", newline="", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

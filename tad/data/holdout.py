@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tad.data.dataset import Dataset, Role, Split
-from tad.data.split import stratified_parts, write_split
+from tad.data.output import output_folder
+from tad.data.split import sources, stratified_parts, write_split
 from tad.errors import DataError
 
 
@@ -37,11 +38,14 @@ def split_holdout(
     Args:
         dev: share of the training videos with labels, stratified by class; None for none.
         hide: share of the points of the videos that still train, see `hide_points`; None for none.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad split`.
 
     Raises:
         DataError: the dataset has dev videos already, a share cannot be had, or `out` cannot be used.
     """
+    for share in (dev, hide):
+        if share is not None and not 0 < share < 1:
+            raise DataError(f"{data.root}: a share must lie between 0 and 1, found {share}")
     roles: dict[str, Role] = {}
     for role in ("train", "dev", "test"):
         roles.update(dict.fromkeys(data.videos(role), role))
@@ -50,16 +54,18 @@ def split_holdout(
     train = [v for v, role in roles.items() if role == "train"]
     hidden = hide_points(data, train, hide, seed) if hide is not None else {}
     suffix = ("-dev" if dev is not None else "") + ("-hidden" if hide is not None else "")
-    write_split(data, roles, out, data.name + suffix, force, hidden=hidden, made=Split(dev=dev, hidden=hide, seed=seed))
-    made = Dataset.open(out)
-    taught = {c for v in train for c in made.video_classes(v).tolist()}
-    judged = {c for v in train for c in made.held_out(v).label.tolist()}
-    judged |= {c for v in made.videos("dev") for c in made.video_classes(v).tolist()}
+    with output_folder(out, "split", force=force, sources=sources(data)) as fresh:
+        made = Split(dev=dev, hidden=hide, seed=seed)
+        write_split(data, roles, fresh, data.name + suffix, hidden=hidden, made=made)
+        own = Dataset.open(fresh)
+    taught = {c for v in train for c in own.video_classes(v).tolist()}
+    judged = {c for v in train for c in own.held_out(v).label.tolist()}
+    judged |= {c for v in own.videos("dev") for c in own.video_classes(v).tolist()}
     return HeldOut(
         out,
-        {role: n for role in ("train", "dev", "test") if (n := len(made.videos(role)))},
-        sum(len(made.points(v).time) for v in train),
-        sum(len(made.held_out(v).time) for v in train),
+        {role: n for role in ("train", "dev", "test") if (n := len(own.videos(role)))},
+        sum(len(own.points(v).time) for v in train),
+        sum(len(own.held_out(v).time) for v in train),
         [name for c, name in enumerate(data.classes) if c not in taught],
         [name for c, name in enumerate(data.classes) if c not in judged],
     )

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tad.data.dataset import SAFE_ID, Manifest
-from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, transfer_features, write_dataset
 from tad.data.import_hrpro import Imported, known_features
 from tad.data.labels import number
+from tad.data.output import output_folder
 from tad.errors import DataError, listing
 
 Task = Literal["verb", "noun"]
@@ -60,7 +61,7 @@ def import_epic(
         classes: file of names in `src`; that above by default.
         fps, stride, window, offset: the feature grid.
         dim: width of the features; by default that of the files, or 2304 where there are none.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad import epic`.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
@@ -95,9 +96,9 @@ def import_epic(
         subsets={SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
         grid=feature_grid(fps=fps, stride=stride, window=window, offset=offset, dim=dim or width or DIM),
     )
-    prepare(out, force, src)
-    write_dataset(out, manifest, database, LabelRows())
-    transfer_features(files, out, features)
+    with output_folder(out, "import epic", force=force, sources=[src, *files.values()]) as fresh:
+        write_dataset(fresh, manifest, database, LabelRows())
+        transfer_features(files, fresh, features)
     count = {role: sum(e["subset"] == subset for e in database.values()) for role, subset in SUBSETS.items()}
     return Imported(count, 0, len(files), warnings)
 

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from tad.data.dataset import ROLES, SAFE_ID, Manifest, Role
-from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, transfer_features, write_dataset
+from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import read_json
 
@@ -58,7 +59,7 @@ def import_hrpro(
         features: link or copy the feature files, or none.
         points: file name in point_labels/ where there are several.
         dim: width of the features; by default that of the files, or 2048 where there are none.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad import hrpro`.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
@@ -91,9 +92,9 @@ def import_hrpro(
     )
     if dim is not None and width is not None and dim != width:
         raise DataError(f"{src / 'features'}: the files are {width} wide, not {dim}; leave --dim away")
-    prepare(out, force, src)
-    write_dataset(out, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
-    transfer_features(files, out, features)
+    with output_folder(out, "import hrpro", force=force, sources=[src, *files.values()]) as fresh:
+        write_dataset(fresh, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
+        transfer_features(files, fresh, features)
     count = {role: sum(r == role for r in roles.values()) for role in manifest.subsets}
     return Imported(count, len(seconds), len(files), warnings)
 

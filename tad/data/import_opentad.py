@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tad.data.dataset import ROLES, SAFE_ID, FeatureGrid, Manifest, Role
-from tad.data.folder import LabelRows, Transfer, feature_grid, prepare, transfer_features, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid, transfer_features, write_dataset
 from tad.data.import_hrpro import Imported, known_features
+from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import read_json
 
@@ -52,7 +53,7 @@ def import_opentad(
         subsets: role of each subset; by default `default_roles`.
         fps, stride, window, offset, length: the feature grid. Length is for features resized in time.
         dim: width of the features; by default that of the files, or 2048 where there are none.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad import opentad`.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
@@ -94,9 +95,9 @@ def import_opentad(
         fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or width or 2048
     )
     manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=ignored)
-    prepare(out, force, src)
-    write_dataset(out, manifest, database, LabelRows())
-    transfer_features(files, out, features)
+    with output_folder(out, "import opentad", force=force, sources=[src, *files.values()]) as fresh:
+        write_dataset(fresh, manifest, database, LabelRows())
+        transfer_features(files, fresh, features)
     count: dict[str, int] = {
         r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
     }

@@ -7,7 +7,6 @@ training videos are read here, and what is written of them is the labels of the 
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,9 +14,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tad.data.dataset import Dataset
-from tad.data.derive import Kind, Made, annotated_classes, derive_labels
-from tad.data.split import stratified_parts
+from tad.data.derive import Kind, Made, annotated_classes, write_labels
+from tad.data.output import output_folder
+from tad.data.split import sources, stratified_parts
 from tad.errors import DataError
+from tad.files import write_json
 
 Mode = Literal["stratified", "uniform"]
 LISTS = "labelled.json"
@@ -52,7 +53,7 @@ def split_labelled(
         share: of the training videos, between 0 and 1.
         mode: see `labelled_videos`.
         others: what the other training videos are left with; classes are those of their annotations.
-        force: write into a folder that is not empty.
+        force: replace an earlier output of `tad split`.
 
     Raises:
         DataError: the share cannot be had, annotations are missing or malformed, or `out` cannot be used.
@@ -63,7 +64,6 @@ def split_labelled(
     bare = replace(data, points_by_id={v: p for v, p in data.points_by_id.items() if kinds.get(v) != "full"})
     name = f"{data.name}-labelled-{share:g}-seed-{seed}"
     origin: Literal["given", "annotations"] = "annotations" if others == "classes" else "given"
-    made = derive_labels(bare, kinds, out, classes_from=origin, seed=seed, mode=mode, name=name, force=force)
     lists = {
         "share": share,
         "mode": mode,
@@ -71,7 +71,10 @@ def split_labelled(
         "labelled": chosen,
         "unlabelled": [v for v in classes if kinds[v] != "full"],
     }
-    (out / LISTS).write_text(json.dumps(lists, indent=1), encoding="utf-8")
+    with output_folder(out, "split", force=force, sources=sources(data)) as fresh:
+        made = write_labels(bare, kinds, fresh, classes_from=origin, seed=seed, mode=mode, name=name)
+        write_json(fresh / LISTS, lists)
+    made = made._replace(folder=out)
     seen = {c for v in chosen for c in classes[v]}
     return Labelled(made, len(classes), [name for c, name in enumerate(data.classes) if c not in seen])
 
@@ -93,6 +96,8 @@ def labelled_videos(
         DataError: the share leaves no video on one side, no video has an action, or the labelled videos are too few to
             show every class.
     """
+    if not 0 < share < 1:
+        raise DataError(f"{data.root}: a share must lie between 0 and 1, found {share}")
     count = round(share * len(classes))
     sizes, shares = np.array([count, len(classes) - count]), np.array([share, 1 - share])
     if not sizes.all():

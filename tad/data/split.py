@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tad.data.dataset import ROLES, Dataset, Role, Split
-from tad.data.folder import FullRow, LabelRows, full_rows, prepare, transfer_features, write_dataset
+from tad.data.folder import FullRow, LabelRows, full_rows, transfer_features, write_dataset
 from tad.data.ground_truth import ambiguous
+from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import read_json
 
@@ -46,7 +47,7 @@ def split_kfold(data: Dataset, k: int, seed: int, out: Path, *, pool: bool = Fal
     Args:
         k: number of folds, at least 2.
         pool: fold all videos, for cross-validation.
-        force: write into folders that are not empty.
+        force: replace an earlier output of `tad split`.
 
     Raises:
         DataError: `k` does not fit the number of videos, videos without any label would have to train (all are
@@ -67,30 +68,32 @@ def split_kfold(data: Dataset, k: int, seed: int, out: Path, *, pool: bool = Fal
             f"{listing(bare)}\nAdd their labels, list them under `ignored` in dataset.yaml{hint}"
         )
     folds = stratified_folds({v: set(data.video_classes(v).tolist()) for v in videos}, k, seed)
-    prepare(out, force, data.root)
-    later = [p.name for p in sorted(out.glob("fold-*")) if p.name not in {f"fold-{i}" for i in range(k)}]
-    if later:
-        raise DataError(f"{out}: holds {', '.join(later)} of another split; remove them or choose another folder")
     held_out: Role = "test" if pool else "dev"
     written = []
-    for i, fold in enumerate(folds):
-        assigned: dict[str, Role] = {} if pool else dict.fromkeys(data.videos("test"), "test")
-        assigned.update((v, held_out if v in fold else "train") for v in videos)
-        name = f"{data.name}-{'pooled-' if pool else ''}fold-{i}"
-        write_split(data, assigned, out / f"fold-{i}", name, force)
-        train = [v for v, role in assigned.items() if role == "train"]
-        taught = _classes(data, train)
-        written.append(
-            Fold(
-                out / f"fold-{i}",
-                held_out,
-                {role: n for role in ROLES if (n := sum(r == role for r in assigned.values()))},
-                _points(data, train),
-                _points(data, fold),
-                [name for c, name in enumerate(data.classes) if c not in taught],
+    with output_folder(out, "split", force=force, sources=sources(data)) as fresh:
+        for i, fold in enumerate(folds):
+            assigned: dict[str, Role] = {} if pool else dict.fromkeys(data.videos("test"), "test")
+            assigned.update((v, held_out if v in fold else "train") for v in videos)
+            (fresh / f"fold-{i}").mkdir()
+            write_split(data, assigned, fresh / f"fold-{i}", f"{data.name}-{'pooled-' if pool else ''}fold-{i}")
+            train = [v for v, role in assigned.items() if role == "train"]
+            taught = _classes(data, train)
+            written.append(
+                Fold(
+                    out / f"fold-{i}",
+                    held_out,
+                    {role: n for role in ROLES if (n := sum(r == role for r in assigned.values()))},
+                    _points(data, train),
+                    _points(data, fold),
+                    [name for c, name in enumerate(data.classes) if c not in taught],
+                )
             )
-        )
     return written
+
+
+def sources(data: Dataset) -> list[Path]:
+    """What a dataset made of this one links to; none of it may be written to or replaced."""
+    return [data.root, *(path for v in data.videos_by_id if (path := data.feature_path(v)).is_file())]
 
 
 def stratified_folds(classes: Mapping[str, set[int]], k: int, seed: int) -> list[list[str]]:
@@ -155,28 +158,27 @@ def write_split(
     roles: Mapping[str, Role],
     folder: Path,
     name: str,
-    force: bool = False,
     *,
     hidden: Mapping[str, np.ndarray] | None = None,
     made: Split | None = None,
 ) -> None:
-    """A dataset folder with some of a dataset's videos in new roles; subsets are named like the roles.
+    """Writes a dataset folder with some of a dataset's videos in new roles; subsets are named like the roles.
 
     Labels of test videos are left out: nothing may read them. Features are linked, those that exist. Held-out points
     of videos that train stay held out; those of dev videos become points. Of full labels of dev videos the classes are
     kept, because their boundaries judge.
 
     Args:
+        folder: a new one, of `output_folder`.
         hidden: points to hold out, too: [G] bool over `data.points(video)` of training videos (`hide_points`).
         made: what dataset.yaml tells of the split.
 
     Raises:
-        DataError: the folder is not empty (without `force`) or is that of the dataset.
+        DataError: annotations are malformed, or features cannot be linked.
     """
     source = read_json(data.root / "annotations.json")["database"]
     videos = [v for v in data.videos_by_id if v in roles]
     intervals = {v: rows for v, rows in ambiguous(data).items() if v in roles}
-    prepare(folder, force, data.root)
     points, unseen = _divided(data, roles, hidden or {})
     labels = LabelRows(points if data.points_by_id else None, *_other_labels(data, roles))
     manifest = data.manifest.model_copy(

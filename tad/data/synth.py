@@ -8,27 +8,30 @@ for demonstrations and tests, and say nothing about real videos.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role
-from tad.data.folder import LabelRows, prepare, write_dataset
+from tad.data.folder import LabelRows, write_dataset
 from tad.data.ground_truth import repaired
+from tad.data.output import check_room, output_folder, rewritten, stamp
 from tad.data.segments import Segments
-from tad.data.synth_annotations import invent
+from tad.data.synth_annotations import DURATION, invent
 from tad.data.synth_video import draw_latents
 from tad.data.synth_world import World
-from tad.errors import DataError
-from tad.files import read_json
+from tad.errors import DataError, listing
+from tad.files import parse_yaml, read_json, read_text, whole, write_json, write_text
 
 RECORD = "synth.json"
+MOST_VIDEOS, MOST_CLASSES, MOST_DIM = 1_000_000, 10_000, 65_536
+MOST_ROWS = 5_000_000
+"""Of one video: a month at the usual rate; it is made in memory."""
 
 
 def make_dataset(
@@ -46,7 +49,7 @@ def make_dataset(
     """Invents a whole dataset: annotations, points and features (25 fps, 16-frame snippets).
 
     Args:
-        folder: where it is written; must be empty or absent, or with `force` an invented dataset.
+        folder: where it is written; must be empty or absent, or with `force` an earlier invented dataset.
         videos: training videos.
         classes: number of classes.
         dim: width of the features.
@@ -55,29 +58,31 @@ def make_dataset(
         test: test videos; half as many as training videos by default.
 
     Raises:
-        DataError: the folder holds something, or a number is out of range.
+        DataError: the folder cannot be used, the disk is too small, or a number is out of range.
     """
     folder = Path(folder)
     test = max(1, videos // 2) if test is None else test
-    if videos < 1 or classes < 1 or dev < 0 or test < 0:
-        raise DataError(f"cannot invent {videos} training, {test} test, {dev} dev videos of {classes} classes")
-    _check_numbers(dim, difficulty)
-    if force and folder.is_dir() and any(folder.iterdir()) and not _invented(folder):
-        raise DataError(f"{folder}: holds something that was not invented here; choose another folder")
-    prepare(folder, force)
     counts: dict[Role, int] = {"train": videos, "dev": dev, "test": test}
-    counts = {role: n for role, n in counts.items() if n}
-    invented = invent(counts, classes, seed)
-    manifest = Manifest(
-        name=folder.resolve().name,
-        classes=invented.classes,
-        subsets={role: role for role in counts},
-        grid=FeatureGrid(fps=25, stride=16, window=16, dim=dim),
-    )
-    # The record comes first: it is what allows `force` to replace a folder whose writing was cut short.
-    _record(folder, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
-    write_dataset(folder, manifest, invented.database, LabelRows(invented.points))
-    write_features(folder, dim=dim, seed=seed, difficulty=difficulty, force=force)
+    if not (0 < videos <= MOST_VIDEOS and min(dev, test) >= 0 and max(dev, test) <= MOST_VIDEOS):
+        raise DataError(f"cannot invent {videos} training, {test} test, {dev} dev videos; {MOST_VIDEOS:,} at most")
+    if not 0 < classes <= MOST_CLASSES:
+        raise DataError(f"cannot invent {classes} classes; 1 to {MOST_CLASSES:,}")
+    _check_numbers(dim, difficulty)
+    with output_folder(folder, "synth", force=force) as fresh:
+        grid = FeatureGrid(fps=25, stride=16, window=16, dim=dim)
+        rows = sum(counts.values()) * grid.expected_length(sum(DURATION) / 2, None)
+        check_room(fresh, rows * dim * np.dtype(grid.dtype).itemsize)
+        counts = {role: n for role, n in counts.items() if n}
+        invented = invent(counts, classes, seed)
+        manifest = Manifest(
+            name=folder.resolve().name,
+            classes=invented.classes,
+            subsets={role: role for role in counts},
+            grid=grid,
+        )
+        write_dataset(fresh, manifest, invented.database, LabelRows(invented.points))
+        _record(fresh, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
+        write_features(fresh, seed=seed, difficulty=difficulty)
     return Dataset.open(folder)
 
 
@@ -88,34 +93,54 @@ def write_features(
 
     Args:
         dim: width of the features, written to dataset.yaml; the width it names by default.
-        force: replace feature files that are there.
+        force: replace features that were written here; links are replaced, too, and what they lead to stays.
 
     Returns:
         The number of files.
 
     Raises:
-        DataError: the dataset cannot be read, or it has feature files and `force` is not given.
+        DataError: the dataset cannot be read; it has feature files, and they were not written here or `force` is not
+            given; a video is too long, or the disk too small.
     """
     data = Dataset.open(root)
     dim = data.manifest.grid.dim if dim is None else dim
     _check_numbers(dim, difficulty)
-    folder = data.root / "features"
-    if folder.is_dir() and any(folder.glob("*.npy")):
-        if not force:
-            raise DataError(f"{folder}: holds feature files; replace them with --force")
-        if _read_record(data.root):  # ours: files of videos that are gone would stay behind
-            for path in folder.glob("*.npy"):
-                path.unlink()
-    _set_dim(data, dim)
-    _record(data.root, dim, seed, difficulty, _read_record(data.root).get("invented"))
-    folder.mkdir(exist_ok=True)
+    _check_lengths(data)
+    invented = _invented(data.root)
+    path = data.root / "dataset.yaml"
+    text, before = _with_dim(data, dim), stamp(path)
+    old = path.read_bytes()
+    try:
+        with output_folder(data.root / "features", "synth", force=force, links=True) as fresh:
+            _write_all(fresh, data, dim, seed, difficulty)
+            if text is not None:
+                write_text(path, text)
+    except BaseException:
+        if text is not None and stamp(path) != before:
+            with whole(path) as temporary:
+                temporary.write_bytes(old)
+        raise
+    rewritten(data.root, path.name, before)
+    rewritten(data.root, "features/", None)
+    _record(data.root, dim, seed, difficulty, invented)
+    return len(data.videos_by_id)
+
+
+def _write_all(folder: Path, data: Dataset, dim: int, seed: int, difficulty: float) -> None:
+    grid, videos = data.manifest.grid, data.videos_by_id.values()
+    rows = sum(grid.expected_length(v.duration, v.fps) for v in videos)
+    check_room(folder, rows * dim * np.dtype(grid.dtype).itemsize)
+    truth = repaired(data, list(data.videos_by_id))[0].by_video()
     world = World(data.classes, seed, difficulty, dim)
-    ids = list(data.videos_by_id)
-    truth = repaired(data, ids)[0].by_video()
-    for video_id in tqdm(ids, desc="synth", unit="video", disable=not sys.stderr.isatty()):
-        features = video_features(world, data, video_id, truth.get(video_id, Segments.empty()), seed)
-        _save(folder / f"{video_id}.npy", features)
-    return len(ids)
+    for video in tqdm(videos, desc="synth", unit="video", disable=not sys.stderr.isatty()):
+        try:
+            features = video_features(world, data, video.id, truth.get(video.id, Segments.empty()), seed)
+        except MemoryError:
+            raise DataError(
+                f"video {video.id}: too long for this machine's memory: {video.duration:g} seconds"
+            ) from None
+        with (folder / f"{video.id}.npy").open("xb") as file:
+            np.save(file, features)
 
 
 def video_features(world: World, data: Dataset, video_id: str, truth: Segments, seed: int) -> np.ndarray:
@@ -130,43 +155,54 @@ def video_features(world: World, data: Dataset, video_id: str, truth: Segments, 
 
 def _record(root: Path, dim: int, seed: int, difficulty: float, invented: dict[str, int] | None) -> None:
     """synth.json: the arguments, `invented` only for a dataset that was invented as a whole."""
-    arguments = {"dim": dim, "seed": seed, "difficulty": difficulty, "invented": invented}
-    (root / RECORD).write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_record(root: Path) -> dict[str, Any]:
-    """synth.json; empty for a folder that this module did not write."""
     path = root / RECORD
-    record = read_json(path) if path.is_file() else {}
-    return record if isinstance(record, dict) else {}
+    before = stamp(path) if path.exists() else None
+    write_json(path, {"dim": dim, "seed": seed, "difficulty": difficulty, "invented": invented})
+    rewritten(root, RECORD, before)
 
 
-def _invented(root: Path) -> bool:
-    return _read_record(root).get("invented") is not None
+def _invented(root: Path) -> dict[str, int] | None:
+    """What synth.json says of an invented dataset.
+
+    Raises:
+        DataError: there is a file of this name that this module did not write.
+    """
+    path = root / RECORD
+    if not os.path.lexists(path):
+        return None
+    record = read_json(path) if not path.is_symlink() else None
+    if not isinstance(record, dict) or set(record) != {"dim", "seed", "difficulty", "invented"}:
+        raise DataError(f"{path}: was not written by `tad synth`, which keeps its record there; rename it")
+    return record["invented"]  # type: ignore[no-any-return]
 
 
 def _check_numbers(dim: int, difficulty: float) -> None:
-    if dim < 2 or not 0 <= difficulty <= 1:
-        raise DataError(f"dim {dim} must be at least 2, and difficulty {difficulty} between 0 and 1")
+    if not 2 <= dim <= MOST_DIM or not 0 <= difficulty <= 1:
+        raise DataError(f"dim {dim} must be 2 to {MOST_DIM:,}, and difficulty {difficulty} between 0 and 1")
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    """Under another name first: a file that has its name is whole. A link is replaced, not written through."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.save(file, array)
-    os.replace(part, path)
+def _check_lengths(data: Dataset) -> None:
+    grid = data.manifest.grid
+    problems = [
+        f"video {v.id}: {v.duration:g} seconds are {rows:,} rows; {MOST_ROWS:,} at most"
+        for v in data.videos_by_id.values()
+        if (rows := grid.expected_length(v.duration, v.fps)) > MOST_ROWS
+    ]
+    if problems:
+        raise DataError(f"{data.root}: no features can be made: " + listing(problems))
 
 
-def _set_dim(data: Dataset, dim: int) -> None:
-    """Writes grid.dim into dataset.yaml and leaves the rest of the file, comments too, as it is."""
+def _with_dim(data: Dataset, dim: int) -> str | None:
+    """dataset.yaml with another grid.dim; the rest, comments too, as it is. None if it has this one."""
     path = data.root / "dataset.yaml"
     if data.manifest.grid.dim == dim:
-        return
-    before = path.read_text(encoding="utf-8")
-    after = re.sub(r"(?m)^([^#\n]*\bdim\s*:\s*)\d+", rf"\g<1>{dim}", before)
-    path.write_text(after, encoding="utf-8")
+        return None
     wanted = data.manifest.model_copy(update={"grid": data.manifest.grid.model_copy(update={"dim": dim})})
-    if Dataset.open(data.root).manifest != wanted:
-        path.write_text(before, encoding="utf-8")
+    text = re.sub(r"(?m)^([^#\n]*\bdim\s*:\s*)\d+", rf"\g<1>{dim}", read_text(path))
+    try:
+        fits = Manifest.model_validate(parse_yaml(text, str(path))) == wanted
+    except (DataError, ValidationError):
+        fits = False
+    if not fits or path.is_symlink():
         raise DataError(f"{path}: cannot find grid.dim to set it; write `dim: {dim}` under `grid` yourself")
+    return text
