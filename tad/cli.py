@@ -28,7 +28,7 @@ COMMANDS = {
     "quality": ("tad.commands.evaluate", "quality", "Quality of pseudo-labels against ground truth."),
     "report": ("tad.commands.report", "report", "Write a run's report as one HTML file."),
     "ui": ("tad.commands.ui", "ui", "Open the MLflow page on the right store."),
-    "import": ("tad.commands.data", "import_", "Import a dataset from another code base's layout."),
+    "import": ("tad.commands.importing", "import_", "Import a dataset from another code base's layout."),
     "check": ("tad.commands.data", "check", "List every problem of a dataset."),
     "split": ("tad.commands.data", "split", "Make folds of a small dataset."),
     "labels": ("tad.commands.labels", "labels", "Give the training videos of a dataset other labels."),

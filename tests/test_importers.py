@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tad.commands import data as commands
+from tad.commands import importing as commands
 from tad.data.dataset import Dataset
+from tad.data.feature_files import Lookup
 from tad.data.ground_truth import ground_truth
 from tad.data.import_hrpro import import_hrpro
 from tad.data.import_opentad import default_roles, import_opentad
@@ -93,7 +94,7 @@ def test_copies_and_leaves_features(tmp_path):
     add_features(src, {"a": "train"})
     done = import_hrpro(src, tmp_path / "copy", features="copy")
     assert not Dataset.open(tmp_path / "copy").feature_path("a").is_symlink()
-    assert "2 problems" in done.warnings[0]  # videos b and c have no file
+    assert "no file for 2 of 3 videos: b, c" in done.warnings[0]
     assert import_hrpro(src, tmp_path / "none", features="none").features == 0
     assert not (tmp_path / "none" / "features").exists()
 
@@ -133,11 +134,11 @@ def database(**videos):
         (lambda src: (src / "split_test.txt").unlink(), "split_test.txt: missing"),
         (text("split_test.txt", "c\na\n"), "video a is in split_train.txt, too"),
         (text("split_test.txt", "c\nzz\n"), "video zz is not in gt_full.json"),
-        (database(a={"duration": 5, "annotations": []}), "video a needs duration, fps.*'fps'"),
-        (database(a={"duration": 5, "fps": 0, "annotations": []}), "video a: duration 5.0 s, fps 0.0"),
+        (database(a={"duration": 5, "annotations": []}), "video a: has no fps"),
+        (database(a={"duration": 5, "fps": 0, "annotations": []}), "video a: fps 0 must be positive"),
         (
             database(a={"duration": 5, "fps": 9, "annotations": [{"segment": [2, 1], "label": "x"}]}),
-            r"video a, row 0: segment \[2.0, 1.0\]",
+            r"video a, row 0: segment \[2, 1\]",
         ),
         (text("point_labels/points.csv", "class,video_id\njump,a\n"), "points.csv: needs the columns .*point"),
         (text("point_labels/points.csv", HEADER + "jump,1,2,a,x\n"), "line 2: video a: point 'x' is not a frame"),
@@ -146,7 +147,6 @@ def database(**videos):
         (text("point_labels/more.csv", HEADER), "several point files .*--points"),
         (text("Ambiguous_test.txt", "c 3 1\n"), "Ambiguous_test.txt, line 1"),
         (text("features/train/a.npy", "hello"), "a.npy: not a plain .npy file"),
-        (text("features/train/rgb/x", ""), "two streams"),
     ],
 )
 def test_broken_hrpro_sources(tmp_path, edit, message):
@@ -264,7 +264,7 @@ def test_unannotated_test_subsets_have_no_role():
         ({"annotations": "x.json"}, "x.json: no such annotation file"),
         ({"classes": "x.txt"}, "x.txt: no such class list"),
         ({"block": "x.txt"}, "x.txt: no such block list"),
-        ({"feature_dir": "x"}, "x: no such feature folder"),
+        ({"files": Lookup("x")}, "x: no such feature folder"),
         ({"subsets": {"x": "train"}}, "no video is in subset x; found training, validation"),
         ({"dim": 7}, "6 wide, not 7"),
         ({"stride": -1}, "the feature grid cannot be"),

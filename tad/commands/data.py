@@ -1,9 +1,8 @@
-"""tad check, split, synth, import, export: dataset folders."""
+"""tad check, split, synth, export: dataset folders."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import click
 
 if TYPE_CHECKING:
     from tad.data.derive import Kind
-    from tad.data.import_hrpro import Imported
     from tad.data.labelled import Mode
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -143,99 +141,6 @@ def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: b
     else:
         count = write_features(dataset, dim=dim, seed=seed, difficulty=difficulty, force=force)
         click.echo(f"{dataset}: wrote the features of {count} videos")
-
-
-@click.group("import")
-def import_() -> None:
-    """Bring a dataset of another layout into a dataset folder."""
-
-
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    """Arguments and options of every importer."""
-    for decorate in (
-        click.option("--force", is_flag=True, help=FORCE),
-        click.option("--dim", type=int, help="Width of the features  [default: that of the files, or the usual one]"),
-        click.option("--features", type=click.Choice(["link", "copy", "none"]), default="link", show_default=True),
-        click.option("--name", help="Name of the dataset  [default: that of SRC]"),
-        click.argument("out", type=FOLDER),
-        click.argument("src", type=EXISTING),
-    ):
-        command = decorate(command)
-    return command
-
-
-@import_.command("hrpro")
-@_common
-@click.option("--points", help="File in SRC/point_labels, where there are several.")
-def hrpro(src: Path, out: Path, **options: Any) -> None:
-    """The layout of HR-Pro and LACP: gt_full.json, point_labels/, split_*.txt, features/{train,test}/."""
-    from tad.data.import_hrpro import import_hrpro
-
-    _report(out, import_hrpro(src, out, **options))
-
-
-@import_.command("opentad")
-@_common
-@click.option("--annotations", help="Annotation file in SRC, where there are several.")
-@click.option("--classes", help="Class list in SRC  [default: category_idx.txt or classes.txt]")
-@click.option("--block", help="List of videos to ignore, in SRC  [default: missing_files.txt or block_list.txt]")
-@click.option("--feature-dir", help="Feature folder in SRC  [default: features, or its only subfolder with files]")
-@click.option("--train-subset", multiple=True, help="Subset for training  [default: by its name]")
-@click.option("--dev-subset", multiple=True, help="Subset for development.")
-@click.option("--test-subset", multiple=True, help="Subset for testing.")
-@click.option("--fps", default="native", show_default=True, help="Rate of the frames that stride and window count.")
-@click.option("--stride", type=float, default=4, show_default=True, help="Frames from one row to the next.")
-@click.option("--window", type=float, default=16, show_default=True, help="Frames that one row sees.")
-@click.option("--offset", type=float, default=0, show_default=True, help="Frame at which the first window begins.")
-@click.option("--length", type=int, help="Rows of features that were resized in time.")
-def opentad(
-    src: Path,
-    out: Path,
-    fps: str,
-    train_subset: tuple[str, ...],
-    dev_subset: tuple[str, ...],
-    test_subset: tuple[str, ...],
-    **options: Any,
-) -> None:
-    """The layout of OpenTAD and ActionFormer: annotation file, class list, feature folder, block list."""
-    from tad.data.dataset import Role
-    from tad.data.import_opentad import import_opentad
-
-    chosen: dict[Role, tuple[str, ...]] = {"train": train_subset, "dev": dev_subset, "test": test_subset}
-    subsets = {name: role for role, names in chosen.items() for name in names} or None
-    try:
-        rate = "native" if fps == "native" else float(fps)
-    except ValueError:
-        raise click.BadParameter(f"{fps!r} is neither `native` nor a number", param_hint="--fps") from None
-    _report(out, import_opentad(src, out, subsets=subsets, fps=rate, **options))  # type: ignore[arg-type]
-
-
-@import_.command("epic")
-@_common
-@click.option("--task", type=click.Choice(["verb", "noun"]), required=True, help="What is detected.")
-@click.option("--train", help="Annotation file in SRC  [default: EPIC_100_train.csv or training.csv]")
-@click.option("--test", help="Annotation file in SRC  [default: EPIC_100_validation.csv or validation.csv]")
-@click.option("--classes", help="Class list in SRC  [default: EPIC_100_verb_classes.csv or EPIC_100_noun_classes.csv]")
-@click.option(
-    "--fps", type=float, default=30, show_default=True, help="Rate of the frames that stride and window count."
-)
-@click.option("--stride", type=float, default=16, show_default=True, help="Frames from one row to the next.")
-@click.option("--window", type=float, default=32, show_default=True, help="Frames that one row sees.")
-@click.option("--offset", type=float, default=0, show_default=True, help="Frame at which the first window begins.")
-def epic(src: Path, out: Path, **options: Any) -> None:
-    """The CSV files of EPIC-KITCHENS-100, for verbs or for nouns; its validation set tests."""
-    from tad.data.import_epic import import_epic
-
-    _report(out, import_epic(src, out, **options))
-
-
-def _report(out: Path, imported: Imported) -> None:
-    for text in imported.warnings:
-        click.echo(f"warning: {text}", err=True)
-    videos = ", ".join(f"{count} {role}" for role, count in imported.videos.items())
-    click.echo(f"{out}: {videos} videos, {imported.points} points, {imported.features} feature files")
-    if not imported.features:
-        click.echo(f"no features: put them into {out / 'features'}, or run `tad synth {out}`")
 
 
 @click.group()

@@ -6,40 +6,38 @@ SRC/split_{train,test}.txt    one video per line (split_dev.txt is read where it
 SRC/Ambiguous_test.txt        optional: video start end
 SRC/features/{train,test}/    optional: ID.npy, I3D features of 16-frame snippets at 25 frames a second
 
-The frame columns start_frame and stop_frame are boundaries: they are dropped while the file is parsed. The split lists
-alone decide roles; videos in none of them are left out.
+The frame columns start_frame and stop_frame are boundaries: they are dropped as the file is read. The split lists alone
+decide roles; videos in none of them are left out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pacsv
-
-from tad.data.dataset import ROLES, SAFE_ID, Manifest, Role
-from tad.data.folder import LabelRows, Transfer, feature_grid, transfer_features, write_dataset
+from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.feature_files import Features, Lookup, find
+from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.imported import (
+    Dropped,
+    Imported,
+    expected_rows,
+    feature_folder,
+    fitted,
+    order_note,
+    positive,
+    segments,
+    unsafe,
+)
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
-from tad.files import read_json
+from tad.files import number, read_json, read_rows, read_text
 
 AMBIGUOUS = "ambiguous.csv"
 NTSC = {23.976: 24000 / 1001, 29.97: 30000 / 1001, 59.94: 60000 / 1001}
 """Rates that gt_full.json rounds: half an hour into the video, a point would be two milliseconds off."""
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import wrote: number of videos per role, points, feature files, and what was mended on the way."""
-
-    videos: dict[str, int]
-    points: int
-    features: int
-    warnings: list[str]
 
 
 def import_hrpro(
@@ -48,6 +46,7 @@ def import_hrpro(
     *,
     name: str | None = None,
     features: Transfer = "link",
+    files: Lookup | None = None,
     points: str | None = None,
     dim: int | None = None,
     force: bool = False,
@@ -56,7 +55,8 @@ def import_hrpro(
 
     Args:
         name: name of the dataset; the folder's by default.
-        features: link or copy the feature files, or none.
+        features: link or copy the plain feature files, or take none.
+        files: where and how the feature files are named; found by itself by default.
         points: file name in point_labels/ where there are several.
         dim: width of the features; by default that of the files, or 2048 where there are none.
         force: replace an earlier output of `tad import hrpro`.
@@ -66,20 +66,23 @@ def import_hrpro(
     """
     problems: list[str] = []
     warnings: list[str] = []
+    dropped = Dropped()
     document = read_json(src / "gt_full.json")
     source = document.get("database") if isinstance(document, dict) else None
     if not isinstance(source, dict) or not source:
         raise DataError(f'{src / "gt_full.json"}: expected {{"database": {{video: ...}}}}')
     roles = _splits(src, source, problems)
-    database = {v: entry for v, role in roles.items() if (entry := _entry(v, source[v], role, problems)) is not None}
-    labels = {str(a["label"]) for e in source.values() if isinstance(e, dict) for a in _items(e) if "label" in a}
-    rates = {v: float(entry["fps"]) for v, entry in database.items()}
+    entries = {v: _entry(v, source[v], role, problems, dropped) for v, role in roles.items()}
+    database = {v: entry for v, entry in entries.items() if entry is not None}
+    labels = {str(a["label"]).strip() for e in source.values() for a in _items(e) if "label" in a}
     path = _points_file(src / "point_labels", points)
-    seconds = [] if path is None else _points(path, rates, database, set(roles), labels, problems, warnings)
+    seconds = [] if path is None else _points(path, database, set(roles), labels, problems, warnings)
     if path is None:
         warnings.append(f"{src / 'point_labels'}: no point labels; the dataset has none")
-    ambiguous = _ambiguous(src / "Ambiguous_test.txt", database, problems)
-    files, width = _features(src / "features", roles, features, problems, warnings)
+    ambiguous = _ambiguous(src / "Ambiguous_test.txt", database, problems, dropped)
+    grid = feature_grid(fps=25, stride=16, window=16, dim=dim or 1)
+    found = _features(src, roles, features, files or Lookup(), expected_rows(grid, database), problems, warnings)
+    grid = fitted(grid, dim, 2048, found, problems)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
@@ -87,16 +90,15 @@ def import_hrpro(
         name=name or src.resolve().name,
         classes=sorted(labels),
         subsets={role: role for role in ROLES if role in roles.values()},
-        grid=feature_grid(fps=25, stride=16, window=16, dim=dim or width or 2048),
+        grid=grid,
         ambiguous=AMBIGUOUS if ambiguous else None,
     )
-    if dim is not None and width is not None and dim != width:
-        raise DataError(f"{src / 'features'}: the files are {width} wide, not {dim}; leave --dim away")
-    with output_folder(out, "import hrpro", force=force, sources=[src, *files.values()]) as fresh:
+    with output_folder(out, "import hrpro", force=force, sources=[src, *found.paths()]) as fresh:
         write_dataset(fresh, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
-        transfer_features(files, fresh, features)
+        warnings += found.write(fresh, features)
     count = {role: sum(r == role for r in roles.values()) for role in manifest.subsets}
-    return Imported(count, len(seconds), len(files), warnings)
+    notes = [order_note(manifest.classes, "the alphabet"), *found.notes, *dropped.notes()]
+    return Imported(count, len(seconds), len(found), warnings, notes)
 
 
 def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict[str, Role]:
@@ -108,38 +110,32 @@ def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict
             if role != "dev":
                 problems.append(f"{path.name}: missing")
             continue
-        for video_id in path.read_text(encoding="utf-8").split():
+        for video_id in read_text(path).split():
             if video_id not in database:
                 problems.append(f"{path.name}: video {video_id} is not in gt_full.json")
-            elif not SAFE_ID.fullmatch(video_id):
-                problems.append(f"{path.name}: video {video_id!r} is unsafe as a file name")
+            elif (wrong := unsafe(video_id)) is not None:
+                problems.append(f"{path.name}: {wrong}")
             elif roles.setdefault(video_id, role) != role:
                 problems.append(f"{path.name}: video {video_id} is in split_{roles[video_id]}.txt, too")
     return roles
 
 
-def _items(entry: Mapping[str, Any]) -> list[Any]:
-    items = entry.get("annotations")
+def _items(entry: Any) -> list[Any]:
+    items = entry.get("annotations") if isinstance(entry, dict) else None
     return [a for a in items if isinstance(a, dict)] if isinstance(items, list) else []
 
 
-def _entry(video_id: str, entry: Any, role: Role, problems: list[str]) -> dict[str, Any] | None:
+def _entry(video_id: str, entry: Any, role: Role, problems: list[str], dropped: Dropped) -> dict[str, Any] | None:
     """One video as annotations.json holds it: role as the subset, seconds, no other keys."""
+    if not isinstance(entry, dict):
+        problems.append(f"gt_full.json: video {video_id} needs duration, fps and annotations")
+        return None
     try:
-        duration, fps = float(entry["duration"]), float(entry["fps"])
-        rows = [{"segment": [float(x) for x in a["segment"]], "label": str(a["label"])} for a in entry["annotations"]]
-    except (KeyError, TypeError, ValueError) as error:
-        problems.append(
-            f"gt_full.json: video {video_id} needs duration, fps and annotations of segment and label "
-            f"({type(error).__name__}: {error})"
-        )
+        duration, fps = positive(entry, "duration"), positive(entry, "fps")
+    except ValueError as error:
+        problems.append(f"gt_full.json: video {video_id}: {error}")
         return None
-    if not (duration > 0 and fps > 0 and np.isfinite([duration, fps]).all()):
-        problems.append(f"gt_full.json: video {video_id}: duration {duration} s, fps {fps}; both must be positive")
-        return None
-    for i, row in enumerate(rows):
-        if len(row["segment"]) != 2 or not row["segment"][0] < row["segment"][1]:  # type: ignore[operator]
-            problems.append(f"gt_full.json: video {video_id}, row {i}: segment {row['segment']} must be [start, end]")
+    rows = segments(video_id, entry.get("annotations"), problems, dropped)
     return {"subset": role, "duration": duration, "fps": NTSC.get(fps, fps), "annotations": rows}
 
 
@@ -156,102 +152,83 @@ def _points_file(folder: Path, name: str | None) -> Path | None:
 
 def _points(
     path: Path,
-    rates: Mapping[str, float],
     database: Mapping[str, Mapping[str, Any]],
     listed: set[str],
     labels: set[str],
     problems: list[str],
     warnings: list[str],
 ) -> list[tuple[str, str, float]]:
-    """(video, label, seconds) of each point of a listed video; only these three columns are ever read."""
-    columns = ["video_id", "class", "point"]
-    convert = pacsv.ConvertOptions(include_columns=columns, column_types={c: pa.string() for c in columns})
+    """(video, label, seconds) of each point of a listed video; of a row only these three fields are looked at."""
+    columns = ("video_id", "class", "point")
     try:
-        table = pacsv.read_csv(path, convert_options=convert)
-    except (pa.ArrowInvalid, KeyError) as error:
-        problems.append(f"{path.name}: needs the columns {', '.join(columns)}: {error}")
+        table = [(line, row["video_id"], row["class"], row["point"]) for line, row in read_rows(path)]
+    except KeyError as error:
+        problems.append(f"{path.name}: needs the columns {', '.join(columns)}; there is no {error.args[0]}")
+        return []
+    except DataError as error:
+        problems.append(str(error))
         return []
     rows: list[tuple[str, str, float]] = []
     clipped = []
-    for line, row in enumerate(table.to_pylist(), start=2):
-        video_id, label = row["video_id"], row["class"]
-        if video_id not in listed or video_id not in rates:  # left out, or already reported
+    for line, video_id, label, point in table:
+        if video_id not in database:  # left out, or already reported
             continue
+        where = f"{path.name}, line {line}: video {video_id}"
         try:
-            time = float(row["point"]) / rates[video_id]
+            time = number(point) / database[video_id]["fps"]
         except ValueError:
-            time = np.nan
-        if not time >= 0 or np.isinf(time):
-            problems.append(f"{path.name}, line {line}: video {video_id}: point {row['point']!r} is not a frame number")
+            time = math.nan
+        duration = database[video_id]["duration"]
+        if not 0 <= time < math.inf:
+            problems.append(f"{where}: point {point!r} is not a frame number")
         elif label not in labels:
-            problems.append(f"{path.name}, line {line}: video {video_id}: class {label!r} is not in gt_full.json")
+            problems.append(f"{where}: class {label!r} is not in gt_full.json")
         else:
-            duration = database[video_id]["duration"]
             if time > duration:
                 clipped.append(f"line {line}: video {video_id}: {time:.3f} s of {duration:.3f} s")
-                time = duration
-            rows.append((video_id, label, time))
+            rows.append((video_id, label, min(time, duration)))
     if clipped:
         warnings.append(f"{path.name}: points beyond the end of their video, moved to its end: {listing(clipped, 5)}")
-    left_out = sum(row["video_id"] not in listed for row in table.to_pylist())
+    left_out = sum(video_id not in listed for _, video_id, _, _ in table)
     if left_out:
         warnings.append(f"{path.name}: {left_out} points of videos in no split list were left out")
     return rows
 
 
-def _ambiguous(path: Path, kept: Mapping[str, Any], problems: list[str]) -> list[tuple[str, float, float]]:
+def _ambiguous(
+    path: Path, kept: Mapping[str, Any], problems: list[str], dropped: Dropped
+) -> list[tuple[str, float, float]]:
     """Rows `video start end`, separated by any number of blanks; of kept videos only."""
     rows = []
-    if path.is_file():
-        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    if path.exists():
+        for line, text in enumerate(read_text(path).splitlines(), start=1):
             fields = text.split()
             if not fields:
                 continue
             try:
-                video_id, start, end = fields[0], float(fields[1]), float(fields[2])
-                if not start < end:
-                    raise ValueError
+                video_id, start, end = fields[0], number(fields[1]), number(fields[2])
+                whole = dropped.keep(f"{path.name}, line {line}", start, end)
             except (IndexError, ValueError):
                 problems.append(f"{path.name}, line {line}: {text!r} is not `video start end`")
                 continue
-            if video_id in kept:
+            if video_id in kept and whole:
                 rows.append((video_id, start, end))
     return rows
 
 
 def _features(
-    folder: Path, roles: Mapping[str, Role], how: Transfer, problems: list[str], warnings: list[str]
-) -> tuple[dict[str, Path], int | None]:
-    """The feature file of each video that has one, and their common width."""
-    if how == "none" or not folder.is_dir():
-        return {}, None
-    for role in ROLES:
-        if (folder / role / "rgb").is_dir():
-            problems.append(f"features/{role}/rgb: two streams; first join rgb and flow along axis 1 into ID.npy")
-            return {}, None
-    paths = {v: folder / role / f"{v}.npy" for v, role in roles.items()}
-    return known_features(paths, problems, warnings)
-
-
-def known_features(
-    paths: Mapping[str, Path], problems: list[str], warnings: list[str]
-) -> tuple[dict[str, Path], int | None]:
-    """Those of the files that exist, and their common width (None without files)."""
-    found = {v: path for v, path in paths.items() if path.is_file()}
-    widths: dict[int, list[str]] = {}
-    for video_id, path in found.items():
-        try:
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-        except (ValueError, OSError, EOFError) as error:
-            problems.append(f"{path}: not a plain .npy file: {error}")
-            continue
-        if len(shape) != 2:
-            problems.append(f"{path}: shape {shape}, expected [T, D]")
-        else:
-            widths.setdefault(shape[1], []).append(video_id)
-    if len(widths) > 1:
-        problems.append("features: several widths: " + ", ".join(f"{w} ({len(v)} files)" for w, v in widths.items()))
-    absent = [v for v in paths if v not in found]
-    if absent:
-        warnings.append(f"features: no file for {listing([f'video {v}' for v in absent], 5)}")
-    return found, next(iter(widths), None)
+    src: Path,
+    roles: Mapping[str, Role],
+    how: Transfer,
+    files: Lookup,
+    rows: Mapping[str, int],
+    problems: list[str],
+    warnings: list[str],
+) -> Features:
+    """The feature files: in a folder for each role, or all in one."""
+    folder = feature_folder(src, files) if how != "none" else None
+    if folder is None:
+        return Features()
+    by_role = any((folder / role).is_dir() for role in ROLES)
+    where = {v: folder / role if by_role else folder for v, role in roles.items()}
+    return find(where, files, rows, problems, warnings)

@@ -1,29 +1,36 @@
-"""Imports the OpenTAD / ActionFormer dataset layout.
+"""Imports the dataset layout of OpenTAD, ActionFormer and MMAction2.
 
-An annotation file {"database": {video: {subset, duration, frame or fps, annotations}}}, a class list (one name per
-line, optionally after its index), a folder of ID.npy feature files, and a block list of videos to ignore. Boundaries
-only: this layout has no points.
+Annotations {"database": {video: {subset, duration, frame or fps, annotations}}}, or MMAction2's files, one for each
+subset, {video: {duration_second, duration_frame, annotations}}; a class list (one name per line, optionally after its
+index), a folder of feature files, and block lists of videos to ignore. Boundaries only: this layout has no points.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from tad.data.dataset import ROLES, SAFE_ID, FeatureGrid, Manifest, Role
-from tad.data.folder import LabelRows, Transfer, feature_grid, transfer_features, write_dataset
-from tad.data.import_hrpro import Imported, known_features
+from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.feature_files import Features, Lookup, examine, find_names, folders_of
+from tad.data.feature_names import Located
+from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.imported import (
+    Dropped,
+    Imported,
+    expected_rows,
+    feature_folder,
+    fitted,
+    order_note,
+    positive,
+    segments,
+    unsafe,
+)
+from tad.data.opentad_files import annotation_files, block_list, class_list, read_database
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
-from tad.files import read_json
-
-CLASS_LISTS = ("category_idx.txt", "classes.txt")
-BLOCK_LISTS = ("missing_files.txt", "block_list.txt")
+from tad.files import number
 
 
 def import_opentad(
@@ -31,11 +38,11 @@ def import_opentad(
     out: Path,
     *,
     name: str | None = None,
-    annotations: str | None = None,
+    annotations: str | Sequence[str] = (),
     classes: str | None = None,
     block: str | None = None,
-    feature_dir: str | None = None,
     features: Transfer = "link",
+    files: Lookup | None = None,
     subsets: Mapping[str, Role] | None = None,
     fps: float | Literal["native"] = "native",
     stride: float = 4,
@@ -48,8 +55,10 @@ def import_opentad(
     """Writes the dataset folder `out` from the OpenTAD or ActionFormer layout in `src`.
 
     Args:
-        annotations, classes, block, feature_dir: paths relative to `src`; found where there is only one candidate.
+        annotations, classes, block: paths relative to `src`; found in it, in annotations/ and beside the features.
             Without a class list the order is that of the label_id of the annotations, or alphabetical.
+        features: link or copy the plain feature files, or take none.
+        files: where and how the feature files are named; found by itself by default.
         subsets: role of each subset; by default `default_roles`.
         fps, stride, window, offset, length: the feature grid. Length is for features resized in time.
         dim: width of the features; by default that of the files, or 2048 where there are none.
@@ -60,48 +69,72 @@ def import_opentad(
     """
     problems: list[str] = []
     warnings: list[str] = []
-    path = _one_file(src, annotations, _annotation_files(src), "annotation file", "--annotations")
-    document = read_json(path)
-    source = document.get("database") if isinstance(document, dict) else None
-    if not isinstance(source, dict) or not source:
-        raise DataError(f'{path}: expected {{"database": {{video: ...}}}}')
+    dropped = Dropped()
+    paths = annotation_files(src, (annotations,) if isinstance(annotations, str) else annotations)
+    source = read_database(paths, problems)
     roles = dict(subsets) if subsets is not None else default_roles(source)
-    found = Counter(str(e.get("subset")) for e in source.values() if isinstance(e, dict))
+    chosen = _in_roles(source, roles, problems, warnings)
+    lookup = files or Lookup()
+    folder = feature_folder(src, lookup) if features != "none" else None
+    where = {} if folder is None else dict.fromkeys(chosen, folder)
+    located = find_names(where, lookup, problems)
+    beside = [src, src / "annotations", src / "features", *(path.parent for path in paths), *folders_of(located)]
+    places = list(dict.fromkeys(beside))
+    blocked = block_list(src, block, places)
+    ignored = _known(blocked.names, chosen, located)
+    database: dict[str, dict[str, Any]] = {}
+    for video_id, entry in chosen.items():
+        unusable: list[str] = []
+        row = _entry(video_id, entry, fps == "native" and length is None, length is not None, unusable, dropped)
+        if row is not None:
+            database[video_id] = row
+        if video_id not in ignored:
+            problems += unusable
+    names, order = class_list(src, classes, places, source, problems)
+    unknown = Counter(a["label"] for e in database.values() for a in e["annotations"] if a["label"] not in set(names))
+    problems += [f"class {label!r} of {n} annotations is not in the class list {order}" for label, n in unknown.items()]
+    grid = feature_grid(fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or 1)
+    found = Features()
+    if not problems:
+        found = examine(where, located, lookup, expected_rows(grid, database), problems, warnings, ignored)
+    grid = fitted(grid, dim, 2048, found, problems)
+    if problems:
+        raise DataError(f"{paths[0]}: " + listing(problems))
+
+    left = [video_id for video_id in ignored if video_id in database]
+    manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=left)
+    with output_folder(out, "import opentad", force=force, sources=[src, *found.paths()]) as fresh:
+        write_dataset(fresh, manifest, database, LabelRows())
+        warnings += found.write(fresh, features)
+    count: dict[str, int] = {
+        r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
+    }
+    notes = [order_note(names, order), *found.notes, *dropped.notes()]
+    if ignored:
+        notes.append(f"ignored videos: {len(ignored)}, listed in {', '.join(blocked.sources)}")
+    return Imported(count, 0, len(found), warnings, notes)
+
+
+def _in_roles(
+    source: Mapping[str, Any], roles: Mapping[str, Role], problems: list[str], warnings: list[str]
+) -> dict[str, Any]:
+    """The entries of subsets that have a role."""
+    named = {video_id: str(e.get("subset")).strip() if isinstance(e, dict) else None for video_id, e in source.items()}
+    found = Counter(subset for subset in named.values() if subset is not None)
     for subset in sorted(set(roles) - set(found)):
         problems.append(f"no video is in subset {subset}; found {', '.join(sorted(found))}")
     for subset in sorted(set(found) - set(roles)):
         warnings.append(f"{found[subset]} videos of subset {subset} have no role and were left out")
-    database = {}
-    for video_id, entry in source.items():
-        if not isinstance(entry, dict) or str(entry.get("subset")) in roles:
-            row = _entry(video_id, entry, fps == "native" and length is None, problems)
-            if row is not None:
-                database[video_id] = row
-    names = _classes(src, classes, source, problems)
-    known = set(names)
-    unknown = Counter(a["label"] for e in database.values() for a in e["annotations"] if a["label"] not in known)
-    problems += [f"class {label!r} of {n} annotations is not in the class list" for label, n in unknown.items()]
-    ignored = [v for v in _block_list(src, block, feature_dir) if v in database]
-    folder = _feature_folder(src, feature_dir) if features != "none" else None
-    files, width = known_features(
-        {v: folder / f"{v}.npy" for v in database if v not in ignored} if folder else {}, problems, warnings
-    )
-    if dim is not None and width is not None and dim != width:
-        problems.append(f"the feature files are {width} wide, not {dim}; leave --dim away")
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
+    return {video_id: source[video_id] for video_id, subset in named.items() if subset is None or subset in roles}
 
-    grid: FeatureGrid = feature_grid(
-        fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or width or 2048
-    )
-    manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=ignored)
-    with output_folder(out, "import opentad", force=force, sources=[src, *files.values()]) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows())
-        transfer_features(files, fresh, features)
-    count: dict[str, int] = {
-        r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
-    }
-    return Imported(count, 0, len(files), warnings)
+
+def _known(names: Sequence[str], videos: Collection[str], located: Mapping[Path, Located]) -> list[str]:
+    """The videos that a block list means: it may list names of feature files."""
+    listed = set(names)
+    patterns = [found.pattern for found in located.values() if found.pattern is not None]
+    return [
+        v for v in videos if v in listed or any(Path(pattern.replace("{id}", v)).stem in listed for pattern in patterns)
+    ]
 
 
 def default_roles(database: Mapping[str, Any]) -> dict[str, Role]:
@@ -113,7 +146,9 @@ def default_roles(database: Mapping[str, Any]) -> dict[str, Role]:
     Raises:
         DataError: the names do not tell a training subset.
     """
-    annotated = {str(e.get("subset")) for e in database.values() if isinstance(e, dict) and e.get("annotations")}
+    annotated = {
+        str(e.get("subset")).strip() for e in database.values() if isinstance(e, dict) and e.get("annotations")
+    }
     kinds = {s: kind for s in annotated for kind in ("train", "val", "test") if s.lower().startswith(kind)}
     has = set(kinds.values())
     meaning: dict[str, Role] = {"train": "train", "test": "test", "val": "test"}
@@ -127,102 +162,30 @@ def default_roles(database: Mapping[str, Any]) -> dict[str, Role]:
     return roles
 
 
-def _annotation_files(src: Path) -> list[Path]:
-    """JSON files of SRC and SRC/annotations that look like annotations: a "database" near their beginning."""
-    files = sorted(src.glob("*.json")) + sorted((src / "annotations").glob("*.json"))
-    found = []
-    for path in files:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            if '"database"' in file.read(4096):
-                found.append(path)
-    return found
-
-
-def _one_file(src: Path, chosen: str | None, candidates: list[Path], what: str, option: str) -> Path:
-    if chosen is not None:
-        if not (src / chosen).is_file():
-            raise DataError(f"{src / chosen}: no such {what}")
-        return src / chosen
-    if len(candidates) != 1:
-        names = ", ".join(str(p.relative_to(src)) for p in candidates) or "none"
-        raise DataError(f"{src}: expected one {what}, found {names}; choose it with {option}")
-    return candidates[0]
-
-
-def _entry(video_id: str, entry: Any, needs_fps: bool, problems: list[str]) -> dict[str, Any] | None:
-    if not SAFE_ID.fullmatch(video_id):
-        problems.append(f"video {video_id!r}: unsafe as a file name; use letters, digits and _ . + = @ -")
+def _entry(
+    video_id: str, entry: Any, needs_fps: bool, resized: bool, problems: list[str], dropped: Dropped
+) -> dict[str, Any] | None:
+    """One video as annotations.json holds it."""
+    wrong = unsafe(video_id)
+    if wrong is not None or not isinstance(entry, dict):
+        problems.append(wrong or f"video {video_id}: needs subset, duration, fps or frame, and annotations")
         return None
     try:
-        duration = float(entry["duration"])
-        rate = entry.get("fps")
-        if rate is None and entry.get("frame") is not None:
-            rate = float(entry["frame"]) / duration
-        rate = None if rate is None else float(rate)
-        rows = [
-            {"segment": [float(x) for x in a["segment"]], "label": str(a["label"])}
-            for a in entry.get("annotations") or []
-        ]
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
-        problems.append(
-            f"video {video_id}: needs duration, fps or frame, and annotations of segment and label "
-            f"({type(error).__name__}: {error})"
-        )
-        return None
-    if not (np.isfinite(duration) and duration > 0) or (rate is not None and not (np.isfinite(rate) and rate > 0)):
-        problems.append(f"video {video_id}: duration {duration} s, fps {rate}; both must be positive")
+        duration = positive(entry, "duration")
+        rate = None
+        if entry.get("fps") is not None:
+            rate = positive(entry, "fps")
+        elif entry.get("frame") is not None:
+            rate = positive(entry, "frame") / duration
+        if resized and entry.get("feature_frame") is not None:
+            # MMAction2's rows share the frames that were read, which are up to a window less than the video's.
+            duration *= min(1.0, number(entry["feature_frame"]) / positive(entry, "frame"))
+    except ValueError as error:
+        problems.append(f"video {video_id}: {error}")
         return None
     if rate is None and needs_fps:
         problems.append(f"video {video_id}: neither fps nor frame, but the feature grid counts frames of the video")
         return None
-    for i, row in enumerate(rows):
-        if len(row["segment"]) != 2 or not row["segment"][0] < row["segment"][1]:  # type: ignore[operator]
-            problems.append(f"video {video_id}, row {i}: segment {row['segment']} must be [start, end]")
-    kept = {"subset": str(entry["subset"]), "duration": duration} | ({} if rate is None else {"fps": rate})
+    rows = segments(video_id, entry.get("annotations"), problems, dropped)
+    kept = {"subset": str(entry.get("subset")).strip(), "duration": duration} | ({} if rate is None else {"fps": rate})
     return kept | {"annotations": rows}
-
-
-def _classes(src: Path, chosen: str | None, database: Mapping[str, Any], problems: list[str]) -> list[str]:
-    """The ordered class names: of the class list, else by label_id, else alphabetical."""
-    path = src / chosen if chosen is not None else next((src / n for n in CLASS_LISTS if (src / n).is_file()), None)
-    if path is not None:
-        if not path.is_file():
-            raise DataError(f"{path}: no such class list")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if lines and all(re.match(r"\d+\s+\S", line) for line in lines):
-            lines = [line.split(None, 1)[1] for line in sorted(lines, key=lambda line: int(line.split()[0]))]
-        doubled = sorted(c for c, n in Counter(lines).items() if n > 1)
-        if doubled:
-            problems.append(f"{path.name}: classes listed twice: {', '.join(doubled)}")
-        return lines
-    items = [
-        a for e in database.values() if isinstance(e, dict) for a in e.get("annotations") or [] if isinstance(a, dict)
-    ]
-    pairs = {(a.get("label_id"), str(a.get("label"))) for a in items}
-    labels = sorted({label for _, label in pairs})
-    if all(isinstance(i, int) for i, _ in pairs) and len(pairs) == len(labels) == len({i for i, _ in pairs}):
-        return [label for _, label in sorted(pairs)]
-    return labels
-
-
-def _block_list(src: Path, chosen: str | None, feature_dir: str | None) -> list[str]:
-    if chosen is not None:
-        if not (src / chosen).is_file():
-            raise DataError(f"{src / chosen}: no such block list")
-        return (src / chosen).read_text(encoding="utf-8").split()
-    places = [src, src / (feature_dir or "features")]
-    path = next((p / n for p in places for n in BLOCK_LISTS if (p / n).is_file()), None)
-    return path.read_text(encoding="utf-8").split() if path else []
-
-
-def _feature_folder(src: Path, chosen: str | None) -> Path | None:
-    if chosen is not None:
-        if not (src / chosen).is_dir():
-            raise DataError(f"{src / chosen}: no such feature folder")
-        return src / chosen
-    folders = [src / "features", *sorted(p for p in (src / "features").glob("*") if p.is_dir())]
-    found = [p for p in folders if next(p.glob("*.npy"), None) is not None]
-    if len(found) > 1:
-        names = ", ".join(str(p.relative_to(src)) for p in found)
-        raise DataError(f"{src}: several feature folders ({names}); choose one with --feature-dir")
-    return found[0] if found else None

@@ -1,0 +1,166 @@
+"""tad import: datasets of other code bases become dataset folders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tad.data.imported import Imported
+
+SRC = click.Path(exists=True, file_okay=False, path_type=Path)
+OUT = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group("import")
+def import_() -> None:
+    """Bring a dataset of another layout into a dataset folder."""
+
+
+def common(command: Callable[..., Imported]) -> Callable[..., None]:
+    """Arguments and options of every importer; prints what it returns.
+
+    The importer gets `src`, `out`, `name`, `dim`, `force`, `features` (link, copy or none) and `files` (a Lookup).
+    """
+
+    @functools.wraps(command)
+    def run(
+        out: Path,
+        feature_dir: str | None,
+        feature_pattern: str | None,
+        key: str | None,
+        transpose: bool,
+        **options: Any,
+    ) -> None:
+        from tad.data.feature_files import Lookup
+
+        report(out, command(out=out, files=Lookup(feature_dir, feature_pattern, key, transpose), **options))
+
+    return _decorated(run, _FEATURES + _COMMON)
+
+
+def grid(fps: str, stride: float, window: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options of the feature grid, with the defaults of a layout."""
+
+    def rate(context: click.Context, parameter: click.Parameter, value: str) -> str | float:
+        try:
+            return value if value == "native" else float(value)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is neither `native` nor a number") from None
+
+    options = (
+        click.option("--length", type=int, help="Rows of features that were resized in time."),
+        click.option(
+            "--offset", type=float, default=0, show_default=True, help="Frame at which the first window begins."
+        ),
+        click.option("--window", type=float, default=window, show_default=True, help="Frames that one row sees."),
+        click.option(
+            "--stride", type=float, default=stride, show_default=True, help="Frames from one row to the next."
+        ),
+        click.option(
+            "--fps",
+            default=fps,
+            show_default=True,
+            callback=rate,
+            help="Rate of the frames that stride and window count; `native` takes each video's own.",
+        ),
+    )
+    return lambda command: _decorated(command, options)
+
+
+def _decorated(command: Callable[..., Any], options: Any) -> Callable[..., Any]:
+    for decorate in options:
+        command = decorate(command)
+    return command
+
+
+_FEATURES = (
+    click.option("--transpose", is_flag=True, help="The feature files hold [D, T]."),
+    click.option("--key", help="Name of the features in .npz, .pt or .h5 files that hold several arrays."),
+    click.option(
+        "--feature-pattern",
+        metavar="PATTERN",
+        help="Names of the feature files, such as 'v_{id}.npy' or '{stream}/{id}.npz' (rgb and flow, joined)  "
+        "[default: found, if one pattern explains the files]",
+    ),
+    click.option(
+        "--feature-dir", metavar="PATH", help="Feature folder, in SRC or anywhere; or one file that holds all videos."
+    ),
+    click.option(
+        "--features",
+        type=click.Choice(["link", "copy", "none"]),
+        default="link",
+        show_default=True,
+        help="What to do with plain .npy files. All others are converted once; none takes no features.",
+    ),
+)
+_COMMON = (
+    click.option("--force", is_flag=True, help="Replace what this command wrote there before."),
+    click.option("--dim", type=int, help="Width of the features  [default: that of the files, or the usual one]"),
+    click.option("--name", help="Name of the dataset  [default: that of SRC]"),
+    click.argument("out", type=OUT),
+    click.argument("src", type=SRC),
+)
+
+
+def report(out: Path, imported: Imported) -> None:
+    """Prints what an import did: warnings to stderr."""
+    for text in imported.warnings:
+        click.echo(f"warning: {text}", err=True)
+    for text in imported.notes:
+        click.echo(text)
+    videos = ", ".join(f"{count} {role}" for role, count in imported.videos.items())
+    click.echo(f"{out}: {videos} videos, {imported.points} points, {imported.features} feature files")
+    if not imported.features:
+        click.echo(f"no features: put them into {out / 'features'}, or run `tad synth {out}`")
+
+
+@import_.command("hrpro")
+@common
+@click.option("--points", help="File in SRC/point_labels, where there are several.")
+def hrpro(**options: Any) -> Imported:
+    """The layout of HR-Pro and LACP: gt_full.json, point_labels/, split_*.txt, features/{train,test}/."""
+    from tad.data.import_hrpro import import_hrpro
+
+    return import_hrpro(**options)
+
+
+@import_.command("opentad")
+@common
+@grid("native", 4, 16)
+@click.option("--annotations", multiple=True, help="Annotation file in SRC  [default: found]")
+@click.option(
+    "--classes", help="Class list in SRC  [default: category_idx.txt or classes.txt, there or in annotations/]"
+)
+@click.option("--block", help="List of videos to ignore, in SRC  [default: missing_files.txt or another usual name]")
+@click.option("--train-subset", multiple=True, help="Subset for training  [default: by its name]")
+@click.option("--dev-subset", multiple=True, help="Subset for development.")
+@click.option("--test-subset", multiple=True, help="Subset for testing.")
+def opentad(
+    train_subset: tuple[str, ...], dev_subset: tuple[str, ...], test_subset: tuple[str, ...], **options: Any
+) -> Imported:
+    """The layout of OpenTAD, ActionFormer and MMAction2: annotation files, class list, features, block list."""
+    from tad.data.dataset import Role
+    from tad.data.import_opentad import import_opentad
+
+    chosen: dict[Role, tuple[str, ...]] = {"train": train_subset, "dev": dev_subset, "test": test_subset}
+    subsets = {name: role for role, names in chosen.items() for name in names} or None
+    return import_opentad(subsets=subsets, **options)
+
+
+@import_.command("epic")
+@common
+@grid("30", 16, 32)
+@click.option("--task", type=click.Choice(["verb", "noun"]), required=True, help="What is detected.")
+@click.option("--train", help="Annotation file in SRC  [default: EPIC_100_train.csv or training.csv]")
+@click.option("--test", help="Annotation file in SRC  [default: EPIC_100_validation.csv or validation.csv]")
+@click.option("--classes", help="Class list in SRC  [default: EPIC_100_verb_classes.csv or EPIC_100_noun_classes.csv]")
+def epic(**options: Any) -> Imported:
+    """The CSV files of EPIC-KITCHENS-100, for verbs or for nouns; its validation set tests."""
+    from tad.data.import_epic import import_epic
+
+    return import_epic(**options)

@@ -1,0 +1,305 @@
+"""One array in a file of features, whatever the kind of file: what its header says, and its values.
+
+.npy; .npz (one array, or by its key); .pt and .pth (a tensor, or a dict of tensors by key); .h5 and .hdf5 (one array,
+or by its key; needs h5py). Nothing is unpickled but tensors, no link leads to another file, and nothing is unpacked
+that is far larger than its file.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from tad.errors import DataError
+from tad.files import regular
+
+KINDS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5")
+CONTAINERS = (".npz", ".h5", ".hdf5")
+"""Kinds in which one file may hold the arrays of many videos, each under its name."""
+USUAL_KEYS = ("feats", "features", "feature")
+"""Taken where a file holds several arrays and one of them has such a name."""
+MOST_PACKED = 200
+"""Times that an array may be larger than its bytes in the file: features hardly shrink, traps for memory do."""
+FLOATS = {"float16": "float16", "bfloat16": "float32", "float32": "float32"} | dict.fromkeys(
+    ("float64", "float96", "float128", "longdouble"), "float32"
+)
+"""Type that each type of features is stored as; all others are refused."""
+REFUSED = {"b": "true or false", "i": "integers", "u": "integers", "c": "complex numbers", "U": "text", "S": "text"} | {
+    "O": "Python objects, which could run code when they are read",
+    "V": "records",
+}
+
+
+class Stored(NamedTuple):
+    """An array in a file, known by its header.
+
+    Attributes:
+        member: path of the array in its file; None where the file is nothing but the array.
+        shape: as it stands there.
+        dtype: name of its type, as numpy or torch call it.
+        plain: a .npy file of little-endian numbers, row by row: what a dataset folder can hold as it is.
+    """
+
+    path: Path
+    member: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    plain: bool = False
+
+    @property
+    def where(self) -> str:
+        return str(self.path) if self.member is None else f"{self.path}: {self.member}"
+
+
+def look(path: Path, key: str | None = None, member: str | None = None) -> Stored:
+    """Finds the array of a file and reads its header.
+
+    Args:
+        key: name of the array where there are several; not needed where there is one.
+        member: name of a video in a file that holds many.
+
+    Raises:
+        DataError: no regular file, damaged, of no kind that can be read, or it is not clear which array is meant.
+    """
+    kind = regular(path).suffix.lower()
+    with _reading(path):
+        if kind == ".npy":
+            return _look_npy(path)
+        if kind == ".npz":
+            return _look_npz(path, key, member)
+        if kind in (".pt", ".pth"):
+            name, tensor = _tensor(path, key)
+            return Stored(path, name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        if kind in (".h5", ".hdf5"):
+            with _h5(path) as file:
+                name, data = _h5_array(path, file, key, member)
+                return Stored(path, name, tuple(data.shape), _type_name(data.dtype))
+    raise DataError(f"{path}: not a file of features that can be read; kinds are {', '.join(KINDS)}")
+
+
+def values(stored: Stored) -> np.ndarray:
+    """The array, in memory or memory-mapped; bfloat16 as float32.
+
+    Raises:
+        DataError: the file is damaged, or has changed since it was looked at.
+    """
+    path, kind = regular(stored.path), stored.path.suffix.lower()
+    with _reading(path):
+        if kind == ".npy":
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif kind == ".npz":
+            with zipfile.ZipFile(path) as archive, archive.open(f"{stored.member}.npy") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        elif kind in (".pt", ".pth"):
+            tensor = _tensor(path, stored.member)[1]
+            array = (tensor.float() if stored.dtype == "bfloat16" else tensor).numpy()
+        else:
+            with _h5(path) as file:
+                array = file[stored.member][()]
+    if array.shape != stored.shape:
+        raise DataError(f"{stored.where}: has changed while it was read")
+    return array
+
+
+def members(path: Path) -> list[str]:
+    """Names in a file that may hold the arrays of many videos.
+
+    Raises:
+        DataError: as `look`.
+    """
+    with _reading(regular(path)):
+        if path.suffix.lower() == ".npz":
+            return _npz_names(path)
+        with _h5(path) as file:
+            return list(file)
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int] | None:
+    """[T, D] of a shape: surplus axes of length 1 ([T, 1, 1, D], [1, T, D]) are left out; None if it is no matrix."""
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    long = [n for n in shape if n != 1]
+    if len(shape) < 2 or len(long) > 2:
+        return None
+    return (long[0], long[1]) if len(long) == 2 else (1, math.prod(long))
+
+
+def refusal(stored: Stored) -> str | None:
+    """Why an array cannot be features; None if it can."""
+    if stored.dtype not in FLOATS:
+        kind = REFUSED.get(_kind_of(stored.dtype))
+        return f"{stored.where}: holds {kind or stored.dtype} ({stored.dtype}); features are float16 or float32"
+    if matrix_shape(stored.shape) is None:
+        return f"{stored.where}: shape {_text(stored.shape)}, expected [T, D]: a row for each snippet"
+    if math.prod(stored.shape) == 0:
+        return f"{stored.where}: is empty: shape {_text(stored.shape)}"
+    return None
+
+
+def _text(shape: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Damage makes the readers raise nearly anything; here it becomes one sentence."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise DataError(
+            f"{path}: not a plain {path.suffix.lower()} file: {text[0] if text else type(error).__name__}"
+        ) from None
+
+
+def _look_npy(path: Path) -> Stored:
+    with path.open("rb") as file:
+        shape, by_column, dtype = _header(file)
+        begin = file.tell()
+    _check_bytes(str(path), shape, dtype.itemsize, path.stat().st_size - begin, 1)
+    plain = dtype.name in ("float16", "float32") and dtype.newbyteorder("<") == dtype
+    return Stored(path, None, shape, _type_name(dtype), plain and not (by_column and len(shape) > 1))
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is stored by columns, and type of a .npy file, which is left open after its header."""
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the format")
+    shape, by_column, dtype = read(file)
+    return tuple(shape), by_column, dtype
+
+
+def _check_bytes(where: str, shape: Sequence[int], itemsize: int, there: int, packed: int) -> None:
+    """Compares what the header says with the bytes that are there.
+
+    Raises:
+        DataError: the file is cut off, or unpacks to far more than it is.
+    """
+    said = math.prod(shape) * itemsize
+    if any(n < 0 for n in shape) or said > there * packed:
+        what = "its header says" if packed == 1 else f"that is more than {packed} times as much:"
+        raise DataError(
+            f"{where}: {there} bytes are there, {what} {_text(shape)} of {itemsize} bytes; cut off or damaged"
+        )
+
+
+def _npz_names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def _look_npz(path: Path, key: str | None, member: str | None) -> Stored:
+    name = _choose(path, _npz_names(path), member or key)
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        shape, _, dtype = _header(file)
+        _check_bytes(
+            f"{path}: {name}", shape, dtype.itemsize, archive.getinfo(f"{name}.npy").compress_size, MOST_PACKED
+        )
+    return Stored(path, name, shape, _type_name(dtype))
+
+
+def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        found = torch.load(path, map_location="cpu", weights_only=True)  # a format from before version 1.6
+    except Exception as error:
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            raise DataError(
+                f"{path}: holds more than tensors, which could run code when read; save the tensor alone, or as .npy"
+            ) from None
+        raise
+    name = None
+    if isinstance(found, dict):
+        tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
+        name = _choose(path, list(tensors), key)
+        found = tensors[name]
+    if not isinstance(found, torch.Tensor) or found.layout != torch.strided or found.is_quantized or found.is_meta:
+        raise DataError(f"{path}: holds no plain tensor")
+    found = found.detach()
+    itemsize = found.element_size()
+    _check_bytes(str(path), found.shape, itemsize, found.untyped_storage().nbytes(), 1)
+    return name, found
+
+
+@contextmanager
+def _h5(path: Path) -> Iterator[Any]:
+    try:
+        import h5py
+    except ImportError:
+        raise DataError(f"{path}: HDF5 files need h5py: pip install 'tad-selftrain[h5]'") from None
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+def _h5_array(path: Path, file: Any, key: str | None, member: str | None) -> tuple[str, Any]:
+    """Path in the file and array: the member's or the file's own, its only one or that of the key."""
+    import h5py
+
+    names = [] if member is None else [member]
+    item = file if member is None else _h5_item(path, file, member)
+    while isinstance(item, h5py.Group):
+        name = _choose(path, list(item), key)
+        names.append(name)
+        item = _h5_item(path, item, name)
+    if not isinstance(item, h5py.Dataset):
+        raise DataError(f"{path}: {'/'.join(names)} is no array")
+    if item.external or item.is_virtual:
+        raise DataError(f"{path}: {'/'.join(names)} takes its values from other files; they are not read")
+    _check_bytes(
+        f"{path}: {'/'.join(names)}", item.shape or (), item.dtype.itemsize, item.id.get_storage_size(), MOST_PACKED
+    )
+    return "/".join(names), item
+
+
+def _h5_item(path: Path, group: Any, name: str) -> Any:
+    import h5py
+
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise DataError(f"{path}: has no {name}")
+    if not isinstance(link, h5py.HardLink):
+        raise DataError(f"{path}: {name} is a link, maybe to another file; links are not followed")
+    return group[name]
+
+
+def _choose(path: Path, names: Sequence[str], key: str | None) -> str:
+    """The name of the array that is meant."""
+    if key is not None:
+        if key not in names:
+            raise DataError(f"{path}: holds no array {key!r}; it has {_some(names)}")
+        return key
+    usual = [name for name in USUAL_KEYS if name in names]
+    found = names if len(names) == 1 else usual
+    if len(found) != 1:
+        raise DataError(f"{path}: expected one array, found {_some(names)}; choose one with --key")
+    return found[0]
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name if dtype.kind in "fbiuc" else dtype.kind
+
+
+def _kind_of(name: str) -> str:
+    """The letter that numpy has for a type's family."""
+    if name in REFUSED:
+        return name
+    return {"b": "b", "i": "i", "u": "u", "c": "c"}.get("" if name == "bfloat16" else name[:1], "")

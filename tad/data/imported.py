@@ -1,0 +1,145 @@
+"""What importers have in common: the result, and rows of published annotations, mended or refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tad.data.dataset import SAFE_ID, FeatureGrid
+from tad.data.feature_files import Features, Lookup
+from tad.errors import DataError
+from tad.files import number
+
+ROUNDING = 0.1
+"""Seconds by which a segment may be reversed and still count as one that rounding has emptied."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import wrote: number of videos per role, points, feature files, and what was mended on the way.
+
+    Attributes:
+        notes: choices that the user should know: the order of classes, names of files.
+    """
+
+    videos: dict[str, int]
+    points: int
+    features: int
+    warnings: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Dropped:
+    """Segments of published files that are none: of zero length, or reversed by rounding."""
+
+    rows: list[str] = field(default_factory=list)
+
+    def keep(self, where: str, start: float, end: float) -> bool:
+        """Whether start < end; a segment that rounding has emptied is counted.
+
+        Raises:
+            ValueError: it is reversed, or not finite.
+        """
+        if not (math.isfinite(start) and math.isfinite(end)) or start - end > ROUNDING:
+            raise ValueError(f"segment [{start:g}, {end:g}] must be [start, end], in seconds")
+        if start >= end:
+            self.rows.append(f"{where}: [{start:g}, {end:g}]")
+        return start < end
+
+    def notes(self) -> list[str]:
+        if not self.rows:
+            return []
+        some = ", ".join(self.rows[:3]) + (", ..." if len(self.rows) > 3 else "")
+        return [f"dropped {len(self.rows)} segments of no length: {some}"]
+
+
+def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -> list[dict[str, Any]]:
+    """The rows of ActivityNet-style annotations: {"segment": [start, end], "label": name}, blanks around names cut off.
+
+    Bad rows become problems; None or an empty list is no row.
+    """
+    rows: list[dict[str, Any]] = []
+    if items is None:
+        return rows
+    if not isinstance(items, list):
+        problems.append(f"video {video_id}: annotations must be a list")
+        return rows
+    for i, item in enumerate(items):
+        where = f"video {video_id}, row {i}"
+        try:
+            start, end = (number(x) for x in item["segment"])
+            label = str(item["label"]).strip()
+            if dropped.keep(where, start, end):
+                rows.append({"segment": [start, end], "label": label})
+        except KeyError as error:
+            problems.append(f"{where}: has no {error.args[0]!r}")
+        except (TypeError, ValueError) as error:
+            problems.append(f"{where}: {error}")
+    return rows
+
+
+def positive(entry: Mapping[str, Any], key: str) -> float:
+    """A positive, finite number of a video's entry.
+
+    Raises:
+        ValueError: it is missing or none.
+    """
+    try:
+        value = number(entry[key])
+    except KeyError:
+        raise ValueError(f"has no {key}") from None
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    if not 0 < value < math.inf:
+        raise ValueError(f"{key} {value:g} must be positive")
+    return value
+
+
+def unsafe(video_id: str) -> str | None:
+    """What to say of a video id that cannot be a file name; None if it can."""
+    if SAFE_ID.fullmatch(video_id):
+        return None
+    return f"video {video_id!r}: unsafe as a file name; use letters, digits and _ . + = @ -"
+
+
+def feature_folder(src: Path, lookup: Lookup) -> Path | None:
+    """Where features are looked for: what the user chose, SRC/features, or the only folder of SRC named like that.
+
+    Raises:
+        DataError: the chosen one is not there.
+    """
+    if lookup.folder is not None:
+        if not (src / lookup.folder).exists():
+            raise DataError(f"{src / lookup.folder}: no such feature folder")
+        return src / lookup.folder
+    if (src / "features").is_dir():
+        return src / "features"
+    named = [path for path in sorted(src.glob("*feat*")) if path.is_dir()]
+    return named[0] if len(named) == 1 else None
+
+
+def expected_rows(grid: FeatureGrid, database: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Rows that the grid expects of each video."""
+    return {v: grid.expected_length(entry["duration"], entry.get("fps")) for v, entry in database.items()}
+
+
+def fitted(grid: FeatureGrid, dim: int | None, usual: int, found: Features, problems: list[str]) -> FeatureGrid:
+    """The grid with the width and type of the files; a width that contradicts them is a problem.
+
+    Args:
+        dim: what the user said; None takes that of the files.
+        usual: where there are no files.
+    """
+    if dim is not None and found.width is not None and dim != found.width:
+        problems.append(f"the feature files are {found.width} wide, not {dim}; leave --dim away")
+    return grid.model_copy(update={"dim": dim or found.width or usual, "dtype": found.dtype or "float32"})
+
+
+def order_note(classes: Sequence[str], source: str) -> str:
+    """One line on the order of the classes, which fixes their indices inside models."""
+    shown = list(classes) if len(classes) <= 24 else [*classes[:20], "...", classes[-1]]
+    return f"{len(classes)} classes in the order of {source}: {', '.join(shown)}"

@@ -1,0 +1,164 @@
+"""The small files of OpenTAD, ActionFormer and MMAction2: annotations, class list, block list."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tad.errors import DataError
+from tad.files import read_json, read_text
+
+CLASS_LISTS = ("category_idx.txt", "classes.txt", "anet_activity_indexes_val.txt")
+BLOCK_LISTS = ("missing_files.txt", "block_list.txt", "blocked.json")
+SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
+"""Subset of MMAction2's files, by a word of their name."""
+
+
+def annotation_files(src: Path, chosen: Sequence[str]) -> list[Path]:
+    """The annotation files: those that are named, else the only one there, else MMAction2's, one for each subset.
+
+    Raises:
+        DataError: a named one is missing, there is none, or it is not clear which one is meant.
+    """
+    for name in chosen:
+        if not (src / name).exists():
+            raise DataError(f"{src / name}: no such annotation file")
+    if chosen:
+        return [src / name for name in chosen]
+    files = [p for folder in (src, src / "annotations") for p in sorted(folder.glob("*.json")) if p.is_file()]
+    texts = {path: path.read_bytes() for path in files}
+    found = [path for path in files if b'"database"' in texts[path]]
+    if len(found) == 1:
+        return found
+    parts = [p for p in files if b'"duration_second"' in texts[p] and _subset_of(p) is not None]
+    if not found and parts and len({_subset_of(path) for path in parts}) == len(parts):
+        return parts
+    names = ", ".join(str(p.relative_to(src)) for p in found or parts) or "none"
+    raise DataError(f"{src}: expected one annotation file, found {names}; choose it with --annotations")
+
+
+def _subset_of(path: Path) -> str | None:
+    """The subset that a file's name tells; None for the file of all subsets."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    return next((subset for word, subset in SUBSETS.items() if any(w.startswith(word) for w in words)), None)
+
+
+def read_database(paths: Sequence[Path], problems: list[str]) -> dict[str, Any]:
+    """Entries by video, of one or several files, in the layout of ActivityNet."""
+    database: dict[str, Any] = {}
+    for path in paths:
+        for key, entry in _entries(path).items():
+            video_id = key.strip()
+            if video_id in database:
+                problems.append(f"{path.name}: video {video_id} stands twice, or in another file, too")
+            database[video_id] = entry
+    return database
+
+
+def _entries(path: Path) -> Mapping[str, Any]:
+    document = read_json(path)
+    database = document.get("database") if isinstance(document, dict) else None
+    if isinstance(database, dict) and database:
+        return database
+    if isinstance(document, dict) and document and all(_is_mmaction(entry) for entry in document.values()):
+        subset = _subset_of(path)
+        if subset is None:
+            raise DataError(
+                f"{path}: its name tells no subset; name the files of train, val and test with --annotations"
+            )
+        return {video_id: _of_mmaction(entry, subset) for video_id, entry in document.items()}
+    raise DataError(f'{path}: expected {{"database": {{video: ...}}}}, or videos with duration_second')
+
+
+def _is_mmaction(entry: Any) -> bool:
+    return isinstance(entry, dict) and "duration_second" in entry
+
+
+def _of_mmaction(entry: Mapping[str, Any], subset: str) -> dict[str, Any]:
+    """MMAction2's keys under the names of the others; its fps is rounded, so frames over seconds give the rate."""
+    names = {"duration": "duration_second", "frame": "duration_frame", "feature_frame": "feature_frame"}
+    kept = {ours: entry[theirs] for ours, theirs in names.items() if theirs in entry}
+    return {"subset": subset, "annotations": entry.get("annotations"), **kept}
+
+
+class ClassList(NamedTuple):
+    """The ordered class names, and where the order comes from."""
+
+    names: list[str]
+    source: str
+
+
+def class_list(
+    src: Path, chosen: str | None, folders: Sequence[Path], database: Mapping[str, Any], problems: list[str]
+) -> ClassList:
+    """The classes: of a class list (named, or in one of the folders), else by label_id, else alphabetical.
+
+    Raises:
+        DataError: a named list is missing, or a list cannot be read.
+    """
+    path = src / chosen if chosen is not None else _first(folders, CLASS_LISTS)
+    by_id, alphabet = _by_annotations(database)
+    if path is None:
+        return ClassList(by_id, "label_id in the annotations") if by_id else ClassList(alphabet, "the alphabet")
+    if chosen is not None and not path.exists():
+        raise DataError(f"{path}: no such class list")
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if lines and all(re.match(r"\d+\s+\S", line) for line in lines):
+        lines = [line.split(None, 1)[1] for line in sorted(lines, key=lambda line: int(line.split()[0]))]
+    doubled = sorted(c for c, n in Counter(lines).items() if n > 1)
+    if doubled:
+        problems.append(f"{path.name}: classes listed twice: {', '.join(doubled)}")
+    return ClassList(lines, _within(path, src))
+
+
+def _by_annotations(database: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Names by label_id (empty unless each name has one of its own), and by the alphabet."""
+    items = [
+        a for e in database.values() if isinstance(e, dict) for a in e.get("annotations") or [] if isinstance(a, dict)
+    ]
+    pairs = {(a.get("label_id"), str(a.get("label")).strip()) for a in items}
+    labels = sorted({label for _, label in pairs})
+    if all(type(i) is int for i, _ in pairs) and len(pairs) == len(labels) == len({i for i, _ in pairs}):
+        return [label for _, label in sorted(pairs)], labels
+    return [], labels
+
+
+class BlockList(NamedTuple):
+    """Videos to ignore, as they are listed, and the files that list them."""
+
+    names: list[str]
+    sources: list[str]
+
+
+def block_list(src: Path, chosen: str | None, folders: Sequence[Path]) -> BlockList:
+    """The videos of the named list, or of all lists that lie in the folders.
+
+    Raises:
+        DataError: a named list is missing, or a list cannot be read.
+    """
+    if chosen is not None and not (src / chosen).exists():
+        raise DataError(f"{src / chosen}: no such block list")
+    paths = [src / chosen] if chosen is not None else [f / n for f in folders for n in BLOCK_LISTS if (f / n).exists()]
+    listed = [_blocked(path) for path in paths]
+    names = list(dict.fromkeys(name for names in listed for name in names))
+    return BlockList(names, [_within(path, src) for path, own in zip(paths, listed, strict=True) if own])
+
+
+def _blocked(path: Path) -> list[str]:
+    if path.suffix.lower() != ".json":
+        return read_text(path).split()
+    document = read_json(path)
+    if not isinstance(document, list | dict) or not all(isinstance(name, str) for name in document):
+        raise DataError(f"{path}: expected a list of videos")
+    return [name.strip() for name in document]
+
+
+def _first(folders: Collection[Path], names: Sequence[str]) -> Path | None:
+    return next((folder / name for folder in folders for name in names if (folder / name).exists()), None)
+
+
+def _within(path: Path, src: Path) -> str:
+    return str(path.relative_to(src)) if path.is_relative_to(src) else str(path)
