@@ -116,7 +116,11 @@ def videos(**changes):
         ("points.csv", POINTS + "a,jump,nan\n", "line 5 .video a.: time nan"),
         ("points.csv", POINTS + "a,swim,1\n", "line 5 .video a.: unknown class 'swim'"),
         ("points.csv", POINTS + "zz,jump,1\nzz,jump,2\n", "(?s)2 problems.*line 5: video 'zz'.*line 6"),
-        ("points.csv", POINTS + "a\n", "line 5 .video a.: time None"),
+        (
+            "points.csv",
+            POINTS + "a\nb,throw,x\n",
+            "(?s)2 problems.*line 5: 1 fields, but the header has 3.*line 6 .*'x'",
+        ),
     ],
 )
 def test_broken_files(folder, file, content, message):

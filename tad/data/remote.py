@@ -1,22 +1,32 @@
 """Files behind a URI of pyarrow.fs: `s3://`, `gs://`, `file://`.
 
 Credentials and endpoints come from the environment: the usual AWS variables, profile files and machine roles for
-`s3://` (AWS_ENDPOINT_URL for another server than Amazon's), the application default credentials for `gs://`.
+`s3://` (AWS_ENDPOINT_URL for another server than Amazon's), the application default credentials for `gs://`. A URI
+that holds credentials or options is refused: it would be written into run folders and reports, and a URI of somebody
+else could send requests, signed with the user's key, to any server.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
+from tad.data.digests import Stamp, cache_folder, digests
+from tad.data.manifest import shortened, unprintable
 from tad.errors import DataError
+from tad.files import cause
 
+BLOCK = 8 << 20
+"""Bytes to ask a bucket for at a time."""
 HINTS = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it first, or mend its name",
     "not found. To create buckets": "there is no such bucket; make it first, or mend its name",
@@ -28,14 +38,47 @@ HINTS = {
     "NETWORK_CONNECTION": "the server cannot be reached; see AWS_ENDPOINT_URL",
 }
 
+ENVIRONMENT = (
+    "give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE) or the machine's role, "
+    "and another server by AWS_ENDPOINT_URL"
+)
+NAMED_BY_USER = ("abfs", "abfss", "hdfs", "viewfs")
+"""Schemes that write a container or a user, which are no secrets, before an `@`."""
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?=[^\s\"<>/?#]*[:@])[^\s\"<>]*@")
+"""What may be user and password: up to the last `@`, since a password that nobody escaped may hold anything."""
+_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s\"<>?]*)\?[^\s\"<>]*")
+
 
 def is_uri(place: Path | str) -> bool:
     return "://" in str(place)
 
 
-def cache_folder() -> Path:
-    """TAD_CACHE, or ~/.cache/tad-selftrain: what this machine keeps of remote files."""
-    return Path(os.environ.get("TAD_CACHE") or "~/.cache/tad-selftrain").expanduser().resolve()
+def checked(uri: str) -> str:
+    """The URI itself, if it holds no credentials and no options.
+
+    Raises:
+        DataError: there is a user, a password, a query string or a fragment in it; the message does not show them.
+    """
+    scheme, _, rest = uri.partition("://")
+    server, plain = re.split(r"[/?#]", rest, maxsplit=1)[0], re.split(r"[?#]", uri, maxsplit=1)[0]
+    user, at, _ = server.rpartition("@")
+    plain_user = (scheme in NAMED_BY_USER and ":" not in user) or (scheme, user) == ("gs", "anonymous")
+    if (at and not plain_user) or (":" in server and scheme in ("s3", "gs", "gcs")):
+        shown = re.split("[?#]", rest.rpartition("@")[2] if "@" in rest else "", maxsplit=1)[0]
+        raise DataError(f"{scheme}://***@{shown}: a URI must not hold credentials; {ENVIRONMENT}")
+    if plain != uri:
+        raise DataError(f"{redacted(plain)}: a URI must not hold options after `?` or `#`; {ENVIRONMENT}")
+    return uri
+
+
+def redacted(text: str) -> str:
+    """Text in which users, passwords and query strings of all URIs are `***`; the rest stays as it is."""
+    return _QUERY.sub(r"\1?***", _USER.sub(_without_user, text)) if "://" in text else text
+
+
+def _without_user(found: re.Match[str]) -> str:
+    user = found[0].partition("://")[2]
+    return found[0] if found[1] in NAMED_BY_USER and ":" not in user else f"{found[1]}://***@"
 
 
 def cache_of(uri: str) -> Path:
@@ -47,10 +90,10 @@ def opened(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a URI, and the path in it.
 
     Raises:
-        DataError: not a URI that pyarrow.fs knows, or it cannot be used.
+        DataError: as `checked`, not a URI that pyarrow.fs knows, or it cannot be used.
     """
     try:
-        return fs.FileSystem.from_uri(uri)
+        return fs.FileSystem.from_uri(checked(uri))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{uri}: {reason(error)}") from error
 
@@ -59,7 +102,7 @@ def reason(error: BaseException) -> str:
     """An error of pyarrow.fs in a short line, with what to do where that is known."""
     text = str(error).split(" (Request ID")[0].splitlines()[0]
     hint = next((hint for sign, hint in HINTS.items() if sign in text), None)
-    return f"{hint} [{text}]" if hint else text
+    return redacted(f"{hint} [{text}]" if hint else text)
 
 
 def fetch(bucket: fs.FileSystem, source: str, target: Path, modified_ns: int) -> None:
@@ -79,17 +122,31 @@ def fetch(bucket: fs.FileSystem, source: str, target: Path, modified_ns: int) ->
         Path(temporary).unlink(missing_ok=True)
 
 
+def below(folder: Path, key: str) -> Path:
+    """Where an object of a bucket lies in a folder here; keys of a bucket are anybody's text.
+
+    Raises:
+        DataError: as a path the key would lead out of the folder, or be none.
+    """
+    for part in key.split("/"):
+        if part in ("", ".", "..") or "\\" in part or unprintable(part) or len(part.encode(errors="replace")) > 255:
+            raise DataError(
+                f"the object {shortened(key)} of the bucket cannot be a file below {folder}; remove it there"
+            )
+    return folder / key
+
+
 class RemoteFolder:
     """A dataset folder behind a URI and the cache of it here; each file is fetched once, and again when it changed.
 
     Raises:
-        DataError: it cannot be listed, or is empty.
+        DataError: it cannot be listed, is empty, or holds an object whose name cannot be that of a file.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self.here = cache_of(self.uri)
         self._bucket, self._prefix = opened(self.uri)
+        self.here = cache_of(self.uri)
         self._files = self._listed("", missing="nothing is there") | self._listed("features/", missing=None)
 
     def _listed(self, folder: str, missing: str | None) -> dict[str, fs.FileInfo]:
@@ -100,11 +157,17 @@ class RemoteFolder:
             raise DataError(f"{self.uri}: no such dataset: {missing}") from error
         except OSError as error:
             raise DataError(f"{self.uri}: {reason(error)}") from error
-        return {f"{folder}{info.base_name}": info for info in found if info.is_file}
+        files = {f"{folder}{info.base_name}": info for info in found if info.is_file}
+        for name in files:
+            below(self.here, name)
+        return files
 
     def fetch_small(self) -> None:
         """Everything but the features; what is gone there goes here, too."""
-        self.here.mkdir(parents=True, exist_ok=True)
+        try:
+            self.here.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.here}: the cache cannot be written: {cause(error)}; see TAD_CACHE") from None
         for path in self.here.iterdir():
             if path.is_file() and not path.name.startswith(".") and path.name not in self._files:
                 path.unlink(missing_ok=True)
@@ -118,7 +181,7 @@ class RemoteFolder:
         Raises:
             DataError: it cannot be fetched.
         """
-        target, info = self.here / name, self._files.get(name)
+        target, info = below(self.here, name), self._files.get(name)
         if info is None:
             target.unlink(missing_ok=True)
         elif not self._is_current(target, info):
@@ -128,17 +191,41 @@ class RemoteFolder:
                 raise DataError(f"{self.uri}/{name}: cannot be fetched to {target}: {reason(error)}") from error
         return target
 
-    def blocks(self, name: str, block: int) -> bytes:
-        """`sample` of a file, without fetching it; empty if there is none."""
-        info = self._files.get(name)
-        if info is None:
-            return b""
-        if self._is_current(self.here / name, info):
-            with (self.here / name).open("rb") as file:
-                return sample(file, info.size, block)
+    def names(self, folder: str) -> list[str]:
+        """The files below `folder`, by their names there."""
+        return [name.removeprefix(f"{folder}/") for name in self._files if name.startswith(f"{folder}/")]
+
+    def digests(self, names: Sequence[str]) -> dict[str, str]:
+        """SHA-256 of each file, without fetching it; "" where there is none.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        found = {name: info for name in names if (info := self._files.get(name)) is not None}
+        stamps = {name: Stamp(f"{i.size} bytes, modified {i.mtime_ns}", i.mtime_ns or 0) for name, i in found.items()}
+        return dict.fromkeys(names, "") | digests(self.uri, stamps, self._digest)
+
+    def _digest(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self._reader(name) as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def front(self, name: str, size: int) -> tuple[bytes, int] | None:
+        """The first bytes of a file, and its size in bytes, without fetching it; None if there is none."""
+        if name not in self._files:
+            return None
+        with self._reader(name) as file:
+            return file.read(size), self._files[name].size
+
+    @contextmanager
+    def _reader(self, name: str) -> Iterator[Any]:
+        info = self._files[name]
+        here = below(self.here, name)
         try:
-            with self._bucket.open_input_file(info.path) as file:
-                return sample(file, info.size, block)
+            with here.open("rb") if self._is_current(here, info) else self._bucket.open_input_file(info.path) as file:
+                yield file
         except OSError as error:
             raise DataError(f"{self.uri}/{name}: cannot be read: {reason(error)}") from error
 
@@ -149,12 +236,3 @@ class RemoteFolder:
         except FileNotFoundError:
             return False
         return found.st_size == info.size and found.st_mtime_ns == (info.mtime_ns or 0)
-
-
-def sample(file: Any, size: int, block: int) -> bytes:
-    """The size and the first, middle and last block of an open file."""
-    parts = [str(size).encode()]
-    for at in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
-        file.seek(at)
-        parts.append(file.read(block))
-    return b"".join(parts)
