@@ -54,7 +54,7 @@ def export_opentad(labels: Segments, data: Dataset, out: Path, *, force: bool = 
     problems = [f"video {v} is not a training video of {data.root}" for v in video_ids if v not in train]
     problems += [f"class {name!r} is not in dataset.yaml" for name in names if name not in data.classes]
     problems += [
-        f"class {name!r}: OpenTAD's list has a name a line, so a name without line breaks and blanks around it is needed"
+        f"class {name!r}: OpenTAD's list has a name a line; a name must hold no line break and no blanks around it"
         for name in data.classes
         if name.splitlines() != [name.strip()]
     ]

@@ -58,12 +58,12 @@ def load(path: Path) -> np.ndarray:
             shape, _, dtype = read(file)
             if not dtype.hasobject:
                 return np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
-            if dtype != object:
+            if dtype.kind != "O":
                 raise Refused(f"records of type {dtype}")
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             content.seek(file.tell())
         found = _Machine(content).follow()
-        if not isinstance(found, np.ndarray) or found.dtype != object or found.shape != shape:
+        if not isinstance(found, np.ndarray) or found.dtype.kind != "O" or found.shape != shape:
             raise ValueError("it does not hold the array that its header announces")
         return found
     except Refused as error:
@@ -137,7 +137,7 @@ class _Machine:
         Raises:
             Refused: a step is none of those known here. ValueError and others: they make no sense.
         """
-        for opcode, argument, position in pickletools.genops(self.content):
+        for opcode, argument, position in pickletools.genops(self.content):  # type: ignore[arg-type]
             if opcode.name == "STOP":
                 (value,) = self._tail(1)
                 return self._whole(value)
@@ -245,13 +245,15 @@ class _Machine:
             if any(part is not None for part in rest):
                 raise Refused("an array of records")
             order = order.decode("ascii") if isinstance(order, bytes) else order
-            target.dtype = target.dtype.newbyteorder({"<": "<", ">": ">", "|": "=", "=": "="}[order])
+            if order not in ("<", ">", "|", "="):
+                raise ValueError("an unknown byte order")
+            target.dtype = target.dtype.newbyteorder(">" if order == ">" else "<")
         elif isinstance(target, _Array):
             _, shape, kind, fortran, data = state
             if not isinstance(kind, _Type) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
                 raise ValueError("an array without type or shape")
             size = int(np.prod(shape, dtype=object)) if shape else 1
-            found = self._objects(data, size) if kind.dtype == object else self._plain(kind.dtype, data, size)
+            found = self._objects(data, size) if kind.dtype.kind == "O" else self._plain(kind.dtype, data, size)
             target.value = found.reshape(shape, order="F" if fortran else "C")
         else:
             raise Refused("the state of an object that is no array")
@@ -270,7 +272,7 @@ class _Machine:
         if isinstance(data, str):
             self._grow(len(data))
             data = data.encode("latin-1")
-        if not isinstance(data, bytes | _Mapped) or dtype == object:
+        if not isinstance(data, bytes | _Mapped) or dtype.kind == "O":
             raise ValueError("an array without data")
         have = data.size if isinstance(data, _Mapped) else len(data)
         if have != size * dtype.itemsize:
