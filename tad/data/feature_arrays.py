@@ -1,25 +1,29 @@
 """One array in a file of features, whatever the kind of file: what its header says, and its values.
 
 .npy; .npz (one array, or by its key); .pt and .pth (a tensor, or a dict of tensors by key); .h5 and .hdf5 (one array,
-or by its key; needs h5py). Nothing is unpickled but tensors, no link leads to another file, and nothing is unpacked
-that is far larger than its file.
+or by its key; needs h5py); .csv of numbers, a row a line, with or without a line of names. Nothing is unpickled but
+tensors, no link leads to another file, and nothing is unpacked that is far larger than its file.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
 
+from tad.data.features import FRONT, header_of, read_header, values_of
 from tad.errors import DataError
 from tad.files import regular
 
-KINDS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5")
+KINDS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".csv")
 CONTAINERS = (".npz", ".h5", ".hdf5")
 """Kinds in which one file may hold the arrays of many videos, each under its name."""
 USUAL_KEYS = ("feats", "features", "feature")
@@ -31,7 +35,7 @@ FLOATS = {"float16": "float16", "bfloat16": "float32", "float32": "float32"} | d
 )
 """Type that each type of features is stored as; all others are refused."""
 REFUSED = {"b": "true or false", "i": "integers", "u": "integers", "c": "complex numbers", "U": "text", "S": "text"} | {
-    "O": "Python objects, which could run code when they are read",
+    "O": "text or objects",
     "V": "records",
 }
 
@@ -80,6 +84,8 @@ def look(path: Path, key: str | None = None, member: str | None = None) -> Store
             with _h5(path) as file:
                 name, data = _h5_array(path, file, key, member)
                 return Stored(path, name, tuple(data.shape), _type_name(data.dtype))
+        if kind == ".csv":
+            return Stored(path, None, _table(path).shape, "float32")
     raise DataError(f"{path}: not a file of features that can be read; kinds are {', '.join(KINDS)}")
 
 
@@ -92,13 +98,15 @@ def values(stored: Stored) -> np.ndarray:
     path, kind = regular(stored.path), stored.path.suffix.lower()
     with _reading(path):
         if kind == ".npy":
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = values_of(path)[1]
         elif kind == ".npz":
             with zipfile.ZipFile(path) as archive, archive.open(f"{stored.member}.npy") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
         elif kind in (".pt", ".pth"):
             tensor = _tensor(path, stored.member)[1]
             array = (tensor.float() if stored.dtype == "bfloat16" else tensor).numpy()
+        elif kind == ".csv":
+            array = _table(path)
         else:
             with _h5(path) as file:
                 array = file[stored.member][()]
@@ -161,22 +169,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _look_npy(path: Path) -> Stored:
-    with path.open("rb") as file:
-        shape, by_column, dtype = _header(file)
-        begin = file.tell()
-    _check_bytes(str(path), shape, dtype.itemsize, path.stat().st_size - begin, 1)
+    header = header_of(path)
+    dtype = header.dtype
     plain = dtype.name in ("float16", "float32") and dtype.newbyteorder("<") == dtype
-    return Stored(path, None, shape, _type_name(dtype), plain and not (by_column and len(shape) > 1))
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is stored by columns, and type of a .npy file, which is left open after its header."""
-    version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of the format")
-    shape, by_column, dtype = read(file)
-    return tuple(shape), by_column, dtype
+    by_row = not header.fortran or len(header.shape) < 2
+    return Stored(path, None, header.shape, _type_name(dtype), plain and by_row)
 
 
 def _check_bytes(where: str, shape: Sequence[int], itemsize: int, there: int, packed: int) -> None:
@@ -201,28 +198,16 @@ def _npz_names(path: Path) -> list[str]:
 def _look_npz(path: Path, key: str | None, member: str | None) -> Stored:
     name = _choose(path, _npz_names(path), member or key)
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        shape, _, dtype = _header(file)
-        _check_bytes(
-            f"{path}: {name}", shape, dtype.itemsize, archive.getinfo(f"{name}.npy").compress_size, MOST_PACKED
-        )
-    return Stored(path, name, shape, _type_name(dtype))
+        info = archive.getinfo(f"{name}.npy")
+        header = read_header(file.read(FRONT), info.file_size)
+    _check_bytes(f"{path}: {name}", header.shape, header.dtype.itemsize, info.compress_size, MOST_PACKED)
+    return Stored(path, name, header.shape, _type_name(header.dtype))
 
 
 def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:
     import torch
 
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):
-            raise
-        found = torch.load(path, map_location="cpu", weights_only=True)  # a format from before version 1.6
-    except Exception as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            raise DataError(
-                f"{path}: holds more than tensors, which could run code when read; save the tensor alone, or as .npy"
-            ) from None
-        raise
+    found = _loaded(path)
     name = None
     if isinstance(found, dict):
         tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
@@ -234,6 +219,41 @@ def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:
     itemsize = found.element_size()
     _check_bytes(str(path), found.shape, itemsize, found.untyped_storage().nbytes(), 1)
     return name, found
+
+
+def _loaded(path: Path) -> Any:
+    import torch
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what it thinks of a damaged file comes as an error, too
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                return torch.load(path, map_location="cpu", weights_only=True)  # a format from before version 1.6
+    except Exception as error:
+        if "weights only" not in str(error).lower().replace("_", " "):
+            raise
+        raise DataError(
+            f"{path}: holds more than tensors, which could run code when read; save the tensor alone, or as .npy"
+        ) from None
+
+
+def _table(path: Path) -> np.ndarray:
+    """[T, D] float32 of a CSV file, as BSN, BMN and MMAction2 publish them."""
+    with path.open("rb") as file:
+        first = file.readline(1 << 20).decode("utf-8-sig")
+    try:
+        named = not [float(field) for field in first.split(",")]
+    except ValueError:
+        named = True
+    options = pacsv.ReadOptions(autogenerate_column_names=True, skip_rows=int(named), use_threads=False)
+    table = pacsv.read_csv(path, read_options=options)
+    for i, column in enumerate(table.columns):
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)) or column.null_count:
+            raise DataError(f"{path}: column {i + 1} holds more than numbers")
+    return np.column_stack([column.to_numpy().astype(np.float32) for column in table.columns])
 
 
 @contextmanager

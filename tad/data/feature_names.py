@@ -129,7 +129,7 @@ def _wrong(pattern: str) -> str | None:
 def _patterns(names: Collection[str], videos: Collection[str]) -> dict[str, int]:
     """Patterns that fit, and the number of videos that each gives a file."""
     ordered, ids = sorted(names), set(videos)
-    lengths = sorted({len(v) for v in ids})
+    lengths = sorted({len(v) for v in ids} - {0})
     step = max(1, len(ordered) // SAMPLE)
     candidates: set[str] = set()
     for name in ordered[::step]:
@@ -160,9 +160,10 @@ def _pattern(name: str, starts: Sequence[int], length: int) -> str:
 
 
 def _apart(name: str, begin: int, end: int) -> bool:
-    """Whether a video's id stands apart in a file name: not as part of a longer number or word."""
-    seams = [name[at - 1 : at + 1] for at in (begin, end) if 0 < at < len(name)]
-    return not any(seam.isdigit() or seam.isalpha() for seam in seams)
+    """Whether a video's id stands apart in a file name: not as part of a longer number or word, nor before a number."""
+    seams = [(name[begin - 1], name[begin])] if begin else []
+    seams += [(name[end], name[end - 1])] if end < len(name) else []
+    return not any((o.isdigit() and i.isalnum()) or (o.isalpha() and i.isalpha()) for o, i in seams)
 
 
 def _best(folder: Path, found: Mapping[str, int], videos: Collection[str], names: Collection[str]) -> list[str]:
@@ -216,7 +217,7 @@ def _place(folder: Path, name: str) -> Place:
 
 def _nothing_fits(folder: Path, names: Collection[str], usable: Collection[str]) -> list[str]:
     """What to say of a folder without a file for any video; nothing of one without files."""
-    kinds = sorted({Path(name).suffix for name in names} - {"", ".txt", ".json", ".md", ".csv", ".yaml"})
+    kinds = sorted({Path(name).suffix for name in names} - {"", ".txt", ".json", ".md", ".yaml"})
     if usable:
         return [
             f"{folder}: {len(usable)} feature files, none named after a video: {_few(usable)}; say how they are named "

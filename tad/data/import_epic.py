@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tad.data.dataset import Manifest
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
@@ -30,8 +29,9 @@ from tad.data.imported import (
     fitted,
     order_note,
     positive,
-    unsafe,
+    unusable,
 )
+from tad.data.manifest import parse_manifest
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import number, read_rows, read_text
@@ -90,13 +90,16 @@ def import_epic(
     for role, chosen in (("train", train), ("test", test)):
         path = _file(src, chosen, FILES[role])
         before = set(database)
-        for line, video, start, end, label in _segments(path, task, names, problems, dropped):
+        rows = _segments(path, task, names, problems, dropped)
+        if not rows and not problems:
+            problems.append(f"{path.name}: holds no row")
+        for line, video, start, end, label in rows:
             if video not in videos:
                 problems.append(f"{path.name}, line {line}: video {video!r} is not in EPIC_100_video_info.csv")
             elif video in before:
                 problems.append(f"{path.name}, line {line}: video {video} is in the other file, too")
-            else:
-                entry = {"subset": SUBSETS[role], **videos[video], "annotations": []}
+            elif (known := videos[video]) is not None:
+                entry = {"subset": SUBSETS[role], **known, "annotations": []}
                 found = [] if start is None else [{"segment": [start, end], "label": label}]
                 database.setdefault(video, entry)["annotations"] += found
     grid = feature_grid(fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or 1)
@@ -104,20 +107,23 @@ def import_epic(
     folder = feature_folder(src, lookup) if features != "none" else None
     stored = Features()
     if folder is not None:
-        rows = expected_rows(grid, database)
-        stored = find(dict.fromkeys(database, folder), lookup, rows, problems, warnings)
+        expected = expected_rows(grid, database)
+        stored = find(dict.fromkeys(database, folder), lookup, expected, problems, warnings)
     grid = fitted(grid, dim, DIM, stored, problems)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
-    manifest = Manifest(
-        name=name or f"epic100-{task}",
-        classes=names,
-        subsets={SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
-        grid=grid,
+    described = parse_manifest(
+        {
+            "name": name or f"epic100-{task}",
+            "classes": names,
+            "subsets": {SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
+            "grid": grid,
+        },
+        "dataset.yaml of this source",
     )
     with output_folder(out, "import epic", force=force, sources=[src, *stored.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows())
+        write_dataset(fresh, described, database, LabelRows())
         warnings += stored.write(fresh, features)
     count = {role: sum(e["subset"] == subset for e in database.values()) for role, subset in SUBSETS.items()}
     notes = [order_note(names, listed.name), *stored.notes, *dropped.notes()]
@@ -141,19 +147,22 @@ def _names(path: Path, problems: list[str]) -> list[str]:
     return names
 
 
-def _videos(src: Path, problems: list[str]) -> dict[str, dict[str, float]]:
-    """Duration in seconds and own frame rate of each video."""
+def _videos(src: Path, problems: list[str]) -> dict[str, dict[str, float] | None]:
+    """Duration in seconds and own frame rate of each video; None of one that cannot be used, which is a problem."""
     path = _file(src, None, ("EPIC_100_video_info.csv",))
-    videos = {}
+    videos: dict[str, dict[str, float] | None] = {}
     for line, row in _rows(path, ("video_id", "duration", "fps")):
+        video_id, found = row["video_id"], None
         try:
             found = {key: positive(row, key) for key in ("duration", "fps")}
+            wrong = unusable(video_id, {"subset": "any", **found})
         except ValueError as error:
-            problems.append(f"{path.name}, line {line}: video {row['video_id']}: {error}")
-            continue
-        if (wrong := unsafe(row["video_id"])) is not None:
+            wrong = f"video {video_id}: {error}"
+        if video_id in videos:
+            wrong = f"video {video_id} stands twice"
+        if wrong is not None:
             problems.append(f"{path.name}, line {line}: {wrong}")
-        videos[row["video_id"]] = found
+        videos[video_id] = found if wrong is None else None
     return videos
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
@@ -29,8 +29,9 @@ from tad.data.imported import (
     order_note,
     positive,
     segments,
-    unsafe,
+    unusable,
 )
+from tad.data.manifest import parse_manifest
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import number, read_json, read_rows, read_text
@@ -86,18 +87,21 @@ def import_hrpro(
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
-    manifest = Manifest(
-        name=name or src.resolve().name,
-        classes=sorted(labels),
-        subsets={role: role for role in ROLES if role in roles.values()},
-        grid=grid,
-        ambiguous=AMBIGUOUS if ambiguous else None,
+    described = parse_manifest(
+        {
+            "name": name or src.resolve().name,
+            "classes": sorted(labels),
+            "subsets": {role: role for role in ROLES if role in roles.values()},
+            "grid": grid,
+            "ambiguous": AMBIGUOUS if ambiguous else None,
+        },
+        "dataset.yaml of this source",
     )
     with output_folder(out, "import hrpro", force=force, sources=[src, *found.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows(None if path is None else seconds), ambiguous)
+        write_dataset(fresh, described, database, LabelRows(None if path is None else seconds), ambiguous)
         warnings += found.write(fresh, features)
-    count = {role: sum(r == role for r in roles.values()) for role in manifest.subsets}
-    notes = [order_note(manifest.classes, "the alphabet"), *found.notes, *dropped.notes()]
+    count = {role: sum(r == role for r in roles.values()) for role in described.subsets}
+    notes = [order_note(described.classes, "the alphabet"), *found.notes, *dropped.notes()]
     return Imported(count, len(seconds), len(found), warnings, notes)
 
 
@@ -113,10 +117,10 @@ def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict
         for video_id in read_text(path).split():
             if video_id not in database:
                 problems.append(f"{path.name}: video {video_id} is not in gt_full.json")
-            elif (wrong := unsafe(video_id)) is not None:
-                problems.append(f"{path.name}: {wrong}")
             elif roles.setdefault(video_id, role) != role:
                 problems.append(f"{path.name}: video {video_id} is in split_{roles[video_id]}.txt, too")
+        if role == "train" and not roles and not problems:
+            problems.append(f"{path.name}: lists no video")
     return roles
 
 
@@ -136,7 +140,11 @@ def _entry(video_id: str, entry: Any, role: Role, problems: list[str], dropped: 
         problems.append(f"gt_full.json: video {video_id}: {error}")
         return None
     rows = segments(video_id, entry.get("annotations"), problems, dropped)
-    return {"subset": role, "duration": duration, "fps": NTSC.get(fps, fps), "annotations": rows}
+    row = {"subset": role, "duration": duration, "fps": NTSC.get(fps, fps), "annotations": rows}
+    if (wrong := unusable(video_id, row)) is not None:
+        problems.append(f"gt_full.json: {wrong}")
+        return None
+    return row
 
 
 def _points_file(folder: Path, name: str | None) -> Path | None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, examine, find_names, folders_of
 from tad.data.feature_names import Located
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
@@ -25,12 +25,12 @@ from tad.data.imported import (
     order_note,
     positive,
     segments,
-    unsafe,
+    unusable,
 )
+from tad.data.manifest import parse_manifest
 from tad.data.opentad_files import annotation_files, block_list, class_list, read_database
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
-from tad.files import number
 
 
 def import_opentad(
@@ -99,12 +99,19 @@ def import_opentad(
         found = examine(where, located, lookup, expected_rows(grid, database), problems, warnings, ignored)
     grid = fitted(grid, dim, 2048, found, problems)
     if problems:
-        raise DataError(f"{paths[0]}: " + listing(problems))
+        lacking = any(problem.endswith("has no duration") for problem in problems)
+        cure = (
+            "\nTo leave videos without a duration out, list them in a file and name it with --block." if lacking else ""
+        )
+        raise DataError(f"{paths[0]}: " + listing(problems) + cure)
 
     left = [video_id for video_id in ignored if video_id in database]
-    manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=dict(roles), grid=grid, ignored=left)
+    described = parse_manifest(
+        {"name": name or src.resolve().name, "classes": names, "subsets": dict(roles), "grid": grid, "ignored": left},
+        "dataset.yaml of this source",
+    )
     with output_folder(out, "import opentad", force=force, sources=[src, *found.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows())
+        write_dataset(fresh, described, database, LabelRows())
         warnings += found.write(fresh, features)
     count: dict[str, int] = {
         r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
@@ -166,9 +173,8 @@ def _entry(
     video_id: str, entry: Any, needs_fps: bool, resized: bool, problems: list[str], dropped: Dropped
 ) -> dict[str, Any] | None:
     """One video as annotations.json holds it."""
-    wrong = unsafe(video_id)
-    if wrong is not None or not isinstance(entry, dict):
-        problems.append(wrong or f"video {video_id}: needs subset, duration, fps or frame, and annotations")
+    if not isinstance(entry, dict):
+        problems.append(f"video {video_id}: needs subset, duration, fps or frame, and annotations")
         return None
     try:
         duration = positive(entry, "duration")
@@ -179,7 +185,7 @@ def _entry(
             rate = positive(entry, "frame") / duration
         if resized and entry.get("feature_frame") is not None:
             # MMAction2's rows share the frames that were read, which are up to a window less than the video's.
-            duration *= min(1.0, number(entry["feature_frame"]) / positive(entry, "frame"))
+            duration *= min(1.0, positive(entry, "feature_frame") / positive(entry, "frame"))
     except ValueError as error:
         problems.append(f"video {video_id}: {error}")
         return None
@@ -188,4 +194,7 @@ def _entry(
         return None
     rows = segments(video_id, entry.get("annotations"), problems, dropped)
     kept = {"subset": str(entry.get("subset")).strip(), "duration": duration} | ({} if rate is None else {"fps": rate})
+    if (wrong := unusable(video_id, kept)) is not None:
+        problems.append(wrong)
+        return None
     return kept | {"annotations": rows}

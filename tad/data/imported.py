@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tad.data.dataset import SAFE_ID, FeatureGrid
 from tad.data.feature_files import Features, Lookup
+from tad.data.manifest import SAFE_ID, FeatureGrid, shortened
+from tad.data.videos import Unusable, video_of
 from tad.errors import DataError
 from tad.files import number
 
@@ -70,14 +71,20 @@ def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -
         return rows
     for i, item in enumerate(items):
         where = f"video {video_id}, row {i}"
+        if not isinstance(item, dict):
+            problems.append(f"{where}: must hold segment and label")
+            continue
         try:
-            start, end = (number(x) for x in item["segment"])
-            label = str(item["label"]).strip()
+            times, label = item["segment"], item["label"]
+            if not isinstance(times, list) or len(times) != 2 or type(label) not in (str, int):
+                raise ValueError(f"segment {times!r} must be [start, end], and label {label!r} a name")
+            start, end = number(times[0]), number(times[1])
+            label = str(label).strip()
             if dropped.keep(where, start, end):
                 rows.append({"segment": [start, end], "label": label})
         except KeyError as error:
             problems.append(f"{where}: has no {error.args[0]!r}")
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             problems.append(f"{where}: {error}")
     return rows
 
@@ -88,10 +95,10 @@ def positive(entry: Mapping[str, Any], key: str) -> float:
     Raises:
         ValueError: it is missing or none.
     """
+    if entry.get(key) is None:
+        raise ValueError(f"has no {key}")
     try:
         value = number(entry[key])
-    except KeyError:
-        raise ValueError(f"has no {key}") from None
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     if not 0 < value < math.inf:
@@ -103,7 +110,16 @@ def unsafe(video_id: str) -> str | None:
     """What to say of a video id that cannot be a file name; None if it can."""
     if SAFE_ID.fullmatch(video_id):
         return None
-    return f"video {video_id!r}: unsafe as a file name; use letters, digits and _ . + = @ -"
+    return f"video {shortened(video_id)}: unsafe as a file name; use letters, digits and _ . + = @ -, at most 200"
+
+
+def unusable(video_id: str, entry: Mapping[str, Any]) -> str | None:
+    """What to say of a video that no command would read: of its id, subset, duration or fps; None if it is good."""
+    try:
+        video_of(video_id, entry, None)
+    except Unusable as error:
+        return f"video {shortened(video_id) if error.kind == 'unsafe id' else video_id}: {error}"
+    return None
 
 
 def feature_folder(src: Path, lookup: Lookup) -> Path | None:

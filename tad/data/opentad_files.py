@@ -106,19 +106,23 @@ def class_list(
     if chosen is not None and not path.exists():
         raise DataError(f"{path}: no such class list")
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if lines and all(re.match(r"\d+\s+\S", line) for line in lines):
-        lines = [line.split(None, 1)[1] for line in sorted(lines, key=lambda line: int(line.split()[0]))]
-    doubled = sorted(c for c, n in Counter(lines).items() if n > 1)
-    if doubled:
-        problems.append(f"{path.name}: classes listed twice: {', '.join(doubled)}")
+    if lines and all(re.match(r"\d{1,9}\s+\S", line) for line in lines):
+        numbered = sorted((int(line.split()[0]), line.split(None, 1)[1]) for line in lines)
+        problems += _twice(path, "indices", [str(index) for index, _ in numbered])
+        lines = [name for _, name in numbered]
+    problems += _twice(path, "classes", lines)
     return ClassList(lines, _within(path, src))
+
+
+def _twice(path: Path, what: str, names: Sequence[str]) -> list[str]:
+    doubled = sorted(name for name, n in Counter(names).items() if n > 1)
+    return [f"{path.name}: {what} listed twice: {', '.join(doubled)}"] if doubled else []
 
 
 def _by_annotations(database: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Names by label_id (empty unless each name has one of its own), and by the alphabet."""
-    items = [
-        a for e in database.values() if isinstance(e, dict) for a in e.get("annotations") or [] if isinstance(a, dict)
-    ]
+    lists = [e.get("annotations") for e in database.values() if isinstance(e, dict)]
+    items = [a for found in lists if isinstance(found, list) for a in found if isinstance(a, dict)]
     pairs = {(a.get("label_id"), str(a.get("label")).strip()) for a in items}
     labels = sorted({label for _, label in pairs})
     if all(type(i) is int for i, _ in pairs) and len(pairs) == len(labels) == len({i for i, _ in pairs}):
