@@ -139,7 +139,7 @@ def cycle():
         ("duration", np.array([64.0, np.nan, 48]), "video v_b: duration nan s"),
         ("duration", objects(["x", 1, 2]), "'x' is not a number; expected numbers"),
         ("duration", objects([cycle(), 1, 2]), "list is not a number"),
-        ("extracted_fps", np.array([25, 0, 25]), "extracted_fps 0 must be positive"),
+        ("extracted_fps", np.array([25, 0, 25]), r"video v_b: fps 0\.0; must be"),
         ("segments", objects([[[1, 5]], [], [[2, 9]]]), "video v_-a: 1 segments, but 3 labels"),
         ("segments", objects([[[1, 5], [9, 7], [20, 21]], [], [[2, 9]]]), r"segment \[9, 7\] must be \[start, end\]"),
         ("segments", objects([[[1, 5], [9], [20, 21]], [], [[2, 9]]]), r"segment 1 is not \[start, end\]"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tad.data.class_list import read_classes
-from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.import_opentad import default_roles
@@ -26,8 +26,9 @@ from tad.data.imported import (
     order_note,
     positive,
     segments,
-    unsafe,
+    unusable,
 )
+from tad.data.manifest import parse_manifest
 from tad.data.opentad_files import annotation_files, block_list
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
@@ -99,7 +100,14 @@ def import_activitynet(
     grid = fitted(grid, dim, 2048, found, problems)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
-    manifest = Manifest(name=name or src.resolve().name, classes=names, subsets=roles, grid=grid, ignored=ignored)
+    described = {
+        "name": name or src.resolve().name,
+        "classes": names,
+        "subsets": roles,
+        "grid": grid,
+        "ignored": ignored,
+    }
+    manifest = parse_manifest(described, "dataset.yaml of this source")
     sources = [src, *([classes] if classes is not None else []), *found.paths()]
     with output_folder(out, "import activitynet", force=force, sources=sources) as fresh:
         write_dataset(fresh, manifest, database, LabelRows())
@@ -132,9 +140,6 @@ def _database(
         if subset not in roles:
             others[subset] += 1
             continue
-        if (wrong := unsafe(video)) is not None:
-            problems.append(wrong)
-            continue
         if entry.get("duration") is None:
             without.append(video)
             continue
@@ -144,6 +149,9 @@ def _database(
                 kept["fps"] = positive(entry, "fps")
         except ValueError as error:
             problems.append(f"video {video}: {error}")
+            continue
+        if (wrong := unusable(video, kept)) is not None:
+            problems.append(wrong)
             continue
         database[video] = kept | {"annotations": segments(video, entry.get("annotations"), problems, dropped)}
     problems += [

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from tad.data.class_list import read_classes
 from tad.data.csv_table import UNITS, Table, Unit, clock, read_table, video_id
-from tad.data.dataset import ROLES, FeatureGrid, Manifest, Role
+from tad.data.dataset import ROLES, FeatureGrid, Role
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid, write_dataset
-from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unsafe
+from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unsafe, unusable
+from tad.data.manifest import parse_manifest
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import number
@@ -135,8 +136,12 @@ def import_csv(
         | {"annotations": []}
         for v in known.names
     }
+    unfit = [wrong for v, entry in database.items() if (wrong := unusable(v, entry)) is not None]
+    if unfit:
+        raise DataError(f"{src}: " + listing(unfit))
     labels = _written(made, database, {v for v, s in known.subset.items() if roles[s] == "train"})
-    manifest = Manifest(name=name or src.resolve().stem, classes=names, subsets=roles, grid=grid)
+    described = {"name": name or src.resolve().stem, "classes": names, "subsets": roles, "grid": grid}
+    manifest = parse_manifest(described, "dataset.yaml of this source")
     sources = [path for path in (src, points, videos, classes) if path is not None]
     with output_folder(out, "import csv", force=force, sources=[*sources, *found.paths()]) as fresh:
         write_dataset(fresh, manifest, database, labels)

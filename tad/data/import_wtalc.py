@@ -12,7 +12,6 @@ become labels.csv, the segments ground truth; clicks (SF-Net) become points.csv.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,14 @@ from typing import Any, Literal
 import numpy as np
 
 from tad.data.csv_table import read_table
-from tad.data.dataset import ROLES, Manifest, Role
+from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.import_hrpro import AMBIGUOUS, ambiguous_rows
 from tad.data.import_opentad import default_roles
-from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unsafe
+from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unusable
 from tad.data.joint_features import JointFeatures
+from tad.data.manifest import parse_manifest
 from tad.data.object_arrays import load, text
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
@@ -82,19 +82,16 @@ def import_wtalc(
     database: dict[str, dict[str, Any]] = {}
     classes: dict[str, list[str]] = {}
     for i, video in enumerate(ids):
-        where = f"video {video}" if unsafe(video) is None else unsafe(video)
-        if unsafe(video) is not None or not 0 < duration[i] < math.inf:
-            problems.append(f"{where}: duration {duration[i]:g} s" if unsafe(video) is None else str(where))
-            continue
-        entry: dict[str, Any] = {"subset": subsets[i], "duration": float(duration[i])}
+        entry: dict[str, Any] = {"subset": subsets[i], "duration": duration[i]}
         if rate is not None:
-            if not 0 < rate[i] < math.inf:
-                problems.append(f"{where}: extracted_fps {rate[i]:g} must be positive")
-                continue
-            entry["fps"] = float(rate[i])
+            entry["fps"] = rate[i]
+        if (wrong := unusable(video, entry)) is not None:
+            problems.append(wrong)
+            continue
+        where = f"video {video}"
         try:
             classes[video] = list(dict.fromkeys(_known(text(label), names) for label in weak[i]))
-            entry["annotations"] = _actions(str(where), segments[i], labels[i], names, dropped)
+            entry["annotations"] = _actions(where, segments[i], labels[i], names, dropped)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
@@ -120,13 +117,9 @@ def import_wtalc(
         raise DataError(f"{src}: " + listing(problems))
 
     train = [v for v, e in database.items() if roles[e["subset"]] == "train"]
-    manifest = Manifest(
-        name=name or src.resolve().name,
-        classes=names,
-        subsets=roles,
-        grid=grid,
-        ambiguous=AMBIGUOUS if ambiguous else None,
-    )
+    described = {"name": name or src.resolve().name, "classes": names, "subsets": roles, "grid": grid}
+    described |= {"ambiguous": AMBIGUOUS} if ambiguous else {}
+    manifest = parse_manifest(described, "dataset.yaml of this source")
     sources = [src, *([points] if points is not None else []), *found.paths()]
     with output_folder(out, "import wtalc", force=force, sources=sources) as fresh:
         rows = LabelRows(clicks, [(v, c) for v in train for c in classes[v]])
