@@ -174,6 +174,17 @@ def test_empty_and_early_rows_are_scored_as_they_are(tmp_path, data):
         assert document["per_class"]["jump"]["ap"]["0.5"] == pytest.approx((1 + ap) / 2 if ap else 0.25)
 
 
+def test_names_cannot_command_the_terminal(tmp_path):
+    """Escape codes of a class name are shown, not obeyed."""
+    name = "jump\x1b[2J\x1b]0;title\x07"
+    rows = [{"segment": [0, 10], "label": name}]
+    (tmp_path / "gt.json").write_text(json.dumps({"database": {"a": {"subset": "test", "annotations": rows}}}))
+    (tmp_path / "found.json").write_text(json.dumps({"a": [rows[0] | {"score": 1}]}))
+    arguments = [str(tmp_path / "found.json"), "--annotations", str(tmp_path / "gt.json"), "--subset", "test"]
+    output = CliRunner().invoke(command, arguments, catch_exceptions=False).output
+    assert "\x1b" not in output and "\x07" not in output and r"jump\x1b[2J" in output
+
+
 def test_class_lists(tmp_path, data):
     (tmp_path / "found.json").write_text(json.dumps(columns()))
     assert "mAP       91.67" in run(tmp_path / "found.json", data).output

@@ -108,7 +108,7 @@ def evaluate(
     from tad.data.class_list import label_ids, read_classes
     from tad.data.dataset import Dataset
     from tad.data.detections import Detections
-    from tad.errors import DataError
+    from tad.errors import DataError, printable
     from tad.files import read_json
     from tad.subset import Subset
 
@@ -126,7 +126,7 @@ def evaluate(
         target = Subset.of_file(annotations, subset, ignore)
         names = names or label_ids(read_json(annotations)) or None
     found = Detections.from_file(detections, names, task)
-    click.echo(f"{detections}: {found.form}, {_count(len(found), 'row')}")
+    click.echo(f"{printable(str(detections))}: {found.form}, {_count(len(found), 'row')}")
     if not found.scored:
         click.echo("note: no row has a score; all count as 1, and equal scores are taken by video, start and end")
     try:
@@ -182,9 +182,11 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
 
 def evaluation_lines(result: Evaluation) -> list[str]:
     """The printed table: mAP by threshold, averages, AP by class; percent."""
+    from tad.errors import printable
     from tad.evaluate import tiou_key
 
-    width = max(8, *(len(c) for c in result.classes))
+    names = [printable(c) for c in result.classes]
+    width = max(8, *map(len, names))
     keys = [tiou_key(t) for t in result.tious]
     lines = [
         f"protocol {result.protocol}: {_count(result.counts['videos'], 'video')}, "
@@ -207,7 +209,7 @@ def evaluation_lines(result: Evaluation) -> list[str]:
         return f"{name:<{width}}" + "".join(f"{100 * v:7.2f}" for v in values)
 
     lines += ["", f"{'AP %':<{width}}" + "".join(f"{k:>7}" for k in [*keys, "mean"])]
-    lines += [row(c, [*result.ap[i], result.ap[i].mean()]) for i, c in enumerate(result.classes)]
+    lines += [row(c, [*result.ap[i], result.ap[i].mean()]) for i, c in enumerate(names)]
     lines += [row("mAP", [*result.mean_ap, result.average]), ""]
     lines += [f"average mAP {name}: {100 * value:.2f}" for name, value in result.averages.items()]
     return lines
@@ -215,13 +217,15 @@ def evaluation_lines(result: Evaluation) -> list[str]:
 
 def quality_lines(result: Quality) -> list[str]:
     """The printed table: all points, by length of the ground truth, by class."""
+    from tad.errors import printable
+
     summary = result.to_json()
     groups = {"all": summary}
     groups |= {f"{name} s": value for name, value in summary["per_length"].items()} | summary["per_class"]
-    width = max(len(name) for name in groups)
+    width = max(len(printable(name)) for name in groups)
     head = ("points", "missing", "tIoU", ">=0.3", ">=0.5", ">=0.7", "log2 len", "prec", "recall")
     lines = [f"{'':<{width}}" + "".join(f"{h:>9}" for h in head)]
-    for name, g in groups.items():
+    for name, g in ((printable(name), group) for name, group in groups.items()):
         cells = [g["mean_tiou"], *(_percent(v) for v in g["share"].values())]
         cells += [g["log2_length_ratio"], g["precision"], g["recall"]]
         text = [str(g["points"]), str(g["missing"])]
