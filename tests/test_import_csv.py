@@ -191,6 +191,7 @@ HEAD = "video,label,start,end\n"
             r"200.000 s is beyond its end at 100.000 s; is the unit \(seconds\)",
         ),
         (HEAD + "a,jump,1,2\n", {}, "the unit of its times is not clear .none of seconds, frames"),
+        (HEAD + "a,jump,30,90\n", {}, "not clear .seconds, by whole numbers of fewer than three videos"),
         ("video,label,start_frame,end\na,jump,1,2\n", {"unit": "seconds"}, "columns in frames, --unit seconds"),
         ("video,label,start_frame,end_ms\na,jump,1,2\n", {}, "columns in frames and ms, --unit not given"),
         (HEAD + "../a,jump,1,2\n..,jump,1,2\n", {}, r"video '\.\.': unsafe as a file name"),

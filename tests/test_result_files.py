@@ -6,6 +6,7 @@ import csv
 import datetime
 import json
 import os
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -270,6 +271,7 @@ BAD_JSON = [
     (json.dumps({"a": [ONE | {"segment": [0, float("inf")]}]}), "video a, row 0: end inf is not finite"),
     (json.dumps({"a": [ONE | {"segment": {"start": 0}}]}), r"row 0: segment \{'start': 0\} is not \[start, end\]"),
     (json.dumps({"a": [ONE | {"segment": [False, 3]}]}), "video a, row 0: start False is not a number"),
+    (json.dumps({"a": [ONE | {"score": "x" * 10**6}]}), "score 'xxx"),
     ('{"a": [{"segment": [0, 1], "label": "jump", "score": 1' + "0" * 400 + "}]}", "row 0: score inf is not finite"),
     (json.dumps({"a": [ONE | {"point": float("-inf")}]}), "video a, row 0: point -inf is not finite"),
     (json.dumps({"a": [ONE | {"point": "x"}]}), "video a, row 0: point 'x' is not a number"),
@@ -293,6 +295,18 @@ def test_bad_json(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as caught:
         Detections.from_file(tmp_path / "found.json", IDS)
     assert str(tmp_path / "found.json") in str(caught.value) and str(caught.value).isascii()
+    assert len(str(caught.value)) < 1000
+
+
+def test_parquet_columns_of_none(tmp_path):
+    """As pandas writes points and sources that nobody gave; decimal numbers are numbers."""
+    more = {"point": pa.nulls(2), "source": pa.nulls(2), "score": [Decimal("0.25"), Decimal(0)]}
+    pq.write_table(pa.table(GOOD | more), tmp_path / "found.parquet")
+    found = Segments.from_file(tmp_path / "found.parquet")
+    assert np.isnan(found.point).all() and found.score.tolist() == [0.25, 0]
+    assert found.table.column("source").to_pylist() == ["found", "found"]
+    pq.write_table(pa.table(GOOD | {"end": [2**60 + 1, 2]}), tmp_path / "found.parquet")
+    assert Segments.from_file(tmp_path / "found.parquet").end[0] == float(2**60)
 
 
 def test_points_that_are_none(tmp_path):
@@ -317,6 +331,7 @@ BAD_PARQUET = [
     ({"score": [0.5, float("nan")]}, r"row 1 \(video b\): score nan is not finite"),
     ({"label": ["jump", None]}, r"row 1 \(video b\): label is missing"),
     ({"video_id": [None, "b"]}, r"row 0 \(video None\): video is missing"),
+    ({"score": pa.nulls(2)}, "column score is of type null"),
     ({"video": ["a", "b"]}, "the columns video_id and video are both video_id"),
 ]
 

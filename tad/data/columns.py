@@ -100,7 +100,10 @@ def _checked(columns: Columns, classes: Mapping[int, str] | None, ordered: bool,
         rows = sorted(faults, key=lambda fault: fault[0])
         raise DataError(listing([*(f"{places[i]}: {text}" for i, text in rows), *columns.problems]))
     made = columns.values.get("source")
-    sources = pa.repeat(pa.scalar(source, pa.string()), len(start)) if made is None else _texts(made, "source", faults)
+    if isinstance(made, pa.ChunkedArray) and _is_text(made.type) and not made.null_count:
+        sources = _texts(made, "source", faults)
+    else:
+        sources = pa.repeat(pa.scalar(source, pa.string()), len(start))
     return pa.table([ids, start, end, labels, score, point, sources], schema=SCHEMA)
 
 
@@ -114,10 +117,11 @@ def _numbers(values: Values, key: str, faults: list[tuple[int, str]], optional: 
     if isinstance(values, pa.ChunkedArray) and _is_text(values.type):
         values = values.to_pylist()
     if isinstance(values, pa.ChunkedArray):
-        if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, *([pa.types.is_null] * optional))
+        if not any(is_kind(values.type) for is_kind in kinds):
             raise DataError(f"column {key} is of type {values.type}; it must hold numbers")
         missing = np.flatnonzero(values.is_null().to_numpy()).tolist() if values.null_count else []
-        found = values.cast(pa.float64()).to_numpy()
+        found = values.cast(pa.float64(), safe=False).to_numpy()
     else:
         missing = [i for i, value in enumerate(values) if value is None]
         if set(map(type, values)) <= {int, float}:
@@ -141,8 +145,8 @@ def _each(values: Sequence[Any], key: str) -> tuple[np.ndarray, list[tuple[int, 
             continue
         try:
             found[i] = number(value)
-        except ValueError as error:
-            faults.append((i, f"{key} {error}"))
+        except ValueError:
+            faults.append((i, f"{key} {value!r:.60} is not a number"))
     return found, faults
 
 
@@ -205,9 +209,9 @@ def _bad_texts(values: Sequence[Any], key: str) -> Iterator[tuple[int, str]]:
         if value is None:
             yield i, f"{key} is missing"
         elif not isinstance(value, str):
-            yield i, f"{key} {value!r} is not text"
+            yield i, f"{key} {value!r:.60} is not text"
         elif not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            yield i, f"{key} {value!r} holds half a character (a lone surrogate)"
+            yield i, f"{key} {value!r:.60} holds half a character (a lone surrogate)"
 
 
 def _listed(values: Values) -> list[Any]:

@@ -251,34 +251,39 @@ def _unit(
     if told or not keys:
         return next(iter(told), "seconds"), []
     last: dict[str, float] = {}
+    whole = True
     for _, row in table.rows:
         video = video_id(row["video"])
         if any(":" in row[key] for key in keys):
             return "seconds", []
         for key in keys:
+            whole = whole and "." not in row[key]
             try:
                 last[video] = max(last.get(video, 0.0), number(row[key]))
             except ValueError:
                 continue
     if not last:
         return "seconds", []
-    fits = {}
-    for unit in UNITS:
-        shares = [
-            _seconds(t, unit, known.fps.get(v)) / known.duration[v] for v, t in last.items() if v in known.duration
-        ]
-        beyond = [
-            v for v, t in last.items() if v in known.duration
-            and not _seconds(t, unit, known.fps.get(v)) <= known.duration[v] + SLACK
-        ]  # fmt: skip
-        if shares and not beyond and max(shares) >= LEAST:
-            fits[unit] = max(shares)
-    if len(fits) == 1:
+    fits = _fitting(last, known)
+    if len(fits) == 1 and not (whole and len(last) < 3):
         unit, share = next(iter(fits.items()))
         return unit, [f"{table.path.name}: times are {unit}: the last of all lies at {share:.0%} of its video"]
-    why = " or ".join(fits) if fits else "none of seconds, frames (at the videos' fps) and ms, by the durations"
+    why = " or ".join(fits) or "none of seconds, frames (at the videos' fps) and ms, by the durations"
+    if len(fits) == 1:  # the first frames of a video would pass for its seconds
+        why += ", by whole numbers of fewer than three videos"
     problems.append(f"{table.path.name}: the unit of its times is not clear ({why}); say it with --unit")
     return "seconds", []
+
+
+def _fitting(last: Mapping[str, float], known: _Videos) -> dict[Unit, float]:
+    """Units in which the last times of videos can be, and the largest share of its video at which one of them lies."""
+    fits: dict[Unit, float] = {}
+    for unit in UNITS:
+        times = {v: _seconds(t, unit, known.fps.get(v)) for v, t in last.items() if v in known.duration}
+        share = max((t / known.duration[v] for v, t in times.items()), default=0.0)
+        if share >= LEAST and all(t <= known.duration[v] + SLACK for v, t in times.items()):
+            fits[unit] = share
+    return fits
 
 
 def _seconds(value: float, unit: Unit, fps: float | None) -> float:
