@@ -1,10 +1,11 @@
-"""Mean average precision of detections, ActivityNet style (the rule that all published codes of the field share).
+"""Mean average precision of detections, ActivityNet style (the rule that almost all published codes share).
 
 Per class, the detections of all videos are taken by descending score. At each threshold a detection takes the ground
 truth of its class and video with the largest tIoU that is not yet taken and reaches the threshold (tIoU >= threshold):
 a true positive; if there is none it is a false positive. AP is the area under the precision envelope over recall
 (all-point interpolation), mAP its mean over the classes of the ground truth; a class without detections counts 0.
-What is left out beforehand is the protocol's choice: tad.protocols.
+What is left out beforehand is the protocol's choice: tad.protocols. Protocol `thumos14` has its own matching and AP,
+those of the THUMOS toolkit.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from tad.data.detections import Detections
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError
+from tad.ops.matching import by_detection, by_truth
 from tad.protocols import protocol_named
 
 if TYPE_CHECKING:  # not at run time: tad.honest uses this module and must not reach boundaries
@@ -108,7 +110,7 @@ def tiou_key(tiou: float) -> str:
 
 
 def evaluate(
-    detections: Segments,
+    detections: Segments | Detections,
     ground_truth: Segments | RawGroundTruth,
     tious: Sequence[float] = DEFAULT_TIOUS,
     protocol: str = "anet",
@@ -118,11 +120,12 @@ def evaluate(
     """AP of every class at every threshold. Equal scores are taken by video id, start and end; row order is irrelevant.
 
     Args:
-        detections: scored segments. Those in videos without ground truth are false positives.
-        ground_truth: all instances of the evaluated videos.
+        detections: scored segments, as they are: empty or reversed ones are false positives, and so are those in videos
+            without ground truth.
+        ground_truth: all instances of the evaluated videos. Protocol `thumos14` reads their order within a video.
         tious: thresholds in (0, 1].
         protocol: a name in tad.protocols.PROTOCOLS.
-        ambiguous: the protocols `hrpro` and `gaufuse` leave out detections of any class that meet them.
+        ambiguous: the protocols `hrpro`, `gaufuse` and `thumos14` leave out detections that meet them.
         videos: all evaluated videos; by default those that the ground truth names.
 
     Raises:
@@ -135,7 +138,8 @@ def evaluate(
     ap = np.zeros((len(matching.classes), len(thresholds)))
     for c, rows in enumerate(matching.rows_by_class):
         for t in range(len(thresholds)):
-            ap[c, t] = average_precision(hit[rows, t], int(matching.instances[c]))
+            counted = hit[rows, t] | ~matching.excused[rows]
+            ap[c, t] = average_precision(hit[rows, t][counted], int(matching.instances[c]), matching.rules.envelope)
     sizes = np.array([rows.stop - rows.start for rows in matching.rows_by_class], dtype=np.int64)
     return Evaluation(
         protocol, tuple(float(t) for t in thresholds), matching.classes, ap, matching.instances, sizes, matching.counts
@@ -143,14 +147,14 @@ def evaluate(
 
 
 def precision_recall(
-    detections: Segments,
+    detections: Segments | Detections,
     ground_truth: Segments | RawGroundTruth,
     label: str,
     tiou: float = 0.5,
     protocol: str = "anet",
     ambiguous: Ambiguous | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision of one class after each of its N detections, best score first: two [N] arrays, 0..1.
+    """Recall and precision of one class after each of its N scored detections, best first: two [N] arrays, 0..1.
 
     The measured points, without the envelope that AP takes.
 
@@ -161,7 +165,9 @@ def precision_recall(
     if label not in matching.classes:
         raise DataError(f"the ground truth has no class {label!r}; it has {', '.join(matching.classes)}")
     c = matching.classes.index(label)
-    hit = matching.hits(checked_tious([tiou]))[matching.rows_by_class[c], 0]
+    rows = matching.rows_by_class[c]
+    hit = matching.hits(checked_tious([tiou]))[rows, 0]
+    hit = hit[hit | ~matching.excused[rows]]
     found = np.cumsum(hit)
     return found / matching.instances[c], found / np.arange(1, len(hit) + 1)
 
@@ -180,15 +186,17 @@ def checked_tious(tious: Sequence[float]) -> np.ndarray:
     return thresholds
 
 
-def average_precision(hit: np.ndarray, instances: int) -> float:
-    """Area under the precision envelope. hit: [N] bool, by descending score; instances: number of ground truth.
+def average_precision(hit: np.ndarray, instances: int, envelope: bool = True) -> float:
+    """AP from hits ([N] bool, by descending score) and the number of true segments.
 
-    Recall rises only at hits, and the envelope's maxima lie at hits, so only they are summed.
+    The area under the precision envelope or, without it, the sum of the precisions at the hits by `instances`. Recall
+    rises only at hits, and the envelope's maxima lie at hits, so only they are summed.
     """
     at = np.flatnonzero(hit)
     precision = np.arange(1, len(at) + 1) / (at + 1)
-    envelope = np.maximum.accumulate(precision[::-1])
-    return float(envelope.sum() / instances)
+    if envelope:
+        precision = np.maximum.accumulate(precision[::-1])
+    return float(precision.sum() / instances)
 
 
 def best_first(label: np.ndarray, score: np.ndarray, video: np.ndarray, span: np.ndarray) -> np.ndarray:
@@ -208,21 +216,24 @@ class _Matching:
     """Detections and ground truth that the protocol keeps, grouped by class and video.
 
     Attributes:
+        rules: the protocol.
         classes: C names, sorted. instances: [C] ground truth of each.
         span: [N, 2] detections by class, then descending score; rows_by_class: the rows of each class.
-        gt_span: [G, 2] by class, video, start; low, high: [N] its rows of each detection's class and video.
+        key: [N] int code of class and video; gt_key: [G] the same of gt_span, ascending.
+        gt_span: [G, 2] by class, video, then start or (if the protocol reads it) the order given.
+        excused: [N] bool: no false positive if it takes nothing.
         counts: see Evaluation.
     """
 
     def __init__(
         self,
-        detections: Segments,
+        detections: Segments | Detections,
         ground_truth: Segments | RawGroundTruth,
         protocol: str,
         ambiguous: Ambiguous | None,
         videos: Collection[str] | None,
     ) -> None:
-        rules = protocol_named(protocol)
+        self.rules = rules = protocol_named(protocol)
         gt_ids, gt_labels, given = _columns(ground_truth)
         given = given if videos is None else sorted(set(videos))
         check_videos(detections, given)
@@ -239,78 +250,53 @@ class _Matching:
             )
         self.classes = sorted({c for c, keep in zip(gt_labels, kept, strict=True) if keep})
         gt_label = _codes(gt_labels, {c: i for i, c in enumerate(self.classes)})[kept]
-        gt_video, gt_span = gt_video[kept], gt_span[kept]
+        gt_video, gt_span = gt_video[kept], rules.read(gt_span[kept])
         self.instances = np.bincount(gt_label, minlength=len(self.classes))
 
         label = detections.label_index(self.classes)
         video = _codes(names, rank)[row_video] if names else row_video
-        span = detections.spans
+        span = rules.read(detections.spans)
         clear = np.ones(len(detections), dtype=bool)
         if ambiguous:
             pairs = [(rank[v], interval) for v in sorted(ambiguous) if v in rank for interval in ambiguous[v]]
             at = np.array([code for code, _ in pairs], dtype=np.int64)
             clear = rules.clear_of_ambiguous(video, span, at, np.array([i for _, i in pairs]).reshape(-1, 2))
+        scored = (label >= 0) & (clear | rules.takes_ambiguous)
         self.counts = {
             "videos": len(given),
             "ground_truth": len(gt_span),
-            "detections": int(((label >= 0) & clear).sum()),
+            "detections": int(scored.sum()),
             "classes": len(self.classes),
             "ground_truth_left_out": int((~kept).sum()),
             "detections_of_unknown_classes": int((label < 0).sum()),
             "detections_ambiguous": int(((label >= 0) & ~clear).sum()),
-            "detections_in_unknown_videos": int(((label >= 0) & clear & ~np.isin(video, _codes(given, rank))).sum()),
+            "detections_in_unknown_videos": int((scored & ~np.isin(video, _codes(given, rank))).sum()),
+            "detections_empty": int((scored & (span[:, 0] >= span[:, 1])).sum()),
+            "detections_before_start": int((scored & (span.min(axis=1, initial=np.inf) < 0)).sum()),
         }
 
-        rows = np.flatnonzero((label >= 0) & clear)
+        rows = np.flatnonzero(scored)
         order = rows[best_first(label[rows], detections.score[rows], video[rows], span[rows])]
-        label, video = label[order], video[order]
+        label, video, self.excused = label[order], video[order], ~clear[order]
         bounds = np.searchsorted(label, np.arange(len(self.classes) + 1)).tolist()
         self.rows_by_class = [slice(a, b) for a, b in pairwise(bounds)]
         gt_key = gt_label * len(rank) + gt_video
-        gt_order = np.lexsort((gt_span[:, 1], gt_span[:, 0], gt_key))
-        key = label * len(rank) + video
-        self.low = np.searchsorted(gt_key[gt_order], key, side="left")
-        self.high = np.searchsorted(gt_key[gt_order], key, side="right")
-        self.span, self.gt_span = rules.comparable(span[order], gt_span[gt_order])
+        by_time = (gt_span[:, 1], gt_span[:, 0]) if rules.takes == "detection" else ()
+        gt_order = np.lexsort((*by_time, gt_key))
+        self.key, self.gt_key = label * len(rank) + video, gt_key[gt_order]
+        self.span, self.gt_span = map(np.ascontiguousarray, rules.comparable(span[order], gt_span[gt_order]))
 
     def hits(self, thresholds: np.ndarray) -> np.ndarray:
         """[N, T] bool: true positives."""
-        return _match(self.span, self.low, self.high, np.ascontiguousarray(self.gt_span), thresholds)
+        if self.rules.takes == "detection":
+            low, high = (np.searchsorted(self.gt_key, self.key, side=side) for side in ("left", "right"))
+            return by_detection(self.span, low, high, self.gt_span, thresholds)
+        rows = np.argsort(self.key, kind="stable")
+        low, high = (np.searchsorted(self.key[rows], self.gt_key, side=side) for side in ("left", "right"))
+        return by_truth(self.span, rows, low, high, self.gt_span, thresholds)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _match(
-    span: np.ndarray, low: np.ndarray, high: np.ndarray, gt_span: np.ndarray, thresholds: np.ndarray
-) -> np.ndarray:
-    """Greedy matching, inherently a loop: who takes what depends on who came before.
-
-    span [N, 2] by descending score; low, high [N] rows of gt_span [G, 2] of the same class and video; thresholds [T].
-    Of equal tIoUs the earlier row of gt_span is taken. Returns [N, T] bool.
-    """
-    count = len(thresholds)
-    hit = np.zeros((len(span), count), dtype=np.bool_)
-    taken = np.zeros((len(gt_span), count), dtype=np.bool_)
-    best = np.empty(count)
-    which = np.empty(count, dtype=np.int64)
-    for n in range(len(span)):
-        best[:] = -1.0
-        for g in range(low[n], high[n]):
-            inter = min(span[n, 1], gt_span[g, 1]) - max(span[n, 0], gt_span[g, 0])
-            if inter <= 0:
-                continue
-            overlap = inter / (span[n, 1] - span[n, 0] + gt_span[g, 1] - gt_span[g, 0] - inter)
-            for t in range(count):
-                if overlap >= thresholds[t] and overlap > best[t] and not taken[g, t]:
-                    best[t] = overlap
-                    which[t] = g
-        for t in range(count):
-            if best[t] >= 0:
-                hit[n, t] = True
-                taken[which[t], t] = True
-    return hit
-
-
-def check_videos(detections: Segments, videos: Collection[str]) -> None:
+def check_videos(detections: Segments | Detections, videos: Collection[str]) -> None:
     """Raises DataError if there are detections, but none in any of the videos; names a few of both."""
     names = detections.codes("video_id")[1]
     if names and set(names).isdisjoint(videos):

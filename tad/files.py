@@ -194,7 +194,12 @@ def _written_out(node: yaml.Node, known: dict[int, int], above: set[int]) -> int
 
 
 def read_rows(
-    path: Path, header: Sequence[str] | None = None, uneven: list[tuple[int, str]] | None = None
+    path: Path,
+    header: Sequence[str] | None = None,
+    uneven: list[tuple[int, str]] | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    delimiter: str = ",",
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and row of a CSV file with a header; blanks around fields are cut off, empty lines left out.
 
@@ -202,15 +207,16 @@ def read_rows(
         header: the columns that the file must have, in this order; None takes any.
         uneven: takes line number and problem of rows with more or fewer fields than the header, which are left out; by
             default they are an error.
+        columns: what the file's columns are, if it has no header.
 
     Raises:
         DataError: as `read_text`; the header is another one or holds a name twice; a row has more or fewer fields
             than the header (all such rows are listed before any row is given).
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
     csv.field_size_limit(MOST_FIELD)
     try:
-        names = [name.strip() for name in next(reader, [])]
+        names = [name.strip() for name in (next(reader, []) if columns is None else columns)]
         lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}") from None

@@ -1,6 +1,6 @@
 """Evaluation protocols: what is done to ground truth and detections before they are matched.
 
-The matching itself (tad.evaluate) is the same in all of them. The published codes differ in what they leave out:
+The matching itself (tad.evaluate) is the same in all of them but the last. They differ in what they leave out:
 
 | protocol | ground truth left out | detections left out | tIoU of |
 |---|---|---|---|
@@ -9,6 +9,12 @@ The matching itself (tad.evaluate) is the same in all of them. The published cod
 | `actionformer` | shorter than 1 ms; copies (same class, both ends within 1 ms) | - | seconds |
 | `opentad` | length <= 0; copies as above | - | seconds |
 | `gaufuse` | - | those that meet an ambiguous interval, in whole snippets | whole snippets (25 fps, 16 frames) |
+| `thumos14` | - | those that meet an ambiguous interval and take nothing | seconds |
+
+`thumos14` is the official toolkit of THUMOS 2014 (TH14evalDet): in each video, each true segment of a class takes, in
+the order of the file, the detection of that class with the largest tIoU among those not yet taken, if that is above
+the threshold, whatever its score; of equal ones that with the best score. AP is the sum of the precisions at the true
+positives, by the number of true segments, without interpolation. Ends given in the wrong order are swapped.
 
 In all of them: segments that reach beyond their video stay as they are; detections of a class that the ground truth
 does not have are left out; detections in a video without ground truth of their class are false positives.
@@ -37,14 +43,28 @@ class Protocol:
         empty: ground truth left out: none, of length <= 0, or shorter than TOLERANCE.
         copies: whether copies of a ground-truth segment are kept; if not, the first in time stays.
         ambiguous: unit in which a detection meets an ambiguous interval and is left out; None keeps all.
+            "time": they share time; then only those that take nothing are left out.
         grid: rounds all segments to its snippets before the tIoU; None compares seconds.
+        takes: what takes the other: a detection, by score, a true segment; or a true segment, in order, a detection.
+        envelope: whether AP is the area under the precision envelope, else the mean precision at true positives.
     """
 
     name: str
     empty: Literal["keep", "zero", "short"]
     copies: bool
-    ambiguous: Literal["seconds", "snippets"] | None = None
+    ambiguous: Literal["seconds", "snippets", "time"] | None = None
     grid: SnippetGrid | None = None
+    takes: Literal["detection", "truth"] = "detection"
+    envelope: bool = True
+
+    @property
+    def takes_ambiguous(self) -> bool:
+        """Whether a detection that meets an ambiguous interval may be a true positive."""
+        return self.ambiguous == "time"
+
+    def read(self, span: np.ndarray) -> np.ndarray:
+        """[N, 2] seconds as the published code reads them."""
+        return np.sort(span, axis=1) if self.takes == "truth" else span
 
     def kept_ground_truth(self, video: np.ndarray, label: np.ndarray, span: np.ndarray) -> np.ndarray:
         """[G] bool: the ground truth that counts. video, label [G] int codes; span [G, 2] seconds."""
@@ -65,7 +85,7 @@ class Protocol:
         """[N] bool: detections that meet no ambiguous interval of their video; any class.
 
         Published rule (HR-Pro and the RSKP family): a detection covers the whole units [int(start), int(end)), an
-        ambiguous interval [round(start), round(end)); they meet if they share a unit.
+        ambiguous interval [round(start), round(end)); they meet if they share a unit. THUMOS toolkit: they share time.
 
         Args:
             video: [N] int codes of the detections' videos, span: [N, 2] seconds.
@@ -75,10 +95,12 @@ class Protocol:
         if self.ambiguous is None or not len(ambiguous_span):
             return clear
         grid = self.grid if self.ambiguous == "snippets" else None
-        low, high = whole_units(span, grid).T
+        time = self.ambiguous == "time"
+        low, high = (span if time else whole_units(span, grid)).T
         for code in np.unique(ambiguous_video):
             rows = np.flatnonzero(video == code)
-            left, right = nearest_units(ambiguous_span[ambiguous_video == code], grid).T
+            intervals = ambiguous_span[ambiguous_video == code]
+            left, right = (intervals if time else nearest_units(intervals, grid)).T
             shared = np.minimum(high[rows, None], right) - np.maximum(low[rows, None], left)
             clear[rows] = ~(shared > 0).any(axis=1)
         return clear
@@ -138,6 +160,7 @@ PROTOCOLS = {
             ambiguous="snippets",
             grid=SnippetGrid(fps=25, stride=16, window=16, length=1),
         ),
+        Protocol("thumos14", empty="keep", copies=True, ambiguous="time", takes="truth", envelope=False),
     )
 }
 

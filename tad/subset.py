@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tad.data.dataset import ROLES, Dataset
+from tad.data.detections import Detections
 from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -75,7 +76,7 @@ class Subset:
         kept = RawGroundTruth(videos, raw.video_id[keep], raw.start[keep], raw.end[keep], raw.label[keep])
         return cls(kept, intervals, frozenset(everything.difference(videos)))
 
-    def own(self, detections: Segments) -> Segments:
+    def own(self, detections: Segments | Detections) -> Segments | Detections:
         """The detections that are scored: all but those in the file's other videos.
 
         Raises:
@@ -95,7 +96,7 @@ class Subset:
         return detections if scored.all() else detections.filter(scored[codes])
 
     def evaluate(
-        self, detections: Segments, tious: Sequence[float] = DEFAULT_TIOUS, protocol: str = "anet"
+        self, detections: Segments | Detections, tious: Sequence[float] = DEFAULT_TIOUS, protocol: str = "anet"
     ) -> Evaluation:
         """`tad.evaluate.evaluate` on these videos.
 

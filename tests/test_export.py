@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tad.data.import_opentad import import_opentad
 from tad.data.segments import Segments
 from tad.data.synth import make_dataset
 from tad.errors import DataError
+from tests.annotated import annotated
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,21 @@ def test_command(data, labels, tmp_path):
     assert "2 pseudo-labels, 2 dropped" in result.output
     again = CliRunner().invoke(commands.export, [*arguments, "--out", str(tmp_path / "out")])
     assert isinstance(again.exception, DataError)
+
+
+@pytest.mark.parametrize("name", ["jump\nhigh", "jump\rhigh", "jump\u2028high", " jump"])
+def test_class_names_that_would_shift_the_list(tmp_path, name):
+    """OpenTAD numbers classes by lines: a line break in a name would give all later ones another number."""
+    data = annotated(tmp_path / "data", [("a", "kick", 0, 10)])
+    data = replace(data, manifest=data.manifest.model_copy(update={"classes": [name, "kick"]}))
+    with pytest.raises(DataError, match=r"1 problem:\n  class .*OpenTAD's list has a name a line"):
+        export_opentad(Segments.of("a", [0.0], [1.0], "kick"), data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_cannot_be_written(data, labels, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / ("x" * 300)):
+        with pytest.raises(DataError):
+            export_opentad(labels, data, out)
+    assert (tmp_path / "file").read_text() == "mine" and [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,20 +47,29 @@ class TIoUs(click.ParamType):
 
 
 @click.command()
-@click.argument("detections", type=FILE, metavar="DETECTIONS.json|.parquet")
+@click.argument("detections", type=FILE, metavar="DETECTIONS.json|.parquet|.csv")
 @click.option("--data", type=FOLDER, help="Dataset folder.")
 @click.option("--annotations", type=FILE, help="A bare ActivityNet-style annotation file, in place of --data.")
 @click.option("--subset", required=True, help="Role (train, dev, test) with --data, or a subset's name in the file.")
 @click.option("--tiou", "tious", type=TIoUs(), default="0.1:0.7:0.1", show_default=True, help="tIoU thresholds.")
 @click.option(
     "--protocol",
-    type=click.Choice(["anet", "hrpro", "actionformer", "opentad", "gaufuse"]),
+    type=click.Choice(["anet", "hrpro", "actionformer", "opentad", "gaufuse", "thumos14"]),
     default="anet",
     show_default=True,
     help="What is left out before matching; see below.",
 )
 @click.option(
     "--ignore", multiple=True, metavar="VIDEO", help="Leave out a video; with --annotations, may be repeated."
+)
+@click.option(
+    "--classes",
+    type=FILE,
+    help="Class list, where DETECTIONS name classes by ids: a name a line (the first is 0), lines `ID NAME`, or CSV "
+    "with id,key  [default: the dataset's classes, or the label_id of the annotation file]",
+)
+@click.option(
+    "--task", type=click.Choice(["verb", "noun", "action"]), help="EPIC-KITCHENS challenge: which label counts."
 )
 @click.option("--json", "out", type=OUT, help="Write the result as JSON; precisions are fractions 0..1.")
 def evaluate(
@@ -72,11 +80,16 @@ def evaluate(
     tious: tuple[float, ...],
     protocol: str,
     ignore: tuple[str, ...],
+    classes: Path | None,
+    task: Any,
     out: Path | None,
 ) -> None:
-    """mAP of DETECTIONS (ActivityNet results JSON, or Parquet) against the ground truth of a subset.
+    """mAP of DETECTIONS against the ground truth of a subset.
 
-    Detections are matched as the ActivityNet evaluator does it. The protocols differ in what they leave out first:
+    DETECTIONS are ActivityNet results, ActionFormer's columns, lists by video or the EPIC-KITCHENS challenge's as JSON;
+    Parquet or CSV with video_id, start, end, label, score; or the THUMOS toolkit's lines (.txt). Times are seconds.
+
+    They are matched as the ActivityNet evaluator does it. The protocols differ in what they leave out first:
 
     \b
       anet          nothing
@@ -85,32 +98,43 @@ def evaluate(
       opentad       ground truth of length <= 0, and copies
       gaufuse       detections that meet an ambiguous interval, in whole snippets;
                     tIoU is measured in whole snippets, too
+      thumos14      detections that meet an ambiguous interval and find nothing;
+                    matching and AP are those of the THUMOS toolkit
 
     In all of them, segments that reach beyond their video stay as they are; detections of a class that the ground
-    truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos are
-    false positives. Ambiguous intervals come from the dataset (--data).
+    truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos and
+    detections of no length are false positives. Ambiguous intervals come from the dataset (--data).
     """
+    from tad.data.class_list import label_ids, read_classes
     from tad.data.dataset import Dataset
-    from tad.data.segments import Segments
-    from tad.errors import DataError
+    from tad.data.detections import Detections
+    from tad.errors import DataError, printable
+    from tad.files import read_json
     from tad.subset import Subset
 
     if (data is None) == (annotations is None):
         raise click.UsageError("give either --data DIR or --annotations FILE")
+    names = read_classes(classes) if classes is not None else None
     if data is not None:
         if ignore:
             raise click.UsageError("--ignore goes with --annotations; a dataset lists its ignored videos itself")
-        target = Subset.of_dataset(Dataset.open(data), subset)
+        dataset = Dataset.open(data)
+        target = Subset.of_dataset(dataset, subset)
+        names = names or dict(enumerate(dataset.classes))
     else:
         assert annotations is not None
         target = Subset.of_file(annotations, subset, ignore)
-    segments = Segments.from_file(detections)
+        names = names or label_ids(read_json(annotations)) or None
+    found = Detections.from_file(detections, names, task)
+    click.echo(f"{printable(str(detections))}: {found.form}, {_count(len(found), 'row')}")
+    if not found.scored:
+        click.echo("note: no row has a score; all count as 1, and equal scores are taken by video, start and end")
     try:
-        result = target.evaluate(segments, tious, protocol)
+        result = target.evaluate(found, tious, protocol)
     except DataError as error:
         raise DataError(f"{detections}: {error}") from error
     click.echo("\n".join(evaluation_lines(result)))
-    if protocol in ("hrpro", "gaufuse") and not target.ambiguous:
+    if protocol in ("hrpro", "gaufuse", "thumos14") and not target.ambiguous:
         click.echo(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
     if out is not None:
         _write(out, result.to_json())
@@ -136,10 +160,10 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     from tad.instance_quality import instance_quality
     from tad.quality import label_quality
 
-    segments = Segments.from_file(labels)
+    dataset = Dataset.open(data)
+    segments = Segments.from_file(labels, dict(enumerate(dataset.classes)))
     if not len(segments):
         raise DataError(f"{labels}: holds no pseudo-labels")
-    dataset = Dataset.open(data)
     pointed = any(len(dataset.points(v).time) for v in dataset.videos(subset))
     by_instance = None if pointed else instance_quality(segments, dataset, subset)
     if by_instance is not None:
@@ -158,9 +182,11 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
 
 def evaluation_lines(result: Evaluation) -> list[str]:
     """The printed table: mAP by threshold, averages, AP by class; percent."""
+    from tad.errors import printable
     from tad.evaluate import tiou_key
 
-    width = max(8, *(len(c) for c in result.classes))
+    names = [printable(c) for c in result.classes]
+    width = max(8, *map(len, names))
     keys = [tiou_key(t) for t in result.tious]
     lines = [
         f"protocol {result.protocol}: {_count(result.counts['videos'], 'video')}, "
@@ -169,10 +195,13 @@ def evaluation_lines(result: Evaluation) -> list[str]:
     ]
     left_out = {
         "ground_truth_left_out": "ground-truth segments left out (empty or copies)",
-        "detections_ambiguous": "detections left out, they meet ambiguous intervals",
+        "detections_ambiguous": "detections left out, they meet ambiguous intervals"
+        + (" (but for those that find something)" if result.protocol == "thumos14" else ""),
         "detections_of_unknown_classes": "detections left out, their classes are not in the ground truth",
         "detections_in_other_videos": "detections left out, they are in videos outside this subset",
         "detections_in_unknown_videos": "detections in videos that the annotations do not know: false positives",
+        "detections_empty": "detections of no length (start >= end): false positives",
+        "detections_before_start": "detections begin before 0 s: scored as they are",
     }
     lines += [f"  {result.counts[k]} {text}" for k, text in left_out.items() if result.counts.get(k)]
 
@@ -180,7 +209,7 @@ def evaluation_lines(result: Evaluation) -> list[str]:
         return f"{name:<{width}}" + "".join(f"{100 * v:7.2f}" for v in values)
 
     lines += ["", f"{'AP %':<{width}}" + "".join(f"{k:>7}" for k in [*keys, "mean"])]
-    lines += [row(c, [*result.ap[i], result.ap[i].mean()]) for i, c in enumerate(result.classes)]
+    lines += [row(c, [*result.ap[i], result.ap[i].mean()]) for i, c in enumerate(names)]
     lines += [row("mAP", [*result.mean_ap, result.average]), ""]
     lines += [f"average mAP {name}: {100 * value:.2f}" for name, value in result.averages.items()]
     return lines
@@ -188,13 +217,15 @@ def evaluation_lines(result: Evaluation) -> list[str]:
 
 def quality_lines(result: Quality) -> list[str]:
     """The printed table: all points, by length of the ground truth, by class."""
+    from tad.errors import printable
+
     summary = result.to_json()
     groups = {"all": summary}
     groups |= {f"{name} s": value for name, value in summary["per_length"].items()} | summary["per_class"]
-    width = max(len(name) for name in groups)
+    width = max(len(printable(name)) for name in groups)
     head = ("points", "missing", "tIoU", ">=0.3", ">=0.5", ">=0.7", "log2 len", "prec", "recall")
     lines = [f"{'':<{width}}" + "".join(f"{h:>9}" for h in head)]
-    for name, g in groups.items():
+    for name, g in ((printable(name), group) for name, group in groups.items()):
         cells = [g["mean_tiou"], *(_percent(v) for v in g["share"].values())]
         cells += [g["log2_length_ratio"], g["precision"], g["recall"]]
         text = [str(g["points"]), str(g["missing"])]
@@ -229,6 +260,18 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 
 def _write(out: Path, document: dict[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    from tad.errors import DataError, RunError
+    from tad.files import cause, regular, write_json
+
+    try:
+        out = out.resolve()  # the file that a link leads to is written, and the link stays
+        if out.exists():
+            regular(out)  # a device or a pipe must not be replaced by a file
+        write_json(out, document)
+    except DataError as error:
+        raise RunError(f"--json {error}; choose another") from None
+    except FileExistsError:
+        raise RunError(f"--json {out}: cannot be written: a file stands where its folder should be") from None
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"--json {out}: cannot be written: {cause(error)}; choose another") from None
     click.echo(f"written: {out}")

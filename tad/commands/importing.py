@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from tad.data.imported import Imported
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SRC = click.Path(exists=True, file_okay=False, path_type=Path)
 OUT = click.Path(file_okay=False, path_type=Path)
 
@@ -21,7 +22,7 @@ def import_() -> None:
     """Bring a dataset of another layout into a dataset folder."""
 
 
-def common(command: Callable[..., Imported]) -> Callable[..., None]:
+def common(command: Callable[..., Imported], src: click.Path = SRC) -> Callable[..., None]:
     """Arguments and options of every importer; prints what it returns.
 
     The importer gets `src`, `out`, `name`, `dim`, `force`, `features` (link, copy or none) and `files` (a Lookup).
@@ -40,7 +41,7 @@ def common(command: Callable[..., Imported]) -> Callable[..., None]:
 
         report(out, command(out=out, files=Lookup(feature_dir, feature_pattern, key, transpose), **options))
 
-    return _decorated(run, _FEATURES + _COMMON)
+    return _decorated(run, (*_FEATURES, *_COMMON, click.argument("src", type=src)))
 
 
 def grid(fps: str, stride: float, window: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -72,12 +73,31 @@ def grid(fps: str, stride: float, window: float) -> Callable[[Callable[..., Any]
     return lambda command: _decorated(command, options)
 
 
+def _subset_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which subsets have which role; the importer gets `subsets`, None for its own rule."""
+
+    @functools.wraps(command)
+    def run(
+        train_subset: tuple[str, ...], dev_subset: tuple[str, ...], test_subset: tuple[str, ...], **options: Any
+    ) -> Any:
+        chosen = {"train": train_subset, "dev": dev_subset, "test": test_subset}
+        subsets = {name: role for role, names in chosen.items() for name in names}
+        return command(subsets=subsets or None, **options)
+
+    return _decorated(run, _SUBSETS)
+
+
 def _decorated(command: Callable[..., Any], options: Any) -> Callable[..., Any]:
     for decorate in options:
         command = decorate(command)
     return command
 
 
+_SUBSETS = (
+    click.option("--test-subset", multiple=True, help="Subset for testing."),
+    click.option("--dev-subset", multiple=True, help="Subset for development."),
+    click.option("--train-subset", multiple=True, help="Subset for training  [default: by its name]"),
+)
 _FEATURES = (
     click.option("--transpose", is_flag=True, help="The feature files hold [D, T]."),
     click.option("--key", help="Name of the features in .npz, .pt or .h5 files that hold several arrays."),
@@ -103,7 +123,6 @@ _COMMON = (
     click.option("--dim", type=int, help="Width of the features  [default: that of the files, or the usual one]"),
     click.option("--name", help="Name of the dataset  [default: that of SRC]"),
     click.argument("out", type=OUT),
-    click.argument("src", type=SRC),
 )
 
 
@@ -137,19 +156,12 @@ def hrpro(**options: Any) -> Imported:
     "--classes", help="Class list in SRC  [default: category_idx.txt or classes.txt, there or in annotations/]"
 )
 @click.option("--block", help="List of videos to ignore, in SRC  [default: missing_files.txt or another usual name]")
-@click.option("--train-subset", multiple=True, help="Subset for training  [default: by its name]")
-@click.option("--dev-subset", multiple=True, help="Subset for development.")
-@click.option("--test-subset", multiple=True, help="Subset for testing.")
-def opentad(
-    train_subset: tuple[str, ...], dev_subset: tuple[str, ...], test_subset: tuple[str, ...], **options: Any
-) -> Imported:
+@_subset_options
+def opentad(**options: Any) -> Imported:
     """The layout of OpenTAD, ActionFormer and MMAction2: annotation files, class list, features, block list."""
-    from tad.data.dataset import Role
     from tad.data.import_opentad import import_opentad
 
-    chosen: dict[Role, tuple[str, ...]] = {"train": train_subset, "dev": dev_subset, "test": test_subset}
-    subsets = {name: role for role, names in chosen.items() for name in names} or None
-    return import_opentad(subsets=subsets, **options)
+    return import_opentad(**options)
 
 
 @import_.command("epic")
@@ -164,3 +176,62 @@ def epic(**options: Any) -> Imported:
     from tad.data.import_epic import import_epic
 
     return import_epic(**options)
+
+
+@import_.command("csv")
+@functools.partial(common, src=FILE)
+@grid("native", 4, 16)
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["annotations", "full", "points", "classes"]),
+    help="What the table is: ground truth; the same, and full labels for training; points; classes of videos  "
+    "[default: by its columns]",
+)
+@click.option("--points", type=FILE, help="Another table, with points: video, label, time.")
+@click.option("--videos", type=FILE, help="Table of videos: video, duration in seconds, and fps, subset if known.")
+@click.option("--classes", type=FILE, help="Class list, a name a line  [default: the labels by the alphabet]")
+@click.option("--columns", callback=lambda *a: _names(a[2]), help="If there is no header: video,time,label, say.")
+@click.option(
+    "--unit", type=click.Choice(["seconds", "frames", "ms"]), help="Of times  [default: by the columns, or found]"
+)
+@click.option("--video-fps", type=float, help="Frames a second of the videos, where no table has them.")
+@click.option("--subset", default="train", show_default=True, help="Subset of videos, where no table has one.")
+def csv(**options: Any) -> Imported:
+    """A table of your own: a row an action, with video, label, start, end; or video, label, time; or video, label.
+
+    SRC is a CSV file with a header. Subset, duration and fps may be columns of it, or of the table of --videos. Feature
+    files are looked for in features/ beside it, or in --feature-dir.
+    """
+    from tad.data.import_csv import import_csv
+
+    return import_csv(**options)
+
+
+def _names(value: str | None) -> list[str] | None:
+    return None if value is None else [name.strip() for name in value.split(",")]
+
+
+@import_.command("activitynet")
+@common
+@grid("native", 16, 16)
+@click.option("--annotations", help="Annotation file in SRC  [default: the only one there]")
+@click.option("--classes", type=FILE, help="Class list, a name a line  [default: the taxonomy of the file]")
+@click.option("--block", help="List of videos to ignore, in SRC  [default: missing_files.txt or another usual name]")
+@_subset_options
+def activitynet(**options: Any) -> Imported:
+    """The official files of ActivityNet 1.2, 1.3 and HACS Segments; the validation set tests."""
+    from tad.data.import_activitynet import import_activitynet
+
+    return import_activitynet(**options)
+
+
+@import_.command("wtalc")
+@common
+@grid("native", 16, 16)
+@click.option("--points", type=FILE, help="Clicks of SF-Net: lines video,second,label.")
+def wtalc(**options: Any) -> Imported:
+    """The arrays of W-TALC, SF-Net and their successors: classlist.npy, videoname.npy, segments.npy and more."""
+    from tad.data.import_wtalc import import_wtalc
+
+    return import_wtalc(**options)

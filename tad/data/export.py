@@ -45,13 +45,19 @@ def export_opentad(labels: Segments, data: Dataset, out: Path, *, force: bool = 
         labels: pseudo-labels of training videos.
 
     Raises:
-        DataError: lists labels of videos that do not train, or of unknown classes; or the folder is not empty.
+        DataError: lists labels of videos that do not train or of unknown classes, and classes that a list with a name a
+            line cannot hold; or the folder is not empty or cannot be written.
     """
     train = set(data.videos("train"))
     codes, video_ids = labels.codes("video_id")
     _, names = labels.codes("label")
     problems = [f"video {v} is not a training video of {data.root}" for v in video_ids if v not in train]
     problems += [f"class {name!r} is not in dataset.yaml" for name in names if name not in data.classes]
+    problems += [
+        f"class {name!r}: OpenTAD's list has a name a line; a name must hold no line break and no blanks around it"
+        for name in data.classes
+        if name.splitlines() != [name.strip()]
+    ]
     if problems:
         raise DataError("the labels do not fit the dataset: " + listing(problems))
     database: dict[str, dict[str, Any]] = {}

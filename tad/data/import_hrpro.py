@@ -80,7 +80,7 @@ def import_hrpro(
     seconds = [] if path is None else _points(path, database, set(roles), labels, problems, warnings)
     if path is None:
         warnings.append(f"{src / 'point_labels'}: no point labels; the dataset has none")
-    ambiguous = _ambiguous(src / "Ambiguous_test.txt", database, problems, dropped)
+    ambiguous = ambiguous_rows(src / "Ambiguous_test.txt", database, problems, dropped)
     grid = feature_grid(fps=25, stride=16, window=16, dim=dim or 1)
     found = _features(src, roles, features, files or Lookup(), expected_rows(grid, database), problems, warnings)
     grid = fitted(grid, dim, 2048, found, problems)
@@ -203,7 +203,7 @@ def _points(
     return rows
 
 
-def _ambiguous(
+def ambiguous_rows(
     path: Path, kept: Mapping[str, Any], problems: list[str], dropped: Dropped
 ) -> list[tuple[str, float, float]]:
     """Rows `video start end`, separated by any number of blanks; of kept videos only."""

@@ -16,19 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tad.errors import DataError, listing
-
-SCHEMA = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("start", pa.float64()),
-        ("end", pa.float64()),
-        ("label", pa.string()),
-        ("score", pa.float64()),
-        ("point", pa.float64()),
-        ("source", pa.string()),
-    ]
-)
+from tad.data.columns import SCHEMA, checked
+from tad.data.result_files import json_columns, parquet_columns, read_columns
+from tad.errors import DataError
+from tad.files import whole, write_text
 
 
 class Segments:
@@ -143,17 +134,11 @@ class Segments:
 
     def codes(self, name: str) -> tuple[np.ndarray, list[str]]:
         """A string column as int64 codes and its distinct values in order of first appearance."""
-        encoded = self.table.column(name).combine_chunks()
-        if isinstance(encoded, pa.ChunkedArray):  # an empty column stays chunked
-            encoded = pa.concat_arrays(encoded.chunks) if encoded.num_chunks else pa.array([], pa.string())
-        encoded = encoded.dictionary_encode()
-        return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+        return codes(self.table.column(name))
 
     def label_index(self, classes: Sequence[str]) -> np.ndarray:
         """[N] int64 index of each label in `classes`; -1 where the label is not among them."""
-        codes, names = self.codes("label")
-        lookup = {c: i for i, c in enumerate(classes)}
-        return np.array([lookup.get(n, -1) for n in names], dtype=np.int64)[codes] if len(self) else codes
+        return index_of(self.table.column("label"), classes)
 
     # -- rows --------------------------------------------------------------------------------------------------
 
@@ -193,21 +178,18 @@ class Segments:
     # -- files -------------------------------------------------------------------------------------------------
 
     def to_parquet(self, path: Path | str) -> None:
-        pq.write_table(self.table, path)
+        """Written whole: no reader sees half a file, and a full disk leaves what was there."""
+        with whole(Path(path)) as temporary:
+            pq.write_table(self.table, temporary)
 
     @classmethod
     def from_parquet(cls, path: Path | str) -> Segments:
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
-        missing = [name for name in SCHEMA.names if name not in table.column_names]
-        if missing:
-            raise DataError(f"{path}: not a Segments file, it lacks the columns {', '.join(missing)}")
-        try:
-            return cls(table)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
+        """From a Parquet file with the columns video_id, start, end and label; score, point and source may be absent.
+
+        Raises:
+            DataError: it cannot be read, lacks a column, or holds bad rows.
+        """
+        return cls(checked(parquet_columns(Path(path)), str(path), None, ordered=True))
 
     def to_results_json(self) -> dict[str, Any]:
         """ActivityNet results: {"results": {video: [{"segment": [s, e], "label", "score"[, "point"]}]}}."""
@@ -227,35 +209,24 @@ class Segments:
         Raises:
             DataError: lists every malformed row (video, row number, value); nothing is dropped silently.
         """
-        results = document.get("results", document) if isinstance(document, Mapping) else None
-        if not isinstance(results, Mapping):
-            raise DataError(f'{name}: expected {{"results": {{video: [...]}}}}')
-        try:
-            return cls.of(**_columns(results), source=source)
-        except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
-            problems = _malformed(results)
-            raise DataError(f"{name}: " + (listing(problems) if problems else str(error))) from error
+        return cls(checked(json_columns(document, name), name, None, ordered=True, source=source))
 
     def to_json_file(self, path: Path | str) -> None:
-        Path(path).write_text(json.dumps(self.to_results_json()))
+        """Written whole, as `to_parquet`."""
+        write_text(Path(path), json.dumps(self.to_results_json()))
 
     @classmethod
-    def from_file(cls, path: Path | str) -> Segments:
-        """From `.parquet` or an ActivityNet results `.json`.
+    def from_file(cls, path: Path | str, classes: Mapping[int, str] | None = None) -> Segments:
+        """From any form of tad.data.result_files: Parquet, CSV, ActivityNet results and more.
+
+        Args:
+            classes: name of each class id, for files that name classes by ids.
 
         Raises:
-            DataError: the file is missing, not of these formats, or holds bad rows (all are listed).
+            DataError: the file is missing, not of these forms, or holds bad rows (all are listed).
         """
         path = Path(path)
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        if path.suffix == ".parquet":
-            return cls.from_parquet(path)
-        try:
-            document = json.loads(path.read_text())
-        except (ValueError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not a JSON file: {error}") from error
-        return cls.from_results_json(document, source=path.stem, name=str(path))
+        return cls(checked(read_columns(path), str(path), classes, ordered=True, source=path.stem))
 
     # -- invariants --------------------------------------------------------------------------------------------
 
@@ -281,54 +252,17 @@ class Segments:
             )
 
 
-def _columns(results: Mapping[str, Any]) -> dict[str, Any]:
-    """ActivityNet results as columns, all rows at once; any error means that a row is malformed."""
-    video_ids: list[str] = []
-    items: list[Mapping[str, Any]] = []
-    for video_id, rows in results.items():
-        if not isinstance(rows, list):
-            raise TypeError(f"video {video_id}: not a list")
-        video_ids += [video_id] * len(rows)
-        items += rows
-    spans = np.array([x for item in items for x in _pair(item["segment"])], dtype=np.float64).reshape(-1, 2)
-    return {
-        "video_id": pa.array(video_ids, pa.string()),
-        "start": spans[:, 0],
-        "end": spans[:, 1],
-        "label": pa.array([item["label"] for item in items], pa.string()),
-        "score": np.array([item.get("score", 1.0) for item in items], dtype=np.float64),
-        "point": np.array([item.get("point", math.nan) for item in items], dtype=np.float64),
-    }
+def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """A string column as int64 codes and its distinct values in order of first appearance."""
+    encoded = column.combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # an empty column stays chunked
+        encoded = pa.concat_arrays(encoded.chunks) if encoded.num_chunks else pa.array([], pa.string())
+    encoded = encoded.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
-def _pair(segment: Sequence[Any]) -> Sequence[Any]:
-    if len(segment) != 2:
-        raise ValueError(f"segment {segment!r} is not [start, end]")
-    return segment
-
-
-def _malformed(results: Mapping[str, Any]) -> list[str]:
-    """Every malformed row of ActivityNet results: video, row number, value."""
-    problems: list[str] = []
-    for video_id, items in results.items():
-        if not isinstance(items, list):
-            problems.append(f"video {video_id}: expected a list of segments, found {type(items).__name__}")
-            continue
-        for i, item in enumerate(items):
-            try:
-                start, end = (float(x) for x in item["segment"])
-                score, point, label = float(item.get("score", 1.0)), item.get("point"), item["label"]
-                if point is not None:
-                    float(point)
-                if not isinstance(label, str):
-                    raise TypeError(f"label {label!r} is not a class name")
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                problems.append(f"video {video_id}, row {i}: {type(error).__name__}: {error}")
-                continue
-            if not (np.isfinite([start, end, score]).all() and 0 <= start < end):
-                problems.append(
-                    f"video {video_id}, row {i}: segment [{start}, {end}] with score {score}; "
-                    "a segment needs finite numbers and 0 <= start < end"
-                )
-    return problems
-
+def index_of(labels: pa.ChunkedArray, classes: Sequence[str]) -> np.ndarray:
+    """[N] int64 index of each label in `classes`; -1 where the label is not among them."""
+    found, names = codes(labels)
+    lookup = {c: i for i, c in enumerate(classes)}
+    return np.array([lookup.get(n, -1) for n in names], dtype=np.int64)[found] if len(found) else found

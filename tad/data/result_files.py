@@ -1,0 +1,217 @@
+"""Files of detections and pseudo-labels, in the forms that the field's tools write them.
+
+| form | what it is |
+|---|---|
+| ActivityNet results | `{"results": {video: [{"segment": [start, end], "label", "score"}]}}` |
+| the same by ActionFormer | `{"database": {video: [{"segment": [start, end], "label_id", "scores"}]}}` |
+| lists by video | `{video: {"segments": [[start, end]], "scores": [...], "labels" or "label_id": [...]}}` |
+| ActionFormer's columns | `{"video-id": [...], "t-start": [...], "t-end": [...], "label": [...], "score": [...]}` |
+| EPIC-KITCHENS challenge | ActivityNet results whose rows have `verb`, `noun` and `action` in place of a label |
+| table | CSV or Parquet with the columns video_id, start, end, label, score (or ActionFormer's names) |
+| THUMOS toolkit | lines `video start end class-id score` in a .txt file |
+
+All times are seconds. A label is a class name or a class id; tad.data.columns checks the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tad.data.columns import REQUIRED, SCHEMA, Columns
+from tad.errors import DataError, listing
+from tad.files import cause, parse_json, read_rows, read_text, regular
+
+Task = Literal["verb", "noun", "action"]
+
+NAMES = {"video-id": "video_id", "video": "video_id", "t-start": "start", "t-end": "end", "class": "label"}
+"""Other names of columns."""
+PICKLES = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth")
+STAND_IN: dict[str, Any] = {"segment": [0.0, 1.0], "label": "", "score": 1.0}
+"""In place of a row that is none."""
+EXPECTED = (
+    'expected {"results": {video: [{"segment": [start, end], "label", "score"}]}}, ActionFormer\'s columns, lists by '
+    "video, or the EPIC-KITCHENS challenge's JSON (docs/evaluation.md has all forms)"
+)
+
+
+def read_columns(path: Path, task: Task | None = None) -> Columns:
+    """The rows of a file, unchecked.
+
+    Args:
+        path: .parquet, .csv or .txt (THUMOS toolkit); anything else is read as JSON.
+        task: which label of the EPIC-KITCHENS challenge's rows counts.
+
+    Raises:
+        DataError: the file is missing, cannot be read or is of none of the forms; malformed rows are all listed.
+    """
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return parquet_columns(path)
+    if kind == ".csv":
+        return _csv(path)
+    if kind == ".txt":
+        return _thumos(path)
+    if kind in PICKLES:
+        raise DataError(
+            f"{regular(path)}: {kind} files are not read: unpickling runs whatever code they hold; write JSON or "
+            "Parquet where the file was made (for ActionFormer's eval_results.pkl see docs/evaluation.md)"
+        )
+    return json_columns(parse_json(read_text(path), str(path)), str(path), task)
+
+
+def json_columns(document: Any, name: str, task: Task | None = None) -> Columns:
+    """The rows of a JSON document; `name` is what errors call it."""
+    if isinstance(document, dict) and {"video-id", "t-start", "t-end", "label"} <= document.keys():
+        return _action_former(document, name)
+    results = document
+    for key in ("results", "database"):
+        if isinstance(document, dict) and key in document:
+            results = document[key]
+            break
+    if not isinstance(results, dict):
+        raise DataError(f"{name}: {EXPECTED}")
+    if results and all(isinstance(entry, dict) for entry in results.values()):
+        if all("segments" in entry for entry in results.values()):
+            return _by_video(results, name)
+        if any("annotations" in entry for entry in results.values()):
+            raise DataError(f"{name}: is an annotation file, not a file of detections or pseudo-labels; {EXPECTED}")
+    return _results(results, name, task)
+
+
+def _results(results: Mapping[str, Any], name: str, task: Task | None) -> Columns:
+    videos: list[str] = []
+    items: list[Mapping[str, Any]] = []
+    problems: list[str] = []
+    for video, rows in results.items():
+        if not isinstance(rows, list):
+            problems.append(f"video {video}: expected a list of segments, found {type(rows).__name__}")
+            continue
+        videos += [video] * len(rows)
+        items += rows
+    faults = [(i, f"expected an object, found {item!r:.60}") for i, item in enumerate(items) if type(item) is not dict]
+    for i, _ in faults:
+        items[i] = STAND_IN
+    segments: list[Any] = [item.get("segment") for item in items]
+    for i, segment in enumerate(segments):
+        if type(segment) is not list or len(segment) != 2:
+            faults.append((i, f"segment {segment!r:.60} is not [start, end]"))
+            segments[i] = STAND_IN["segment"]
+    epic = bool(items) and all(key in items[0] for key in ("verb", "noun")) and "label" not in items[0]
+    if epic and task is None:
+        raise DataError(
+            f"{name}: rows of the EPIC-KITCHENS challenge have a verb, a noun and an action; choose by --task"
+        )
+    key = task if epic and task is not None else "label"
+    return Columns(
+        f"EPIC-KITCHENS challenge, {task}" if epic else "ActivityNet results",
+        {
+            "video_id": videos,
+            "start": [segment[0] for segment in segments],
+            "end": [segment[1] for segment in segments],
+            "label": [item.get(key, item.get("label_id")) for item in items],
+            **_optional(items),
+        },
+        faults=faults,
+        problems=problems,
+    )
+
+
+def _optional(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Score and point, if any row has one; then each row must have a score."""
+    found = {}
+    if any("score" in item or "scores" in item for item in items):
+        found["score"] = [item.get("score", item.get("scores")) for item in items]
+    if any("point" in item for item in items):
+        found["point"] = [item.get("point") for item in items]
+    return found
+
+
+def _by_video(results: Mapping[str, Mapping[str, Any]], name: str) -> Columns:
+    columns: dict[str, list[Any]] = {key: [] for key in ("video_id", "start", "end", "label", "score")}
+    problems: list[str] = []
+    for video, entry in results.items():
+        segments, scores = entry["segments"], entry.get("scores")
+        labels = next((entry[key] for key in ("labels", "label", "label_id") if key in entry), None)
+        if not all(isinstance(values, list) for values in (segments, scores, labels)):
+            problems.append(f"video {video}: expected the lists segments, scores and labels (or label_id)")
+        elif not len(segments) == len(scores) == len(labels):  # type: ignore[arg-type]
+            sizes = f"{len(segments)} segments, {len(scores)} scores, {len(labels)} labels"  # type: ignore[arg-type]
+            problems.append(f"video {video}: {sizes}; there must be one of each a row")
+        elif not all(isinstance(s, list) and len(s) == 2 for s in segments):
+            problems.append(f"video {video}: each of segments must be [start, end]")
+        else:
+            columns["video_id"] += [video] * len(segments)
+            columns["start"] += [segment[0] for segment in segments]
+            columns["end"] += [segment[1] for segment in segments]
+            columns["label"] += labels  # type: ignore[arg-type]
+            columns["score"] += scores  # type: ignore[arg-type]
+    if problems:
+        raise DataError(f"{name}: " + listing(problems))
+    return Columns("lists by video", columns)
+
+
+def _action_former(document: Mapping[str, Any], name: str) -> Columns:
+    columns = {
+        NAMES.get(key, key): document[key]
+        for key in ("video-id", "t-start", "t-end", "label", "score")
+        if key in document
+    }
+    sizes = {key: len(values) if isinstance(values, list) else None for key, values in columns.items()}
+    if None in sizes.values() or len(set(sizes.values())) > 1:
+        found = ", ".join(f"{key} {'no list' if size is None else size}" for key, size in sizes.items())
+        raise DataError(f"{name}: ActionFormer's columns must be lists of one length; found {found}")
+    return Columns("ActionFormer's columns", columns, line=0)
+
+
+def _csv(path: Path) -> Columns:
+    rows = list(read_rows(path))
+    header = list(rows[0][1]) if rows else _header(path)
+    names = _named(header, path)
+    columns = {key: [row[column] or None for _, row in rows] for key, column in names.items()}
+    return Columns("CSV", columns, line=[line for line, _ in rows])
+
+
+def _header(path: Path) -> list[str]:
+    return [name.strip() for name in read_text(path).split("\n", 1)[0].split(",")]
+
+
+def _named(header: Sequence[str], path: Path) -> dict[str, str]:
+    """The file's name of each column of SCHEMA that it has."""
+    names: dict[str, str] = {}
+    for column in header:
+        key = NAMES.get(column, column)
+        if key in SCHEMA.names and key in names:
+            raise DataError(f"{path}: the columns {names[key]} and {column} are both {key}")
+        if key in SCHEMA.names:
+            names[key] = column
+    missing = [key for key in REQUIRED if key not in names]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(header) or 'none'}")
+    return names
+
+
+def _thumos(path: Path) -> Columns:
+    lines = [(n, line.split()) for n, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+    bad = [f"line {n}: {len(fields)} fields" for n, fields in lines if len(fields) != 5]
+    if bad:
+        raise DataError(f"{path}: expected lines `video start end class-id score`: " + listing(bad))
+    columns = {
+        key: [row[i] for _, row in lines] for i, key in enumerate(("video_id", "start", "end", "label", "score"))
+    }
+    columns["video_id"] = [video.removesuffix(".mp4").removesuffix(".mpeg") for video in columns["video_id"]]
+    return Columns("lines of the THUMOS toolkit", columns, line=[n for n, _ in lines])
+
+
+def parquet_columns(path: Path) -> Columns:
+    """The rows of a Parquet file, unchecked."""
+    try:
+        table = pq.ParquetFile(regular(path)).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {cause(error)}") from None
+    names = _named(table.column_names, path)
+    return Columns("Parquet", {key: table.column(column) for key, column in names.items()}, line=0)
