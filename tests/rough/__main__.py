@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.rough import dataset, features, folders, options, runs
-from tests.rough.harness import make_base, run_case
+from tests.rough.harness import Outcome, make_base, run_case
 
 CASES = [*dataset.CASES, *features.CASES, *options.CASES, *runs.CASES, *folders.CASES]
 
@@ -20,7 +20,10 @@ def main(areas: list[str]) -> int:
         base.mkdir()
         make_base(base)
         for number, case in enumerate(c for c in CASES if not areas or c.area in areas):
-            outcome = run_case(case, base, Path(place, str(number)))
+            try:
+                outcome = run_case(case, base, Path(place, str(number)))
+            except Exception as error:  # the case itself is broken; the others still count
+                outcome = Outcome("broken", None, 0.0, repr(error))
             counts[outcome.verdict] += 1
             if outcome.verdict != "right":
                 said = " | ".join(outcome.text.strip().splitlines()[-4:])[-400:]

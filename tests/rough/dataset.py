@@ -141,9 +141,9 @@ def renamed(new: str) -> Edit:
         for name in ("annotations.json", "points.csv"):
             text = (here / "data" / name).read_text()
             old, shown = ('"train_0000"', json.dumps(new)) if name.endswith("json") else ("train_0000", new)
-            (here / "data" / name).write_text(text.replace(old, shown))
+            (here / "data" / name).write_bytes(text.replace(old, shown).encode("utf-8", "surrogatepass"))
         source = here / "data/features/train_0000.npy"
-        if "/" not in new and "\0" not in new and len(new) < 250:
+        if new.isprintable() and new not in ("", "..") and "/" not in new and len(new) < 250:
             source.rename(source.with_name(f"{new}.npy"))
 
     return edit

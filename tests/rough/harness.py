@@ -26,7 +26,7 @@ Edit = Callable[[Path], object]
 """Changes the folder of a case."""
 Check = Callable[[Path, str], object]
 """Looks at what an accepted input led to: the folder, and what was printed."""
-Verdict = Literal["right", "traceback", "unclear", "silent", "refused", "hang", "lost", "wrong"]
+Verdict = Literal["right", "traceback", "unclear", "silent", "refused", "hang", "lost", "wrong", "broken"]
 
 LIMIT = 90.0
 """Seconds until a case hangs."""
