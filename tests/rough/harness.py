@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -149,6 +150,8 @@ def run_case(case: Case, base: Path, folder: Path) -> Outcome:
     status = _wait(child, start + LIMIT)
     seconds = time.perf_counter() - start
     text = output.read_text(errors="replace")
+    if os.path.ismount(folder / "small"):
+        subprocess.run(["umount", "-l", folder / "small"], check=True)
     lost = [k for k, v in before.items() if snapshot_of(folder, k) != v and not k.startswith(case.writes or ("\0",))]
     return Outcome(_judge(case, status, text, lost, folder), status, seconds, text + "".join(f"\nlost: {k}" for k in lost))
 
