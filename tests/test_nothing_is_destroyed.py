@@ -189,6 +189,20 @@ def test_the_home_folder(name, world, capsys, monkeypatch):
     refused(name, world, "write the home folder in full", capsys, "~/out")
 
 
+def test_a_container_without_a_home_and_a_current_folder_that_is_gone(world, monkeypatch, capsys):
+    import pwd
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert run("labels") == 0 and run("labels", "OUT", "--force") == 0
+    (world / "gone").mkdir()
+    monkeypatch.chdir(world / "gone")
+    (world / "gone").rmdir()
+    for more in ([], ["--force"]):
+        with output_folder(world / "new", "split", force=bool(more)) as fresh:
+            (fresh / "a").touch()
+
+
 @pytest.fixture
 def mount(world) -> Iterator[Callable[..., Path]]:
     """Mounts on a new folder; skips where this process may not."""

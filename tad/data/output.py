@@ -145,11 +145,11 @@ def _check_place(out: Path, place: Path) -> None:
             return
         if not place.is_dir():
             raise DataError(f"{out}: is a file; choose another name")
-        here, home = Path.cwd(), Path.home()
-        if place in (here, *here.parents):
-            raise DataError(f"{out}: is the current folder or holds it; choose another folder")
-        if place in (home, *home.parents):
-            raise DataError(f"{out}: is the home folder or holds it; choose another folder")
+        for what, find in (("current", Path.cwd), ("home", Path.home)):
+            with suppress(OSError, RuntimeError):  # it was removed; containers may have no home
+                own = find().resolve()
+                if place in (own, *own.parents):
+                    raise DataError(f"{out}: is the {what} folder or holds it; choose another folder")
         if os.path.ismount(place):
             raise DataError(f"{out}: is a mount; choose a folder in it")
     except (OSError, RuntimeError, ValueError) as error:
