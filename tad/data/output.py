@@ -187,8 +187,8 @@ def _check_contents(out: Path, place: Path, command: str, force: bool, links: bo
     if marker and marker["command"] != command:
         raise DataError(f"{out}: was written by `tad {marker['command']}`, not by `tad {command}`; {remedy}")
     if foreign:
-        problems = [f"{name}: {'was changed' if name in marker['files'] else 'is not of it'}" for name in foreign]
-        raise DataError(f"{out}: is not what `tad {command}` left there: {listing(problems)}\n{remedy}")
+        problems = [f"{name}: {'was changed' if name in marker['files'] else 'was added'}" for name in foreign]
+        raise DataError(f"{out}: is no longer what `tad {command}` wrote: {listing(problems)}\n{remedy}")
 
 
 def _put(out: Path, fresh: Path, place: Path, command: str, force: bool, links: bool) -> None:
