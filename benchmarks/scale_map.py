@@ -23,7 +23,7 @@ from distributed.mapping import map_here, map_on_actors
 from distributed.parts import Chunk, Done, collect
 from distributed.store import Store
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import write_dataset
+from tad.data.folder import LabelRows, write_dataset
 from tad.data.segments import SCHEMA, Segments
 from tad.stage import Arrays, Context, StageConfig
 
@@ -85,7 +85,7 @@ def rows(folder: Path, videos: int) -> Dataset:
         folder.mkdir(parents=True, exist_ok=True)
         manifest = Manifest(name="rows", classes=LABELS, subsets={"train": "train"}, grid=FeatureGrid(dim=64))
         entry = {"subset": "train", "duration": 120.0, "fps": 25.0, "annotations": []}
-        write_dataset(folder, manifest, {f"v_{i:010d}": entry for i in range(videos)}, [])
+        write_dataset(folder, manifest, {f"v_{i:010d}": entry for i in range(videos)}, LabelRows())
     return Dataset.open(folder)
 
 

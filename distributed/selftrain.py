@@ -15,7 +15,6 @@ from tad.config import Recipe
 from tad.data.dataset import Role
 from tad.data.ground_truth import ambiguous, ground_truth
 from tad.data.segments import Segments
-from tad.data.zones import parted
 from tad.errors import DataError
 from tad.honest import Reference, classes_role, classes_score, label_change, points_score, reference
 from tad.instance_quality import instance_quality
@@ -133,7 +132,8 @@ class SelfTraining:
         start = time.perf_counter()
         seeds = recipe.labeler.seeds(engine, proposals)
         labels = recipe.labeler.label(engine, proposals, embedding, scores=self._current_scores(number, "train"))
-        now, _ = parted(labels.segments())
+        ignored = recipe.labeler.ignored(engine, seeds, labels) if recipe.labeler.method == "apl" else None
+        now = labels.segments()
         measured = len(ground_truth(data, "train")) and any(len(data.points(v).time) for v in data.videos("train"))
         row = self._row(number, start) | {
             "labels": len(now),
@@ -146,12 +146,13 @@ class SelfTraining:
             row["selection"] = recipe.labeler.statistics(engine, seeds.segments(), now)
         by_quality = recipe.select == "dev-quality"
         dev_quality = self._dev_quality(number, Taught(proposals, embedding)) if by_quality else None
-        kept = {"seeds": seeds, "labels": labels}
+        left_out = {"ignored": ignored} if ignored is not None else {}  # a recipe has it with detectors that can
+        kept = {"seeds": seeds, "labels": labels} | left_out
         found = None
         if whole or not by_quality or number < recipe.rounds:
             candidates = self._candidates("train") if recipe.detector.wants_candidates else None
             before = Before(self.models[-1], self.labels)
-            model = recipe.detector.train(engine, labels, self._scores("train"), candidates, before)
+            model = recipe.detector.train(engine, labels, self._scores("train"), candidates, before, **left_out)
             self.models.append(model)
             self.labels = labels
             found = kept["detections"] = self._detections(model, "train")
@@ -182,14 +183,13 @@ class SelfTraining:
         scores = self._current_scores(number, "dev")
         labels = labeler.label(engine, found, embedding, "dev", taught, scores)
         self._keep(number, {"labels-dev": labels})
-        value = label_quality(parted(labels.segments())[0], engine.data, "dev").to_json()["mean_tiou"]
+        value = label_quality(labels.segments(), engine.data, "dev").to_json()["mean_tiou"]
         return float(value or 0.0)
 
     def _change(self, number: int, now: Segments) -> float | None:
         if number == 1:
             return None
-        last, _ = parted(Segments.from_parquet(self._folder(number - 1) / "labels.parquet"))
-        return label_change(last, now)
+        return label_change(Segments.from_parquet(self._folder(number - 1) / "labels.parquet"), now)
 
     def _converged(self, best: int) -> bool:
         last, stop = self.rows[-1], self.recipe.stop

@@ -48,11 +48,19 @@ def invent(folder: Path, videos: int = 6, seed: int = 0) -> tuple[Dataset, Segme
 def as_artifact(labels: Segments, folder: Path) -> Artifact:
     folder.mkdir(exist_ok=True)
     labels.to_parquet(folder / "segments.parquet")
-    return Artifact("labels", folder)
+    return Artifact(folder.name, folder)
 
 
-def task(data: Dataset, labels: Segments, folder: Path, **options: object) -> DetectorTask:
-    context = Context(data, {"labels": as_artifact(labels, folder / "labels")}, data.videos("train"), seed=0)
+def inputs_of(labels: Segments, ignored: Segments | None, folder: Path) -> dict[str, Artifact]:
+    """What a training stage reads: pseudo-labels, and stretches that teach nothing."""
+    found = {"labels": labels} | ({"ignored": ignored} if ignored is not None else {})
+    return {name: as_artifact(rows, folder / name) for name, rows in found.items()}
+
+
+def task(
+    data: Dataset, labels: Segments, folder: Path, ignored: Segments | None = None, **options: object
+) -> DetectorTask:
+    context = Context(data, inputs_of(labels, ignored, folder), data.videos("train"), seed=0)
     torch.manual_seed(0)
     return TrainStage(Training(**(SMALL | options))).open(context)
 

@@ -25,7 +25,7 @@ from tad.ops.contrast import anchors, pyramid_rows
 from tad.proposers.actionformer import ActionFormerProposer, LabelledTraining
 from tad.stage import Artifact, Before, Context, one_worker
 from tad.supervision import label_problems
-from tests.plain import SMALL, as_artifact, batch_of, invent, task
+from tests.plain import SMALL, as_artifact, batch_of, inputs_of, invent, task
 from tests.tiny import TinyEngine
 
 EVERYTHING = {"quality": {"enabled": True}, "unlabelled_weight": 2.0, "contrast_weight": 0.1, "contrast_frames": 20}
@@ -199,17 +199,17 @@ def test_ignored_background_has_no_weight_and_positives_keep_theirs():
     assert torch.equal(found.classes, targets.classes) and torch.equal(found.offsets, targets.offsets)
 
 
-def test_ignored_rows_are_no_labels_and_their_points_teach_nothing(plain: tuple[Dataset, Segments], tmp_path: Path):
+def test_points_in_ignored_stretches_teach_nothing(plain: tuple[Dataset, Segments], tmp_path: Path):
     data, labels = plain
     grid = data.grid("v2")
     start, end = (float(grid.from_position(np.float64(p))) for p in (10.0, 20.0))
-    zone = Segments.of("v2", start, end, "jump", 0.4, source="ignore@1")
-    rows = Segments.concat([labels, zone, zone.replace(video_id=["v5"])])
-    opened = task(data, rows, tmp_path, max_length=4096)
+    zone = Segments.of("v2", start, end, "jump", 0.4)
+    zones = Segments.concat([zone, zone.replace(video_id=["v5"])])
+    opened = task(data, labels, tmp_path, zones, max_length=4096)
     without = task(data, labels, tmp_path, max_length=4096)
     assert opened.videos == without.videos == ["v0", "v1", "v2", "v3", "v4"]  # of v5 nothing is known
     assert opened.settings == without.settings
-    context = Context(data, {"labels": as_artifact(rows, tmp_path / "rows")}, data.videos("train"), 0)
+    context = Context(data, inputs_of(labels, zones, tmp_path), data.videos("train"), 0)
     assert read_ignored(context)["v2"] == pytest.approx(np.array([[10.0, 20.0]]))
 
     batches = [batch_of(t, [1, 2]) for t in (opened, without)]
@@ -372,8 +372,8 @@ def test_a_dataset_without_full_labels_is_refused_before_anything_is_trained(
 def test_rounds_with_everything_on(plain: tuple[Dataset, Segments], tmp_path: Path):
     torch.set_num_threads(1)
     data, labels = plain
-    zone = Segments.of("v2", 0.5, 1.5, "jump", 0.4, source="ignore@1")
-    artifact = as_artifact(Segments.concat([labels, zone]), tmp_path / "labels")
+    zone = as_artifact(Segments.of("v2", 0.5, 1.5, "jump", 0.4), tmp_path / "ignored")
+    artifact = as_artifact(labels, tmp_path / "labels")
     small = SMALL | {"epochs": 2, "lr": 3e-3, "drop_path": 0.1}
     models = []
     for name in ("one", "two"):
@@ -381,12 +381,12 @@ def test_rounds_with_everything_on(plain: tuple[Dataset, Segments], tmp_path: Pa
         first = ActionFormerDetector(**small, quality={"enabled": True}).train(engine, artifact)
         engine.round = 1
         joint = ActionFormerDetector(**small, **EVERYTHING, init="before", score_weight=0.5)
-        models.append(joint.train(engine, artifact, before=Before(first, None)))
+        models.append(joint.train(engine, artifact, before=Before(first, None), ignored=zone))
     states = [model.model()["state"] for model in models]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not torch.equal(states[0]["class_head.weight"], first.model()["state"]["class_head.weight"])
     assert float(states[0]["unlabelled_normaliser"]) < 100
     engine.round = 2
-    again = joint.train(engine, artifact, before=Before(models[1], artifact))
+    again = joint.train(engine, artifact, before=Before(models[1], artifact), ignored=zone)
     found = joint.detect(engine, again, "train").segments()
     assert len(found) and set(found.video_ids) == set(data.videos("train"))

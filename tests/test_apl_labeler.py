@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from distributed.engine import Engine
 from distributed.session import Options, self_train
+from tad.commands.data import export
+from tad.commands.evaluate import quality
 from tad.config import Recipe, load_labeler, load_recipe
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import ConfigError, RunError
 from tad.labelers.apl import AplLabeler, LabelConfig, Selection, verdict
 from tad.supervision import labeler_problems
+from tests.annotated import annotated
 from tests.plain import SMALL, invent
 from tests.test_apl_icd import label_fully
 from tests.tiny import TinyEngine
@@ -140,22 +144,23 @@ def test_labels_of_all_videos(engine: Engine, data: Dataset) -> None:
     adopted = engine.adopt(detections(data), "rows")
     with_icd = AplLabeler(icd=QUICK | {"alpha": 0.4, "beta": 0.6}, ignore=True)
     selected = by_source(with_icd.seeds(engine, adopted).segments())
-    labels = with_icd.label(engine, adopted, None).segments()
+    made = with_icd.label(engine, adopted, None)
+    labels, left = made.segments(), with_icd.ignored(engine, with_icd.seeds(engine, adopted), made).segments()
     found = by_source(labels)
-    assert set(found) == {"given", "apl/label", "apl/mined", "ignore"} and set(labels.codes("source")[1]) >= {
-        "ignore@0"
-    }
+    assert set(found) == {"given", "apl/label", "apl/mined"} and set(left.codes("source")[1]) == {"apl/ignore@0"}
+    ignored = by_source(left)["apl/ignore"]
+    assert AplLabeler(icd=QUICK).ignored(engine, with_icd.seeds(engine, adopted), made) is None
     given = {(v, s, e, data.classes[c], 1.0) for v in FULL for (s, e), c in zip(*data.full_labels(v), strict=True)}
     assert found["given"] == given
     assert found["apl/label"] < selected["apl/positive"]
-    assert found["apl/mined"] | found["ignore"] == selected["apl/candidate"]
-    assert not found["apl/mined"] & found["ignore"]
+    assert found["apl/mined"] | ignored == selected["apl/candidate"]
+    assert not found["apl/mined"] & ignored and len(ignored) == len(left)
 
     numbers = with_icd.statistics(engine, with_icd.seeds(engine, adopted).segments(), labels)
     kept, mined = len(found["apl/label"]), len(found["apl/mined"])
     assert numbers["labels_per_video"] == (kept + mined) / 4
     assert numbers["eliminated"] == pytest.approx(1 - kept / len(selected["apl/positive"]))
-    assert numbers["mined"] == mined / (kept + mined) and numbers["left"] == len(found["ignore"])
+    assert numbers["mined"] == mined / (kept + mined) and numbers["left"] == len(ignored)
     assert numbers["videos_without"] == 4 - len({row[0] for row in found["apl/label"] | found["apl/mined"]})
     assert sum(numbers["per_class"].values()) == kept + mined
     d2 = []
@@ -175,10 +180,31 @@ def test_alpha_0_and_beta_1_are_the_selection_alone(engine: Engine, data: Datase
     assert by_source(without.segments())["apl/label"] == positives
 
 
+def test_ignored_stretches_are_neither_judged_nor_exported(tmp_path: Path) -> None:
+    """One right label and two candidates: what `tad quality` and `tad export` make of a round's labels."""
+    data = annotated(tmp_path / "data", [("a", "jump", 10.0, 20.0), ("a", "run", 60.0, 70.0)])
+    engine = TinyEngine(data, 0, tmp_path)
+    rows = Segments.of(["a"] * 3, [10.0, 30.0, 50.0], [20.0, 40.0, 55.0], ["jump", "jump", "run"], [0.9, 0.3, 0.3])
+    labeler = AplLabeler(icd={"use": False}, ignore=True)
+    adopted = engine.adopt(rows, "rows")
+    seeds, labels = labeler.seeds(engine, adopted), labeler.label(engine, adopted, None)
+    ignored = labeler.ignored(engine, seeds, labels)
+    assert ignored is not None and ignored.segments().start.tolist() == [30.0, 50.0]
+    path = str(labels.path / "segments.parquet")
+    judged = CliRunner().invoke(quality, [path, "--data", str(data.root), "--json", str(tmp_path / "q.json")])
+    assert judged.exit_code == 0, judged.output
+    found = json.loads((tmp_path / "q.json").read_text())
+    assert (found["labels"], found["hits"], found["recall"]) == (1, 1.0, 0.5)
+    out = ["--labels", path, "--data", str(data.root), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(export, ["opentad", *out]).exit_code == 0
+    database = json.loads((tmp_path / "out" / "opentad.json").read_text())["database"]
+    assert database["a"]["annotations"] == [{"segment": [10.0, 20.0], "label": "jump"}]
+
+
 def test_the_verdict_at_its_thresholds() -> None:
     positive = np.array([True, True, True, False, False, False])
     alike = np.array([0.29, 0.3, 1.0, 0.7, 0.71, 0.0])
-    kept, mined = verdict(positive, alike, LabelConfig(alpha=0.3, beta=0.7, ignore=False))
+    kept, mined = verdict(positive, alike, LabelConfig(alpha=0.3, beta=0.7))
     assert kept.tolist() == [False, True, True, False, False, False]
     assert mined.tolist() == [False, False, False, False, True, False]
 
@@ -233,7 +259,9 @@ def test_a_whole_run(data: Dataset, tmp_path: Path) -> None:
         assert {row[0] for row in found["apl/label"]} <= {"v6", "v7", "v8", "v9"}
         numbers = rows[number]["selection"]
         assert numbers["labels_per_video"] * 4 == len(found["apl/label"]) + len(found.get("apl/mined", ()))
-        assert rows[number]["labels"] == len(labels) - len(found.get("ignore", ()))
+        assert rows[number]["labels"] == len(labels) and set(found) <= {"given", "apl/label", "apl/mined"}
+        zones = Segments.from_parquet(tmp_path / "run" / f"round-{number}" / "ignored.parquet")
+        assert set(zones.codes("source")[1]) <= {f"apl/ignore@{number}"} and numbers["left"] == len(zones)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     of_icd = [event["kind"] for event in events if event.get("name") == "apl/icd"]
     assert of_icd.count("stage") == 1 and of_icd.count("stage-cached") == 1, "trained once for all rounds"

@@ -15,7 +15,6 @@ from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.labelled import split_labelled
 from tad.data.segments import Segments
-from tad.data.zones import parted
 from tad.errors import RunError
 from tad.report.html import render
 from tad.report.run import Run
@@ -63,7 +62,7 @@ def test_apl_labels_the_other_videos_and_keeps_the_given_labels(apl: Path, few: 
             if given is not None:
                 assert sources == {f"given@{number}"} and len(found) == len(given.label)
             else:
-                assert sources <= {f"apl/label@{number}", f"apl/mined@{number}", f"ignore@{number}"}
+                assert sources <= {f"apl/label@{number}", f"apl/mined@{number}"}
     budget = json.loads((apl / "run.json").read_text())["labels"]
     assert (budget["full_videos"], budget["bare_videos"], budget["points"]) == (4, 4, 0)
 
@@ -72,11 +71,12 @@ def test_the_quality_of_pseudo_labels_is_measured_without_points(apl: Path, few:
     first, second, third = rows_of(apl)
     assert first["instance_quality"] is None and second["quality"] is None
     for row, number in ((second, 1), (third, 2)):
-        labels, zones = parted(Segments.from_parquet(apl / f"round-{number}" / "labels.parquet"))
+        labels, zones = (Segments.from_parquet(apl / f"round-{number}" / f"{x}.parquet") for x in ("labels", "ignored"))
         others = labels.filter(np.array([few.supervision(v) == "none" for v in labels.video_ids]))
         assert len(zones) and row["instance_quality"]["labels"] == len(others)
         view = View.open(Run.open(apl), few, number, "train")
         assert view.labels is not None and len(view.labels) == len(labels), "zones are no labels"
+        assert set(zones.codes("source")[1]) == {f"apl/ignore@{number}"}
     page = render(Run.open(apl))
     assert "actions<br>found" in page and "of the pseudo-labels are right" in page and ">missing<" not in page
 

@@ -26,7 +26,7 @@ from tad.models.bmn import BmnOutputs
 from tad.ops.contrast import anchors
 from tad.ops.iou import tiou
 from tad.stage import Artifact, Batch, Context, one_worker
-from tests.plain import as_artifact, invent
+from tests.plain import as_artifact, inputs_of, invent
 from tests.test_apl_icd import label_fully
 from tests.tiny import TinyEngine, tiny_dataset
 
@@ -38,8 +38,8 @@ def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
     return invent(tmp_path / "plain")
 
 
-def task(data: Dataset, labels: Segments, folder: Path, **options: object) -> BmnTask:
-    context = Context(data, {"labels": as_artifact(labels, folder / "labels")}, data.videos("train"), seed=0)
+def task(data: Dataset, labels: Segments, folder: Path, ignored: Segments | None = None, **options: object) -> BmnTask:
+    context = Context(data, inputs_of(labels, ignored, folder), data.videos("train"), seed=0)
     torch.manual_seed(0)
     return TrainStage(BmnTraining(**(SMALL | options))).open(context)
 
@@ -108,9 +108,9 @@ def test_ignored_zones_teach_nothing(plain, tmp_path):
     data, labels = plain
     mine = labels.filter(np.array(labels.video_ids) == "v0")
     start = mine.end.max() + 2.0
-    zone = Segments.of("v0", start, start + 6.4, "jump", source="ignore@1")
+    zone = Segments.of("v0", start, start + 6.4, "jump")
     alone = task(data, labels, tmp_path, fit="resize", length=64)
-    opened = task(data, Segments.concat([labels, zone]), tmp_path, fit="resize", length=64)
+    opened = task(data, labels, tmp_path, zone, fit="resize", length=64)
     assert opened.items == alone.items
     index = [v for v, _ in opened.items].index("v0")
     with_, without = (t.item(index, np.random.default_rng(0)) for t in (opened, alone))
@@ -179,8 +179,8 @@ def test_frames_of_the_contrast_have_the_labels_of_their_seconds(options, plain,
     data, labels = plain
     first = labels.by_video()["v0"]
     after = first.end.max() + 1.0
-    zone = Segments.of("v0", after, after + 3.2, "jump", source="ignore@1")
-    opened = task(data, Segments.concat([labels, zone]), tmp_path, contrast_weight=0.1, contrast_frames=20, **options)
+    zone = Segments.of("v0", after, after + 3.2, "jump")
+    opened = task(data, labels, tmp_path, zone, contrast_weight=0.1, contrast_frames=20, **options)
     seen, ignored = set(), 0
     for index, (video, number) in enumerate(opened.items):
         item, rows = opened.item(index, np.random.default_rng(index)), labels.by_video()[video]

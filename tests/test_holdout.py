@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from tad.data.import_hrpro import import_hrpro
 from tad.data.split import split_kfold
 from tad.errors import DataError
 from tests.annotated import annotated
-from tests.test_layering import FILES, TRAINING, layer, module_name
+from tests.structure import TRAINING, files, layer, tree
 from tests.tiny import tiny_dataset
 
 
@@ -152,10 +151,11 @@ def test_a_bad_file_of_held_out_points_is_named(data, tmp_path):
     assert [f for f in check(tmp_path / "out") if f.severity == "error" and "held_out.csv" in f.where]
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if layer(module_name(f)) in TRAINING], ids=module_name)
-def test_training_code_does_not_ask_for_held_out_points(path: Path):
-    names = {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
-    assert not names & {"held_out", "held_out_by_id"}
+def test_training_code_does_not_ask_for_held_out_points():
+    for module, path in files().items():
+        if layer(module) in TRAINING:
+            names = {n.attr for n in ast.walk(tree(path)) if isinstance(n, ast.Attribute)}
+            assert not names & {"held_out", "held_out_by_id"}, module
 
 
 def test_the_command(data, tmp_path):

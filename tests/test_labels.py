@@ -22,7 +22,6 @@ from tad.data.import_hrpro import import_hrpro
 from tad.data.split import split_kfold
 from tad.errors import DataError
 from tests.annotated import annotated
-from tests.test_layering import FILES, TRAINING, imports, layer, module_name
 from tests.tiny import tiny_dataset
 
 SEGMENTS = [
@@ -143,11 +142,6 @@ def test_check_lists_every_problem_of_all_label_files(folder):
     for name in ("points.csv", "full_labels.csv"):
         (folder / name).unlink()
     assert findings(folder) == [("warning", "no labels", "points.csv")]
-
-
-@pytest.mark.parametrize("path", [f for f in FILES if layer(module_name(f)) in TRAINING], ids=module_name)
-def test_training_code_derives_no_labels(path: Path):
-    assert "tad.data.derive" not in imports(path)
 
 
 def same(video: str, one: Dataset, other: Dataset) -> bool:

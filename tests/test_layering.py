@@ -7,99 +7,118 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.structure import LAYERS, PACKAGES, ROOT, TRAINING, files, graph, imports, layer, leaks, strays, tree
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("tad", "distributed", "search_spaces")
-FILES = sorted(f for package in PACKAGES for f in (ROOT / package).rglob("*.py"))
-
-LAYERS = ["tad.data", "tad.ops", "tad.models", "tad.methods", "tad.recipe", "tad.run", "tad.commands"]
-"""From low to high: a module may import from its own layer and from lower ones."""
-
-TRAINING = ("tad.ops", "tad.models", "tad.methods")
+FILES = files()
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def test_every_module_has_a_layer():
+    assert not strays(), "give each a layer in tests/structure.py"
 
 
-def imports(path: Path, lazy: bool = True) -> set[str]:
-    """Modules that a file imports; without lazy ones, only those at its top level."""
-    tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if lazy else iter(tree.body)
-    found = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def test_imports_point_one_way():
+    order = list(LAYERS)
+    wrong = [
+        f"{module} ({layer(module)}) imports {imported} ({layer(imported)}), a higher layer"
+        for module, found in graph(FILES).items()
+        for imported in found
+        if module != "tad" and imported != "tad" and order.index(layer(imported)) > order.index(layer(module))  # type: ignore[arg-type]
+    ]
+    assert not wrong
 
 
-def layer(module: str) -> str | None:
-    if module.startswith(("tad.proposers", "tad.labelers", "tad.detectors", "tad.stage", "tad.published")):
-        return "tad.methods"
-    if module.startswith("tad.config"):
-        return "tad.recipe"
-    if module.startswith(("tad.commands", "tad.cli")):
-        return "tad.commands"
-    runs = ("tad.evaluate", "tad.quality", "tad.honest", "tad.protocols", "tad.report", "tad.supervision")
-    if module.startswith(runs):
-        return "tad.run"
-    return next((x for x in LAYERS if module == x or module.startswith(x + ".")), None)
+def test_the_science_needs_no_cluster():
+    """tad imports neither ray, mlflow nor optuna, and nothing of `distributed` but at the command line's edge."""
+    for module, path in FILES.items():
+        found = {name.split(".")[0] for name in imports(module, path)}
+        if module.split(".")[0] == "tad":
+            assert not found & {"ray", "mlflow", "optuna"}, module
+            assert layer(module) == "commands" or not found & set(PACKAGES[1:]), module
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_point_one_way(path):
-    mine = layer(module_name(path))
-    for imported in imports(path):
-        top = imported.split(".")[0]
-        if top in PACKAGES[1:] and mine is not None:
-            assert mine == "tad.commands", f"{imported}: only the command line's edge may import {top}"
-        if top in ("ray", "mlflow", "optuna"):
-            assert mine is None, f"tad imports {top}"
-        theirs = layer(imported)
-        if mine is not None and theirs is not None:
-            assert LAYERS.index(theirs) <= LAYERS.index(mine), f"{module_name(path)} imports {imported}, a higher layer"
+def test_training_code_cannot_come_to_read_boundaries():
+    assert not leaks()
+    trains = [module for module in FILES if layer(module) in TRAINING]
+    assert len(trains) > 60 and {"tad.labelers.points", "tad.stage", "tad.models.bmn"} <= set(trains)
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if layer(module_name(f)) in TRAINING], ids=module_name)
-def test_training_code_cannot_read_boundaries(path):
-    assert not {i for i in imports(path) if "ground_truth" in i}
+def fake(root: Path, sources: dict[str, str]) -> Path:
+    """A tree of modules with these texts."""
+    for module, text in sources.items():
+        path = root.joinpath(*module.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (root / "tad" / "__init__.py").touch()
+    return root
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_no_unsafe_call(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = {a.name.split(".")[0] for a in node.names} | {getattr(node, "module", None) or ""}
-            assert not names & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system")
-            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            assert keywords.get("allow_pickle") != "True" and keywords.get("shell") != "True"
-            if called == "np.load":
-                assert keywords.get("allow_pickle") == "False", node.lineno
-            if called == "torch.load":
-                assert keywords.get("weights_only") == "True", node.lineno
+def test_a_leak_through_other_modules_is_seen(tmp_path):
+    root = fake(
+        tmp_path,
+        {
+            "tad.data.ground_truth": "import json\n",
+            "tad.data.labels": "import csv\n",
+            "tad.subset": "def of():\n    from tad.data import ground_truth\n",
+            "tad.instance_quality": "from tad.subset import of\n",
+            "tad.labelers.points": "def label():\n    from tad.instance_quality import quality\n",
+            "tad.labelers.clean": "from tad.data.labels import read\n",
+            "tad.detectors.near": "from ..data import ground_truth\n",
+            "tad.detectors.hidden": "import importlib\nname = 'tad.subset'\nimportlib.import_module(name)\n",
+            "tad.report.run": "from tad.data.ground_truth import ground_truth\n",
+        },
+    )
+    assert sorted(leaks(root)) == [
+        "tad.detectors.hidden imports tad.subset imports tad.data.ground_truth",
+        "tad.detectors.near imports tad.data.ground_truth",
+        "tad.labelers.points imports tad.instance_quality imports tad.subset imports tad.data.ground_truth",
+    ]
+
+
+def test_what_a_package_imports_when_it_is_entered_counts(tmp_path):
+    sources = {"tad.data.ground_truth": "", "tad.data.labels": "", "tad.ops.iou": "import tad.data.labels\n"}
+    root = fake(tmp_path, sources)
+    assert not leaks(root)
+    (root / "tad" / "data" / "__init__.py").write_text("from tad.data import ground_truth\n")
+    assert leaks(root) == ["tad.ops.iou imports tad.data imports tad.data.ground_truth"]
+
+
+def test_a_module_without_a_layer_is_seen(tmp_path):
+    root = fake(tmp_path, {"tad.scores": "", "tad.labelers.points": "from tad.scores import x\n", "tad.datatypes": ""})
+    assert strays(root) == ["tad.datatypes", "tad.scores"]
+
+
+def test_no_unsafe_call():
+    for module, path in FILES.items():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {a.name.split(".")[0] for a in node.names} | {getattr(node, "module", None) or ""}
+                assert not names & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}, module
+            if isinstance(node, ast.Call):
+                called, where = ast.unparse(node.func), f"{path}:{node.lineno}"
+                unsafe = ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system")
+                assert called not in unsafe, where
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert keywords.get("allow_pickle") != "True" and keywords.get("shell") != "True", where
+                if called == "np.load":
+                    assert keywords.get("allow_pickle") == "False", where
+                if called == "torch.load":
+                    assert keywords.get("weights_only") == "True", where
 
 
 def test_files_are_small_and_have_a_subject():
-    sizes = {f: len(f.read_text().splitlines()) for f in FILES}
-    assert max(sizes.values()) <= 500, max(sizes, key=lambda f: sizes[f])
+    sizes = {f: len(f.read_text().splitlines()) for f in FILES.values()}
+    assert max(sizes.values()) <= 400, max(sizes, key=lambda f: sizes[f])
     real = sorted(n for n in sizes.values() if n > 5)
-    assert real[len(real) // 2] < 200
-    assert not {f.name for f in FILES} & {"utils.py", "helpers.py", "misc.py", "common.py"}
+    assert real[len(real) // 2] < 160
+    assert not {f.name for f in FILES.values()} & {"utils.py", "helpers.py", "misc.py", "common.py"}
 
 
 def test_seconds_and_snippets_are_converted_by_the_grid_only():
     """The feature rate 25/16, or its inverse .64 s, appears nowhere but as the grid's defaults."""
-    for path in FILES:
+    for path in FILES.values():
         if path.name in ("grid.py",):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Constant) and isinstance(node.value, float):
                 assert node.value not in (0.64, 1.5625), f"{path}:{node.lineno}"
 
@@ -108,7 +127,7 @@ def test_all_packages_are_declared():
     import tomllib
 
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    assert declared == {module_name(f) for f in FILES if f.name == "__init__.py"}
+    assert declared == {module for module, path in FILES.items() if path.name == "__init__.py"}
 
 
 def test_tad_imports_without_ray_mlflow_and_optuna():

@@ -173,7 +173,7 @@ def test_what_is_not_the_commands_own_stays(name, world, capsys):
     assert run(name) == 0
     (world / "OUT" / "notes.txt").write_text("mine")
     (world / "OUT" / "mine" / "empty").mkdir(parents=True)
-    refused(name, world, "notes.txt: is not of it", capsys)
+    refused(name, world, "notes.txt: was added", capsys)
     shutil.rmtree(world / "OUT" / "mine")
     (world / "OUT" / "notes.txt").unlink()
     edited = next(p for p in sorted((world / "OUT").rglob("*.*")) if p.suffix in (".csv", ".yaml", ".json"))
@@ -187,6 +187,20 @@ def test_the_home_folder(name, world, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(world / "home"))
     refused(name, world, "is the home folder", capsys, "home")
     refused(name, world, "write the home folder in full", capsys, "~/out")
+
+
+def test_a_container_without_a_home_and_a_current_folder_that_is_gone(world, monkeypatch, capsys):
+    import pwd
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert run("labels") == 0 and run("labels", "OUT", "--force") == 0
+    (world / "gone").mkdir()
+    monkeypatch.chdir(world / "gone")
+    (world / "gone").rmdir()
+    for more in ([], ["--force"]):
+        with output_folder(world / "new", "split", force=bool(more)) as fresh:
+            (fresh / "a").touch()
 
 
 @pytest.fixture
@@ -296,7 +310,7 @@ def test_two_at_once_do_not_take_each_other_for_dead(tmp_path):
 def test_what_comes_to_be_there_meanwhile_is_kept(tmp_path):
     with output_folder(tmp_path / "out", "split") as fresh:
         (fresh / "a").write_text("1")
-    with pytest.raises(DataError, match="late: is not of it"), output_folder(tmp_path / "out", "split", force=True):
+    with pytest.raises(DataError, match="late: was added"), output_folder(tmp_path / "out", "split", force=True):
         (tmp_path / "out" / "late").write_text("mine")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MARKER, "a", "late"]
     with pytest.raises(DataError, match="new: is not empty"), output_folder(tmp_path / "new", "split"):
@@ -369,7 +383,7 @@ def test_an_import_may_be_given_synthetic_features_and_be_made_again(world, caps
             main(["synth", "OUT", "--dim", "4"])
         assert end.value.code == 0, capsys.readouterr().err
     (world / "OUT" / "features" / "mine.npy").write_bytes(b"mine")
-    refused("import epic", world, "features/mine.npy: is not of it", capsys)
+    refused("import epic", world, "features/mine.npy: was added", capsys)
 
 
 def test_features_in_the_output_that_is_to_be_replaced(world, capsys):

@@ -145,11 +145,11 @@ def _check_place(out: Path, place: Path) -> None:
             return
         if not place.is_dir():
             raise DataError(f"{out}: is a file; choose another name")
-        here, home = Path.cwd(), Path.home()
-        if place in (here, *here.parents):
-            raise DataError(f"{out}: is the current folder or holds it; choose another folder")
-        if place in (home, *home.parents):
-            raise DataError(f"{out}: is the home folder or holds it; choose another folder")
+        for what, find in (("current", Path.cwd), ("home", Path.home)):
+            with suppress(OSError, RuntimeError):  # it was removed; containers may have no home
+                own = find().resolve()
+                if place in (own, *own.parents):
+                    raise DataError(f"{out}: is the {what} folder or holds it; choose another folder")
         if os.path.ismount(place):
             raise DataError(f"{out}: is a mount; choose a folder in it")
     except (OSError, RuntimeError, ValueError) as error:
@@ -187,8 +187,8 @@ def _check_contents(out: Path, place: Path, command: str, force: bool, links: bo
     if marker and marker["command"] != command:
         raise DataError(f"{out}: was written by `tad {marker['command']}`, not by `tad {command}`; {remedy}")
     if foreign:
-        problems = [f"{name}: {'was changed' if name in marker['files'] else 'is not of it'}" for name in foreign]
-        raise DataError(f"{out}: is not what `tad {command}` left there: {listing(problems)}\n{remedy}")
+        problems = [f"{name}: {'was changed' if name in marker['files'] else 'was added'}" for name in foreign]
+        raise DataError(f"{out}: is no longer what `tad {command}` wrote: {listing(problems)}\n{remedy}")
 
 
 def _put(out: Path, fresh: Path, place: Path, command: str, force: bool, links: bool) -> None:

@@ -85,11 +85,13 @@ class ActionFormerDetector(Training):
         scores: Artifact | None = None,
         candidates: Artifact | None = None,
         before: Before | None = None,
+        ignored: Artifact | None = None,
     ) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
 
         Args:
             before: the model to start from, with init: before.
+            ignored: stretches of the training videos of which nothing is to be learned.
 
         Raises:
             RunError: there is no model to start from.
@@ -100,6 +102,7 @@ class ActionFormerDetector(Training):
             if before is None:
                 raise RunError("detector actionformer: init: before needs what the last round left; give it `before`")
             inputs["before"] = before.model
+        inputs |= {"ignored": ignored} if ignored is not None else {}
         return engine.fit(TrainStage(training), {"labels": labels} | inputs)
 
     def detect(
@@ -117,7 +120,7 @@ class ActionFormerDetector(Training):
 
 @dataclass(frozen=True)
 class TrainStage:
-    """Fits the network; reads the input "labels" and, with init: before, "before"."""
+    """Fits the network; reads the input "labels" and, where they are, "ignored" and "before" (init: before)."""
 
     config: Training
     name: str = "actionformer/train"

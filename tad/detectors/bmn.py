@@ -98,14 +98,16 @@ class BmnDetector(StageConfig):
         scores: Artifact | None = None,
         candidates: Artifact | None = None,
         before: Before | None = None,
+        ignored: Artifact | None = None,
     ) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
 
         Args:
             before: with init: before, the model to go on from; what is left to round 1 is the proposer's, no BMN.
+            ignored: stretches of the training videos of which nothing is to be learned.
         """
         training = BmnTraining(**self.training.model_dump(exclude={"init"}))
-        inputs = {"labels": labels}
+        inputs = {"labels": labels} | ({"ignored": ignored} if ignored is not None else {})
         if self.training.init == "before" and before is not None and before.labels is not None:
             inputs["before"] = before.model
         elif self.pretrain.enabled:

@@ -72,7 +72,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainStage:
-    """Fits the network; reads the input "labels" and, if it is there, "before", a model to start from."""
+    """Fits the network; reads the input "labels" and, where they are, "ignored" and "before", a model to start from."""
 
     config: BmnTraining
     name: str = "bmn/train"

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tad.data.dataset import Dataset
-from tad.data.zones import parted
 from tad.errors import DataError, listing
 from tad.models.pyramid import slot
 from tad.stage import Context
@@ -43,7 +42,7 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
         DataError: a class or a video is not the dataset's, or no training video has a pseudo-label.
     """
     artifact, data = context.inputs["labels"], context.data
-    table, _ = parted(artifact.segments())
+    table = artifact.segments()
     problems = [f"class {name!r} is not in dataset.yaml" for name in sorted(set(table.labels) - set(data.classes))]
     problems += [
         f"video {v!r} is not in annotations.json" for v in sorted(set(table.video_ids) - set(data.videos_by_id))
@@ -74,13 +73,14 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
 
 
 def read_ignored(context: Context) -> dict[str, np.ndarray]:
-    """Zones [M, 2] to be ignored, in positions of each video's snippet grid, from the input "labels"; for videos that
-    have any."""
-    _, table = parted(context.inputs["labels"].segments())
+    """Zones [M, 2] of which nothing is to be learned, in positions of each video's snippet grid, from the input
+    "ignored", if there is one; for videos that have any."""
+    if "ignored" not in context.inputs:
+        return {}
     data = context.data
     return {
         video: data.grid(video, expected_length(data, video)).to_position(rows.spans)
-        for video, rows in table.by_video().items()
+        for video, rows in context.inputs["ignored"].segments().by_video().items()
         if video in data.videos_by_id
     }
 

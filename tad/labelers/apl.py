@@ -7,16 +7,18 @@ Source: APL (ECCV 2024), dynamic selection (Eq. 6) and the instance consistency 
 | full labels | those, as they are, with score 1 | given@ROUND |
 | anything else | positives of the selection that the discriminator does not reject | apl/label@ROUND |
 | | candidates that it finds like the labelled instances of their class | apl/mined@ROUND |
-| | by option: the other candidates, where a detector may neither learn action nor background | ignore@ROUND |
 
-Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select` and
-`apl/label` (maps). The discriminator is checked in tad.labelers.apl_check.
+The other candidates are, by option, stretches of which a detector may learn neither action nor background. They are no
+pseudo-labels: `AplLabeler.ignored` makes them.
+
+Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select`,
+`apl/label` and `apl/ignore` (maps). The discriminator is checked in tad.labelers.apl_check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,7 +26,6 @@ from pydantic import Field
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.data.zones import IGNORE
 from tad.labelers.apl_check import check
 from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, likeness, pooled
 from tad.labelers.mixed import given
@@ -96,7 +97,6 @@ class LabelConfig(StageConfig):
 
     alpha: float
     beta: float
-    ignore: bool
 
 
 class AplLabeler(StageConfig):
@@ -107,8 +107,7 @@ class AplLabeler(StageConfig):
     icd: Discriminator = Discriminator()
     ignore: bool = Field(
         default=False,
-        description="candidates that stay without a decision become rows with the source ignore@ROUND, for detectors "
-        "that leave such stretches out of their loss",
+        description="candidates that stay without a decision are stretches that the detector leaves out of its loss",
     )
 
     wants_embedding: ClassVar[bool] = False
@@ -138,8 +137,15 @@ class AplLabeler(StageConfig):
             with in_round(engine, 0):
                 inputs["bank"] = engine.map(PoolLabelled(), {}, "train")
                 inputs["model"] = engine.fit(IcdFit(self.icd.training), {"bank": inputs["bank"]})
-        config = LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta, ignore=self.ignore)
-        return engine.map(Label(config), inputs, role)
+        return engine.map(Label(LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta)), inputs, role)
+
+    def ignored(self, engine: Engine, selected: Artifact, labels: Artifact) -> Artifact | None:
+        """Segments: stretches of the training videos of which nothing is to be learned; None without the option.
+
+        Args:
+            selected: what `seeds` made; labels: what `label` made of it.
+        """
+        return engine.map(Undecided(), {"selected": selected, "labels": labels}) if self.ignore else None
 
     def statistics(self, engine: Engine, selected: Segments, labels: Segments) -> dict[str, Any]:
         """What was selected in the training videos that are not fully labelled.
@@ -255,13 +261,31 @@ class Label:
                 vectors = pooled(features, data.grid(video, len(features)), rows.spans)
                 like = alike(vectors, rows.label_index(data.classes))
             kept, mined = verdict(_kind(rows) == "apl/positive", like, config)
-            kind = np.select([kept, mined], [f"apl/label@{number}", f"apl/mined@{number}"], f"{IGNORE}@{number}")
-            wanted = kept | mined
-            if config.ignore:
-                wanted |= _kind(rows) == "apl/candidate"
-            return rows.replace(source=kind.tolist()).filter(wanted)
+            kind = np.where(kept, f"apl/label@{number}", f"apl/mined@{number}")
+            return rows.replace(source=kind.tolist()).filter(kept | mined)
 
         return label
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Map stage: a video's candidates that did not become pseudo-labels. Inputs "selected" and "labels"."""
+
+    config: StageConfig = field(default_factory=StageConfig)
+    name: str = "apl/ignore"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        selected, labels = (context.inputs[name].segments().by_video() for name in ("selected", "labels"))
+
+        def undecided(video: str) -> Segments:
+            rows, mined = selected.get(video, Segments.empty()), labels.get(video, Segments.empty())
+            decided = set(_what(mined.filter(_kind(mined) == "apl/mined")))
+            left = np.array([row not in decided for row in _what(rows)], dtype=bool) & (_kind(rows) == "apl/candidate")
+            return rows.filter(left).replace(source=context.source)
+
+        return undecided
 
 
 def verdict(positive: np.ndarray, alike: np.ndarray | None, config: LabelConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -280,3 +304,8 @@ def _kind(rows: Segments) -> np.ndarray:
     """[N] the source of each row without its round."""
     codes, names = rows.codes("source")
     return np.array([name.rpartition("@")[0] for name in names], dtype=str)[codes] if len(rows) else np.zeros(0, str)
+
+
+def _what(rows: Segments) -> list[tuple[float, float, str, float]]:
+    """Start, end, class and score of each row."""
+    return list(zip(rows.start.tolist(), rows.end.tolist(), rows.labels, rows.score.tolist(), strict=True))

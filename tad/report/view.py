@@ -11,7 +11,6 @@ import numpy as np
 from tad.data.dataset import SAFE_ID, Dataset, Role
 from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
-from tad.data.zones import parted
 from tad.ops.iou import tiou
 from tad.report.run import Run
 from tad.report.timeline import CLASSES, Curve, Timeline
@@ -52,14 +51,13 @@ class View:
         """
         truth = ground_truth(data, role)
         found = run.detections(number, role)
-        labels = run.segments(number, "labels") if role == "train" else None
         folder = run.info.scores.get(role)
         return cls(
             data,
             number,
             role,
             truth=truth if len(truth) else None,
-            labels=parted(labels)[0] if labels is not None else None,
+            labels=run.segments(number, "labels") if role == "train" else None,
             detections=found,
             confident=confident(found, data, role) if found is not None else None,
             scores=Path(folder) if folder else None,
