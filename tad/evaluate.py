@@ -15,10 +15,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError
+from tad.ops.nms import compiled
 from tad.protocols import protocol_named
 
 if TYPE_CHECKING:  # not at run time: tad.honest uses this module and must not reach boundaries
@@ -278,7 +278,7 @@ class _Matching:
         return _match(self.span, self.low, self.high, np.ascontiguousarray(self.gt_span), thresholds)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _match(
     span: np.ndarray, low: np.ndarray, high: np.ndarray, gt_span: np.ndarray, thresholds: np.ndarray
 ) -> np.ndarray:

@@ -1,0 +1,117 @@
+"""A Ray of this process's own: it listens on this machine alone, in a folder of this user's alone.
+
+Ray's own defaults are made for clusters: a dozen ports on all interfaces, and a folder in /tmp that everybody may change.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed.token import make_token
+from tad.errors import RunError
+
+SOCKET = 103 if sys.platform == "darwin" else 107
+"""Bytes that the path of a Unix socket may have."""
+BELOW = len("/ray/session_2026-11-29_03-42-04_055308_4194304/sockets/plasma_store")
+"""Bytes of it that Ray needs below its folder."""
+SHM = Path("/dev/shm")
+STORE_LEAST = 75 * 2**20
+"""Bytes of the smallest object store that Ray starts."""
+STORE_ON_DISK = 2**30
+"""Bytes of an object store in a folder, where /dev/shm is too small; chunks of ids and results need a few MiB."""
+
+
+@contextmanager
+def own_ray() -> Iterator[dict[str, Any]]:
+    """Arguments of `ray.init`, and an environment in which its processes are closed to others.
+
+    Raises:
+        RunError: no folder can hold Ray's sockets, or the token is open to others.
+    """
+    make_token()
+    folder = ray_folder()
+    before = dict(os.environ)
+    constants: dict[str, Any] = {}
+    try:
+        _set(constants, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "ENABLE_RAY_CLUSTER", False)
+        if (most := store_memory()) is not None:
+            name = "DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"
+            _set(constants, f"RAY_{name}", name, most)
+        # Training workers speak to each other by gloo, which takes the address of the host's name otherwise.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        yield {"_temp_dir": str(folder / "ray")}
+    finally:
+        _restore(constants, before)
+
+
+def ray_folder() -> Path:
+    """A folder for Ray's sockets and logs that is this user's alone: below RAY_TMPDIR, TMPDIR or /tmp.
+
+    A folder whose path is too long for sockets is passed over.
+
+    Raises:
+        RunError: none of them will do; says why each will not.
+    """
+    reasons = []
+    for base in dict.fromkeys(filter(None, (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"))):
+        folder = Path(base).absolute() / f"ray-{os.geteuid()}"
+        if (length := len(os.fsencode(folder)) + BELOW) > SOCKET:
+            reasons.append(f"{base}: the path is {length - SOCKET} bytes too long for sockets")
+            continue
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                reasons.append(f"{folder}: is not this user's folder")
+                continue
+            folder.chmod(0o700)
+        except OSError as error:
+            reasons.append(f"{base}: {error.strerror}")
+            continue
+        if not os.access(folder, os.W_OK):
+            reasons.append(f"{folder}: cannot be written")
+            continue
+        return folder
+    raise RunError(
+        "Ray finds no folder for its sockets and logs; set RAY_TMPDIR to a short one that can be written, or run in one "
+        f"process with --local ({'; '.join(reasons)})"
+    )
+
+
+def store_memory() -> int | None:
+    """The most bytes for Ray's object store: what /dev/shm has free, as a container may have little.
+
+    Returns:
+        None where Ray's own rule will do.
+    """
+    if not SHM.is_dir():
+        return None
+    room = int(shutil.disk_usage(SHM).free * 0.9)
+    return room if room >= STORE_LEAST else STORE_ON_DISK
+
+
+def _set(constants: dict[str, Any], variable: str, constant: str, value: Any) -> None:
+    """A setting that Ray reads when it is imported: for the processes that it starts, and for this one."""
+    from ray._private import ray_constants
+
+    if variable not in os.environ:
+        os.environ[variable] = str(int(value))
+        constants[constant] = getattr(ray_constants, constant)
+        setattr(ray_constants, constant, value)
+
+
+def _restore(constants: dict[str, Any], before: dict[str, str]) -> None:
+    from ray._private import ray_constants
+
+    for constant, value in constants.items():
+        setattr(ray_constants, constant, value)
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", "GLOO_SOCKET_IFNAME"):
+        if name not in before:
+            os.environ.pop(name, None)
