@@ -21,6 +21,8 @@ SOCKET = 103 if sys.platform == "darwin" else 107
 """Bytes that the path of a Unix socket may have."""
 BELOW = len("/ray/session_2026-11-29_03-42-04_055308_4194304/sockets/plasma_store")
 """Bytes of it that Ray needs below its folder."""
+LAST = "/tmp"
+"""Where Ray's folder is made if the environment names no better place."""
 SHM = Path("/dev/shm")
 STORE_LEAST = 75 * 2**20
 """Bytes of the smallest object store that Ray starts."""
@@ -60,7 +62,7 @@ def ray_folder() -> Path:
         RunError: none of them will do; says why each will not.
     """
     reasons = []
-    for base in dict.fromkeys(filter(None, (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"))):
+    for base in dict.fromkeys(filter(None, (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), LAST))):
         folder = Path(base).absolute() / f"ray-{os.geteuid()}"
         if (length := len(os.fsencode(folder)) + BELOW) > SOCKET:
             reasons.append(f"{base}: the path is {length - SOCKET} bytes too long for sockets")

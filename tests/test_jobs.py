@@ -27,6 +27,7 @@ def head(tmp_path_factory):
     """PYTHONPATH leads nowhere: jobs have tad from the upload, or from the installation."""
     folder = tmp_path_factory.mktemp("head")
     (folder / "token").write_text("a" * 64)
+    (folder / "token").chmod(0o600)
     (folder / "home").mkdir()
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "HOME": str(folder / "home")}
     with nodes(2, **variables) as cluster:
@@ -110,6 +111,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on_until_it_is_stopped(head, tmp_path)
 @pytest.mark.ray
 def test_a_wrong_token_an_unknown_job_and_no_cluster_are_told(head, tmp_path):
     (tmp_path / "other").write_text("b" * 64)
+    (tmp_path / "other").chmod(0o600)
     wrong = {"RAY_AUTH_TOKEN_PATH": tmp_path / "other"}
     for command in (["jobs"], ["submit", "--", "recipes"]):
         result = head.run("-m", "tad", *command, **wrong)

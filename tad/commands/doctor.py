@@ -87,7 +87,7 @@ def table(findings: list[Finding]) -> str:
                 size(facts.disk) if facts.disk is not None else "-",
                 size(facts.shm) if facts.shm is not None else "-",
                 f"{found.skew:+.2f} s" if found.skew is not None else "-",
-                *"-" if facts.token is None else "open" if facts.token else "closed",
+                "-" if facts.token is None else "open" if facts.token else "closed",
                 *("-" if text is None else "no" if text else "yes" for text in (facts.store, facts.tracking)),
             ]
         )
