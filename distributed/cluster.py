@@ -66,7 +66,8 @@ def connected(address: str | None = None) -> Iterator[None]:
         address: HOST:PORT, "auto" (the one that runs on this machine) or "local".
 
     Raises:
-        RunError: Ray is not installed, nothing answers there (after seconds, not minutes), or others can read the token.
+        RunError: Ray is not installed, nothing answers there (after seconds, not minutes), or others can read the
+            token's file.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

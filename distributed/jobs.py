@@ -87,15 +87,15 @@ class Jobs:
             files: sent along; SENT, the number of one and "/" and its name are its path in an argument.
 
         Raises:
-            RunError: the source is too large, the cluster has another Ray, or it refuses the job.
+            RunError: the source is too large, or the cluster has another Ray or refuses the job.
         """
         import ray
 
         there = getattr(self.client, "_server_ray_version", None)  # asked for when it connected
         if there is not None and there.split(".")[:2] != ray.__version__.split(".")[:2]:
             raise RunError(
-                f"{self.address}: the cluster runs Ray {there}, this tad needs {ray.__version__}; start the cluster with "
-                "that version, or send the job from an installation that fits"
+                f"{self.address}: the cluster runs Ray {there}, this tad needs {ray.__version__}; start the cluster "
+                "with that version, or send the job from an installation that fits"
             )
         command = f"cd && exec python -P -m tad {' '.join(map(_quoted, arguments))}"
         end = time.monotonic() + PATIENCE

@@ -1,6 +1,6 @@
-"""A Ray of this process's own: it listens on this machine alone, in a folder of this user's alone.
+"""A Ray of this process's own: it listens on this machine alone, and its folder is this user's alone.
 
-Ray's own defaults are made for clusters: a dozen ports on all interfaces, and a folder in /tmp that everybody may change.
+Ray's own defaults are made for clusters: a dozen ports on all interfaces, and a folder that everybody may change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,25 @@ def own_ray() -> Iterator[dict[str, Any]]:
     Raises:
         RunError: no folder can hold Ray's sockets, or the token is open to others.
     """
+    from ray._private import ray_constants
+
     make_token()
     folder = ray_folder()
-    before = dict(os.environ)
-    constants: dict[str, Any] = {}
-    try:
-        _set(constants, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "ENABLE_RAY_CLUSTER", False)
-        if (most := store_memory()) is not None:
-            name = "DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"
-            _set(constants, f"RAY_{name}", name, most)
-        # Training workers speak to each other by gloo, which takes the address of the host's name otherwise.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    settings = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": ("ENABLE_RAY_CLUSTER", False)}  # off: Ray listens on 127.0.0.1
+    if (most := store_memory()) is not None:
+        settings["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = ("DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", most)
+    with ExitStack() as stack:
+        for variable, (constant, value) in settings.items():
+            if variable not in os.environ:
+                # Ray reads it when it is imported: the processes that it starts will, this one has.
+                os.environ[variable] = str(int(value))
+                stack.callback(os.environ.pop, variable, None)
+                stack.callback(setattr, ray_constants, constant, getattr(ray_constants, constant))
+                setattr(ray_constants, constant, value)
+        if "GLOO_SOCKET_IFNAME" not in os.environ:  # else training workers listen at the address of the host's name
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+            stack.callback(os.environ.pop, "GLOO_SOCKET_IFNAME", None)
         yield {"_temp_dir": str(folder / "ray")}
-    finally:
-        _restore(constants, before)
 
 
 def ray_folder() -> Path:
@@ -82,8 +87,8 @@ def ray_folder() -> Path:
             continue
         return folder
     raise RunError(
-        "Ray finds no folder for its sockets and logs; set RAY_TMPDIR to a short one that can be written, or run in one "
-        f"process with --local ({'; '.join(reasons)})"
+        "Ray finds no folder for its sockets and logs; set RAY_TMPDIR to a short one that can be written, or run "
+        f"without Ray, --local ({'; '.join(reasons)})"
     )
 
 
@@ -97,23 +102,3 @@ def store_memory() -> int | None:
         return None
     room = int(shutil.disk_usage(SHM).free * 0.9)
     return room if room >= STORE_LEAST else STORE_ON_DISK
-
-
-def _set(constants: dict[str, Any], variable: str, constant: str, value: Any) -> None:
-    """A setting that Ray reads when it is imported: for the processes that it starts, and for this one."""
-    from ray._private import ray_constants
-
-    if variable not in os.environ:
-        os.environ[variable] = str(int(value))
-        constants[constant] = getattr(ray_constants, constant)
-        setattr(ray_constants, constant, value)
-
-
-def _restore(constants: dict[str, Any], before: dict[str, str]) -> None:
-    from ray._private import ray_constants
-
-    for constant, value in constants.items():
-        setattr(ray_constants, constant, value)
-    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", "GLOO_SOCKET_IFNAME"):
-        if name not in before:
-            os.environ.pop(name, None)

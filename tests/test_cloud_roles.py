@@ -39,7 +39,9 @@ def allowed(action: str, resource: str, context: dict[str, str], policy: dict[st
     return False
 
 
-def asked(operation: str, params: dict[str, Any], tags: dict[str, dict[str, str]]) -> list[tuple[str, str, dict[str, str]]]:
+def asked(
+    operation: str, params: dict[str, Any], tags: dict[str, dict[str, str]]
+) -> list[tuple[str, str, dict[str, str]]]:
     """The (action, resource, context) that AWS asks the policy about for a request; `tags` of instances that exist."""
     arn = f"arn:aws:ec2:{REGION}:123456789012:"
     if operation == "DescribeInstances":
@@ -51,7 +53,9 @@ def asked(operation: str, params: dict[str, Any], tags: dict[str, dict[str, str]
         more = {"ec2:MetadataHttpTokens": params["MetadataOptions"]["HttpTokens"]}
         rows = [("ec2:RunInstances", f"{arn}instance/*", request | more)]
         rows += [("ec2:CreateTags", f"{arn}instance/*", request | {"ec2:CreateAction": "RunInstances"})]
-        rows += [("ec2:RunInstances", f"{arn}{kind}/x", {}) for kind in ("key-pair", "network-interface", "subnet", "volume")]
+        rows += [
+            ("ec2:RunInstances", f"{arn}{kind}/x", {}) for kind in ("key-pair", "network-interface", "subnet", "volume")
+        ]
         rows += [("ec2:RunInstances", f"{arn}security-group/{group}", {}) for group in params["SecurityGroupIds"]]
         rows += [("ec2:RunInstances", f"arn:aws:ec2:{REGION}::image/{params['ImageId']}", {})]
         if "InstanceMarketOptions" in params:

@@ -290,7 +290,8 @@ def test_the_head_exports_to_its_own_subnet_alone():
     route = subprocess.run(["ip", "-4", "route", "show", "default"], capture_output=True, text=True).stdout.split()
     if "dev" not in route:
         pytest.skip("this machine has no network")
-    own = [a for a in psutil.net_if_addrs()[route[route.index("dev") + 1]] if a.family == socket.AF_INET][0]
+    addresses = psutil.net_if_addrs()[route[route.index("dev") + 1]]
+    own = next(a for a in addresses if a.family == socket.AF_INET)
     if own.netmask == "255.255.255.255":
         pytest.skip("this machine's address is a network of its own")
     result = subprocess.run(["bash", str(ROOT / "clusters/share.sh"), "network"], capture_output=True, text=True)
@@ -304,7 +305,9 @@ def test_the_versions_agree_with_the_constraints():
     python = re.search(r"^PYTHON=(\d+)\.(\d+)\.\d+$", (ROOT / "clusters/node.sh").read_text(), re.M)
     assert python, "an exact version: Ray refuses others"
     image = re.search(
-        r"^ARG RAY_IMAGE=rayproject/ray:(\S+)-py(\d)(\d+)-gpu$", (ROOT / "clusters/kuberay/Dockerfile").read_text(), re.M
+        r"^ARG RAY_IMAGE=rayproject/ray:(\S+)-py(\d)(\d+)-gpu$",
+        (ROOT / "clusters/kuberay/Dockerfile").read_text(),
+        re.M,
     )
     assert image[1] == pinned["ray"]
     assert image.groups()[1:] == python.groups()

@@ -1,4 +1,4 @@
-"""Where Ray finds less than it expects: no home, an open token, a long TMPDIR, little shared memory, strangers nearby."""
+"""Where Ray finds less than it expects: no home, an open token, a long TMPDIR, little shared memory."""
 
 from __future__ import annotations
 
@@ -183,8 +183,8 @@ def test_another_version_at_the_address_is_told_in_one_sentence(monkeypatch):
 
     def refuse(**_: object) -> None:
         raise RuntimeError(
-            "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.11.7\nThis process on node "
-            "192.0.2.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+            "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.11.7\nThis process on "
+            "node 192.0.2.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
         )
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -210,10 +210,21 @@ def test_a_run_in_a_bare_container():
         # The interpreter may lie below root's home, which the user may not enter without this right.
         user = "setpriv --reuid 12345 --regid 12345 --clear-groups --inh-caps +dac_read_search"
         user += " --ambient-caps +dac_read_search"
-        mounts = f"mount --bind {volume} {volume} && mount -o remount,bind,ro / && mount -t tmpfs -o size=64m tmpfs /dev/shm"
+        mounts = (
+            f"mount --bind {volume} {volume} && mount -o remount,bind,ro / && mount -t tmpfs -o size=64m tmpfs /dev/shm"
+        )
         script = f"{mounts} && mount -t tmpfs -o mode=1777 tmpfs /tmp && cd {ROOT} && {user} " + '"$@" && ls -l /tmp'
         command = [sys.executable, "-m", "tad", "run", str(ROOT / "tests" / "tiny.yaml"), "--data", str(data)]
-        command += ["--rounds", "0", "--tracking", "none", "--out", str(volume / "run"), "--store", str(volume / "store")]
+        command += [
+            "--rounds",
+            "0",
+            "--tracking",
+            "none",
+            "--out",
+            str(volume / "run"),
+            "--store",
+            str(volume / "store"),
+        ]
         environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "/nonexistent"}
         environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": "/tmp/" + "x" * 70}
         arguments = ["unshare", "--mount", "bash", "-c", script, "bash", *command]
