@@ -41,14 +41,15 @@ def own_ray() -> Iterator[dict[str, Any]]:
 
     make_token()
     folder = ray_folder()
-    settings = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": ("ENABLE_RAY_CLUSTER", False)}  # off: Ray listens on 127.0.0.1
+    # 0: Ray listens on 127.0.0.1.
+    settings: dict[str, tuple[str, int]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": ("ENABLE_RAY_CLUSTER", 0)}
     if (most := store_memory()) is not None:
         settings["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = ("DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", most)
     with ExitStack() as stack:
         for variable, (constant, value) in settings.items():
             if variable not in os.environ:
                 # Ray reads it when it is imported: the processes that it starts will, this one has.
-                os.environ[variable] = str(int(value))
+                os.environ[variable] = str(value)
                 stack.callback(os.environ.pop, variable, None)
                 stack.callback(setattr, ray_constants, constant, getattr(ray_constants, constant))
                 setattr(ray_constants, constant, value)

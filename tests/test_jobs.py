@@ -122,6 +122,22 @@ def test_a_wrong_token_an_unknown_job_and_no_cluster_are_told(head, tmp_path):
     assert result.returncode == 1 and "no job raysubmit_x; `tad jobs` lists them" in result.stderr
 
 
+@pytest.mark.ray
+def test_a_cluster_of_another_ray_and_a_token_that_others_can_read_are_refused(head, tmp_path):
+    """Before anything is sent."""
+    before = head.run("-m", "tad", "jobs").stdout
+    other = "import ray, sys\nfrom tad.cli import main\nray.__version__ = '2.99.0'\nmain(sys.argv[1:])\n"
+    result = head.run("-c", other, "submit", "--", "recipes")
+    assert result.returncode == 1 and "the cluster runs Ray 2." in result.stderr, result.stderr
+    assert "this tad needs 2.99.0" in result.stderr
+    shutil.copyfile(head.environment["RAY_AUTH_TOKEN_PATH"], tmp_path / "open")
+    (tmp_path / "open").chmod(0o644)
+    for command in (["submit", "--", "recipes"], ["jobs"], ["doctor"]):
+        result = head.run("-m", "tad", *command, RAY_AUTH_TOKEN_PATH=tmp_path / "open")
+        assert result.returncode == 1 and f"chmod 600 {tmp_path}/open" in result.stderr, result.stderr
+    assert head.run("-m", "tad", "jobs").stdout == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
