@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from distributed.autoscaler import startable, wait_for
+from distributed.cluster_token import check_token
 from distributed.engine import STRATEGY, Placement, Resources
 from distributed.own_ray import own_ray
 from distributed.placement import Node, enough, fits, listed, plan, share_of
-from distributed.token import check_token
 from tad.errors import RunError
 
 QUIET = {

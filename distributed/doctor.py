@@ -18,7 +18,7 @@ from typing import Any
 from pyarrow import fs
 
 from distributed.cluster import connected, is_local
-from distributed.token import exposed
+from distributed.cluster_token import exposed
 from tad.data.remote import cache_folder, is_uri, opened, reason
 from tad.errors import DataError, RunError
 

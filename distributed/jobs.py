@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from distributed.cluster_token import check_token
 from distributed.doctor import PACKAGES, SUFFIXES, size
-from distributed.token import check_token
 from tad.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]

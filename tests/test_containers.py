@@ -15,8 +15,8 @@ import pytest
 
 from distributed import own_ray
 from distributed.cluster import connected
+from distributed.cluster_token import check_token, exposed, make_token
 from distributed.own_ray import BELOW, SOCKET, STORE_LEAST, STORE_ON_DISK, ray_folder, store_memory
-from distributed.token import check_token, exposed, make_token
 from tad.cli import main
 from tad.errors import RunError
 from tests.nodes import ROOT

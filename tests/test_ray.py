@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from distributed.cluster import cluster
+from distributed.cluster_token import exposed
 from distributed.own_ray import ray_folder
-from distributed.token import exposed
 from tad.data.dataset import Dataset
 from tad.errors import RunError
 from tests.tiny import TinyEngine, tiny_dataset

@@ -30,8 +30,8 @@ def doctor(address: str, store: str | None, tracking: str | None) -> None:
     The exit status is 1 if any node is red.
     """
     from distributed.cluster import connected
+    from distributed.cluster_token import check_token
     from distributed.doctor import absolute, examine
-    from distributed.token import check_token
 
     if address in ("", "local"):  # a run would close the file and go on; who asks is told
         check_token()
