@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from distributed.placement import Node
-from tad.errors import RunError
+from tad.errors import DataError, RunError
+from tad.files import read_yaml
 
 PATIENCE = 1800.0
 """Seconds for nodes to come: a cloud may take minutes for a machine, and installing takes ten."""
@@ -103,8 +103,8 @@ def _config() -> dict[str, Any] | None:
         if mine and any(part.endswith("monitor.py") for part in command):
             file = options.get("--autoscaling-config")
             try:
-                config = yaml.safe_load(Path(file).expanduser().read_text()) if file else None
-            except (OSError, yaml.YAMLError):
+                config = read_yaml(Path(file).expanduser()) if file else None
+            except (OSError, DataError):
                 return None
             return config if isinstance(config, dict) else None
     return None

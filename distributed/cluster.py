@@ -6,10 +6,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from distributed.autoscaler import startable, wait_for
+from distributed.cluster_token import check_token
 from distributed.engine import STRATEGY, Placement, Resources
+from distributed.own_ray import own_ray
 from distributed.placement import Node, enough, fits, listed, plan, share_of
 from tad.errors import RunError
 
@@ -64,7 +66,8 @@ def connected(address: str | None = None) -> Iterator[None]:
         address: HOST:PORT, "auto" (the one that runs on this machine) or "local".
 
     Raises:
-        RunError: Ray is not installed, or nothing answers there; after seconds, not minutes.
+        RunError: Ray is not installed, nothing answers there (after seconds, not minutes), or others can read the
+            token's file.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -73,16 +76,21 @@ def connected(address: str | None = None) -> Iterator[None]:
     except ImportError as error:
         raise RunError(f"Ray is not installed ({error}); install it, or run in one process with --local") from error
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _reach(address)
-    try:
+    with ExitStack() as stack:
+        more = {}
+        if address == "local":
+            more = stack.enter_context(own_ray())
+        else:
+            _reach(address)
+            check_token()
         # The dashboard process also cleans up after stopped training workers; without it they can leak.
-        ray.init(address=address, include_dashboard=True, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise RunError(f"cannot connect to Ray at {address}: {_why(error)}") from error
-    try:
+        options = {"include_dashboard": True, "logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            ray.init(address=address, **options, **more)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise RunError(f"cannot connect to Ray at {address}: {_why(error)}") from error
+        stack.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
 
 
 def nodes() -> list[Node]:
@@ -143,6 +151,8 @@ def _reach(address: str) -> None:
 
 def _why(error: BaseException) -> str:
     text = " ".join(str(error).split())[:600]
+    if "Version mismatch" in text:
+        return f"{text}; install the cluster's versions here, or unset RAY_ADDRESS for a Ray of this process's own"
     if "Failed to connect" in text or "auth" in text.lower():  # something listens there, see _reach
         text += (
             "; is it the port of Ray (6379), and does the cluster ask for a token? Then set RAY_AUTH_MODE=token and "

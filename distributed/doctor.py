@@ -18,6 +18,7 @@ from typing import Any
 from pyarrow import fs
 
 from distributed.cluster import connected, is_local
+from distributed.cluster_token import exposed
 from tad.data.remote import cache_folder, is_uri, opened, reason
 from tad.errors import DataError, RunError
 
@@ -41,6 +42,7 @@ class Facts:
         disk: bytes free in the emptiest of the folders that are written.
         shm: bytes of /dev/shm.
         store, tracking: what is wrong with them, "" if nothing is, None if not tried.
+        token: what is wrong with the rights of the token's file, "" if nothing is, None if there is no such file.
     """
 
     host: str
@@ -55,6 +57,7 @@ class Facts:
     shm: int | None = None
     store: str | None = None
     tracking: str | None = None
+    token: str | None = None
 
 
 @dataclass
@@ -158,7 +161,7 @@ def judge(finding: Finding, driver: Facts, cudas: set[str | None]) -> list[str]:
             f"/dev/shm has {size(node.shm)}, Ray's object store {size(finding.object_store)}: it would lie on disk; "
             "enlarge it (docker: --shm-size), or start Ray with --object-store-memory"
         )
-    return problems + [text for text in (node.store, node.tracking) if text]
+    return problems + [text for text in (node.token, node.store, node.tracking) if text]
 
 
 def check_job(store: str, tracking: str | None) -> str | None:
@@ -206,6 +209,7 @@ def facts(gpus: float, store: str | None, token: str, tracking: str | None) -> F
         shm=shutil.disk_usage(shm).total if shm.is_dir() else None,
         store=_try_store(store, token) if store else None,
         tracking=_try_tracking(tracking) if tracking and tracking.startswith("http") else None,
+        token=exposed(),
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from distributed.cluster_token import check_token
 from distributed.doctor import PACKAGES, SUFFIXES, size
 from tad.errors import RunError
 
@@ -55,13 +56,14 @@ class Jobs:
         address: http://HOST:PORT of the head's job API; None: RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265.
 
     Raises:
-        RunError: nothing answers there, or it refuses the token.
+        RunError: nothing answers there, it refuses the token, or others can read the token's file.
     """
 
     def __init__(self, address: str | None = None) -> None:
         address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
         self.address = address if "://" in address else f"http://{address}"
         _reach(self.address)
+        check_token()
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
@@ -85,8 +87,16 @@ class Jobs:
             files: sent along; SENT, the number of one and "/" and its name are its path in an argument.
 
         Raises:
-            RunError: the source is too large, or the cluster refuses the job.
+            RunError: the source is too large, or the cluster has another Ray or refuses the job.
         """
+        import ray
+
+        there = getattr(self.client, "_server_ray_version", None)  # asked for when it connected
+        if there is not None and there.split(".")[:2] != ray.__version__.split(".")[:2]:
+            raise RunError(
+                f"{self.address}: the cluster runs Ray {there}, this tad needs {ray.__version__}; start the cluster "
+                "with that version, or send the job from an installation that fits"
+            )
         command = f"cd && exec python -P -m tad {' '.join(map(_quoted, arguments))}"
         end = time.monotonic() + PATIENCE
         with package(files=files) as folder:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import json
+import os
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
 import jsonschema
+import psutil
 import pytest
 import yaml
 
@@ -113,6 +118,9 @@ def test_commands_are_whole_and_are_shell(name):
 def test_scripts_are_shell_and_are_used(script):
     checked = subprocess.run(["bash", "-n", str(ROOT / "clusters" / script)], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
+    if script == "aws-prepare.sh":  # of the user's own machine
+        assert f"bash clusters/{script} CIDR" in (ROOT / "cluster.yaml").read_text()
+        return
     assert any(f"clusters/{script}" in command for name in RAY_UP for command in commands(read(name)))
 
 
@@ -127,9 +135,11 @@ def test_ray_listens_to_nobody_without_the_token(name):
     assert "0.0.0.0" not in (ROOT / name).read_text()
     assert "--ray-client-server-port" not in head
     if config["provider"]["type"] == "aws":
-        assert config["provider"]["security_group"]["IpPermissions"] == []
+        assert "security_group" not in config["provider"], "Ray's own opens ssh to everybody"
         for node in config["available_node_types"].values():
-            assert node["node_config"]["MetadataOptions"] == {"HttpTokens": "required"}
+            assert node["node_config"]["SecurityGroupIds"] == ["sg-EDIT"], "AWS refuses what was not filled in"
+            metadata = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+            assert node["node_config"]["MetadataOptions"] == metadata
             assert all(disk["Ebs"]["Encrypted"] for disk in node["node_config"]["BlockDeviceMappings"])
             assert "latest_dlami" not in node["node_config"]["ImageId"]
     if config["provider"]["type"] == "local":
@@ -166,6 +176,53 @@ def test_every_node_gets_the_pinned_versions_and_the_environment(name):
     assert '-c "$repository/constraints.txt"' in script
     assert "RAY_AUTH_MODE=token" in script
     assert not re.search(r"pip .*(ray|torch|mlflow)==", script), "versions stand in constraints.txt alone"
+    installs = [c for c in commands(read(name)) if "pip install" in c]
+    assert all("-c ~/tad-selftrain/constraints.txt" in c and not re.search("[<>=]=", c) for c in installs)
+    needed = {"boto3", "google-api-python-client", "google-auth", "google-auth-httplib2", "py-spy", "setuptools"}
+    assert needed <= pins().keys()
+
+
+def test_a_node_closes_the_token_before_all_else(tmp_path):
+    """node.sh as it is, with an environment that is there already and a pip that does nothing."""
+    home = tmp_path / "home"
+    (home / "tad-env" / "bin").mkdir(parents=True)
+    python = home / "tad-env" / "bin" / "python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    command = ["bash", str(ROOT / "clusters/node.sh"), "TAD_STORE=/s"]
+    environment = os.environ | {"HOME": str(home)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 1 and "(umask 077; ray get-auth-token --generate)" in result.stderr
+    token = home / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("a" * 64)
+    token.chmod(0o644)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_every_text_makes_the_token_for_its_owner_alone():
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("*.yaml"), *ROOT.glob("docs/*.md"), *ROOT.glob("clusters/**/*.*")]
+    found = [line for text in texts for line in text.read_text().splitlines() if "get-auth-token --generate" in line]
+    assert len(found) >= 6
+    assert [line for line in found if "umask 077" not in line] == []
+
+
+def test_the_head_exports_to_its_own_subnet_alone():
+    script = (ROOT / "clusters/share.sh").read_text()
+    assert not re.search(r"10\.0\.0\.0/8|172\.16|192\.168", script) and "lookupcache=positive" in script
+    if shutil.which("ip") is None:
+        pytest.skip("needs ip (iproute2)")
+    route = subprocess.run(["ip", "-4", "route", "show", "default"], capture_output=True, text=True).stdout.split()
+    if "dev" not in route:
+        pytest.skip("this machine has no network")
+    addresses = psutil.net_if_addrs()[route[route.index("dev") + 1]]
+    own = next(a for a in addresses if a.family == socket.AF_INET)
+    if own.netmask == "255.255.255.255":
+        pytest.skip("this machine's address is a network of its own")
+    result = subprocess.run(["bash", str(ROOT / "clusters/share.sh"), "network"], capture_output=True, text=True)
+    assert ipaddress.ip_network(result.stdout.strip()) == ipaddress.ip_interface(f"{own.address}/{own.netmask}").network
 
 
 def test_the_versions_agree_with_the_constraints():
@@ -175,7 +232,9 @@ def test_the_versions_agree_with_the_constraints():
     python = re.search(r"^PYTHON=(\d+)\.(\d+)\.\d+$", (ROOT / "clusters/node.sh").read_text(), re.M)
     assert python, "an exact version: Ray refuses others"
     image = re.search(
-        r"^FROM rayproject/ray:(\S+)-py(\d)(\d+)-gpu$", (ROOT / "clusters/kuberay/Dockerfile").read_text(), re.M
+        r"^ARG RAY_IMAGE=rayproject/ray:(\S+)-py(\d)(\d+)-gpu$",
+        (ROOT / "clusters/kuberay/Dockerfile").read_text(),
+        re.M,
     )
     assert image[1] == pinned["ray"]
     assert image.groups()[1:] == python.groups()
@@ -212,12 +271,23 @@ def test_kuberay_manifests(name):
         d for d in yaml.safe_load_all((ROOT / "clusters/kuberay/storage.yaml").read_text()) if "Policy" in d["kind"]
     )
     closed = policy["spec"]["podSelector"]["matchLabels"]
+    pods_of_ours, operator = policy["spec"]["ingress"][0]["from"]
+    assert pods_of_ours == {"podSelector": {"matchLabels": closed}}
+    assert list(operator["namespaceSelector"]["matchLabels"]) == ["kubernetes.io/metadata.name"]
     for pod in pods(cluster):
         assert closed.items() <= pod["metadata"]["labels"].items(), "the policy covers every pod"
         assert pod["spec"]["securityContext"]["runAsNonRoot"] and not pod["spec"]["automountServiceAccountToken"]
-        assert pod["spec"]["volumes"] == [{"name": "shared", "persistentVolumeClaim": {"claimName": "tad-shared"}}]
+        assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        claim = {"name": "shared", "persistentVolumeClaim": {"claimName": "tad-shared"}}
+        assert pod["spec"]["volumes"] == [claim, {"name": "tmp", "emptyDir": {"sizeLimit": "20Gi"}}]
     for container in containers(cluster):
-        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {m["mountPath"] for m in container["volumeMounts"]} == {"/shared", "/tmp"}
+        assert {"name": "HOME", "value": "/tmp"} in container["env"], "the image's own cannot be written"
         assert not container.get("ports")
         assert {"TAD_STORE", "TAD_CACHE", "MLFLOW_TRACKING_URI"} <= {e["name"] for e in container["env"]}
         assert not [e for e in container["env"] if "TOKEN" in e["name"]], "the operator hands the token out"
@@ -258,11 +328,15 @@ def test_the_schema_is_rays_own():
 
 def test_the_mlflow_server_is_pinned_and_closed():
     folder = ROOT / "clusters/mlflow"
-    image = (folder / "Dockerfile").read_text()
-    for package in ("mlflow", "SQLAlchemy", "alembic"):
-        assert f"{package}=={pins()[package]} " in image
+    assert "--require-hashes" in (folder / "Dockerfile").read_text()
+    requirements = (folder / "requirements.txt").read_text()
+    for package in ("mlflow", "SQLAlchemy", "alembic", "psycopg2-binary", "boto3"):
+        assert f"\n{package}=={pins()[package]} " in requirements
     compose = yaml.safe_load((folder / "compose.yaml").read_text())
     assert compose["services"]["mlflow"]["ports"] == ["${BIND:-127.0.0.1}:5000:5000"]
     assert "ports" not in compose["services"]["database"]
+    for service in compose["services"].values():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["mem_limit"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
     assert not re.search(r"PASSWORD: |password: \w", (folder / "compose.yaml").read_text())
     assert "/clusters/mlflow/secret/" in (ROOT / ".gitignore").read_text()

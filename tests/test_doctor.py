@@ -112,6 +112,7 @@ def test_what_differs_from_the_driver_or_is_short_is_red():
         ("disk", 2**20): "1 MiB of disk are free; 2.0 GiB are the least",
         ("shm", 2**26): "/dev/shm has 64 MiB, Ray's object store 8.0 GiB",
         ("store", "no"): "no",
+        ("token", "open"): "open",
         ("tracking", "away"): "away",
     }.items():
         field, value = change

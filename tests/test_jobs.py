@@ -27,6 +27,7 @@ def head(tmp_path_factory):
     """PYTHONPATH leads nowhere: jobs have tad from the upload, or from the installation."""
     folder = tmp_path_factory.mktemp("head")
     (folder / "token").write_text("a" * 64)
+    (folder / "token").chmod(0o600)
     (folder / "home").mkdir()
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "HOME": str(folder / "home")}
     with nodes(2, **variables) as cluster:
@@ -110,6 +111,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on_until_it_is_stopped(head, tmp_path)
 @pytest.mark.ray
 def test_a_wrong_token_an_unknown_job_and_no_cluster_are_told(head, tmp_path):
     (tmp_path / "other").write_text("b" * 64)
+    (tmp_path / "other").chmod(0o600)
     wrong = {"RAY_AUTH_TOKEN_PATH": tmp_path / "other"}
     for command in (["jobs"], ["submit", "--", "recipes"]):
         result = head.run("-m", "tad", *command, **wrong)
@@ -118,6 +120,22 @@ def test_a_wrong_token_an_unknown_job_and_no_cluster_are_told(head, tmp_path):
     assert result.returncode == 1 and "does the cluster ask for a token?" in result.stderr, result.stderr
     result = head.run("-m", "tad", "jobs", "raysubmit_x")
     assert result.returncode == 1 and "no job raysubmit_x; `tad jobs` lists them" in result.stderr
+
+
+@pytest.mark.ray
+def test_a_cluster_of_another_ray_and_a_token_that_others_can_read_are_refused(head, tmp_path):
+    """Before anything is sent."""
+    before = head.run("-m", "tad", "jobs").stdout
+    other = "import ray, sys\nfrom tad.cli import main\nray.__version__ = '2.99.0'\nmain(sys.argv[1:])\n"
+    result = head.run("-c", other, "submit", "--", "recipes")
+    assert result.returncode == 1 and "the cluster runs Ray 2." in result.stderr, result.stderr
+    assert "this tad needs 2.99.0" in result.stderr
+    shutil.copyfile(head.environment["RAY_AUTH_TOKEN_PATH"], tmp_path / "open")
+    (tmp_path / "open").chmod(0o644)
+    for command in (["submit", "--", "recipes"], ["jobs"], ["doctor"]):
+        result = head.run("-m", "tad", *command, RAY_AUTH_TOKEN_PATH=tmp_path / "open")
+        assert result.returncode == 1 and f"chmod 600 {tmp_path}/open" in result.stderr, result.stderr
+    assert head.run("-m", "tad", "jobs").stdout == before
 
 
 @pytest.mark.parametrize(

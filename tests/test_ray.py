@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import psutil
 import pytest
 
 from distributed.cluster import cluster
+from distributed.cluster_token import exposed
+from distributed.own_ray import ray_folder
 from tad.data.dataset import Dataset
 from tad.errors import RunError
 from tests.tiny import TinyEngine, tiny_dataset
@@ -29,6 +32,24 @@ def resources():
 def difference(a, b):
     a, b = a.model()["state"], b.model()["state"]
     return max(float((a[k] - b[k]).abs().max()) for k in a)
+
+
+def test_a_ray_of_ones_own_listens_on_this_machine_alone(resources):
+    """Every door of every process, workers' too, is on 127.0.0.1; the folder is this user's alone."""
+    import ray
+
+    ray.get(ray.remote(lambda: None).remote())
+    me = psutil.Process()
+    doors = {
+        (connection.laddr.ip.removeprefix("::ffff:"), process.name())
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {"raylet", "gcs_server"} <= {name for _, name in doors} and any("ray::" in name for _, name in doors)
+    assert {address for address, _ in doors} == {"127.0.0.1"}, doors
+    assert (ray_folder() / "ray" / "session_latest").exists() and ray_folder().stat().st_mode & 0o777 == 0o700
+    assert not exposed(), "the token is this user's alone"
 
 
 def test_two_workers_agree_with_one_and_a_killed_worker_is_restarted_from_its_checkpoint(data, resources, tmp_path):

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     "--tracking", metavar="URI", envvar="MLFLOW_TRACKING_URI", default=None, help="Try to reach this MLflow server."
 )
 def doctor(address: str, store: str | None, tracking: str | None) -> None:
-    """Examine every node of a cluster: versions, GPUs, store, MLflow, disk, clock.
+    """Examine every node of a cluster: versions, GPUs, store, MLflow, disk, shared memory, clock, token.
 
     The exit status is 1 if any node is red.
     """
     from distributed.cluster import connected
+    from distributed.cluster_token import check_token
     from distributed.doctor import absolute, examine
 
+    if address in ("", "local"):  # a run would close the file and go on; who asks is told
+        check_token()
     with connected(address):
         findings = examine(absolute(store) if store else None, tracking)
     click.echo(table(findings))
@@ -61,7 +64,8 @@ def table(findings: list[Finding]) -> str:
     """A row for each node, green or red."""
     from distributed.doctor import size
 
-    rows = [["", "node", "address", "Python", "Ray", "torch", "tad", "GPUs", "disk", "shm", "clock", "store", "MLflow"]]
+    heads = ["", "node", "address", "Python", "Ray", "torch", "tad", "GPUs", "disk", "shm", "clock"]
+    rows = [[*heads, "token", "store", "MLflow"]]
     for found in findings:
         mark = "red" if found.problems else "green"
         name = found.name + (" (head)" if found.head else "")
@@ -83,6 +87,7 @@ def table(findings: list[Finding]) -> str:
                 size(facts.disk) if facts.disk is not None else "-",
                 size(facts.shm) if facts.shm is not None else "-",
                 f"{found.skew:+.2f} s" if found.skew is not None else "-",
+                "-" if facts.token is None else "open" if facts.token else "closed",
                 *("-" if text is None else "no" if text else "yes" for text in (facts.store, facts.tracking)),
             ]
         )

@@ -80,7 +80,7 @@ def test_ray_up_run_loses_a_host_ray_down(hosts, capfd):
     assert "auth_token" in refused, refused[-2000:]
     assert not hosts.ray_processes(1), "without a token nothing starts"
     say("ray up without a token: refused")
-    hosts.launcher("ray", "get-auth-token", "--generate")
+    hosts.launcher("bash", "-c", "umask 077; ray get-auth-token --generate")
     hosts.launcher("ray", "up", "-y", "--no-config-cache", str(file))
     say("ray up: the head runs")
 
