@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ DATA = click.option(
     "--data", "data_folder", type=DatasetType(), required=True, help="Dataset: a folder, s3:// or gs://."
 )
 SHARED = [
-    click.option("--seed", default=0, show_default=True, help="Same seed, same result."),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same result."
+    ),
     click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
     click.option(
         "--workers",
@@ -68,6 +71,11 @@ SHARED = [
 NO_DOCTOR = click.option(
     "--no-doctor", is_flag=True, help="Begin on a cluster (RAY_ADDRESS) without examining its nodes."
 )
+
+
+def folder_name(text: str) -> str:
+    """Any text as the name of one folder: no separators, no leading dot or dash, not too long."""
+    return re.sub(r"[^\w.+=@-]+", "-", text)[:100].strip("-.") or "run"
 
 
 def shared_options(command: Any) -> Any:
@@ -112,7 +120,7 @@ def run(
     data = Dataset.open(data_folder)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
-    out = out or Path("runs") / f"{name}-{data.name}-seed{more['seed']}"
+    out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}")
     report = self_train(name, config, data, Options(out=out.resolve(), **more))
     click.echo(f"report: {report}")
 

@@ -1,0 +1,67 @@
+"""Signals that end a run: SIGINT (Ctrl-C), SIGTERM (job stopped, spot notice), SIGHUP (terminal closed)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised in the main thread by the first signal.
+
+    Attributes:
+        number: of the signal; the exit status is 128 + number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def in_order(told: Callable[[str], None]) -> Iterator[None]:
+    """Within, the first signal calls `told` with its name and raises `Interrupted`; a second one ends the process.
+
+    `told` runs at once, so it is the place to write down that the run was interrupted: what follows may take long, and
+    a second signal cuts it off. A signal that is ignored (nohup, a job in the background) stays ignored. In another
+    thread than the main one, nothing is changed.
+
+    Ray sets handlers of its own: `ray.init` that of SIGTERM, Ray Train that of SIGINT, which it never gives back and
+    which exits with 0. Within, such calls change nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if first:
+            os._exit(128 + number)
+        first.append(number)
+        told(signal.Signals(number).name)
+        raise Interrupted(number)
+
+    change = signal.signal
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    ours = {number for number in SIGNALS if before[number] is not signal.SIG_IGN}
+
+    def guarded(number: int, handler: Any) -> Any:
+        return signal.getsignal(number) if number in ours else change(number, handler)
+
+    for number in ours:
+        change(number, handle)
+    signal.signal = guarded  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = change
+        for number in ours:
+            # None: it was not set from Python, and cannot be set again.
+            change(number, before[number] if before[number] is not None else signal.SIG_DFL)
