@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -45,7 +45,8 @@ def in_order(told: Callable[[str], None]) -> Iterator[None]:
         if first:
             os._exit(128 + number)
         first.append(number)
-        told(signal.Signals(number).name)
+        with suppress(Exception):  # a full disk must not keep the signal from ending the run
+            told(signal.Signals(number).name)
         raise Interrupted(number)
 
     change = signal.signal

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from markupsafe import Markup
@@ -24,6 +24,7 @@ from tad.report.style import class_colours, svg
 from tad.report.timeline import timeline_figure
 from tad.report.view import View
 
+T = TypeVar("T")
 SHOWN: dict[Role, int] = {"test": 3, "train": 2}
 """Timelines of so many best and so many worst videos."""
 
@@ -84,8 +85,17 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
         notes.append(f"Figures that need the dataset are left out: the classes of {data.root} are not those of the run")
         data = None
     views = _views(run, data, best, scores or {}, notes)
-    loss = loss_figure(run.stages)
-    rounds = rounds_figure(run.rounds, best.round) if best and len(run.rounds) > 1 else None
+
+    def drawn(what: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except (ValueError, ArithmeticError, MemoryError) as error:  # of values that no run writes
+            notes.append(f"{what} cannot be drawn: {error}")
+            return None
+
+    timelines = [
+        drawn(f"Timelines of the {role_name(role)}", lambda v=view: _timelines(v)) for role, view in views.items()
+    ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -113,13 +123,11 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
             for tious, averages in [_columns(maps)]
         ],
         role_name=role_name,
-        rounds_picture=_picture(rounds, "Scores round by round; the same numbers are in the tables.")
-        if rounds
-        else None,
-        loss_picture=_picture(loss, "Training loss of each stage over its epochs.") if loss else None,
-        timelines=[_timelines(view) for view in views.values()],
-        curves=_curves(views),
-        lengths=_lengths(views),
+        rounds_picture=drawn("The scores of the rounds", lambda: _rounds(run.rounds, best)),
+        loss_picture=drawn("Training losses", lambda: _losses(run)),
+        timelines=[found for found in timelines if found is not None],
+        curves=drawn("Precision and recall", lambda: _curves(views)),
+        lengths=drawn("Lengths", lambda: _lengths(views)),
         per_class=_per_class(best),
         stages=run.stages,
         settings=list(flatten(run.info.recipe)),
@@ -214,6 +222,16 @@ def _per_class(best: Round | None) -> tuple[str, MapScores] | None:
 
 def _picture(drawn: Any, description: str, heading: str = "", caption: str = "") -> Picture:
     return Picture(Markup(svg(drawn, description)), heading, caption or description)
+
+
+def _rounds(rounds: list[Round], best: Round | None) -> Picture | None:
+    drawn = rounds_figure(rounds, best.round) if best is not None and len(rounds) > 1 else None
+    return _picture(drawn, "Scores round by round; the same numbers are in the tables.") if drawn is not None else None
+
+
+def _losses(run: Run) -> Picture | None:
+    drawn = loss_figure(run.stages)
+    return _picture(drawn, "Training loss of each stage over its epochs.") if drawn is not None else None
 
 
 def _timelines(view: View) -> dict[str, Any]:
