@@ -51,6 +51,8 @@ def report(run: Path, data_folder: Path | str | None, store: str, out: Path | No
     scores = _scores(opened.info.keys_of_scores(), store) if data is not None else {}
     path = write_report(run, target, data, scores)
     click.echo(printable(f"report: {path}"))
+    if data is None:
+        click.echo("without --data DATASET: timelines, precision and recall, and lengths are left out", err=True)
     if show:
         click.launch(path.as_uri())
 
