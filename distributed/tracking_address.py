@@ -35,6 +35,10 @@ def mlflow() -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
+        Path.home()
+    except RuntimeError:  # a container's user without a name; MLflow needs some path, and writes nothing there
+        os.environ["HOME"] = "/nonexistent"
+    try:
         import mlflow as package
     except ImportError as error:
         raise RunError(

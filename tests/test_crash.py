@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -137,3 +139,32 @@ def test_the_end_of_a_pipe_and_a_full_disk_behind_it():
 def test_a_locale_without_the_letters_stops_nothing():
     result = said_to(subprocess.PIPE, PYTHONIOENCODING="latin-1:strict")
     assert (result.returncode, result.stdout) == (0, "class \\u8df3\n"), result.stderr
+
+
+BARE = """
+import os
+from pathlib import Path
+import tad.report.charts
+from distributed.tracking import _user
+from distributed.tracking_address import address
+from distributed.tracking_store import TrackingStore
+TrackingStore(address(None), "x")
+print(_user())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_a_user_without_name_and_home_needs_neither(request):
+    """As in a container that is started with an arbitrary user."""
+    work = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    work.chmod(0o777)
+    request.addfinalizer(lambda: shutil.rmtree(work))
+    read = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]  # Python may lie below /root
+    user = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", *read]
+    paths = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    for home in ({}, {"HOME": "/nonexistent"}):
+        result = subprocess.run(
+            [*user, sys.executable, "-c", BARE], capture_output=True, text=True, env=paths | home, cwd=work
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (0, "unknown\n", ""), result.stderr
