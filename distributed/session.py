@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,9 @@ def _whole(
         raise
     finally:
         document["seconds"] = round(time.perf_counter() - start, 1)
-        record.save("run.json", document)
         status = STATUS[document["state"]]
+        with suppress(*([OSError] if status != "FINISHED" else [])):  # a full disk may be why it failed
+            record.save("run.json", document)
         if tracker is not None and status != "FINISHED":
             tracker.end_all(status)  # before what takes long: a second signal cuts it off
         _report(record, document["state"], data, training)

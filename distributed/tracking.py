@@ -15,7 +15,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,10 @@ class MlflowTracker:
         """Numbers of the innermost run. Not-a-number and infinity are no metrics: they go into the tag
         `not finite`."""
         now, good, bad = _now(), [], []
-        for name, value in values.items():
+        for name, known in distinct(values).items():
+            value = values[name]
             if math.isfinite(value):
-                good.append([clean(name), float(value), now, int(step)])
+                good.append([known, float(value), now, int(step)])
             else:
                 bad.append(f"{name} = {value} at step {step}")
         operation: dict[str, Any] = {"op": "batch", "run": self._open[-1], "metrics": good}
@@ -236,6 +237,21 @@ def clean(name: str) -> str:
     """A name that MLflow takes: `mAP@0.5` becomes `mAP_0.5`."""
     name = posixpath.normpath(re.sub(r"[^\w./: -]", "_", name).strip("/") or "_")
     return "_" if name == "." else name.replace("..", "_")[:KEY_LENGTH]
+
+
+def distinct(names: Iterable[str]) -> dict[str, str]:
+    """Each name as MLflow takes it; of names that it would take for one (classes `a?b` and `a*b`), the later ones are
+    numbered."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        known, number = clean(name), 1
+        while known in taken:
+            number += 1
+            known = f"{clean(name)[: KEY_LENGTH - 8]} {number}"
+        taken.add(known)
+        found[name] = known
+    return found
 
 
 def _creation(token: str, parent: str | None, name: str, tags: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +69,24 @@ def test_detect_looks_for_models_only_where_it_is_told_to(run, tmp_path, capsys,
     monkeypatch.setenv("TAD_STORE", str(run / "store"))
     tad(*rest)
     assert len(Segments.from_file(tmp_path / "x.parquet"))
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    for out, message in {
+        tmp_path: "is a folder, not a file",
+        tmp_path / "file" / "x.json": "it lies below a file",
+        tmp_path / ("x" * 300): "file name too long",
+        tmp_path / "pipe": "is a named pipe",
+        Path("/dev/null"): "is a device",
+        Path("/proc/x.json"): "cannot be written",
+    }.items():
+        arguments = ("--data", run / "data", "--out", out, "--local", "--store", run / "store")
+        for command in (("detect", run / "run"), ("label", "pser-seed", "--proposals", run / "none.json")):
+            said = refused(capsys, *command, *arguments)
+            assert f"error: --out {out}: " in said and message in said and "choose another" in said
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("method", ["pser-seed", "pser"])

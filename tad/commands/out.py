@@ -25,6 +25,8 @@ def file_to_write(out: Path) -> Path:
             regular(out)
     except DataError as error:
         raise RunError(f"--out {error}; choose another") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"--out {out}: cannot be written: it lies below a file; choose another") from error
     except (OSError, ValueError) as error:
         raise RunError(f"--out {out}: cannot be written: {cause(error)}; choose another") from error
     return out

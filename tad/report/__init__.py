@@ -1,4 +1,3 @@
-
 import logging
 
 # Without a home folder, or with one that cannot be written, matplotlib works and warns at each import.

@@ -7,6 +7,7 @@ import importlib.resources
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,7 +95,7 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
             return None
 
     timelines = [
-        drawn(f"Timelines of the {role_name(role)}", lambda v=view: _timelines(v)) for role, view in views.items()
+        drawn(f"Timelines of the {role_name(role)}", partial(_timelines, view)) for role, view in views.items()
     ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
