@@ -72,6 +72,12 @@ NO_DOCTOR = click.option(
     "--no-doctor", is_flag=True, help="Begin on a cluster (RAY_ADDRESS) without examining its nodes."
 )
 
+NO_CHECK = click.option(
+    "--no-check",
+    is_flag=True,
+    help="Take feature files as they are; by default those that `tad check` refuses stop it.",
+)
+
 
 def folder_name(text: str) -> str:
     """Any text as the name of one folder: no separators, no leading dot or dash, not too long."""
@@ -95,6 +101,7 @@ def shared_options(command: Any) -> Any:
     "--tracking", default=None, metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]"
 )
 @NO_DOCTOR
+@NO_CHECK
 @shared_options
 def run(
     recipe: str,
@@ -103,6 +110,7 @@ def run(
     rounds: int | None,
     out: Path | None,
     no_doctor: bool,
+    no_check: bool,
     **more: Any,
 ) -> None:
     """Self-train a detector on a dataset by RECIPE (a name, see `tad recipes`, or a .yaml file).
@@ -112,12 +120,15 @@ def run(
     from distributed.session import Options, self_train
     from tad.commands.doctor import before_job
     from tad.config import load_recipe
+    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
 
     if rounds is not None:
         overrides = (*overrides, f"rounds={rounds}")
     config = load_recipe(recipe, overrides)
     data = Dataset.open(data_folder)
+    if not no_check:
+        require_features(data)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
     out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tad.commands.run import DATA, shared_options
+from tad.commands.run import DATA, NO_CHECK, shared_options
 
 if TYPE_CHECKING:
     from tad.data.dataset import Dataset
@@ -58,9 +58,16 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For instance bag.scales=[0.5,1,1.5].")
+@NO_CHECK
 @shared_options
 def label(
-    method: str, data_folder: Path | str, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any
+    method: str,
+    data_folder: Path | str,
+    proposals: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    no_check: bool,
+    **more: Any,
 ) -> None:
     """Turn any method's proposals on the training videos into pseudo-labels, with points one for each.
 
@@ -72,6 +79,7 @@ def label(
     from distributed.session import Options, one_off
     from tad.commands.out import file_to_write
     from tad.config import load_labeler
+    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
     from tad.errors import DataError
     from tad.supervision import labeler_problems
@@ -81,6 +89,8 @@ def label(
     labeler = load_labeler(method, overrides)
     if problems := labeler_problems(labeler, data):
         raise DataError(f"{data.root}: {'; '.join(problems)}")
+    if method == "pser" and not no_check:
+        require_features(data, ["train"])
     found = read_proposals(proposals, data)
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
@@ -94,8 +104,11 @@ def label(
 @click.option("--subset", type=click.Choice(["train", "dev", "test"]), default="test", show_default=True)
 @click.option("--round", "number", type=int, default=None, help="Round whose detector to use.  [default: the best]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Detections: .json or .parquet.")
+@NO_CHECK
 @shared_options
-def detect(run_folder: Path, data_folder: Path | str, subset: Any, number: int | None, out: Path, **more: Any) -> None:
+def detect(
+    run_folder: Path, data_folder: Path | str, subset: Any, number: int | None, out: Path, no_check: bool, **more: Any
+) -> None:
     """Run the detector that RUN (a folder of `tad run`) trained over videos of any dataset with the same classes.
 
     Its models are looked for in --store, which must be the run's own store: RUN itself cannot say where to look.
@@ -103,11 +116,14 @@ def detect(run_folder: Path, data_folder: Path | str, subset: Any, number: int |
     from distributed.session import Options, one_off
     from distributed.trained import trained
     from tad.commands.out import file_to_write
+    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
 
     out = file_to_write(out)
     data = Dataset.open(data_folder)
     recipe, proposer, detector = trained(run_folder, data, number, more["store"])
+    if not no_check:
+        require_features(data, [subset])
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         scores = recipe.proposer.score(engine, proposer, subset)
