@@ -59,7 +59,7 @@ class Checkpoint:
         """Moves one away that cannot be used, so that the training begins again."""
         path = self.partial.folder / CHECKPOINT
         with writing(path.parent):
-            aside = set_aside(path)
+            aside = set_aside(path, self.partial.folder)
         self.partial.forget([CHECKPOINT])
         self.tell(f"{path}: damaged: {problem}; it was moved to {aside.name}, and the training begins again")
 

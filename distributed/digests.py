@@ -75,9 +75,9 @@ def problem(folder: Path, again: bool = False) -> str | None:
         state = hash(tuple(_state(folder / name) for name in (META, *files)))
         if not again and _seen.get(folder) == state:
             return None
-        wrong = [text for text in in_threads(lambda item: _wrong(folder, *item), files.items()) if text]
-        if wrong:
-            return "; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more files" if len(wrong) > 3 else "")
+        found = [text for text in in_threads(lambda item: wrong(folder, *item), files.items()) if text]
+        if found:
+            return "; ".join(found[:3]) + (f" and {len(found) - 3} more files" if len(found) > 3 else "")
     except DataError as error:
         if isinstance(error.__context__, PermissionError):
             raise RunError(f"{error}; its owner must let others read it, for instance with chmod -R g+rX") from error
@@ -103,6 +103,11 @@ def check_name(name: str, where: str) -> str:
     return name
 
 
+def digest_of(content: bytes) -> str:
+    """As meta.json has it for a file of this content."""
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}"
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return f"{os.fstat(file.fileno()).st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
@@ -116,13 +121,19 @@ def _state(path: Path) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _wrong(folder: Path, name: str, wanted: str) -> str | None:
-    path = folder / name
+def wrong(folder: Path, name: str, wanted: str) -> str | None:
+    """Why a file is not what was written, or None.
+
+    Args:
+        wanted: its size and SHA-256, or its size alone.
+    """
+    path, (wanted_size, _, wanted_hash) = folder / name, str(wanted).partition(" ")
     try:
         size = path.stat().st_size
-        if str(wanted).split(" ")[0] != str(size):
-            return f"{name} has {size} bytes, not {str(wanted).split(' ')[0]}"
-        return None if _digest(path) == wanted else f"{name} is not what was written (its SHA-256 differs)"
+        if wanted_size != str(size) or not path.is_file():
+            return f"{name} has {size} bytes, not {wanted_size}"
+        right = not wanted_hash or _digest(path) == wanted
+        return None if right else f"{name} is not what was written (its SHA-256 differs)"
     except PermissionError:
         raise
     except FileNotFoundError:

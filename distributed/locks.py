@@ -66,10 +66,12 @@ def held(path: Path, what: str, tell: Tell = note) -> Iterator[None]:
             )
         with suppress(OSError):  # those who wait then know less
             write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "makes": what})
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
     finally:
-        with suppress(OSError):
-            holder.unlink(missing_ok=True)
         lock.release()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distributed.digests import in_threads
+from distributed.digests import digest_of, in_threads, wrong
 from distributed.disk import writing
 from distributed.locks import Tell
 from distributed.partial import OUTPUT, Partial, make_folder
@@ -32,7 +32,7 @@ from tad.stage import Context, MapStage
 
 CHUNKS = "chunks"
 ARRAYS = b"arrays"
-"""In the metadata of a part: the bytes of each array's file that belongs to it."""
+"""In the metadata of a part: size and digest of each array's file that belongs to it."""
 PART_SCHEMA = SCHEMA.append(pa.field("error", pa.string()))
 """The segments of a chunk's videos; a video that failed has one row with its error and no segment."""
 
@@ -77,7 +77,7 @@ def open_chunk_function(stage: MapStage, context: Context) -> Callable[[Chunk, P
     function = stage.open(context)
 
     def run(chunk: Chunk, partial: Partial) -> Done:
-        tables, sizes, failed = [], {}, 0
+        tables, arrays, size, failed = [], {}, 0, 0
         for video in chunk.videos:
             files: dict[str, bytes] = {}
             try:
@@ -95,19 +95,20 @@ def open_chunk_function(stage: MapStage, context: Context) -> Callable[[Chunk, P
             with writing(partial.folder):
                 for name, content in files.items():
                     _write(partial.folder / name, content)
-            sizes |= {name: len(content) for name, content in files.items()}
+            arrays |= {name: digest_of(content) for name, content in files.items()}
+            size += sum(len(content) for content in files.values())
         table = pa.concat_tables([t.cast(PART_SCHEMA) for t in tables]) if tables else PART_SCHEMA.empty_table()
-        table = table.replace_schema_metadata({ARRAYS: json.dumps(sizes)})
+        table = table.replace_schema_metadata({ARRAYS: json.dumps(arrays)})
         path = partial.folder / part_name(chunk.number)
         with writing(partial.folder):
-            in_threads(lambda name: sync(partial.folder / name), sizes)
-            for folder in {(partial.folder / name).parent for name in sizes}:
+            in_threads(lambda name: sync(partial.folder / name), arrays)
+            for folder in {(partial.folder / name).parent for name in arrays}:
                 sync(folder)
             make_folder(path.parent)
             with whole(path) as temporary:
                 pq.write_table(table, temporary, write_page_checksum=True)
-        partial.send([*sizes, part_name(chunk.number)])
-        return Done(len(chunk.videos), table.num_rows - failed, failed, path.stat().st_size + sum(sizes.values()))
+        partial.send([*arrays, part_name(chunk.number)])
+        return Done(len(chunk.videos), table.num_rows - failed, failed, path.stat().st_size + size)
 
     return run
 
@@ -144,12 +145,17 @@ def check_parts(folder: Path, every: list[Chunk], tell: Tell) -> None:
             continue
         path = folder / part_name(chunk.number)
         try:
-            problem = _lost(folder, _read(path))
+            arrays = _arrays(_read(path))
+            lost = {name: text for name, digest in arrays.items() if (text := wrong(folder, name, digest))}
+            problem = next(iter(lost.values()), None)
         except (pa.ArrowException, OSError, ValueError) as error:
-            problem = first_line(error)
+            lost, problem = {}, first_line(error)
         if problem is not None:
             with writing(folder):
-                aside = set_aside(path)
+                aside = set_aside(path, folder)
+                for name in lost:
+                    if os.path.lexists(folder / name):
+                        set_aside(folder / name, folder)
             tell(f"{path}: damaged: {problem}; it was moved to {aside.name} and is made again")
 
 
@@ -171,9 +177,10 @@ def collect(folder: Path, every: list[Chunk]) -> tuple[int, dict[str, str]]:
             try:
                 table = _read(path)
             except (pa.ArrowException, OSError) as error:
-                raise damaged(path, first_line(error)) from error
-            if (lost := _lost(folder, table)) is not None:
-                raise damaged(path, lost)
+                raise damaged(path, first_line(error), folder) from error
+            for name, digest in _arrays(table).items():
+                if problem := wrong(folder, name, digest.split(" ")[0]):
+                    raise damaged(path, problem, folder)
             bad = table.column("error").is_valid()
             if bad.to_numpy(zero_copy_only=False).any():
                 failures |= {r["video_id"]: r["error"] for r in table.filter(bad).to_pylist()}
@@ -189,16 +196,9 @@ def _read(path: Path) -> pa.Table:
     return table.cast(PART_SCHEMA.with_metadata(table.schema.metadata))
 
 
-def _lost(folder: Path, part: pa.Table) -> str | None:
-    """What is wrong with the arrays that belong to a part."""
-    for name, size in json.loads((part.schema.metadata or {}).get(ARRAYS, b"{}")).items():
-        try:
-            if (folder / name).stat().st_size == size:
-                continue
-        except FileNotFoundError:
-            pass
-        return f"{name} is missing or has another size"
-    return None
+def _arrays(part: pa.Table) -> dict[str, str]:
+    found: dict[str, str] = json.loads((part.schema.metadata or {}).get(ARRAYS, b"{}"))
+    return found
 
 
 def _describe(error: Exception) -> str:

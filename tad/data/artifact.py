@@ -96,10 +96,10 @@ class Artifact:
         return damaged(self.path, f"{name}: {first_line(error)}")
 
 
-def damaged(path: Path, problem: str) -> DamagedError:
-    """Sets a damaged artifact aside; the error that says so."""
+def damaged(path: Path, problem: str, of: Path | None = None) -> DamagedError:
+    """Sets a damaged artifact or part aside, as `set_aside`; the error that says so."""
     try:
-        then = f"it was moved to {set_aside(path).name}"
+        then = f"it was moved to {set_aside(path, of).name}"
     except FileNotFoundError:
         then = "it is gone"
     except OSError as error:
@@ -107,14 +107,18 @@ def damaged(path: Path, problem: str) -> DamagedError:
     return DamagedError(f"{path}: damaged in the store: {problem}; {then}. Run the same command again to make it again")
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, of: Path | None = None) -> Path:
     """Renames what is damaged or in the way, to NAME.damaged-1 or the next free number. Nothing is removed.
+
+    Args:
+        of: a folder that will not stay, in which the path lies; it is then moved beside that.
 
     Raises:
         OSError: it is gone, or the folder cannot be written.
     """
+    base = path if of is None else of.with_name(f"{of.name}.{path.name}")
     number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
+    while os.path.lexists(aside := base.with_name(f"{base.name}.damaged-{number}")):
         number += 1
     os.rename(path, aside)
     return aside
