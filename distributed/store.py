@@ -152,8 +152,8 @@ class Store:
         final = self._path(key)
         partial = Partial(self, key, final.with_name(f"{key}{SUFFIX}"))
         with writing(self.root):
-            for left in [path for path in partial.output.rglob(".*") if path.is_file()]:
-                left.unlink()  # half a file of a writer that was killed
+            for left in list(partial.output.rglob(".*")):  # half a file of a writer that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             (partial.output / META).unlink(missing_ok=True)
             files = sealed(partial.output)
             write_json(partial.output / META, {**meta, "files": files})
