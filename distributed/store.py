@@ -153,7 +153,7 @@ class Store:
         partial = Partial(self, key, final.with_name(f"{key}{SUFFIX}"))
         with writing(self.root):
             for left in list(partial.output.rglob(".*")):  # half a file of a writer that was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             (partial.output / META).unlink(missing_ok=True)
             files = sealed(partial.output)
             write_json(partial.output / META, {**meta, "files": files})
