@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
 from tad.detectors.potloc_targets import annotated, background_seeds, sample, window
 from tad.detectors.schedule import adamw, derived_ema, derived_width
@@ -29,7 +29,7 @@ from tad.detectors.windows import (
 )
 from tad.models.potloc import Potloc
 from tad.models.snippet import video_scores
-from tad.ops.losses import probability_focal
+from tad.ops.losses import probability_entropy, probability_focal
 from tad.stage import Batch, Context, StageConfig, Total
 
 
@@ -293,7 +293,7 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[
     mean = (classes.sum(2) / mask.sum(2)[..., None]).mean(1)
     pooled = torch.where(present, top, mean)
     return {
-        "video": binary_cross_entropy(pooled, present.to(pooled), reduction="none").mean(1),
+        "video": probability_entropy(pooled, present.to(pooled)).mean(1),
         "action": rows(action, positive),
         "background": rows(empty.expand_as(output), seeds),
     }

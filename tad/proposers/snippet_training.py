@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.labels import SUPERVISION, Supervision
 from tad.errors import DataError
 from tad.models.snippet import SnippetModel, SnippetScores, video_scores
-from tad.ops.losses import probability_focal
+from tad.ops.losses import probability_entropy, probability_focal
 from tad.ops.mining import Mined, mine
 from tad.proposers.completeness import Found, feature_loss, find_segments, score_loss
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
@@ -304,7 +304,7 @@ def video_losses(
     mean = (scores.classes * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     pooled = torch.where(present, video_scores(scores.classes, mask, config.top_ratio), mean)
     return {
-        "video": binary_cross_entropy(pooled, present.to(pooled), reduction="none").mean(1),
+        "video": probability_entropy(pooled, present.to(pooled)).mean(1),
         "point": rows(target, action.any(-1)),
         "background": rows(empty.expand_as(output), mined.background),
     }
