@@ -58,7 +58,7 @@ def _one(name: str) -> Space:
         module = _file(Path(place))
     else:
         close = difflib.get_close_matches(place, list(known), 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else "."
         raise ConfigError(f"no space {place!r}{hint} Known: {', '.join(known)}, or the path of a .py file")
     found = getattr(module, "SPACE", None)
     if not isinstance(found, list) or not found or not all(isinstance(p, Parameter) for p in found):
