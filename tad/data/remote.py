@@ -1,13 +1,16 @@
 """Files behind a URI of pyarrow.fs: `s3://`, `gs://`, `file://`.
 
 Credentials and endpoints come from the environment: the usual AWS variables, profile files and machine roles for
-`s3://` (AWS_ENDPOINT_URL for another server than Amazon's), the application default credentials for `gs://`.
+`s3://` (AWS_ENDPOINT_URL for another server than Amazon's), the application default credentials for `gs://`. A URI
+that holds credentials or options is refused: it would be written into run folders and reports, and a URI of somebody
+else could send requests, signed with the user's key, to any server.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,9 +31,47 @@ HINTS = {
     "NETWORK_CONNECTION": "the server cannot be reached; see AWS_ENDPOINT_URL",
 }
 
+ENVIRONMENT = (
+    "give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE) or the machine's role, "
+    "and another server by AWS_ENDPOINT_URL"
+)
+NAMED_BY_USER = ("abfs", "abfss", "hdfs", "viewfs")
+"""Schemes that write a container or a user, which are no secrets, before an `@`."""
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?=[^\s\"<>/?#]*[:@])[^\s\"<>]*@")
+"""What may be user and password: up to the last `@`, since a password that nobody escaped may hold anything."""
+_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s\"<>?]*)\?[^\s\"<>]*")
+
 
 def is_uri(place: Path | str) -> bool:
     return "://" in str(place)
+
+
+def checked(uri: str) -> str:
+    """The URI itself, if it holds no credentials and no options.
+
+    Raises:
+        DataError: there is a user, a password, a query string or a fragment in it; the message does not show them.
+    """
+    scheme, _, rest = uri.partition("://")
+    server, plain = re.split(r"[/?#]", rest, maxsplit=1)[0], re.split(r"[?#]", uri, maxsplit=1)[0]
+    user, at, _ = server.rpartition("@")
+    plain_user = (scheme in NAMED_BY_USER and ":" not in user) or (scheme, user) == ("gs", "anonymous")
+    if (at and not plain_user) or (":" in server and scheme in ("s3", "gs", "gcs")):
+        shown = re.split("[?#]", rest.rpartition("@")[2] if "@" in rest else "", maxsplit=1)[0]
+        raise DataError(f"{scheme}://***@{shown}: a URI must not hold credentials; {ENVIRONMENT}")
+    if plain != uri:
+        raise DataError(f"{redacted(plain)}: a URI must not hold options after `?` or `#`; {ENVIRONMENT}")
+    return uri
+
+
+def redacted(text: str) -> str:
+    """Text in which users, passwords and query strings of all URIs are `***`; the rest stays as it is."""
+    return _QUERY.sub(r"\1?***", _USER.sub(_without_user, text)) if "://" in text else text
+
+
+def _without_user(found: re.Match[str]) -> str:
+    user = found[0].partition("://")[2]
+    return found[0] if found[1] in NAMED_BY_USER and ":" not in user else f"{found[1]}://***@"
 
 
 def cache_folder() -> Path:
@@ -47,10 +88,10 @@ def opened(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a URI, and the path in it.
 
     Raises:
-        DataError: not a URI that pyarrow.fs knows, or it cannot be used.
+        DataError: as `checked`, not a URI that pyarrow.fs knows, or it cannot be used.
     """
     try:
-        return fs.FileSystem.from_uri(uri)
+        return fs.FileSystem.from_uri(checked(uri))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{uri}: {reason(error)}") from error
 
@@ -59,7 +100,7 @@ def reason(error: BaseException) -> str:
     """An error of pyarrow.fs in a short line, with what to do where that is known."""
     text = str(error).split(" (Request ID")[0].splitlines()[0]
     hint = next((hint for sign, hint in HINTS.items() if sign in text), None)
-    return f"{hint} [{text}]" if hint else text
+    return redacted(f"{hint} [{text}]" if hint else text)
 
 
 def fetch(bucket: fs.FileSystem, source: str, target: Path, modified_ns: int) -> None:
