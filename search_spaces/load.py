@@ -1,6 +1,6 @@
 """Finds search spaces by name: the families of this package, and files of the user's own.
 
-A user's file is Python code and is run: it can do whatever the user can, also never end. Only trusted ones may be named.
+A user's file is Python code and is run: it can do whatever the user can, also never end. Name only trusted ones.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _file(path: Path) -> ModuleType:
     except KeyboardInterrupt:
         raise  # it takes long, and the user does not wait
     except BaseException as error:  # whatever is wrong with the user's file, or that it ends the process
-        name = "it ends the process" if isinstance(error, SystemExit) else type(error).__name__
+        name = "it calls sys.exit" if isinstance(error, SystemExit) else type(error).__name__
         text = " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be imported: {name}{': ' if text else ''}{text[:MOST_TEXT]}") from None
     return module

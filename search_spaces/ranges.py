@@ -99,10 +99,15 @@ class Choice:
 
     def __init__(self, *values: Any) -> None:
         object.__setattr__(self, "values", values)
-        odd = [v for v in values if v is not None and not isinstance(v, (bool, int, float, str))]
+        odd = [
+            v
+            for v in values
+            if (v is not None and not isinstance(v, (bool, int, float, str)))
+            or (isinstance(v, float) and not math.isfinite(v))
+        ]
         if odd or len(set(values)) < 2 or len(set(values)) < len(values):
             raise ConfigError(
-                f"Choice{values}: give two or more different values, each null, a boolean, a number or text"
+                f"Choice{values}: give two or more different values, each null, a boolean, a finite number or text"
             )
 
     def suggest(self, trial: BaseTrial, key: str) -> Any:
