@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
+
+MOST_WORKERS = 10_000
+"""Processes of one training, or trials at a time: above what Ray is made for."""
+
+
+class Within(click.FloatRange):
+    """A number in a range; nan, which click takes for one, lies in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        number = float(super().convert(value, param, context))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, context)
+        return number
+
+
+GPUS = Within(min=0, max=1_000)
 
 
 class WorkersType(click.ParamType):
@@ -23,6 +41,8 @@ class WorkersType(click.ParamType):
             workers = 0
         if workers < 1:
             self.fail(f"{value!r} is neither a positive number nor auto")
+        if workers > MOST_WORKERS:
+            self.fail(f"{value!r} is more than {MOST_WORKERS}")
         return workers
 
 
@@ -51,7 +71,7 @@ SHARED = [
         help="Training workers; auto: one for each GPU, or one.",
     ),
     click.option(
-        "--gpus-per-worker", type=float, default=None, help="A fraction is allowed.  [default: 1 if there are any]"
+        "--gpus-per-worker", type=GPUS, default=None, help="A fraction is allowed.  [default: 1 if there are any]"
     ),
     click.option(
         "--placement",
@@ -162,4 +182,4 @@ def demo(out: Path, local: bool) -> None:
     report = self_train("demo", load_recipe("demo"), data, options)
     click.echo(f"\nreport:       {report}")
     if not local:
-        click.echo(f"MLflow page:  tad ui --tracking {options.tracking}")
+        click.echo(f"MLflow page:  tad ui --tracking {shlex.quote(str(options.tracking))}")
