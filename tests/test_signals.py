@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
 from distributed.identity import Identity
-from distributed.signals import Interrupted, in_order
+from distributed.signals import Interrupted, as_interrupts, in_order
 from tests.tiny import tiny_dataset
 from tests.tracked_run import client
 
@@ -33,14 +35,15 @@ def heed() -> None:
 class Driver:
     """`tad run` as a process that trains for very long; `start` is the code that starts it."""
 
-    def __init__(self, data, folder: Path, *more: str, start: str = "from tad.cli import main; main()") -> None:
+    def __init__(
+        self, data, folder: Path, *more: str, start: str = "from tad.cli import main; main()", **popen
+    ) -> None:
         self.folder = folder
         command = [sys.executable, "-c", start, "run", RECIPE, "--data", str(data.root), "--local"]
         command += ["--set", "proposer.training.epochs=9999", *more]
         command += ["--out", str(folder / "run"), "--store", str(folder / "store")]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed}
+        self.process = subprocess.Popen(command, text=True, **(pipes | popen))
 
     def wait_for_an_epoch(self) -> None:
         events = self.folder / "run" / "events.jsonl"
@@ -71,14 +74,22 @@ def test_the_first_signal_ends_a_run_in_order(data, tmp_path):
     assert list((tmp_path / "store").glob("*.partial/checkpoint.pt")), "the next start goes on from here"
 
 
-def test_a_closed_terminal_stops_nothing_of_the_end(data, tmp_path):
-    """What is said goes to a pipe that nobody reads any more."""
-    driver = Driver(data, tmp_path)
+def test_a_closed_terminal_ends_it_in_order(data, tmp_path):
+    """With a progress bar on a terminal that goes away, and all that is said at the end with it."""
+    ours, theirs = os.openpty()
+
+    def attach() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    driver = Driver(data, tmp_path, preexec_fn=attach, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
     driver.wait_for_an_epoch()
-    driver.process.stderr.close()
-    driver.process.send_signal(signal.SIGHUP)
+    os.close(ours)
     assert driver.process.wait(timeout=60) == 128 + signal.SIGHUP
-    assert driver.document["state"] == "interrupted" and (tmp_path / "run" / "report.html").is_file()
+    assert (driver.document["state"], driver.document["signal"]) == ("interrupted", "SIGHUP")
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
@@ -158,6 +169,22 @@ def test_handlers_are_given_back_and_nobody_replaces_them_within():
         time.sleep(5)
     assert told == ["SIGTERM"] and caught.value.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before and signal.signal is change
+
+
+def test_a_search_takes_sigterm_for_an_interrupt_whoever_handles_that():
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))  # as Ray Tune does
+    try:
+        with as_interrupts() as came:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), signal.SIGHUP)
+                time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT] and came == [signal.SIGTERM, signal.SIGHUP]
 
 
 def test_what_is_told_may_fail():
