@@ -6,9 +6,10 @@ import datetime
 import importlib.metadata
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,12 @@ def _whole(
 @contextmanager
 def one_off(data: Dataset, options: Options) -> Iterator[Engine]:
     """An engine for a single command (`tad label`, `tad detect`): cached and resumable, but not tracked."""
-    record = Record(options.out)
-    with _resources(options, record) as resources:
+    with ExitStack() as stack:
+        try:
+            record = Record(options.out)
+        except OSError:  # a read-only folder; nothing of this record is needed later
+            record = Record(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        resources = stack.enter_context(_resources(options, record))
         yield Engine(data, Store(options.store), record, options.seed, resources)
 
 

@@ -51,6 +51,13 @@ def test_detect_gives_what_the_run_gave(run, tmp_path):
     assert ours.replace(source="").digest() == theirs.replace(source="").digest()
 
 
+def test_detect_in_a_folder_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "runs").write_text("in the way, as a read-only file system would be")
+    out = tmp_path / "detections.json"
+    tad("detect", run / "run", "--data", run / "data", "--out", out, "--local", "--store", run / "store")
+    assert len(Segments.from_file(out))
+
+
 def test_detect_refuses_what_does_not_fit(run, tmp_path, capsys):
     rest = ("--out", tmp_path / "x.json", "--local", "--store", run / "store")
     other = tiny_dataset(tmp_path / "other", videos=4, classes=3, dim=12)
