@@ -20,7 +20,7 @@ from distributed.identity import Identity
 from distributed.record import Record
 from distributed.run_folder import claimed, died
 from distributed.selftrain import SelfTraining
-from distributed.signals import in_order
+from distributed.signals import heard_again, in_order
 from distributed.store import Store
 from tad.config import Recipe
 from tad.data.dataset import ROLES, Dataset
@@ -101,6 +101,7 @@ def _whole(
     start, training = time.perf_counter(), None
     try:
         with _resources(options, record) as resources:
+            heard_again()
             _greet(record, document, resources)
             engine = Engine(data, Store(options.store), record, options.seed, resources)
             training = SelfTraining(recipe, engine, document)

@@ -38,6 +38,7 @@ def in_order(told: Callable[[str], None]) -> Iterator[None]:
         if first:
             os._exit(128 + number)
         first.append(number)
+        signal.alarm(0)  # that of Ray's core, which would abort the process after 3 s
         with suppress(Exception):  # a full disk must not keep the signal from ending the run
             told(signal.Signals(number).name)
         if number == signal.SIGHUP:
@@ -45,7 +46,12 @@ def in_order(told: Callable[[str], None]) -> Iterator[None]:
         raise Interrupted(number)
 
     with _handled(SIGNALS, handle):
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if first and not isinstance(error, Interrupted):  # Ray raises one of its own in place of ours
+                raise Interrupted(first[0]) from error
+            raise
 
 
 @contextmanager
@@ -58,6 +64,7 @@ def as_interrupts() -> Iterator[list[int]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         came.append(number)
+        signal.alarm(0)
         if number == signal.SIGHUP:
             _leave_terminal()
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background
@@ -68,12 +75,21 @@ def as_interrupts() -> Iterator[list[int]]:
         yield came
 
 
+def heard_again() -> None:
+    """To be called once Ray is connected: its core puts a handler below Python's that prints its stack at SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
+
+
 @contextmanager
-def _handled(numbers: tuple[int, ...], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """A handler of signals, in the main thread only. One that is ignored (nohup) stays ignored.
+def _handled(numbers: tuple[int, ...], handle: Callable[[int, FrameType | None], None]) -> Iterator[Callable[[], None]]:
+    """A handler of signals, in the main thread only. One that is ignored (nohup) stays ignored. Gives a function that
+    sets it once more.
 
     Ray sets handlers of its own: `ray.init` that of SIGTERM, Ray Train that of SIGINT, which it never gives back and
-    which exits with 0. Within, such calls change nothing.
+    which exits with 0. Within, such calls set ours once more.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -83,7 +99,7 @@ def _handled(numbers: tuple[int, ...], handle: Callable[[int, FrameType | None],
     ours = {number for number in numbers if before[number] is not signal.SIG_IGN}
 
     def guarded(number: int, handler: Any) -> Any:
-        return signal.getsignal(number) if number in ours else change(number, handler)
+        return change(number, handle if number in ours else handler)
 
     for number in ours:
         change(number, handle)

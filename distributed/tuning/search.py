@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from distributed.selection import check_selection
-from distributed.signals import Interrupted, as_interrupts
+from distributed.signals import Interrupted, as_interrupts, heard_again
 from distributed.store import Store
 from distributed.tuning import on_ray
 from distributed.tuning.drivers import living, registered
@@ -121,6 +121,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     study.sampler = sampler(options.sampler, (seed + len(study.get_trials(deepcopy=False))) % MOST_SEED)
     study.pruner = pruner(options.scheduler)
     with registered(study) as driver, _slots(options) as slots:
+        heard_again()
         until = start + 60 * options.minutes if options.minutes is not None else float("inf")
         work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus)
         progress = Progress(study, options.trials, objective)
