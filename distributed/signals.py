@@ -84,9 +84,8 @@ def heard_again() -> None:
 
 
 @contextmanager
-def _handled(numbers: tuple[int, ...], handle: Callable[[int, FrameType | None], None]) -> Iterator[Callable[[], None]]:
-    """A handler of signals, in the main thread only. One that is ignored (nohup) stays ignored. Gives a function that
-    sets it once more.
+def _handled(numbers: tuple[int, ...], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """A handler of signals, in the main thread only. One that is ignored (nohup) stays ignored.
 
     Ray sets handlers of its own: `ray.init` that of SIGTERM, Ray Train that of SIGINT, which it never gives back and
     which exits with 0. Within, such calls set ours once more.

@@ -12,6 +12,7 @@ import termios
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from distributed.identity import Identity
@@ -39,8 +40,8 @@ class Driver:
         self, data, folder: Path, *more: str, start: str = "from tad.cli import main; main()", **popen
     ) -> None:
         self.folder = folder
-        command = [sys.executable, "-c", start, "run", RECIPE, "--data", str(data.root), "--local"]
-        command += ["--set", "proposer.training.epochs=9999", *more]
+        command = [sys.executable, "-c", start, "run", RECIPE, "--data", str(data.root)]
+        command += ["--set", "proposer.training.epochs=9999", *(more or ["--local"])]
         command += ["--out", str(folder / "run"), "--store", str(folder / "store")]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed}
         self.process = subprocess.Popen(command, text=True, **(pipes | popen))
@@ -121,7 +122,7 @@ main()
 
 def test_a_second_signal_ends_at_once_and_the_state_is_true(data, tmp_path):
     uri = f"sqlite:///{tmp_path}/m.db"
-    driver = Driver(data, tmp_path, "--tracking", uri, start=SLOW_END)
+    driver = Driver(data, tmp_path, "--local", "--tracking", uri, start=SLOW_END)
     driver.wait_for_an_epoch()
     driver.process.send_signal(signal.SIGINT)
     assert driver.process.stdout.readline() == "slow\n"
@@ -133,6 +134,25 @@ def test_a_second_signal_ends_at_once_and_the_state_is_true(data, tmp_path):
     runs = reader.search_runs([e.experiment_id for e in reader.search_experiments()])
     assert len(runs) == 3 and {run.info.status for run in runs} == {"KILLED"}
     assert driver.document["tracking"]["run_id"] in {run.info.run_id for run in runs}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_with_workers_they_end_too(tmp_path, number):
+    """Ray's own handlers would print a stack and abort (SIGTERM), or exit with 0 (SIGINT)."""
+    data = tiny_dataset(tmp_path / "data", videos=24, classes=2, dim=8)
+    driver = Driver(data, tmp_path, "--workers", "2", "--tracking", "none")
+    driver.wait_for_an_epoch()
+    started = psutil.Process(driver.process.pid).children(recursive=True)
+    assert any("ray::" in " ".join(process.cmdline()) for process in started)
+    driver.process.send_signal(number)
+    said = driver.process.communicate(timeout=100)[1]
+    assert driver.process.returncode == 128 + number, said
+    assert "received at time" not in said and "Traceback" not in said
+    assert (driver.document["state"], driver.document["signal"]) == ("interrupted", number.name)
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert not psutil.wait_procs(started, timeout=30)[1]
 
 
 WAIT = """
