@@ -1,4 +1,7 @@
-"""Finds search spaces by name: the families of this package, and files of the user's own."""
+"""Finds search spaces by name: the families of this package, and files of the user's own.
+
+A user's file is Python code and is run: it can do whatever the user can, also never end. Name only trusted ones.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,28 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
 from search_spaces.space import Parameter, Space
-from tad.errors import ConfigError, listing
+from tad.errors import ConfigError, DataError, listing
+from tad.files import regular
 
 MACHINERY = {"__init__", "load", "ranges", "space"}
 """Files of the package that are not families."""
+MOST_TEXT = 300
+"""Characters of an error of a user's file."""
 
 
 def families() -> dict[str, str]:
     """The families that come with the package: name and what it is for."""
     files = sorted(f for f in Path(__file__).parent.glob("*.py") if f.stem not in MACHINERY)
-    return {f.stem: (ast.get_docstring(ast.parse(f.read_text())) or "").partition("\n")[0] for f in files}
+    return {
+        f.stem: (ast.get_docstring(ast.parse(f.read_text(encoding="utf-8"))) or "").partition("\n")[0] for f in files
+    }
 
 
 def load(names: str) -> Space:
@@ -58,9 +69,9 @@ def _one(name: str) -> Space:
         module = _file(Path(place))
     else:
         close = difflib.get_close_matches(place, list(known), 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else "."
         raise ConfigError(f"no space {place!r}{hint} Known: {', '.join(known)}, or the path of a .py file")
-    found = getattr(module, "SPACE", None)
+    found = vars(module).get("SPACE")
     if not isinstance(found, list) or not found or not all(isinstance(p, Parameter) for p in found):
         raise ConfigError(f"{place}: needs a list SPACE of search_spaces.space.Parameter")
     space = Space(tuple(found))
@@ -68,15 +79,24 @@ def _one(name: str) -> Space:
 
 
 def _file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not os.path.exists(path):
         raise ConfigError(f"{path}: no such file")
+    try:
+        regular(path)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     spec = importlib.util.spec_from_file_location(f"search_space_{path.stem}", path)
     assert spec is not None and spec.loader is not None  # it ends in .py
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):  # what it prints is no part of a command's output
+            spec.loader.exec_module(module)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except Exception as error:  # whatever is wrong with the user's file
-        raise ConfigError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise  # it takes long, and the user does not wait
+    except BaseException as error:  # whatever is wrong with the user's file, or that it ends the process
+        name = "it calls sys.exit" if isinstance(error, SystemExit) else type(error).__name__
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be imported: {name}{': ' if text else ''}{text[:MOST_TEXT]}") from None
     return module

@@ -16,6 +16,10 @@ from tad.errors import ConfigError
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+LARGEST = 10**30
+"""The most that any option of a recipe may be."""
+MOST_COUNT = 499
+"""Of a list's values, or of those on either side of its middle: recipes take lists of 1,000."""
 Params = Mapping[str, Any]
 """Optuna's parameters by name."""
 
@@ -95,10 +99,15 @@ class Choice:
 
     def __init__(self, *values: Any) -> None:
         object.__setattr__(self, "values", values)
-        odd = [v for v in values if v is not None and not isinstance(v, (bool, int, float, str))]
+        odd = [
+            v
+            for v in values
+            if (v is not None and not isinstance(v, (bool, int, float, str)))
+            or (isinstance(v, float) and not math.isfinite(v))
+        ]
         if odd or len(set(values)) < 2 or len(set(values)) < len(values):
             raise ConfigError(
-                f"Choice{values}: give two or more different values, each null, a boolean, a number or text"
+                f"Choice{values}: give two or more different values, each null, a boolean, a finite number or text"
             )
 
     def suggest(self, trial: BaseTrial, key: str) -> Any:
@@ -126,8 +135,8 @@ class Steps:
     count: Integer
 
     def __post_init__(self) -> None:
-        if self.low.high > self.high.low or self.count.low < 2:
-            raise ConfigError(f"Steps({self}): the first value must stay below the last, and 2 is the least count")
+        if self.low.high > self.high.low or not 2 <= self.count.low <= self.count.high <= MOST_COUNT:
+            raise ConfigError(f"Steps({self}): the first value must stay below the last; counts are 2 to {MOST_COUNT}")
 
     def suggest(self, trial: BaseTrial, key: str) -> list[float]:
         first, last = self.low.suggest(trial, f"{key}/low"), self.high.suggest(trial, f"{key}/high")
@@ -160,8 +169,8 @@ class Scales:
     count: Integer
 
     def __post_init__(self) -> None:
-        if self.widest.low <= 1 or self.count.low < 1:
-            raise ConfigError(f"Scales({self}): the widest must be above 1, and 1 is the least count")
+        if self.widest.low <= 1 or not 1 <= self.count.low <= self.count.high <= MOST_COUNT:
+            raise ConfigError(f"Scales({self}): the widest must be above 1; counts are 1 to {MOST_COUNT}")
 
     def suggest(self, trial: BaseTrial, key: str) -> list[float]:
         return ratios(self.widest.suggest(trial, f"{key}/widest"), self.count.suggest(trial, f"{key}/count"))
@@ -189,8 +198,8 @@ class Shifts:
     count: Integer
 
     def __post_init__(self) -> None:
-        if self.reach.low <= 0 or self.count.low < 1:
-            raise ConfigError(f"Shifts({self}): the reach must be above 0, and 1 is the least count")
+        if self.reach.low <= 0 or not 1 <= self.count.low <= self.count.high <= MOST_COUNT:
+            raise ConfigError(f"Shifts({self}): the reach must be above 0; counts are 1 to {MOST_COUNT}")
 
     def suggest(self, trial: BaseTrial, key: str) -> list[float]:
         return around_zero(self.reach.suggest(trial, f"{key}/reach"), self.count.suggest(trial, f"{key}/count"))
@@ -248,6 +257,9 @@ def shown(value: Any) -> str:
 
 def _check_bounds(range: Float | Integer) -> None:
     low, high = range.low, range.high
+    numbers = (int,) if isinstance(range, Integer) else (int, float)
+    if any(isinstance(v, bool) or not isinstance(v, numbers) or abs(v) > LARGEST for v in (low, high)):
+        raise ConfigError(f"{type(range).__name__}({low!r}, {high!r}): the bounds must be numbers up to {LARGEST:g}")
     if not (math.isfinite(low) and math.isfinite(high) and low < high and (low > 0 or not range.log)):
         raise ConfigError(f"{range}: the lower bound must be below the upper one, and above 0 for log")
 

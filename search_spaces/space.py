@@ -54,6 +54,8 @@ class Parameter:
     stand_in: Any = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not isinstance(self.range, Range):
+            raise ConfigError(f"parameter {self.key!r}: give a recipe's dotted key, and a range of search_spaces.space")
         if self.stage not in STAGES:
             raise ConfigError(f"parameter {self.key}: no stage {self.stage!r}; known: {', '.join(STAGES)}")
         if self.when is not None and len(self.when) != 2:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import reprlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -13,13 +15,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from tad import most
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.detectors.actionformer_init import differing
 from tad.detectors.bmn import BmnDetector
 from tad.detectors.hrpro_instance import HrproInstanceDetector
 from tad.detectors.potloc import PotlocDetector
 from tad.detectors.rskp import RskpDetector
-from tad.errors import ConfigError, listing
+from tad.errors import ConfigError, DataError, listing
+from tad.files import parse_yaml, read_yaml
 from tad.labelers.apl import AplLabeler
 from tad.labelers.gaufuse import GaufuseLabeler
 from tad.labelers.hrpro import HrproLabeler
@@ -55,6 +59,8 @@ Detector = Annotated[
     Field(discriminator="method"),
 ]
 ROLES = ("proposer", "labeler", "detector")
+LONGEST = 200
+"""Characters of a value in an error message."""
 
 
 class Stop(StageConfig):
@@ -64,7 +70,7 @@ class Stop(StageConfig):
         default=0.97, gt=0, le=1, description="labels agree with the last round's: mean tIoU above this"
     )
     score_drop: float = Field(
-        default=0.05, ge=0, description="the selecting score fell below its best by more than this"
+        default=0.05, ge=0, le=1, description="the selecting score fell below its best by more than this"
     )
 
 
@@ -78,6 +84,7 @@ class Recipe(StageConfig):
     rounds: int = Field(
         default=2,
         ge=0,
+        le=most.ROUNDS,
         description="label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
     )
     select: Literal["points", "classes", "dev-map", "dev-quality", "test"] = Field(
@@ -188,19 +195,21 @@ def dump(recipe: Recipe) -> str:
 def _read(name: str) -> dict[str, Any]:
     path = Path(name)
     if name in recipe_names():
-        text = resources.files("tad.recipes").joinpath(f"{name}.yaml").read_text()
+        text = resources.files("tad.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        document = _numbers(parse_yaml(text, name))
     elif path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not os.path.exists(path):
             raise ConfigError(f"{path}: no such recipe file")
-        text = path.read_text()
+        try:
+            document = _numbers(read_yaml(path))
+        except DataError as error:
+            raise ConfigError(f"recipe {error}") from None
     else:
         close = difflib.get_close_matches(name, recipe_names(), 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"no recipe {name!r}{hint} Known: {', '.join(recipe_names())}, or the path of a .yaml file")
-    try:
-        document = _numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {name}: not a YAML file: {error}") from error
+        hint = f"; did you mean {close[0]}?" if close else "."
+        raise ConfigError(
+            f"no recipe {_short(name)}{hint} Known: {', '.join(recipe_names())}, or the path of a .yaml file"
+        )
     if not isinstance(document, dict):
         raise ConfigError(f"recipe {name}: expected a mapping at the top, found {type(document).__name__}")
     return document
@@ -222,13 +231,15 @@ def _numbers(value: Any) -> Any:
 
 def _set(document: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
+    name = f"override {_short(override)}"
     if not sign or not key.strip():
-        raise ConfigError(f"override {override!r}: write key.path=value, for instance labeler.bag.scales=[0.5,1,1.5]")
+        raise ConfigError(f"{name}: write key.path=value, for instance labeler.bag.scales=[0.5,1,1.5]")
     try:
-        value = _numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from error
-    _put(document, key.strip(), value, f"override {override!r}")
+        value = _numbers(parse_yaml(text, "value"))
+    except DataError as error:
+        reason = str(error).split(": ", 2)[-1].partition("\n")[0]
+        raise ConfigError(f"{name}: {_short(text)} is not a YAML value: {reason}") from None
+    _put(document, key.strip(), value, name)
 
 
 def _put(document: dict[str, Any], key: str, value: Any, name: str) -> None:
@@ -262,8 +273,14 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"{_dotted(place)}: unknown key; {hint}"
     message = error["msg"][0].lower() + error["msg"][1:]
     given = error.get("input")
-    shown = "" if isinstance(given, (dict, BaseModel)) else f", found {given!r}"
+    shown = "" if isinstance(given, (dict, BaseModel)) else f", found {_short(given)}"
     return f"{_dotted(place)}: {message}{shown}"
+
+
+def _short(value: Any) -> str:
+    """A value in an error message: a recipe may hold any amount of it."""
+    text = reprlib.repr(value) if isinstance(value, (list, set, tuple)) else repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _dotted(place: Sequence[str]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distributed.session import Options, self_train, trained
+from distributed.session import Options, self_train
+from distributed.trained import trained
 from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
@@ -90,7 +91,7 @@ def test_rounds_can_be_added_in_another_folder_and_the_proposer_is_kept(run, dat
 @pytest.mark.parametrize("number", [None, 0])
 def test_without_a_detector_the_user_is_told_where_the_proposals_are(run, data, number):
     with pytest.raises(RunError, match=r"no detector of round 0.*round-0\. For a detector .* --rounds 1"):
-        trained(run, data, number)
+        trained(run, data, number, run.parent / "store")
 
 
 def test_selecting_on_the_test_videos_leaks_nothing_when_nothing_is_selected(data, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 
 import optuna
@@ -235,6 +236,47 @@ def test_loading(tmp_path):
         assert part in message, message
     with pytest.raises(ConfigError, match="no space named; known: detector"):
         load(" , ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"import sys\nsys.exit(0)", "cannot be imported: it calls sys.exit: 0"),
+        (b"import sys\nsys.exit('bye')", "cannot be imported: it calls sys.exit: bye"),
+        (b"raise SystemExit", "cannot be imported: it calls sys.exit"),
+        (b"class Odd(BaseException): pass\nraise Odd('x\\ny')", "cannot be imported: Odd: x y"),
+        (b"raise GeneratorExit", "cannot be imported: GeneratorExit"),
+        (b"def f(): f()\nf()", "RecursionError"),
+        (b"SPACE = [", "SyntaxError"),
+        (b"SPACE = '\xe4'", "SyntaxError"),
+        ("SPACE = []".encode("utf-16"), "null bytes"),
+        (b"import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        (b"raise ValueError('x' * 10_000)", "ValueError: xxx"),
+        (b"def __getattr__(name): raise SystemExit", "needs a list SPACE"),
+    ],
+)
+def test_a_file_that_does_anything_but_hold_a_space(tmp_path, content, message):
+    path = tmp_path / "mine.py"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(str(path))
+    assert f"{path}: " in str(caught.value) and message in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_what_a_space_prints_is_no_output_of_the_command(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    text = "print('loading')\nfrom search_spaces.space import Integer, Parameter\n"
+    path.write_text(text + "SPACE = [Parameter('rounds', Integer(1, 3), 'w', 'round')]")
+    assert [p.key for p in load(str(path)).parameters] == ["rounds"]
+    assert capsys.readouterr() == ("", "loading\n")
+
+
+def test_what_is_no_file_is_not_imported(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(ConfigError, match="2 problems") as caught:
+        load(f"{tmp_path / 'pipe.py'},{tmp_path / 'folder.py'}")
+    assert "is a named pipe" in str(caught.value) and "is a folder" in str(caught.value)
 
 
 def test_the_fingerprint_is_that_of_what_is_suggested():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +15,9 @@ import pytest
 from optuna.trial import TrialState
 
 from distributed.engine import Resources
-from distributed.tuning.drivers import DEAD_SECONDS, PREFIX, Driver, living, registered
+from distributed.identity import NONE, Identity
+from distributed.tuning import drivers
+from distributed.tuning.drivers import DEAD_SECONDS, PREFIX, living, registered
 from distributed.tuning.on_ray import Slots, plan, search, slots
 from distributed.tuning.search import pruner, sampler
 from distributed.tuning.study import best_of, join, open_storage
@@ -42,7 +43,7 @@ def a_study(url, name="one", directions=("maximize",)):
 
 
 def trials_of(study, total=100, driver=None, **more) -> Trials:
-    found = Trials(study, SPACE, total, driver or str(Driver.me()), **more)
+    found = Trials(study, SPACE, total, driver or str(Identity.me()), **more)
     found.prepare({"x": 4.0}, [])
     return found
 
@@ -136,42 +137,68 @@ def leave_running(study, driver):
     return trial
 
 
-def test_trials_of_dead_drivers_are_given_back_and_those_of_living_ones_left_alone(url):
+def test_trials_of_dead_drivers_are_given_back_and_those_of_living_ones_left_alone(url, monkeypatch):
+    monkeypatch.setattr(drivers, "WATCH_SECONDS", 0)
     study = a_study(url)
     trials_of(study)
     study.ask()
     gone = subprocess.Popen([sys.executable, "-c", "pass"])
     gone.wait()
-    here, elsewhere = socket.gethostname(), "another-machine"
-    now = time.time()
-    drivers = {
-        str(Driver(here, gone.pid, now)): (now, False),
-        str(Driver(here, os.getpid(), 5.0)): (now, False),  # the number is another process's by now
-        str(Driver(elsewhere, 7, 5.0)): (now - 5, True),
-        str(Driver(elsewhere, 8, 5.0)): (now - DEAD_SECONDS - 5, False),
-        str(Driver.me()): (now, True),
+    me, now = Identity.me(), time.time()
+    there = me._replace(space="4026539999")  # a container of this machine, with the same host name
+    known = {
+        str(me._replace(pid=gone.pid)): (now, False),
+        str(me._replace(born=me.born - 1)): (now, False),  # the number is another process's by now
+        str(there._replace(pid=gone.pid)): (now - 5, True),
+        str(there._replace(pid=gone.pid + 1)): (now - DEAD_SECONDS - 5, False),
+        str(me._replace(boot="another")): (now - 5, True),
+        "vm 7 1764387000.25": (now - 5, True),  # as earlier versions named drivers
+        str(me): (now - 10 * DEAD_SECONDS, True),  # the clock was set; the process is there
     }
     left = {}
-    for name, (beat, _) in drivers.items():
+    for name, (beat, _) in known.items():
         study.set_user_attr(PREFIX + name, beat)
         left[name] = leave_running(study, name)
     trials_of(study)
-    for name, (_, lives) in drivers.items():
+    for name, (_, lives) in known.items():
         trial = study.trials[left[name].number]
         assert (trial.state == TrialState.RUNNING) == lives, name
         assert lives or (trial.user_attrs[REASON], counts(trial)) == ("driver died", False)
     # The dead ones' parameters wait once each; the recipe, asked for above by no known driver, is still young.
     waiting = [t for t in study.trials if t.state == TrialState.WAITING]
     assert [t.system_attrs["fixed_params"] for t in waiting] == [
-        left[name].params for name, (_, lives) in drivers.items() if not lives
+        left[name].params for name, (_, lives) in known.items() if not lives
     ]
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_driver_elsewhere_whose_clock_was_set_is_known_by_its_next_beat(url, monkeypatch, capsys, step):
+    study = a_study(url)
+    me, beat = Identity.me(), time.time() + step
+    beats, silent = (str(me._replace(space=space, host="far")) for space in ("1", "2"))
+    for name in (beats, silent):
+        study.set_user_attr(PREFIX + name, beat)
+    watched = []
+
+    def watch(seconds):
+        watched.append(seconds)
+        a_study(url).set_user_attr(PREFIX + beats, beat + 10)
+
+    monkeypatch.setattr(time, "sleep", watch)
+    assert living(study) == {beats}
+    assert watched == [drivers.WATCH_SECONDS] and "for a heartbeat of other drivers of this study (far)" in (
+        capsys.readouterr().err
+    )
+    assert study.user_attrs[PREFIX + silent] == 0  # nobody watches it again
+    study.set_user_attr(PREFIX + silent, time.time())
+    assert silent in living(study)  # it had only been asleep
 
 
 def test_a_driver_registers_and_leaves_in_order(url):
     study = a_study(url)
     with registered(study) as me:
         assert living(study) == {me}
-        assert Driver.parse(me) == Driver.me()
+        assert Identity.parse(me) == Identity.me()
     assert living(study) == set()
 
 
@@ -186,7 +213,7 @@ def test_several_drivers_share_one_study_up_to_the_total(url):
             trials.end(trial.number, {"value": trial.params["x"], **DONE})
             ends.append(name)
 
-    names = [str(Driver.me()), str(Driver("another", 1, 1.0))]
+    names = [str(Identity.me()), str(Identity("another", NONE, NONE, 1, 1))]
     for name in names:
         a_study(url).set_user_attr(PREFIX + name, time.time())
     threads = [threading.Thread(target=drive, args=(name,)) for name in names]

@@ -2,69 +2,65 @@
 
 from __future__ import annotations
 
-import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import psutil
+from distributed.identity import Identity
 
 if TYPE_CHECKING:
     import optuna
 
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 120.0
-"""Without a heartbeat for so long, a driver of another machine is dead: their clocks must agree better than this."""
+"""Without a heartbeat for so long, a driver of another machine or container is watched: is it dead, or do clocks
+differ?"""
+WATCH_SECONDS = 30.0
+"""A watched driver that does not beat for so long is dead, whatever the clocks say."""
 PREFIX = "driver "
 
 
-class Driver(NamedTuple):
-    """A process that searches, on this machine or another."""
-
-    host: str
-    pid: int
-    born: float
-    """Seconds since 1970; a later process may have the same number."""
-
-    @classmethod
-    def me(cls) -> Driver:
-        process = psutil.Process()
-        return cls(socket.gethostname(), process.pid, round(process.create_time(), 2))
-
-    def __str__(self) -> str:
-        return f"{self.host} {self.pid} {self.born}"
-
-    @classmethod
-    def parse(cls, text: str) -> Driver:
-        host, pid, born = text.rsplit(" ", 2)
-        return cls(host, int(pid), float(born))
-
-    def alive(self, beat: float) -> bool:
-        """Whether it still runs; `beat`: its last heartbeat, seconds since 1970.
-
-        On this machine the process itself tells, elsewhere the heartbeat.
-        """
-        if self.host != socket.gethostname():
-            return time.time() - beat < DEAD_SECONDS
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.born) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-
 def living(study: optuna.Study) -> set[str]:
-    """The drivers of a study that still run, as text."""
-    beats = {k.removeprefix(PREFIX): v for k, v in study.user_attrs.items() if k.startswith(PREFIX)}
-    return {name for name, beat in beats.items() if beat and Driver.parse(name).alive(beat)}
+    """The drivers of a study that still run: each by the text of its `Identity`.
+
+    On this machine and in this container the process itself tells, elsewhere its heartbeat alone. One that is found
+    dead by its heartbeat is noted as gone, so that nobody has to watch it again; should it live, its next beat says so.
+    """
+    found, silent, now = set(), {}, time.time()
+    for name, beat in _beats(study).items():
+        state = Identity.parse(name).state()
+        if state == "alive" or (state == "unknown" and abs(now - beat) < DEAD_SECONDS):
+            found.add(name)
+        elif state == "unknown":
+            silent[name] = beat
+    if silent:
+        hosts = ", ".join(sorted({Identity.parse(name).host for name in silent}))
+        print(
+            f"waiting {WATCH_SECONDS:.0f} s for a heartbeat of other drivers of this study ({hosts})", file=sys.stderr
+        )
+        time.sleep(WATCH_SECONDS)
+        beats = _beats(study)
+        for name, beat in silent.items():
+            if name in beats and beats[name] != beat:
+                found.add(name)
+            elif name in beats:
+                study.set_user_attr(PREFIX + name, 0)
+    return found
+
+
+def _beats(study: optuna.Study) -> dict[str, float]:
+    """The last heartbeat of each driver that did not leave in order, seconds since 1970 by its own clock."""
+    texts = {k.removeprefix(PREFIX): v for k, v in study.user_attrs.items() if k.startswith(PREFIX)}
+    return {name: float(beat) for name, beat in texts.items() if isinstance(beat, (int, float)) and beat}
 
 
 @contextmanager
 def registered(study: optuna.Study) -> Iterator[str]:
-    """This process as a driver of the study, with a heartbeat of its own thread; its text."""
-    me, stop = str(Driver.me()), threading.Event()
+    """This process as a driver of the study, with a heartbeat of its own thread; the text of its `Identity`."""
+    me, stop = str(Identity.me()), threading.Event()
 
     def beat() -> None:
         while not stop.wait(BEAT_SECONDS):

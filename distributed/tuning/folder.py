@@ -9,7 +9,7 @@ STUDY/best.yaml    the best recipe; STUDY/figures/
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 import shutil
 import sys
@@ -17,32 +17,83 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from distributed.tuning.study import digest
+from distributed.tuning.study import digest, shown
 from search_spaces.space import Space
 from tad.config import Recipe
 from tad.data.dataset import Dataset, Role
 from tad.data.ground_truth import ground_truth
 from tad.data.output import output_folder
+from tad.data.remote import redacted
 from tad.data.split import write_split
-from tad.errors import RunError
-from tad.files import write_json
+from tad.errors import DataError, RunError
+from tad.files import cause, read_json, write_json
+
+MARKER = "study.json"
+VERSION = 1
+"""Of study.json; earlier ones, which name none, are read, too."""
+MADE_FIRST = re.compile(r"\.?study\.(db|json)")
+"""Files that another driver may have made before study.json says whose they are."""
 
 
 def claim(out: Path, name: str) -> None:
     """Makes the folder, or knows it as this study's.
 
     Raises:
-        RunError: it holds another study, or something else.
+        RunError: it holds another study, or something else, or it cannot be made.
     """
-    marker = out / "study.json"
-    if marker.is_file():
-        holds = json.loads(marker.read_text())["study"]
-        if holds != name:
-            raise RunError(f"{out}: holds the study {holds}; give {name} another folder with --out")
-    elif out.is_dir() and any(out.iterdir()):
-        raise RunError(f"{out}: not empty and not a study's folder; choose another with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(marker, {"study": name, "command": shlex.join(sys.argv)})
+    try:
+        if (out / MARKER).exists():
+            holds = name_in(out)
+            if holds != name:
+                raise RunError(f"{out}: holds the study {holds}; give {name} another folder with --out")
+        elif out.is_dir() and any(not MADE_FIRST.match(p.name) for p in out.iterdir()):
+            raise RunError(f"{out}: not empty and not a study's folder; choose another with --out")
+    except OSError:
+        pass  # `make` says why
+    make(out)
+
+
+def make(out: Path) -> None:
+    """Makes a study's folder where it is missing; a RunError if it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # in the way, too long, read-only, no permission
+        raise RunError(f"{out}: cannot be a study's folder: {cause(error)}; choose another with --out") from None
+
+
+def sign(out: Path, name: str, storage: str | None) -> None:
+    """STUDY/study.json: whose folder it is, and the command, without passwords.
+
+    Args:
+        storage: the URL that the command names, which may hold a password.
+    """
+    from sqlalchemy import make_url
+
+    words = [word.replace(storage, shown(make_url(storage))) if storage else word for word in sys.argv]
+    command = shlex.join(redacted(word) for word in words)
+    try:
+        write_json(out / MARKER, {"version": VERSION, "study": name, "command": command})
+    except OSError as error:
+        raise RunError(f"{out / MARKER}: cannot be written: {cause(error)}; choose another folder with --out") from None
+
+
+def name_in(folder: Path) -> str:
+    """The name of the study whose folder it is.
+
+    Raises:
+        RunError: its study.json is damaged or of a later version.
+    """
+    marker = folder / MARKER
+    try:
+        document = read_json(marker)
+    except DataError as error:
+        raise RunError(f"{error}; bring it back, or choose another folder") from None
+    name, version = (document.get(k) for k in ("study", "version")) if isinstance(document, dict) else (None, None)
+    if version not in (None, VERSION):
+        raise RunError(f"{marker}: is of version {version!r}; this tad-selftrain reads version {VERSION}")
+    if not isinstance(name, str) or not name:
+        raise RunError(f"{marker}: names no study; bring it back, or choose another folder")
+    return name
 
 
 def clear_scratch(out: Path, living: set[str], driver: str) -> Path:

@@ -8,6 +8,7 @@ read once, at the end, to say what the choice is worth where it was not made.
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Mapping
@@ -23,9 +24,11 @@ from distributed.engine import Engine
 from distributed.record import Record
 from distributed.store import Store
 from distributed.tuning.drivers import registered
-from distributed.tuning.search import sampler
-from distributed.tuning.study import digest, join, open_storage
+from distributed.tuning.folder import make
+from distributed.tuning.search import MOST_SEED, check_trials, sampler
+from distributed.tuning.study import digest, in_one_sentence, join, open_storage
 from distributed.tuning.summary import Summary, recipe_of, summarise
+from distributed.tuning.trial import reason
 from distributed.tuning.trials import Trials
 from search_spaces.load import load
 from tad.config import Recipe, load_recipe
@@ -106,8 +109,14 @@ def search_labels(
         RunError: no trials, a number of dev videos that leaves none on one side, or another study in `out`.
         DataError: the dev videos have no annotated segment.
     """
-    if trials < 1:
-        raise RunError(f"--trials {trials}: a search needs 1 trial at least")
+    with in_one_sentence(out / "study.db"):
+        return _search(method, proposals, data, trials, seed, dev, out, store)
+
+
+def _search(
+    method: str, proposals: Segments, data: Dataset, trials: int, seed: int, dev: int, out: Path, store: str
+) -> LabelSearch:
+    check_trials(trials)
     recipe = load_recipe("pser", [f"labeler.method={method}"])
     space = load("labels").for_recipe(recipe)
     parts = divided(data, dev, seed)
@@ -117,12 +126,12 @@ def search_labels(
             f"{data.root / 'annotations.json'}: none of the {dev} videos drawn from training has a segment; their "
             "boundaries are what the search chooses by"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make(out)
     engine = Engine(data, Store(store), Record(out, quiet=True))
     given = engine.adopt(proposals, "proposals")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = join(
-        open_storage(f"sqlite:///{out / 'study.db'}"),
+        open_storage(out / "study.db"),
         "label-only",
         {
             "labeler": method,
@@ -134,7 +143,7 @@ def search_labels(
         },
         ["maximize"],
     )
-    study.sampler = sampler("tpe", seed + len(study.get_trials(deepcopy=False)))
+    study.sampler = sampler("tpe", (seed + len(study.get_trials(deepcopy=False))) % MOST_SEED)
     with registered(study) as driver:
         asked = Trials(study, space, trials, driver)
         asked.prepare(space.defaults(recipe), [])
@@ -224,7 +233,7 @@ def _report(recipe: Recipe, engine: Engine, proposals: Artifact, parts: Dataset)
         quality = label_quality(labels(recipe, engine, proposals), parts, "dev").to_json()
         report |= {"value": quality["mean_tiou"], "finished": True}
     except Exception as error:  # the study learns of it; the search goes on
-        report |= {"failed": " ".join(f"{type(error).__name__}: {error}".split())}
+        report |= {"failed": reason(error)}
     return report | {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
 
 
@@ -272,8 +281,8 @@ def text_of(found: LabelSearch, method: str, data: Path, proposals: Path) -> str
     states = ", ".join(f"{n} {name.lower()}" for name, n in summary.states.items())
     lines.append(f"trials: {states}; {summary.totals['cpu_seconds']:.0f} s of CPU")
     lines.append(f"labels used: {found.budget}")
-    changes = [f"--set {shlex.quote(f'{key}={value}')}" for key, value in found.chosen.options.items()]
-    command = ["tad label", method, "--data", shlex.quote(str(data)), "--proposals", shlex.quote(str(proposals))]
-    lines.append("pseudo-labels:")
-    lines.append("    " + " ".join([*command, "--out labels.json", *changes]))
+    command = ["tad", "label", method, "--data", str(data), "--proposals", str(proposals), "--out", "labels.json"]
+    for key, value in found.chosen.options.items():
+        command += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    lines += ["pseudo-labels:", f"    {shlex.join(command)}"]
     return "\n".join(lines)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import math
+import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +19,14 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from distributed.selection import check_selection
+from distributed.signals import Interrupted, as_interrupts, heard_again
 from distributed.store import Store
 from distributed.tuning import on_ray
 from distributed.tuning.drivers import living, registered
-from distributed.tuning.folder import claim, clear_scratch, identity, study_data
+from distributed.tuning.folder import MARKER, claim, clear_scratch, identity, name_in, sign, study_data
 from distributed.tuning.mirror import Mirror
 from distributed.tuning.progress import Progress
-from distributed.tuning.study import best_of, join, open_storage
+from distributed.tuning.study import best_of, in_one_sentence, join, open_storage, read_storage, told
 from distributed.tuning.summary import Summary, summarise, text_of, write_best
 from distributed.tuning.trial import Stopped, Work, evaluate
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
@@ -33,7 +36,9 @@ from tad.data.dataset import Dataset
 from tad.errors import RunError
 from tad.report.budget import label_budget
 
-SAMPLERS = ("tpe", "random", "gp", "nsga2")
+MOST_TRIALS = 1_000_000
+MOST_SEED = 2**32
+"""Samplers take seeds below it."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,16 @@ def tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int,
     Raises:
         ConfigError, DataError, RunError: before any training, whatever makes the search impossible; or later, the
             recipe as it is fails, as then all trials would.
-        KeyboardInterrupt: interrupted, in order.
+        Interrupted: by SIGINT, SIGTERM or SIGHUP, in order.
     """
+    with in_one_sentence(options.storage or options.out / "study.db"), as_interrupts() as came:
+        try:
+            return _tune(recipe, space, data, objective, seed, options)
+        except KeyboardInterrupt as error:
+            raise Interrupted(came[0] if came else signal.SIGINT) from error
+
+
+def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int, options: Options) -> Summary:
     start = time.time()
     recipe = changed(recipe, {"select": objective})
     space = space.for_recipe(recipe)
@@ -95,17 +108,20 @@ def tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int,
             "it away, or --set rounds=2"
         )
     _check(options)
+    claim(options.out, options.name)
+    storage = open_storage(options.storage or options.out / "study.db")
+    sign(options.out, options.name, options.storage)
     own = study_data(data, options.out)
     check_selection(recipe, own, test=False)
     store = Store(options.store)
-    storage = open_storage(options.storage or f"sqlite:///{options.out / 'study.db'}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     directions = ["maximize", "minimize"] if options.cost else ["maximize"]
     study = join(storage, options.name, identity(recipe, space, own, seed, options.cost), directions)
     first = _warm(storage, space, options)
-    study.sampler = sampler(options.sampler, seed + len(study.get_trials(deepcopy=False)))
+    study.sampler = sampler(options.sampler, (seed + len(study.get_trials(deepcopy=False))) % MOST_SEED)
     study.pruner = pruner(options.scheduler)
     with registered(study) as driver, _slots(options) as slots:
+        heard_again()
         until = start + 60 * options.minutes if options.minutes is not None else float("inf")
         work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus)
         progress = Progress(study, options.trials, objective)
@@ -193,10 +209,14 @@ def _warm(storage: Any, space: Space, options: Options) -> list[dict[str, Any]]:
     if options.warm_start is None:
         return []
     for folder in (Path(options.warm_start), options.out.parent / options.warm_start):
-        if (folder / "study.json").is_file():
-            name = json.loads((folder / "study.json").read_text())["study"]
-            own = folder / "study.db"
-            return best_of(open_storage(f"sqlite:///{own.resolve()}") if own.is_file() else storage, name, space)
+        if os.path.isfile(folder / MARKER):
+            name, own = name_in(folder), folder / "study.db"
+            if not os.path.lexists(own):
+                return best_of(storage, name, space)
+            if not own.resolve().is_relative_to(folder.resolve()):
+                raise RunError(f"--warm-start {folder}: its study.db is a link to another folder; name that one")
+            with told(f"--warm-start {folder}: its study", "leave it away"):
+                return best_of(read_storage(own), name, space)
     return best_of(storage, options.warm_start, space)
 
 
@@ -212,13 +232,19 @@ def _slots(options: Options) -> Iterator[on_ray.Slots]:
 
 
 def _check(options: Options) -> None:
-    if options.trials < 1:
-        raise RunError(f"--trials {options.trials}: a search needs 1 trial at least")
-    if options.minutes is not None and options.minutes <= 0:
+    check_trials(options.trials)
+    if options.minutes is not None and not 0 < options.minutes < math.inf:
         raise RunError(f"--time-budget {options.minutes:g}: give a number of minutes above 0")
     if options.cost and options.scheduler != "none":
         raise RunError(f"--scheduler {options.scheduler}: stops by one number; with two objectives leave it away")
-    claim(options.out, options.name)
+
+
+def check_trials(number: int) -> None:
+    """A RunError if no search has so many trials: every one is a row that each start of a search reads."""
+    if number < 1:
+        raise RunError(f"--trials {number}: a search needs 1 trial at least")
+    if number > MOST_TRIALS:
+        raise RunError(f"--trials {number}: a search has {MOST_TRIALS:,} trials at most")
 
 
 def _mirror(study: optuna.Study, work: Work, data: Dataset, options: Options) -> Mirror | None:
@@ -261,12 +287,13 @@ def _report(
     if summary.best is not None:
         write_best(summary, recipe, options.name, out / "best.yaml")
         files = [*write_figures(study, summary, recipe.select, out / "figures"), out / "best.yaml"]
-        best, store = shlex.quote(str(out / "best.yaml")), shlex.quote(options.store)
-        seeds = " ".join(str(seed + i) for i in range(1, 4))
+        best, store = ["tad", "run", str(out / "best.yaml"), "--data"], ["--store", options.store]
+        seeds = " ".join(str((seed + i) % MOST_SEED) for i in range(1, 4))
+        once = shlex.join([*best, str(out / "data"), "--seed", str(seed), *store])
+        again = f"{shlex.join([*best, str(data.root)])} --seed $s {shlex.join(store)}"
         commands = {
-            "the best trial once more:": f"tad run {best} --data {out / 'data'} --seed {seed} --store {store}",
-            "final training with more seeds:": f"for s in {seeds}; do tad run {best} --data {data.root} --seed $s "
-            f"--store {store}; done",
+            "the best trial once more:": once,
+            "final training with more seeds:": f"for s in {seeds}; do {again}; done",
         }
     text = text_of(summary, recipe.select, options.trials, seconds, label_budget(own, recipe.select), commands)
     tqdm.write(text, file=sys.stdout)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +17,128 @@ from filelock import FileLock
 from optuna.trial import TrialState
 
 from search_spaces.space import Space
-from tad.errors import RunError
+from tad.data.remote import redacted
+from tad.errors import RunError, TadError
+from tad.files import cause, regular
+
+PASSWORDS = "its password in PGPASSWORD or ~/.pgpass, not in the URL"
+"""For PostgreSQL; other users of the machine see the commands that run."""
+LONGEST = 200
+"""Bytes of a study's name: file systems take 255."""
+FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What a disk may say at any write."""
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """A database by its URL; one in an SQLite file is made where it is missing.
+def open_storage(place: str | Path) -> optuna.storages.RDBStorage:
+    """A database by its URL, or an SQLite file by its path; such a file is made where it is missing.
 
     Raises:
-        RunError: it cannot be reached or used, or the driver for it is not installed.
+        RunError: it cannot be reached or used, or the driver for it is not installed. No message shows a password.
     """
-    from sqlalchemy import make_url
+    from sqlalchemy import URL, make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
-        address = make_url(url)
-    except ArgumentError as error:
+        address = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else make_url(place)
+    except (ArgumentError, ValueError):
         raise RunError(
-            f"--storage: not the URL of a database: {error}; for instance sqlite:////folder/study.db or "
-            "postgresql://user:password@host/name"
-        ) from error
-    shown = address.render_as_string(hide_password=True)
+            f"--storage: not the URL of a database: {redacted(str(place))}; for instance sqlite:////folder/study.db or "
+            f"postgresql://user@host/name ({PASSWORDS}); characters such as @ : / ? # % are written %40 and so on"
+        ) from None
     options: dict[str, Any] = {"pool_pre_ping": True}
     guard: Any = contextlib.nullcontext()
-    try:
+    secrets = [address.password, *(v for v in address.query.values() if isinstance(v, str))]
+    with told(f"{shown(address)}: the study's storage", "mend it, or give --storage", secrets):
         if address.drivername.startswith("sqlite"):
             if not address.database or address.database == ":memory:":
-                raise RunError(f"{shown}: name a file: sqlite:////folder/study.db")
+                raise RunError(f"{shown(address)}: name a file: sqlite:////folder/study.db")
+            if address.query:
+                raise RunError(f"{shown(address)}: options are not used; the ? of a file's name is written %3F")
             path = Path(address.database).expanduser().resolve()
             path.parent.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{path}"
+            address = URL.create("sqlite", database=str(path))
             options = {"connect_args": {"timeout": 60}}  # seconds that a writer waits for another
             # Two that make the tables at once leave half of them.
             guard = FileLock(path.with_name(f".{path.name}.lock"))
         with guard:
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except RunError:
+            return optuna.storages.RDBStorage(_exact(address), engine_kwargs=options)
+
+
+def read_storage(path: Path) -> optuna.storages.RDBStorage:
+    """The study's file of somebody else: nothing is written, neither into it nor beside it.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    from sqlalchemy import URL
+
+    address = URL.create("sqlite", database=path.resolve().as_uri(), query={"mode": "ro", "uri": "true"})
+    with told(f"{path}: the study's storage", "give the folder of a whole study"):
+        regular(path)
+        return optuna.storages.RDBStorage(_exact(address), skip_table_creation=True)
+
+
+def _exact(address: Any) -> str:
+    """The text of a URL, by which Optuna opens it; it must not lead to another place."""
+    from sqlalchemy import make_url
+
+    text: str = address.render_as_string(hide_password=False)
+    if make_url(text) != address or "{" in text:  # braces are a template of Optuna's
+        raise RunError(f"{shown(address)}: a database of this name cannot be opened; choose another name")
+    return text
+
+
+def shown(address: Any) -> str:
+    """An SQLAlchemy URL for messages: without password and options, which may hold one."""
+    return str(address.set(query={}).render_as_string(hide_password=True)) + ("?***" if address.query else "")
+
+
+@contextlib.contextmanager
+def told(name: str, remedy: str, secrets: Sequence[str | None] = ()) -> Iterator[None]:
+    """Whatever goes wrong with a storage is one line that names it and shows no secret."""
+    try:
+        yield
+    except TadError:
         raise
     except ImportError as error:
-        raise RunError(f"{shown}: the Python package for this kind of database is missing: {error}") from error
+        raise RunError(f"{name} needs the Python package for this kind of database: {error}") from None
     except Exception as error:  # SQLAlchemy's, the database's own and the file system's
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{shown}: the study's storage cannot be used: {reason}; mend it, or give --storage") from error
+        reason = redacted(first_line(error))
+        for secret in filter(None, secrets):
+            reason = reason.replace(secret, "***")
+        raise RunError(f"{name} cannot be used: {reason}; {remedy}") from None
+
+
+@contextlib.contextmanager
+def in_one_sentence(place: Path | str) -> Iterator[None]:
+    """A storage or disk that fails in the middle of a search (it is full, the server is gone) ends it in order.
+
+    Args:
+        place: of the study's storage: a URL or a path.
+
+    Raises:
+        RunError: instead of Optuna's and SQLAlchemy's errors, and of the file system's.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        reason = redacted(first_line(getattr(error, "orig", None) or error.__cause__ or error))
+        name = f"{redacted(str(place))}: the study's storage failed: {reason}"
+    except OSError as error:
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        name = f"{error.filename or place}: {cause(error)}"
+    else:
+        return
+    raise RunError(f"{name}; once it is mended, the same command goes on")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line: of tracebacks and hints of libraries only the beginning."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def join(
@@ -131,7 +213,8 @@ def _inside(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
 def study_name(text: str) -> str:
     """A name that can be a folder, too."""
-    return re.sub(r"[^\w.+=@-]+", "-", text).strip("-.") or "study"
+    name = re.sub(r"[^\w.+=@-]+", "-", text).encode(errors="ignore")[:LONGEST].decode(errors="ignore")
+    return name.strip("-.") or "study"
 
 
 def digest(document: Any) -> str:

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from distributed.tuning.trials import AS_IT_IS, VALUES, counts, recipe_trial
 from tad.config import Recipe, changed, dump
+from tad.files import write_text
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,7 @@ def write_best(summary: Summary, recipe: Recipe, study_name: str, path: Path) ->
     assert summary.best is not None
     text = f"trial {summary.best.number} of study {study_name}: {recipe.select} {summary.best.values[0]:.4f}"
     best = recipe_of(summary.best, recipe).model_copy(update={"description": text})
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(dump(best))
-    temporary.replace(path)
+    write_text(path, dump(best))
 
 
 def text_of(

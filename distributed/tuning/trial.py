@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,12 @@ from distributed.record import Record
 from distributed.selection import selecting
 from distributed.selftrain import SelfTraining
 from distributed.store import Store
+from distributed.tuning.study import first_line
 from tad.config import Recipe, changed, dump
 from tad.data.dataset import Dataset
+from tad.data.remote import redacted
+from tad.errors import TadError, printable
+from tad.files import read_text, write_text
 
 Tell = Callable[[dict[str, Any]], None]
 """Called after each round with the best "value" so far (None: it has none), the number of the "round", how many are
@@ -93,7 +98,7 @@ def evaluate(
     try:
         recipe = changed(work.recipe, values) if values is not None else work.recipe
         record = Record(folder, Owner(run_id) if run_id else None, quiet=True)
-        (folder / "recipe.yaml").write_text(dump(recipe))
+        write_text(folder / "recipe.yaml", dump(recipe))
         engine = Engine(_dataset(work.data), Store(work.store), record, work.seed, work.resources)
         reached: list[float] = []
 
@@ -109,23 +114,31 @@ def evaluate(
         training = SelfTraining(recipe, engine, {"scores": {}}, watch)
         last |= {"value": training.score(), "round": len(training.rows) - 1, "finished": True}
     except Exception as error:  # the study learns of it; the search goes on
-        last |= {"failed": " ".join(f"{type(error).__name__}: {error}".split())}
+        last |= {"failed": reason(error)}
     last |= costs()
     return last
+
+
+def reason(error: BaseException) -> str:
+    """Why a trial failed, in one line: of a worker's error its cause, of a traceback its first line."""
+    error = getattr(error, "cause", None) or error  # Ray's errors hold the worker's
+    text = str(error) if isinstance(error, TadError) else first_line(error)
+    return redacted(printable(" ".join(f"{type(error).__name__}: {text}".split())))
 
 
 def stages_of(folder: Path) -> list[StageUse]:
     """The stages that a trial used, each once, in order; also those of an earlier attempt of the same trial."""
     path = folder / "events.jsonl"
-    events = (
-        [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.is_file() else []
-    )
     found: dict[str, StageUse] = {}
-    for event in events:
-        if event["kind"] in ("stage-done", "stage-cached"):
-            made = event["kind"] == "stage-done"
-            use = StageUse(event["name"], event["fingerprint"], event["role"], int(event["round"]), made)
-            found.setdefault(use.fingerprint, use)
+    for line in read_text(path).splitlines() if path.is_file() else []:
+        with suppress(
+            ValueError, KeyError, TypeError
+        ):  # the last line of a killed process
+            event = json.loads(line)
+            if event["kind"] in ("stage-done", "stage-cached"):
+                made = event["kind"] == "stage-done"
+                use = StageUse(event["name"], event["fingerprint"], event["role"], int(event["round"]), made)
+                found.setdefault(use.fingerprint, use)
     return list(found.values())
 
 

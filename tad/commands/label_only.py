@@ -6,15 +6,22 @@ from pathlib import Path
 
 import click
 
+SEED = click.IntRange(0, 2**32 - 1)
+
 
 @click.command("label-only")
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
 @click.option("--method", type=click.Choice(["points", "potloc", "pser-seed"]), default="points", show_default=True)
 @click.option("--trials", type=int, default=50, show_default=True, metavar="N", help="Trials of the study in all.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of dev videos and sampler.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of dev videos and sampler.")
 @click.option(
-    "--dev-videos", type=int, default=40, show_default=True, metavar="N", help="Training videos to choose by."
+    "--dev-videos",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    metavar="N",
+    help="Training videos to choose by.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="[default: runs/tune/label-METHOD-DATASET-seedS]"

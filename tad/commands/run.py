@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
+
+MOST_WORKERS = 10_000
+"""Processes of one training, or trials at a time: above what Ray is made for."""
+
+
+class Within(click.FloatRange):
+    """A number in a range; nan, which click takes for one, lies in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        number = float(super().convert(value, param, context))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, context)
+        return number
+
+
+GPUS = Within(min=0, max=1_000)
 
 
 class WorkersType(click.ParamType):
@@ -22,6 +41,8 @@ class WorkersType(click.ParamType):
             workers = 0
         if workers < 1:
             self.fail(f"{value!r} is neither a positive number nor auto")
+        if workers > MOST_WORKERS:
+            self.fail(f"{value!r} is more than {MOST_WORKERS}")
         return workers
 
 
@@ -38,7 +59,9 @@ DATA = click.option(
     "--data", "data_folder", type=DatasetType(), required=True, help="Dataset: a folder, s3:// or gs://."
 )
 SHARED = [
-    click.option("--seed", default=0, show_default=True, help="Same seed, same result."),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same result."
+    ),
     click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
     click.option(
         "--workers",
@@ -48,7 +71,7 @@ SHARED = [
         help="Training workers; auto: one for each GPU, or one.",
     ),
     click.option(
-        "--gpus-per-worker", type=float, default=None, help="A fraction is allowed.  [default: 1 if there are any]"
+        "--gpus-per-worker", type=GPUS, default=None, help="A fraction is allowed.  [default: 1 if there are any]"
     ),
     click.option(
         "--placement",
@@ -74,6 +97,11 @@ NO_CHECK = click.option(
     is_flag=True,
     help="Take feature files as they are; by default those that `tad check` refuses stop it.",
 )
+
+
+def folder_name(text: str) -> str:
+    """Any text as the name of one folder: no separators, no leading dot or dash, not too long."""
+    return re.sub(r"[^\w.+=@-]+", "-", text)[:100].strip("-.") or "run"
 
 
 def shared_options(command: Any) -> Any:
@@ -123,7 +151,7 @@ def run(
         require_features(data)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
-    out = out or Path("runs") / f"{name}-{data.name}-seed{more['seed']}"
+    out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}")
     report = self_train(name, config, data, Options(out=out.resolve(), **more))
     click.echo(f"report: {report}")
 
@@ -154,4 +182,4 @@ def demo(out: Path, local: bool) -> None:
     report = self_train("demo", load_recipe("demo"), data, options)
     click.echo(f"\nreport:       {report}")
     if not local:
-        click.echo(f"MLflow page:  tad ui --tracking {options.tracking}")
+        click.echo(f"MLflow page:  tad ui --tracking {shlex.quote(str(options.tracking))}")

@@ -25,6 +25,8 @@ def spaces(context: click.Context) -> None:
 def show(names: str, recipe: str, overrides: tuple[str, ...]) -> None:
     """Print the parameters of NAMES (families or .py files, separated by commas) for a recipe.
 
+    A .py file is run as code, also here: give only those that you trust.
+
     The stage is the first that a change runs again; what comes before it is shared by all trials. From dear to cheap:
     proposer, proposals, heads, labels, detector, detections, round. NAME:STAGE leaves out earlier ones, for instance
     perturbation:labels.

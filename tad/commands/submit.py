@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,7 @@ def _follow(cluster: Jobs, job: str) -> None:
     try:
         ended = cluster.follow(job, lambda text: click.echo(text, nl=False))
     except KeyboardInterrupt:
-        where = "" if cluster.address == "http://127.0.0.1:8265" else f" --address {cluster.address}"
+        where = "" if cluster.address == "http://127.0.0.1:8265" else f" --address {shlex.quote(cluster.address)}"
         click.echo(f"\ndetached; the job goes on. Follow it again: tad jobs{where} {job}   (end it: --stop)", err=True)
         raise SystemExit(130) from None
     if ended.status != "SUCCEEDED":

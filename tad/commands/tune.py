@@ -7,14 +7,18 @@ from typing import Any
 
 import click
 
-from tad.commands.label_only import WithLabelOnly
-from tad.commands.run import DATA, NO_CHECK, NO_DOCTOR, WorkersType
+from tad.commands.label_only import SEED, WithLabelOnly
+from tad.commands.run import DATA, GPUS, NO_CHECK, NO_DOCTOR, Within, WorkersType
 
 
 @click.command(cls=WithLabelOnly)
 @click.argument("recipe")
 @click.option(
-    "--space", "names", required=True, metavar="NAMES", help="Families (see `tad spaces`) or .py files, with commas."
+    "--space",
+    "names",
+    required=True,
+    metavar="NAMES",
+    help="Families (see `tad spaces`) or .py files, with commas. A .py file is run: give only those that you trust.",
 )
 @DATA
 @click.option("--trials", type=int, required=True, metavar="N", help="Trials that the study shall have in all.")
@@ -40,7 +44,8 @@ from tad.commands.run import DATA, NO_CHECK, NO_DOCTOR, WorkersType
     "--storage",
     default=None,
     metavar="URL",
-    help="A database, for several machines one on a server.  [default: in --out]",
+    help="A database, for several machines one on a server; a password is better kept in PGPASSWORD or ~/.pgpass.  "
+    "[default: in --out]",
 )
 @click.option("--warm-start", metavar="STUDY", help="Try first what another study (its folder or name) found best.")
 @click.option(
@@ -53,12 +58,17 @@ from tad.commands.run import DATA, NO_CHECK, NO_DOCTOR, WorkersType
 @click.option("--workers", type=WorkersType(), default="auto", show_default=True, help="Training workers of a trial.")
 @click.option(
     "--gpus-per-trial",
-    type=click.FloatRange(min=0),
+    type=GPUS,
     default=None,
     help="A fraction is allowed.  [default: 1 if there are any]",
 )
-@click.option("--time-budget", type=float, metavar="MIN", help="No trial begins after this many minutes.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of trials and sampler.")
+@click.option(
+    "--time-budget",
+    type=Within(0, 60 * 24 * 365, min_open=True),
+    metavar="MIN",
+    help="No trial begins after this many minutes.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of trials and sampler.")
 @click.option("--tracking", metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]")
 @click.option(
     "--store",

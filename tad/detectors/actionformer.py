@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from tad import most
 from tad.data.dataset import Role
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
@@ -33,10 +34,13 @@ class Reading(StageConfig):
 
     min_score: float = Field(default=0.001, ge=0, lt=1, description="class scores at or below it are dropped")
     top_k: int = Field(
-        default=2000, ge=1, description="best (point, class) pairs of each level that reach post-processing"
+        default=2000,
+        ge=1,
+        le=most.COUNT,
+        description="best (point, class) pairs of each level that reach post-processing",
     )
-    min_length: float = Field(default=0.05, ge=0, description="shortest segment, in snippets")
-    max_detections: int = Field(default=200, ge=1, description="detections of each video, the best ones")
+    min_length: float = Field(default=0.05, ge=0, le=most.SNIPPETS, description="shortest segment, in snippets")
+    max_detections: int = Field(default=200, ge=1, le=most.COUNT, description="detections of each video, the best ones")
     quality_power: float = Field(
         default=1.0, ge=0, le=1, description="exponent of the predicted quality in the score, where the network has it"
     )

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tad import most
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -32,8 +33,10 @@ ANY = -1
 class InstanceTraining(StageConfig):
     """Model, losses and optimiser of the instance model."""
 
-    bins: int = Field(default=12, ge=3, description="RoI bins over a proposal and its extensions")
-    extension: float = Field(default=0.25, gt=0, description="context on either side, as a share of the length")
+    bins: int = Field(default=12, ge=3, le=most.PARTS, description="RoI bins over a proposal and its extensions")
+    extension: float = Field(
+        default=0.25, gt=0, le=most.SHARE, description="context on either side, as a share of the length"
+    )
     dropout: float = Field(default=0.7, ge=0, lt=1, description="in the score head")
     positive_tiou: float = Field(
         default=0.3, gt=0, le=1, description="proposals with at least this tIoU with a pseudo-label learn boundaries"
@@ -41,13 +44,17 @@ class InstanceTraining(StageConfig):
     match_class: bool = Field(
         default=True, description="candidates match pseudo-labels of their own class; false: of any class, as published"
     )
-    max_proposals: int = Field(default=1000, ge=1, description="of a video in each epoch, drawn anew")
-    score_weight: float = Field(default=1.0, ge=0, description="weight of the completeness loss")
-    regression_weight: float = Field(default=1.0, ge=0, description="weight of the boundary loss")
-    lr: float | None = Field(default=None, gt=0, description="null: 5e-5 * 2048 / feature width, at most 1e-3")
-    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty of Adam")
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int | None = Field(default=None, ge=1, description="null: 10, fewer if there are under 80 videos")
+    max_proposals: int = Field(default=1000, ge=1, le=most.COUNT, description="of a video in each epoch, drawn anew")
+    score_weight: float = Field(default=1.0, ge=0, le=most.WEIGHT, description="weight of the completeness loss")
+    regression_weight: float = Field(default=1.0, ge=0, le=most.WEIGHT, description="weight of the boundary loss")
+    lr: float | None = Field(
+        default=None, gt=0, le=most.LR, description="null: 5e-5 * 2048 / feature width, at most 1e-3"
+    )
+    weight_decay: float = Field(default=5e-4, ge=0, le=most.DECAY, description="L2 penalty of Adam")
+    epochs: int = Field(default=20, ge=1, le=most.EPOCHS)
+    batch_size: int | None = Field(
+        default=None, ge=1, le=most.BATCH, description="null: 10, fewer if there are under 80 videos"
+    )
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 
 

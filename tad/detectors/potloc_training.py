@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
+from tad import most
 from tad.detectors.potloc_targets import annotated, background_seeds, sample, window
 from tad.detectors.schedule import adamw, derived_ema, derived_width
 from tad.detectors.windows import (
@@ -29,7 +30,7 @@ from tad.detectors.windows import (
 )
 from tad.models.potloc import Potloc
 from tad.models.snippet import video_scores
-from tad.ops.losses import probability_focal
+from tad.ops.losses import probability_entropy, probability_focal
 from tad.stage import Batch, Context, StageConfig, Total
 
 
@@ -37,9 +38,12 @@ class PotlocTraining(StageConfig):
     """Network, targets, losses and optimiser; null fields are derived from the data and saved with the model."""
 
     width: int | None = Field(
-        default=None, ge=8, description="of the network; null: the power of two nearest half the feature width, 32..512"
+        default=None,
+        ge=8,
+        le=most.WIDTH,
+        description="of the network; null: the power of two nearest half the feature width, 32..512",
     )
-    heads: int = Field(default=4, ge=1, description="attention heads; divides the width")
+    heads: int = Field(default=4, ge=1, le=most.PARTS, description="attention heads; divides the width")
     levels: int = Field(default=3, ge=1, le=10, description="of the pyramid, strides 1, 2, 4, ...")
     upsample: int | None = Field(
         default=None,
@@ -48,7 +52,7 @@ class PotlocTraining(StageConfig):
         description="rows that the network sees for each snippet, interpolated; null: 2 where the median pseudo-label "
         "covers fewer than 16 snippets, else 1",
     )
-    gain: float = Field(default=0.1, gt=0, description="factor of each residual branch at the start")
+    gain: float = Field(default=0.1, gt=0, le=most.FACTOR, description="factor of each residual branch at the start")
     prior: float = Field(
         default=0.5,
         gt=0,
@@ -56,18 +60,30 @@ class PotlocTraining(StageConfig):
         description="probability that all outputs start near; few rows teach, so from the middle",
     )
     stem: int = Field(
-        default=2, ge=0, description="attention blocks at full rate; 0 with levels 1 leaves convolutions alone"
+        default=2,
+        ge=0,
+        le=most.PARTS,
+        description="attention blocks at full rate; 0 with levels 1 leaves convolutions alone",
     )
     window: int = Field(
-        default=19, ge=3, description="snippets that attention sees on each level; an even number sees one more"
+        default=19,
+        ge=3,
+        le=most.SNIPPETS,
+        description="snippets that attention sees on each level; an even number sees one more",
     )
     drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
     input_dropout: float = Field(default=0.0, ge=0, lt=1, description="chance that a feature channel is dropped")
     max_length: int | None = Field(
-        default=None, ge=1, description="snippets of a training window; null: longer than 95 % of the videos, <= 2304"
+        default=None,
+        ge=1,
+        le=most.SNIPPETS,
+        description="snippets of a training window; null: longer than 95 % of the videos, <= 2304",
     )
     radius: float | None = Field(
-        default=2.0, gt=0, description="how far from its point a pseudo-label is sampled, in strides; null: all of it"
+        default=2.0,
+        gt=0,
+        le=most.SHARE,
+        description="how far from its point a pseudo-label is sampled, in strides; null: all of it",
     )
     rounded: bool = Field(default=False, description="true: the published targets, rounded to whole snippets")
     seeds: Literal["gaps", "published"] = Field(
@@ -75,19 +91,30 @@ class PotlocTraining(StageConfig):
         description="background rows: mined in all gaps; published: in outer ones only where the model is sure",
     )
     background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
-    top_ratio: int = Field(default=8, ge=1, description="a video's class score is the mean of its T / top_ratio best")
-    video_weight: float = Field(default=1.0, ge=0, description="weight of the video-level loss")
-    action_weight: float = Field(default=0.5, ge=0, description="weight of the loss on sampled rows")
-    background_weight: float = Field(default=1.0, ge=0, description="weight of the loss on mined background rows")
-    focal: float = Field(default=2.0, ge=0, description="focusing exponent of the row losses")
-    epochs: int = Field(default=50, ge=1, description="passes over the training videos")
-    batch_size: int = Field(default=4, ge=1, description="videos of a step, over all workers")
+    top_ratio: int = Field(
+        default=8, ge=1, le=most.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
+    )
+    video_weight: float = Field(default=1.0, ge=0, le=most.WEIGHT, description="weight of the video-level loss")
+    action_weight: float = Field(default=0.5, ge=0, le=most.WEIGHT, description="weight of the loss on sampled rows")
+    background_weight: float = Field(
+        default=1.0, ge=0, le=most.WEIGHT, description="weight of the loss on mined background rows"
+    )
+    focal: float = Field(default=2.0, ge=0, le=most.POWER, description="focusing exponent of the row losses")
+    epochs: int = Field(default=50, ge=1, le=most.EPOCHS, description="passes over the training videos")
+    batch_size: int = Field(default=4, ge=1, le=most.BATCH, description="videos of a step, over all workers")
     lr: float | None = Field(
-        default=None, gt=0, description="peak; null: 1e-4 for width 512 and batches of 4, more for narrower or larger"
+        default=None,
+        gt=0,
+        le=most.LR,
+        description="peak; null: 1e-4 for width 512 and batches of 4, more for narrower or larger",
     )
     warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the steps until the peak; then a cosine")
-    weight_decay: float = Field(default=0.05, ge=0, description="of matrices; none on biases, norms and gains")
-    clip_norm: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: any")
+    weight_decay: float = Field(
+        default=0.05, ge=0, le=most.DECAY, description="of matrices; none on biases, norms and gains"
+    )
+    clip_norm: float | None = Field(
+        default=1.0, gt=0, le=most.NORM, description="largest norm of the gradient; null: any"
+    )
     ema_decay: float | None = Field(
         default=None,
         ge=0,
@@ -293,7 +320,7 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[
     mean = (classes.sum(2) / mask.sum(2)[..., None]).mean(1)
     pooled = torch.where(present, top, mean)
     return {
-        "video": binary_cross_entropy(pooled, present.to(pooled), reduction="none").mean(1),
+        "video": probability_entropy(pooled, present.to(pooled)).mean(1),
         "action": rows(action, positive),
         "background": rows(empty.expand_as(output), seeds),
     }

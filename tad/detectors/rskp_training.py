@@ -16,15 +16,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tad import most
 from tad.data.segments import Segments
 from tad.models.rskp import RskpModel, RskpScores
 from tad.ops.snippet_targets import Rows, Solver, delta_target, snippet_targets, target_loss
 from tad.proposers.rskp_training import RskpLosses, RskpTask
 from tad.stage import Arrays, Batch, Context, StageConfig
 
-Positive = Annotated[float, Field(gt=0)]
-Epochs = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=most.LR)]
+Gain = Annotated[float, Field(gt=0, le=most.FACTOR)]
+Epochs = Annotated[int, Field(ge=1, le=most.EPOCHS)]
+NoEpochs = Annotated[int, Field(ge=0, le=most.EPOCHS)]
 
 
 class TargetConfig(StageConfig):
@@ -41,6 +43,7 @@ class TargetConfig(StageConfig):
     trim: float = Field(
         default=0.5,
         ge=0,
+        le=most.SNIPPETS,
         description="snippets that a pseudo-label loses at either end, at most half of it: what candidates gained by "
         "`widen`, since a model that learns widened ones finds them wider in each round",
     )
@@ -49,27 +52,36 @@ class TargetConfig(StageConfig):
 class Schedule(StageConfig):
     """What changes over the epochs and rounds; every list has an entry for each round, the last for later ones, too."""
 
-    epochs: list[Epochs] = Field(default=[30, 15, 15, 15, 25, 50], min_length=1, description="of each round")
-    lr: list[Positive] | None = Field(
-        default=None, min_length=1, description="null: 2e-5 * 2048 / feature width, at most 4e-4, in all rounds"
+    epochs: list[Epochs] = Field(
+        default=[30, 15, 15, 15, 25, 50], min_length=1, max_length=most.ITEMS, description="of each round"
     )
-    label_epochs: list[Count] = Field(
+    lr: list[Rate] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=most.ITEMS,
+        description="null: 2e-5 * 2048 / feature width, at most 4e-4, in all rounds",
+    )
+    label_epochs: list[NoEpochs] = Field(
         default=[30, 15, 6, 0],
         min_length=1,
+        max_length=most.ITEMS,
         description="first epochs of each round that learn its targets; the others learn their change since the last "
         "round",
     )
-    gains: list[Positive] = Field(
-        default=[2.0, 2.0, 2.0, 2.0, 2.0, 2.15], min_length=1, description="factor on the change"
+    gains: list[Gain] = Field(
+        default=[2.0, 2.0, 2.0, 2.0, 2.0, 2.15], min_length=1, max_length=most.ITEMS, description="factor on the change"
     )
     weight: float = Field(
         default=5.0,
         ge=0,
+        le=most.WEIGHT,
         description="of the loss on targets, in the first epoch of all; released: 10 beside targets of sums, which "
         "are three to four times smaller",
     )
-    growth: float = Field(default=1.035, gt=0, description="factor on this weight from epoch to epoch")
-    weight_limit: float = Field(default=20.0, ge=0, description="the weight's upper limit; released: 50")
+    growth: float = Field(default=1.035, gt=0, le=most.FACTOR, description="factor on this weight from epoch to epoch")
+    weight_limit: float = Field(
+        default=20.0, ge=0, le=most.WEIGHT, description="the weight's upper limit; released: 50"
+    )
     late: bool = Field(
         default=False,
         description="released: in the first epoch of a round the gain is still the last round's, and in that of all "
@@ -81,10 +93,16 @@ class Retraining(RskpLosses):
     """Losses and optimiser of the rounds."""
 
     snippet_weight_memory: float = Field(
-        default=1.0, ge=0, description="weight of the walked snippet scores as pseudo-labels; memory is always open"
+        default=1.0,
+        ge=0,
+        le=most.WEIGHT,
+        description="weight of the walked snippet scores as pseudo-labels; memory is always open",
     )
     snippet_weight: float = Field(
-        default=0.5, ge=0, description="the same in the proposer's last epoch, and so in the first of all with `late`"
+        default=0.5,
+        ge=0,
+        le=most.WEIGHT,
+        description="the same in the proposer's last epoch, and so in the first of all with `late`",
     )
     first_memory: bool = Field(
         default=True, description="fill the memory before a round; false: as released, it fills while training"
@@ -96,7 +114,7 @@ class Retraining(RskpLosses):
         default=True,
         description="loss of negative targets: -log(1 - p) times their size; false: as released, without a lower bound",
     )
-    dead_zone: float = Field(default=0.0, ge=0, description="changes of a target up to this are none")
+    dead_zone: float = Field(default=0.0, ge=0, le=most.SCORE, description="changes of a target up to this are none")
 
 
 class Epoch(NamedTuple):
@@ -120,7 +138,10 @@ def of_round(values: list, number: int):  # type: ignore[no-untyped-def, type-ar
 def epoch_of(schedule: Schedule, number: int, epoch: int) -> Epoch:
     """What an epoch (from 0) of a round (from 1) does."""
     done = sum(of_round(schedule.epochs, earlier) for earlier in range(1, number)) + epoch
-    weight = min(schedule.weight * schedule.growth**done, schedule.weight_limit)
+    try:
+        weight = min(schedule.weight * schedule.growth**done, schedule.weight_limit)
+    except OverflowError:  # a growth far above 1 over many epochs
+        weight = schedule.weight_limit if schedule.weight else 0.0
     lr = None if schedule.lr is None else of_round(schedule.lr, number)
     if schedule.late and done == 0:
         return Epoch(lr, 0.0, 0.0, False)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
+from tad import most
 from tad.labelers.potloc import Grouped, GroupedPoints
 from tad.labelers.pser_seed import SHORTEST, neighbour_times
 from tad.ops.nms import compiled
@@ -37,13 +38,22 @@ LAG = 0.05
 class Constants(StageConfig):
     """What is not learned."""
 
-    sharpness: float = Field(default=6.0, ge=0, description="how much a proposal's score counts: weights are exp of it")
-    length_noise: float = Field(default=0.3, gt=0, description="spread of a proposal's log length about the segment's")
-    centre_noise: float = Field(default=0.12, gt=0, description="spread of its centre, in lengths")
-    compression: float = Field(
-        default=0.8, gt=0, description="how far proposals' log lengths follow those of segments; 1: without bias"
+    sharpness: float = Field(
+        default=6.0, ge=0, le=most.SPREAD, description="how much a proposal's score counts: weights are exp of it"
     )
-    spread: float = Field(default=0.6, ge=0.05, description="spread of the log lengths of one class in one video")
+    length_noise: float = Field(
+        default=0.3, gt=0, le=most.SPREAD, description="spread of a proposal's log length about the segment's"
+    )
+    centre_noise: float = Field(default=0.12, gt=0, le=most.SPREAD, description="spread of its centre, in lengths")
+    compression: float = Field(
+        default=0.8,
+        gt=0,
+        le=most.SPREAD,
+        description="how far proposals' log lengths follow those of segments; 1: without bias",
+    )
+    spread: float = Field(
+        default=0.6, ge=0.05, le=most.SPREAD, description="spread of the log lengths of one class in one video"
+    )
 
 
 class Grid(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
+from tad import most
 from tad.data.dataset import Dataset, Role
 from tad.data.labels import Points
 from tad.data.segments import Segments
@@ -39,8 +40,15 @@ class SeedRule(StageConfig):
         description="where every proposal around a point reaches a neighbour: cut the best halfway to it, use none, or "
         "(HR-Pro) take the best as it is if its score is high enough",
     )
-    min_score: float = Field(default=0.0, description="proposals that reach no neighbour need a score above this")
-    half_width: float = Field(default=1.0, gt=0, description="seconds on either side of a point without a proposal")
+    min_score: float = Field(
+        default=0.0,
+        ge=-most.SCORE,
+        le=most.SCORE,
+        description="proposals that reach no neighbour need a score above this",
+    )
+    half_width: float = Field(
+        default=1.0, gt=0, le=most.SECONDS, description="seconds on either side of a point without a proposal"
+    )
     fallback: Literal["window", "none"] = Field(
         default="window", description="a point without a proposal: a window around it, or no seed"
     )

@@ -32,6 +32,25 @@ def probability_focal(p: Tensor, y: Tensor, gamma: float = 2.0) -> Tensor:
     return _power((y - p).abs(), gamma) * entropy
 
 
+def probability_entropy(p: Tensor, y: Tensor) -> Tensor:
+    """Binary cross entropy of probabilities, logarithms limited to -100 as torch does; NaN where p is none.
+
+    torch raises for a p outside [0, 1]; on a GPU that ends the process, before the training loop can look at the loss
+    and say in which epoch the training diverged.
+
+    Args:
+        p: probabilities in [0, 1], any shape.
+        y: targets in [0, 1], same shape.
+
+    Returns:
+        Elementwise loss, the shape of p.
+    """
+    p, y = _full(p), _full(y)
+    good = (p >= 0) & (p <= 1)  # False for NaN
+    entropy = F.binary_cross_entropy(torch.where(good, p, 0.5), y, reduction="none")
+    return torch.where(good, entropy, torch.nan)
+
+
 def sigmoid_focal(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Sigmoid focal loss (RetinaNet; ActionFormer's classification loss).
 

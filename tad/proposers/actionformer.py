@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from tad import most
 from tad.data.dataset import Role
 from tad.data.labels import Supervision
 from tad.data.segments import Segments
@@ -33,6 +34,7 @@ class LabelledTraining(Training):
     steps: int | None = Field(
         default=None,
         ge=1,
+        le=most.STEPS,
         description="optimiser steps in place of epochs, as many for few videos as for many; null: epochs",
     )
 

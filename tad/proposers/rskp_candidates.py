@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from tad import most
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import threshold_runs
 from tad.ops.nms import classwise_nms
@@ -36,15 +37,19 @@ class RskpCandidates(StageConfig):
     thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         default=ratios(0.0003, 0.04, 20),
         min_length=1,
+        max_length=most.ITEMS,
         description="a run is above a threshold throughout; released: 0.001 to 0.039 in equal steps",
     )
-    min_length: int = Field(default=2, ge=1, description="snippets of the shortest run")
+    min_length: int = Field(default=2, ge=1, le=most.SNIPPETS, description="snippets of the shortest run")
     widen: float = Field(
         default=0.5,
         ge=0,
+        le=most.SNIPPETS,
         description="snippets that a candidate gains at either end; curves learnt from classes peak within actions",
     )
-    context: float = Field(default=0.0785, gt=0, description="outside on each side: context * length^exponent")
+    context: float = Field(
+        default=0.0785, gt=0, le=most.SHARE, description="outside on each side: context * length^exponent"
+    )
     exponent: float = Field(default=0.9, ge=0, le=2, description="see context")
     released_edges: bool = Field(
         default=False,
@@ -54,7 +59,9 @@ class RskpCandidates(StageConfig):
     nms: Literal["none", "soft", "hard", "gaufuse"] = Field(
         default="gaufuse", description="what becomes of overlapping candidates of a class; gaufuse: they are fused"
     )
-    sigma: float = Field(default=0.3, gt=0, description="width of the Gaussian of soft suppression")
+    sigma: float = Field(
+        default=0.3, gt=0, le=most.TEMPERATURE, description="width of the Gaussian of soft suppression"
+    )
     iou_threshold: float = Field(default=0.25, gt=0, le=1, description="tIoU from which hard suppression drops")
     fusion: CandidateFusion = CandidateFusion()
 

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
+from tad import most
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.labels import SUPERVISION, Supervision
 from tad.errors import DataError
 from tad.models.snippet import SnippetModel, SnippetScores, video_scores
-from tad.ops.losses import probability_focal
+from tad.ops.losses import probability_entropy, probability_focal
 from tad.ops.mining import Mined, mine
 from tad.proposers.completeness import Found, feature_loss, find_segments, score_loss
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
@@ -35,31 +36,48 @@ log = logging.getLogger(__name__)
 class TrainingConfig(StageConfig):
     """Model, losses and optimiser of the snippet model."""
 
-    width: int | None = Field(default=None, ge=1, description="embedding width; null: that of the features")
-    kernel: int = Field(default=3, ge=1, description="snippets each convolution sees; odd")
+    width: int | None = Field(
+        default=None, ge=1, le=most.WIDTH, description="embedding width; null: that of the features"
+    )
+    kernel: int = Field(default=3, ge=1, le=most.PARTS, description="snippets each convolution sees; odd")
     layers: int = Field(default=1, ge=1, le=8, description="convolutions before the classifier")
     dropout: float = Field(default=0.7, ge=0, lt=1, description="dropout before the classifier")
-    top_ratio: int = Field(default=8, ge=1, description="a video's class score is the mean of its T / top_ratio best")
-    video_weight: float = Field(default=1.0, ge=0, description="weight of the video-level loss; HR-Pro's code has 0")
-    point_weight: float = Field(default=0.5, ge=0, description="weight of the loss on action rows")
-    background_weight: float = Field(default=1.0, ge=0, description="weight of the loss on mined background rows")
+    top_ratio: int = Field(
+        default=8, ge=1, le=most.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
+    )
+    video_weight: float = Field(
+        default=1.0, ge=0, le=most.WEIGHT, description="weight of the video-level loss; HR-Pro's code has 0"
+    )
+    point_weight: float = Field(default=0.5, ge=0, le=most.WEIGHT, description="weight of the loss on action rows")
+    background_weight: float = Field(
+        default=1.0, ge=0, le=most.WEIGHT, description="weight of the loss on mined background rows"
+    )
     score_weight: float = Field(
-        default=0.0, ge=0, description="weight of the contrast of searched segments' scores; LACP has 1"
+        default=0.0, ge=0, le=most.WEIGHT, description="weight of the contrast of searched segments' scores; LACP has 1"
     )
     feature_weight: float = Field(
-        default=0.0, ge=0, description="weight of the contrast between searched segments' embeddings; LACP has 1"
+        default=0.0,
+        ge=0,
+        le=most.WEIGHT,
+        description="weight of the contrast between searched segments' embeddings; LACP has 1",
     )
-    search_budget: int = Field(default=25, ge=1, description="segmentations that the search for segments keeps open")
+    search_budget: int = Field(
+        default=25, ge=1, le=most.COUNT, description="segmentations that the search for segments keeps open"
+    )
     action_rows: Literal["points", "mined"] = Field(
         default="points", description="action rows of the loss: those with points, or also those mined around them"
     )
-    focal: float = Field(default=2.0, ge=0, description="focusing exponent of the row losses")
+    focal: float = Field(default=2.0, ge=0, le=most.POWER, description="focusing exponent of the row losses")
     action_threshold: float = Field(default=0.1, ge=0, le=1, description="mined action: background score at most this")
     background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
-    lr: float | None = Field(default=None, gt=0, description="null: 1e-4 * 2048 / feature width, at most 1e-3")
-    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty of Adam")
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int | None = Field(default=None, ge=1, description="null: 16, fewer if there are under 128 videos")
+    lr: float | None = Field(
+        default=None, gt=0, le=most.LR, description="null: 1e-4 * 2048 / feature width, at most 1e-3"
+    )
+    weight_decay: float = Field(default=5e-4, ge=0, le=most.DECAY, description="L2 penalty of Adam")
+    epochs: int = Field(default=20, ge=1, le=most.EPOCHS)
+    batch_size: int | None = Field(
+        default=None, ge=1, le=most.BATCH, description="null: 16, fewer if there are under 128 videos"
+    )
     ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 
     @property
@@ -304,7 +322,7 @@ def video_losses(
     mean = (scores.classes * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     pooled = torch.where(present, video_scores(scores.classes, mask, config.top_ratio), mean)
     return {
-        "video": binary_cross_entropy(pooled, present.to(pooled), reduction="none").mean(1),
+        "video": probability_entropy(pooled, present.to(pooled)).mean(1),
         "point": rows(target, action.any(-1)),
         "background": rows(empty.expand_as(output), mined.background),
     }

@@ -1,0 +1,97 @@
+"""A training that diverges ends with the loop's words, whatever the method; no loss raises before the loop looks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy
+
+from tad.detectors.actionformer import ActionFormerDetector
+from tad.detectors.bmn import BmnDetector
+from tad.detectors.bmn_options import BmnTraining
+from tad.detectors.bmn_pretrain import pretrain as pretrain_base
+from tad.detectors.hrpro_instance import HrproInstanceDetector
+from tad.detectors.potloc import PotlocDetector
+from tad.errors import RunError
+from tad.labelers.pser import PserLabeler
+from tad.labelers.pser_seed import SeedLabeler
+from tad.ops.losses import probability_entropy
+from tad.proposers.contrastive import ContrastiveConfig, pretrain
+from tad.proposers.hrpro import HrproProposer
+from tad.proposers.rskp import RskpProposer
+from tad.proposers.snippet import SnippetProposer
+from tests.tiny import TinyEngine, tiny_dataset
+
+MUCH = 1e30
+LACP = {"video_weight": 1.0, "score_weight": 1.0, "feature_weight": 1.0, "lr": MUCH, "epochs": 3}
+PROPOSERS = [
+    SnippetProposer(training={"lr": MUCH, "epochs": 3}),
+    SnippetProposer(training=LACP),
+    HrproProposer(training={"lr": MUCH, "epochs": 3, "heads": 4}),
+    RskpProposer(training={"lr": MUCH, "epochs": 3, "memory_epochs": 1}),
+]
+DETECTORS = [
+    ActionFormerDetector(lr=MUCH, epochs=3),
+    ActionFormerDetector(lr=MUCH, epochs=3, contrast_weight=0.1, quality={"weight": 0.1}),
+    HrproInstanceDetector(training={"lr": MUCH, "epochs": 3}),
+    PotlocDetector(training={"lr": MUCH, "epochs": 3}),
+    BmnDetector(training={"lr": MUCH, "epochs": 3, "length": 32, "samples": 8}),
+]
+SAID = r"stage {}/\w+: loss is (nan|inf|-inf) in epoch \d+, step \d+; lower the learning rate"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diverging")
+    return TinyEngine(tiny_dataset(folder / "data", videos=12, classes=2, dim=8), 0, folder)
+
+
+@pytest.fixture(scope="module")
+def proposed(engine):
+    proposer = SnippetProposer(training={"epochs": 1})
+    model = proposer.train(engine)
+    scores = proposer.score(engine, model, "train")
+    return proposer.propose(engine, scores, "train"), proposer.embed(engine, model, "train"), scores
+
+
+@pytest.mark.parametrize("proposer", PROPOSERS, ids=lambda p: p.method)
+def test_a_proposer(engine, proposer):
+    with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
+        proposer.train(engine)
+
+
+@pytest.mark.parametrize("detector", DETECTORS, ids=lambda d: d.method)
+def test_a_detector(engine, proposed, detector):
+    proposals, _, scores = proposed
+    labels = SeedLabeler().label(engine, proposals, None)
+    with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
+        detector.train(engine, labels, scores, proposals)
+
+
+def test_the_heads_of_pser(engine, proposed):
+    proposals, embedding, _ = proposed
+    with pytest.raises(RunError, match=SAID.format("pser")):
+        PserLabeler(heads={"lr": MUCH, "epochs": 3}).label(engine, proposals, embedding)
+
+
+def test_a_pretraining(engine):
+    with pytest.raises(RunError, match=SAID.format("contrastive")):
+        pretrain(engine, ContrastiveConfig(enabled=True, epochs=3), ActionFormerDetector(lr=MUCH))
+    options = {"lr": MUCH, "length": 32, "samples": 8}
+    with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
+        pretrain_base(engine, ContrastiveConfig(enabled=True, epochs=3), BmnTraining(**options))
+
+
+def test_the_entropy_is_torchs_to_the_bit_and_nan_where_there_is_no_probability():
+    rng = np.random.default_rng(0)
+    p = torch.tensor(np.concatenate([rng.random(1000), [0, 1, 1e-30, 1 - 1e-7]]), dtype=torch.float32)
+    y = torch.tensor(rng.random(1004), dtype=torch.float32).round()
+    ours, theirs = p.clone().requires_grad_(), p.clone().requires_grad_()
+    found, wanted = probability_entropy(ours, y), binary_cross_entropy(theirs, y, reduction="none")
+    found.mean().backward()
+    wanted.mean().backward()
+    assert torch.equal(found, wanted) and torch.equal(ours.grad, theirs.grad)
+    bad = torch.tensor([torch.nan, torch.inf, -torch.inf, 1.5, -0.1])
+    assert probability_entropy(bad, torch.ones(5)).isnan().all()
+    assert np.signbit(found.detach().numpy()).tolist() == np.signbit(wanted.detach().numpy()).tolist()
