@@ -110,7 +110,7 @@ def _remove_here(root: Path, entry: Entry) -> bool:
                     os.rename(path, aside)
                     _delete(aside)
             if not os.path.lexists(root / entry.key) and not os.path.lexists(root / f"{entry.key}{SUFFIX}"):
-                for suffix in ("lock", "holder", "fetch"):
+                for suffix in ("lock", "lock.holder", "fetch", "fetch.holder"):
                     (root / f"{entry.key}.{suffix}").unlink(missing_ok=True)
     except Timeout:
         return False

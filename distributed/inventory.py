@@ -24,8 +24,8 @@ NAMED_IN = ("run.json", "rounds.json", "events.jsonl")
 """Files of a run's folder that name artifacts; a search's trials have them, too."""
 _KEY_IN_TEXT = re.compile(rb"(?<![0-9a-zA-Z])[0-9a-f]{24}(?![0-9a-zA-Z])")
 _SET_ASIDE = re.compile(r"[0-9a-f]{24}(\..+)?\.damaged-\d+")
-_LOCK = re.compile(r"([0-9a-f]{24})\.(lock|holder|fetch)")
-_LEFT_OVER = re.compile(r"\.(fetch-[0-9a-f]{24}-.+|node-.+|gone-[0-9a-f]{24}-.+|[0-9a-f]{24}\.holder\..+)")
+_LOCK = re.compile(r"[0-9a-f]{24}\.(lock|fetch)(\.holder)?")
+_LEFT_OVER = re.compile(r"\.((fetch|gone)-[0-9a-f]{24}-.+|node-.+|[0-9a-f]{24}\.(lock|fetch)\.holder\..+)")
 _CACHE = re.compile(r"[0-9a-f]{16}")
 
 
