@@ -102,7 +102,8 @@ def check_name(name: str, where: str) -> str:
         RunError: it would leave the folder, or no file can have it.
     """
     parts = name.split("/")
-    odd = any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)
+    plain = name.isascii() and name.isprintable()
+    odd = not plain and any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)
     if odd or "\\" in name or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
         raise RunError(f"{where}: holds the name {name!r}, which is no file of an artifact; nothing was copied from it")
     return name
