@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from distributed.digests import check_name, in_threads
 from distributed.disk import writing
+from tad.data.artifact import META
 from tad.data.remote import fetch, opened, reason
 from tad.errors import DataError, RunError
 
@@ -123,6 +124,17 @@ class Bucket:
         for name in names:
             with suppress(FileNotFoundError):
                 self.files.delete_file(f"{self.prefix}/{name}")
+
+    def delete(self, folder: str) -> None:
+        """Removes a folder; its meta.json first, so that nobody takes the rest for an artifact."""
+
+        def work() -> None:
+            with suppress(FileNotFoundError):
+                self.files.delete_file(f"{self.prefix}/{folder}/{META}")
+            with suppress(FileNotFoundError):  # where a folder is only its files' prefix, it may be gone with the last
+                self.files.delete_dir(f"{self.prefix}/{folder}")
+
+        self._writing(work)
 
     def clear(self, folder: str) -> None:
         """Removes a folder that is needed no more."""

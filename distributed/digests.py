@@ -72,7 +72,7 @@ def problem(folder: Path, again: bool = False) -> str | None:
         files: dict[str, str] = meta.get("files", {})
         for name in files:
             check_name(name, str(folder / META))
-        state = hash(tuple(_state(folder / name) for name in (META, *files)))
+        state = _state(folder, files)
         if not again and _seen.get(folder) == state:
             return None
         found = [text for text in in_threads(lambda item: wrong(folder, *item), files.items()) if text]
@@ -90,6 +90,11 @@ def problem(folder: Path, again: bool = False) -> str | None:
     return None
 
 
+def remember(folder: Path) -> None:
+    """An artifact that this process has just sealed need not be read again."""
+    _seen[folder] = _state(folder, read_meta(folder).get("files", {}))
+
+
 def check_name(name: str, where: str) -> str:
     """The name of a file below an artifact's folder, if it can be nothing else.
 
@@ -97,7 +102,8 @@ def check_name(name: str, where: str) -> str:
         RunError: it would leave the folder, or no file can have it.
     """
     parts = name.split("/")
-    odd = any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)
+    plain = name.isascii() and name.isprintable()
+    odd = not plain and any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)
     if odd or "\\" in name or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
         raise RunError(f"{where}: holds the name {name!r}, which is no file of an artifact; nothing was copied from it")
     return name
@@ -113,12 +119,17 @@ def _digest(path: Path) -> str:
         return f"{os.fstat(file.fileno()).st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return ()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+def _state(folder: Path, files: Iterable[str]) -> int:
+    """Of the sizes, times and inodes of an artifact's files."""
+
+    def one(name: str) -> tuple[int, ...]:
+        try:
+            found = (folder / name).stat()
+        except FileNotFoundError:
+            return ()
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+    return hash(tuple(one(name) for name in (META, *files)))
 
 
 def wrong(folder: Path, name: str, wanted: str) -> str | None:

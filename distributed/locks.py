@@ -1,7 +1,7 @@
 """One process makes an artifact, others wait and say for whom.
 
-STORE/FINGERPRINT.lock     locked by the process that makes it; the kernel lets go when that ends
-STORE/FINGERPRINT.holder   who that is, for those who wait
+STORE/FINGERPRINT.lock          locked by the process that makes it; the kernel lets go when that ends
+STORE/FINGERPRINT.lock.holder   who that is, for those who wait
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def held(path: Path, what: str, tell: Tell = note) -> Iterator[None]:
             _acquire(lock, path, what, tell)
     except OSError as error:
         raise RunError(_refused(path, error)) from error
-    holder = path.with_suffix(".holder")
+    holder = _note_of(path)
     try:
         if isinstance(lock, SoftFileLock):
             tell(
@@ -91,7 +91,7 @@ def is_held(path: Path) -> str | None:
 def holder_of(path: Path) -> str:
     """The process that holds a lock, in words."""
     try:
-        found = read_json(path.with_suffix(".holder"))
+        found = read_json(_note_of(path))
         since = datetime.datetime.fromtimestamp(float(found["since"])).isoformat(" ", "seconds")
         return f"process {int(found['pid'])} on {found['host']}, since {since}"
     except (DataError, KeyError, TypeError, ValueError, OverflowError, OSError):
@@ -103,6 +103,10 @@ def clear_way(path: Path, tell: Tell) -> None:
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             tell(f"{path}: is not a lock file; it was moved to {set_aside(path).name}")
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.holder")
 
 
 def _lock(path: Path) -> FileLock:

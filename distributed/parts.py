@@ -77,7 +77,9 @@ def open_chunk_function(stage: MapStage, context: Context) -> Callable[[Chunk, P
     function = stage.open(context)
 
     def run(chunk: Chunk, partial: Partial) -> Done:
-        tables, arrays, size, failed = [], {}, 0, 0
+        tables: list[pa.Table] = []
+        arrays: dict[str, str] = {}
+        size, failed = 0, 0
         for video in chunk.videos:
             files: dict[str, bytes] = {}
             try:

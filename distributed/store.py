@@ -20,10 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from distributed.bucket import Bucket
-from distributed.digests import problem, read_meta, sealed
+from distributed.digests import problem, read_meta, remember, sealed
 from distributed.disk import writing
 from distributed.locks import Tell, held, note
 from distributed.partial import OUTPUT, SUFFIX, Partial, make_folder
@@ -166,6 +164,7 @@ class Store:
                 if problem(final) is not None:
                     raise
             sync(self.root)
+            remember(final)
         partial.clear()
         shutil.rmtree(partial.folder, ignore_errors=True)
         return Artifact(key, final)
@@ -191,7 +190,7 @@ class Store:
         files = self.bucket.listed(key)
         if META not in files:
             return "is not there"
-        with FileLock(self.root / f"{key}.fetch"), self._fresh(key) as folder:
+        with held(self.root / f"{key}.fetch", f"the download of {key}"), self._fresh(key) as folder:
             if os.path.lexists(path) and problem(path) is None:  # another process of this machine was quicker
                 return None
             whole = folder / "whole"

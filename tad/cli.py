@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": ("tad.commands.evaluate", "evaluate", "mAP of detections."),
     "quality": ("tad.commands.evaluate", "quality", "Quality of pseudo-labels against ground truth."),
     "report": ("tad.commands.report", "report", "Write a run's report as one HTML file."),
+    "store": ("tad.commands.store", "store", "List, check and tidy the artifact store."),
     "ui": ("tad.commands.ui", "ui", "Open the MLflow page on the right store."),
     "import": ("tad.commands.importing", "import_", "Import a dataset from another code base's layout."),
     "check": ("tad.commands.data", "check", "List every problem of a dataset."),

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.loop import Worker, batches, final_model, fit
+from distributed.loop import OtherTraining, Worker, batches, final_model, fit
 from distributed.read_ahead import AHEAD, ReadAhead
+from distributed.store import Store
 from tad.errors import RunError
 from tad.proposers.snippet_training import SnippetTrain, TrainingConfig
 from tad.stage import Context
 from tests.tiny import tiny_dataset
 from tests.toy import ToyConfig, ToyFit
+from tests.workers import two_workers
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +119,48 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(data):
 def test_more_workers_than_items_is_refused(data):
     with pytest.raises(RunError, match="batches of 4 cannot be split among 8 workers"):
         fit(ToyFit(ToyConfig()), Context(data, {}, data.videos("train"), 0), Worker(world=8), None, lambda s, m: None)
+
+
+def _agree(rank: int, folder: str) -> None:
+    import torch.distributed as dist
+
+    from distributed.train import _agreed, _packed, _unpacked
+
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    worker = Worker(rank=rank, world=2)
+    weights = torch.arange(5.0)
+
+    def fails() -> None:
+        raise RunError("the disk is full")
+
+    def only_of_rank_zero() -> object:
+        assert rank == 0
+        return _packed({"module": {"w": weights}, "history": [{"loss": 0.5}]}, worker)
+
+    state = _unpacked(_agreed(worker, only_of_rank_zero))
+    assert state is not None and torch.equal(state["module"]["w"], weights) and state["history"] == [{"loss": 0.5}]
+    assert _unpacked(_agreed(worker, lambda: None)) is None
+    with pytest.raises(RunError, match="the disk is full"):
+        _agreed(worker, fails)
+    dist.destroy_process_group()
+
+
+def test_what_rank_zero_reads_or_fails_at_reaches_every_rank(tmp_path):
+    """A rank that did not hear of it would wait for the others without end."""
+    two_workers(_agree, str(tmp_path))
+
+
+def test_what_another_machine_wrote_is_looked_for_again(tmp_path, monkeypatch):
+    partial = Store(tmp_path).partial("0" * 24)
+    monkeypatch.setattr("distributed.partial.time.sleep", lambda _: None)
+    answers = iter([None, None, "there"])
+    assert partial.patiently(lambda: next(answers)) == "there"
+    monkeypatch.setattr("distributed.partial.CACHED_S", 0.0)
+    assert partial.patiently(lambda: None) is None
+
+
+def test_a_checkpoint_of_another_module_or_optimiser_is_refused(data):
+    state = train(data, ToyConfig(epochs=2))
+    for wrong in ({"module": {"weight": torch.zeros(3, 3)}}, {"optimiser": {}}, {"scheduler": None}, {"history": 3}):
+        with pytest.raises(OtherTraining, match="it is not of this training"):
+            train(data, ToyConfig(epochs=3), resume=state | wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -68,6 +69,39 @@ def test_two_workers_agree_with_one_and_a_killed_worker_is_restarted_from_its_ch
     assert epochs.count(0) == 1  # it did not start again from nothing
     history = [json.loads((a.path / "history.json").read_text())["epochs"] for a in (alone, together)]
     assert history[0][-1]["loss"] == pytest.approx(history[1][-1]["loss"], rel=1e-4)
+
+
+@dataclass(frozen=True)
+class Stops(ToyFit):
+    """Ends with an error at the first item after so many of this worker."""
+
+    after: int = 0
+
+    def open(self, context):
+        task, items = super().open(context), []
+        item = task.item
+
+        def counted(index, rng):
+            items.append(index)
+            if len(items) > self.after:
+                raise RunError("stopped here")
+            return item(index, rng)
+
+        task.item = counted
+        return task
+
+
+@pytest.mark.parametrize("began", ["alone", "together"])
+def test_a_training_goes_on_when_workers_are_switched_on_or_off(data, resources, tmp_path, began):
+    """Stopped after epoch 3 of 6 in one process or by two workers; the other goes on from the same checkpoint."""
+    whole = TinyEngine(data, 0, tmp_path / "whole").fit(ToyFit(ToyConfig()))
+    switched = {"alone": (None, resources), "together": (resources, None)}[began]
+    with pytest.raises(RunError, match="stopped here"):
+        TinyEngine(data, 0, tmp_path, switched[0]).fit(Stops(ToyConfig(), after=3 * 8 // (2 if switched[0] else 1)))
+    found = TinyEngine(data, 0, tmp_path, switched[1]).fit(ToyFit(ToyConfig()))
+    assert difference(whole, found) < 1e-5
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event["epoch"] for event in events if event["kind"] == "epoch"] == list(range(6))
 
 
 def test_actors_write_what_one_process_writes(data, resources, tmp_path):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,72 @@ def test_another_machine_trains_on_from_the_checkpoint_in_the_bucket(s3, data, t
     alone = TinyEngine(data, 0, tmp_path / "alone").fit(ToyFit(config))
     assert made.fingerprint == alone.fingerprint and contents(made.path) == contents(alone.path)
     assert not [name for name in stored(s3) if ".partial" in name]
+
+
+def test_what_is_damaged_in_the_bucket_or_the_cache_is_found(s3, data, tmp_path, monkeypatch):
+    """A damaged copy here is fetched again; a damaged artifact there is set aside there and made again."""
+    stage = ToyFit(ToyConfig(epochs=2))
+    made = engine(data, tmp_path / "one").fit(stage)
+    content, key = contents(made.path), made.fingerprint
+    (made.path / "model.pt").write_bytes(b"")
+    again = engine(data, tmp_path / "two").fit(stage)
+    assert contents(again.path) == content and (made.path.with_name(f"{key}.damaged-1") / "model.pt").exists()
+    assert not epochs(tmp_path / "two"), "it was fetched, not made"
+    with s3.open_output_stream(f"lab/store/{key}/model.pt") as file:
+        file.write(content["model.pt"][:-100])
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "other"))
+    third = engine(data, tmp_path / "three").fit(stage)
+    assert contents(third.path) == content and epochs(tmp_path / "three") == [0, 1]
+    assert f"{key}.damaged-1/model.pt" in stored(s3)
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "fourth"))
+    assert not epochs_of_found(engine(data, tmp_path / "four"), stage)
+
+
+def epochs_of_found(engine: Engine, stage: ToyFit) -> list[int]:
+    engine.fit(stage)
+    return epochs(engine.record.folder)
+
+
+BAD = ["../../PWN.sh", "..", "a/../../PWN", "/etc/PWN", "a//b", "a\\b", "a\nb", "a\x1b[2Jb", "./x"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_keys_that_leave_the_folder_are_refused(tmp_path, monkeypatch, name):
+    """A server may list any key; the names are handed on as a hostile one would give them."""
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "cache"))
+    store = Store(f"file://{tmp_path / 'bucket'}")
+    key, partial = "0" * 24, "1" * 24
+    for folder, file in ((key, "meta.json"), (f"{partial}.partial", "checkpoint.pt")):
+        (tmp_path / "bucket" / folder).mkdir()
+        (tmp_path / "bucket" / folder / file).write_text("{}")
+
+    class Hostile:
+        def __init__(self, files: fs.FileSystem) -> None:
+            self.files = files
+
+        def get_file_info(self, selector: Any) -> Any:
+            found = self.files.get_file_info(selector)
+            return [*found, fs.FileInfo(f"{selector.base_dir}/{name}", type=fs.FileType.File, size=2)]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.files, name)
+
+    assert store.bucket is not None
+    store.bucket = replace(store.bucket, files=Hostile(store.bucket.files))
+    for ask in (store.find, store.require):
+        with pytest.raises(RunError, match="which is no file of an artifact; nothing was copied"):
+            ask(key)
+    with pytest.raises(RunError, match="which is no file of an artifact") as caught:
+        store.partial(partial)
+    assert repr(name)[1:-1] in str(caught.value).replace("\\\\", "\\") or repr(name) in str(caught.value)
+    assert not list(tmp_path.rglob("PWN*"))
+
+
+@pytest.mark.parametrize("uri", ["s3://lab/store?endpoint_override=127.0.0.1:9", "s3://me:pa55@lab/store"])
+def test_a_store_that_names_a_server_or_credentials_is_refused(uri):
+    with pytest.raises(RunError) as caught:
+        Store(uri)
+    assert "pa55" not in str(caught.value) and "127.0.0.1" not in str(caught.value)
 
 
 def engine(data: Dataset, folder: Path) -> Engine:

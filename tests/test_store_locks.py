@@ -60,7 +60,7 @@ def test_ctrl_c_ends_the_waiting(tmp_path):
         waiting.send_signal(signal.SIGINT)
         _, said = waiting.communicate(timeout=60)
     assert "KeyboardInterrupt" in said and waiting.returncode != 0
-    assert is_held(tmp_path / "k.lock") is None and not (tmp_path / "k.holder").exists()
+    assert is_held(tmp_path / "k.lock") is None and not (tmp_path / "k.lock.holder").exists()
 
 
 def test_a_lock_file_has_the_rights_of_its_folder(tmp_path):

@@ -49,8 +49,7 @@ class Mirror:
         """Each stage that the trial used: its fingerprint, and the MLflow run that made it."""
         found: dict[str, str] = {}
         for use in stages_of(folder_of(self._work, number)):
-            known = self._store.find(use.fingerprint) is not None
-            run = self._store.meta(use.fingerprint).get("mlflow_run") if known else None
+            run = self._store.meta(use.fingerprint).get("mlflow_run")
             how = "made" if use.made else "cached"
             key = f"stage/{use.round}/{use.name}/{use.role}"
             key += f" {n}" if (n := sum(k.startswith(key) for k in found)) else ""

@@ -163,4 +163,4 @@ def _dataset(folder: Path) -> Dataset:
 
 
 def _seconds(store: Store, use: StageUse) -> float:
-    return float(store.meta(use.fingerprint).get("seconds", 0.0)) if store.find(use.fingerprint) is not None else 0.0
+    return float(store.meta(use.fingerprint).get("seconds", 0.0))

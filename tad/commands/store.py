@@ -1,0 +1,147 @@
+"""`tad store`: what lies in an artifact store, whether it is whole, and what of it nobody needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from distributed.store import Store
+
+STORE = click.option(
+    "--store",
+    "place",
+    metavar="DIR|URI",
+    envvar="TAD_STORE",
+    default="runs/store",
+    show_default="TAD_STORE, or runs/store",
+    help="Artifact store: a folder, s3:// or gs://.",
+)
+RUNS = click.option(
+    "--runs",
+    type=click.Path(file_okay=False, path_type=Path),
+    multiple=True,
+    default=["runs"],
+    show_default=True,
+    help="Folder below which runs and searches lie; may be repeated.",
+)
+
+
+@click.group()
+def store() -> None:
+    """List, check and tidy the artifact store."""
+
+
+@store.command("list")
+@STORE
+@RUNS
+def list_(place: str, runs: tuple[Path, ...]) -> None:
+    """Show what is in the store: stage, size, age, and the runs that need it."""
+    from distributed.disk import size
+    from distributed.inventory import entries, locks_held, needed
+
+    opened = _opened(place)
+    held, every = locks_held(opened), entries(opened)
+    wanted = needed(opened, [folder for folder in runs if folder.is_dir()])
+    rows = [["what", "name", "stage", "size", "age", "needed by"]]
+    for entry in every:
+        if entry.kind == "lock":
+            continue
+        names = [Path(run).name for run in wanted.get(entry.key, [])]
+        by = f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}" if names else "no run"
+        if entry.kind in ("set aside", "left over", "not the store's"):
+            by = "-"
+        elif entry.kind == "in progress" and entry.key in held:
+            by = f"{held[entry.key]}, now"
+        where = "" if entry.local == (opened.bucket is None) else " (copy here)"
+        rows.append([entry.kind + where, entry.name, entry.stage, size(entry.bytes), _age(entry.age), by])
+    _table(rows)
+    count = sum(entry.kind == "artifact" and entry.local == (opened.bucket is None) for entry in every)
+    click.echo(f"{opened.uri}: {count} artifacts, {size(sum(entry.bytes for entry in every))} in all")
+
+
+@store.command()
+@click.argument("keys", metavar="[FINGERPRINT]...", nargs=-1)
+@STORE
+def verify(keys: tuple[str, ...], place: str) -> None:
+    """Read all artifacts, or those named, and compare each file with its digest.
+
+    Nothing is changed; the next run that needs a damaged one sets it aside and makes it again. The exit status is 1 if
+    any is damaged.
+    """
+    from distributed.disk import size
+    from distributed.inventory import entries
+    from distributed.verify import verified
+    from tad.errors import RunError, listing
+
+    opened = _opened(place)
+    remote = opened.bucket is not None
+    chosen = [e for e in entries(opened) if e.kind == "artifact" and e.local != remote and (not keys or e.key in keys)]
+    if missing := sorted(set(keys) - {entry.key for entry in chosen}):
+        raise RunError(f"{opened.uri}: no such artifact: {', '.join(missing)}")
+    problems, old = [], 0
+    for entry in chosen:
+        problem, had_digests = verified(opened, entry.key)
+        old += not had_digests
+        if problem is not None:
+            problems.append(f"{entry.key} ({entry.stage or 'unknown stage'}): {problem}")
+    click.echo(f"{opened.uri}: {len(chosen)} artifacts read, {size(sum(entry.bytes for entry in chosen))}")
+    if old:
+        click.echo(f"{old} were made before there were digests, and are not checked")
+    if problems:
+        raise RunError(f"{opened.uri}: damaged: {listing(problems)}\nThe next run that needs one makes it again")
+
+
+@store.command()
+@STORE
+@RUNS
+@click.option("--yes", is_flag=True, help="Remove it. Without, it is only shown.")
+def gc(place: str, runs: tuple[Path, ...], yes: bool) -> None:
+    """Show what no run below --runs needs, and with --yes remove it.
+
+    That is: artifacts that no run names, itself or as an input of another; work in progress that no run names or whose
+    artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
+    TAD_CACHE that were not read for 30 days. What changed within the last hour stays (in a bucket: the last day), and
+    nothing is removed while a stage runs on the store. Name the folders of everybody who shares the store.
+    """
+    from distributed.disk import size
+    from distributed.garbage import find_rubbish, remove
+
+    opened = _opened(place)
+    rubbish = find_rubbish(opened, list(runs))
+    _table([["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)])
+    total = size(sum(item.bytes for item in rubbish))
+    if not rubbish:
+        click.echo(f"{opened.uri}: nothing to remove")
+    elif yes:
+        click.echo(f"removed: {size(remove(opened, rubbish))} of {total}")
+    else:
+        click.echo(f"{total} would be removed; run it again with --yes")
+
+
+def _opened(place: str) -> Store:
+    from distributed.store import Store
+    from tad.data.remote import is_uri
+    from tad.errors import RunError
+
+    if not is_uri(place) and not Path(place).expanduser().is_dir():
+        raise RunError(f"{place}: no such store; name it with --store")
+    return Store(place)
+
+
+def _age(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours < 1:
+        return f"{max(seconds, 0) / 60:.0f} min"
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
+
+
+def _table(rows: list[list[Any]]) -> None:
+    from tad.errors import printable
+
+    if len(rows) > 1:
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for row in rows:
+            click.echo(printable("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
