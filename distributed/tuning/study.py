@@ -101,7 +101,7 @@ def told(name: str, remedy: str, secrets: Sequence[str | None] = ()) -> Iterator
     except TadError:
         raise
     except ImportError as error:
-        raise RunError(f"{name} needs the Python package for this kind of database: {error}") from None
+        raise RunError(f"{name} cannot be used: the Python package for it is missing: {error}; install it") from None
     except Exception as error:  # SQLAlchemy's, the database's own and the file system's
         reason = redacted(first_line(error))
         for secret in filter(None, secrets):
