@@ -97,7 +97,7 @@ def measured(data: Dataset, videos: int, chunk: int, actors: int, video: Video, 
         CPU seconds of driver, actors and the rest of Ray; MiB of the driver before and at most, and of the object
         store at most; and the machine's load average before it.
     """
-    partial = Store(folder).partial("map")
+    partial = Store(folder).partial("0" * 24)
     ids = data.videos("train")[:videos]
     context = Context(data, {}, ids, 0, "stand-in@0")
     todo = [Chunk(i, ids[at : at + chunk]) for i, at in enumerate(range(0, len(ids), chunk))]
@@ -118,7 +118,7 @@ def measured(data: Dataset, videos: int, chunk: int, actors: int, video: Video, 
             found, failures = collect(partial.folder, todo)
             collecting, collecting_cpu = time.perf_counter() - start, time.process_time() - cpu
         assert not failures and found == (0 if video.array else videos * video.segments)
-        written = sum(f.stat().st_size for f in partial.folder.rglob("*") if f.is_file() and f.parent.name != "parts")
+        written = sum(f.stat().st_size for f in partial.folder.rglob("*") if f.is_file() and f.parent.name != "chunks")
     finally:
         shutil.rmtree(folder)
     return {

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
+from distributed.checkpoint import save_whole
+from distributed.disk import need, writing
 from distributed.loop import final_model
 from distributed.mapping import map_here, map_on_actors
 from distributed.partial import Partial
-from distributed.parts import Chunk, Done, chunks, collect, part_name, pending
+from distributed.parts import Chunk, Done, check_parts, chunks, collect, part_name, pending
 from distributed.record import Record
 from distributed.store import Store, fingerprint
 from distributed.train import fit_here, fit_on_workers
@@ -75,24 +75,21 @@ class Engine:
         """
         inputs = inputs or {}
         key, tags = self._key(stage, inputs, "train")
-        with self.store.lock(key):
-            if (found := self._find(stage.name, key, tags)) is not None:
-                return found
-            partial = self.store.partial(key)
-            folder, context = partial.folder, self._context(stage, inputs, "train")
-            start = time.perf_counter()
+
+        def make(partial: Partial) -> Artifact:
+            context, start = self._context(stage, inputs, "train"), time.perf_counter()
             with self.record.stage(stage.name, stage.config.model_dump(), tags, stage.epochs, "epoch"):
                 state = self._train(stage, context, partial)
                 run = self.record.run_id()
             settings = state["settings"]
             if settings:
                 self.record.say(f"  settings: {', '.join(f'{k} {v}' for k, v in settings.items())}")
-            temporary = folder / ".model.pt"
-            torch.save(final_model(state), temporary)
-            temporary.replace(folder / "model.pt")
-            write_json(folder / "history.json", {"epochs": state["history"], "settings": settings})
-            meta = self._meta(stage, inputs, key, run, time.perf_counter() - start)
-            return self.store.commit(key, meta, ["model.pt", "history.json"])
+            save_whole(final_model(state), partial.output / "model.pt", ".model.pt")
+            with writing(partial.folder):
+                write_json(partial.output / "history.json", {"epochs": state["history"], "settings": settings})
+            return self.store.commit(key, self._meta(stage, inputs, key, run, time.perf_counter() - start))
+
+        return self._once(stage.name, key, tags, make)
 
     def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact:
         """The stage applied to each video of a role: segments.parquet, or a folder of arrays for each key.
@@ -103,36 +100,51 @@ class Engine:
         """
         inputs = inputs or {}
         key, tags = self._key(stage, inputs, role)
-        with self.store.lock(key):
-            if (found := self._find(stage.name, key, tags)) is not None:
-                return found
-            partial = self.store.partial(key)
+
+        def make(partial: Partial) -> Artifact:
             folder, context = partial.folder, self._context(stage, inputs, role)
-            every = chunks(list(context.videos))
+            every, start = chunks(list(context.videos)), time.perf_counter()
+            check_parts(folder, every, self.record.warn)
             todo = pending(folder, every)
-            start = time.perf_counter()
             with self.record.stage(stage.name, stage.config.model_dump(), tags, len(context.videos), "video"):
                 self.record.progress(len(context.videos) - sum(len(c.videos) for c in todo))
                 if todo:
                     self._map(stage, context, partial, todo)
-                rows, failures = collect(folder, every)
+                with writing(folder):
+                    rows, failures = collect(folder, every)
                 run = self.record.run_id()
                 if failures:
                     partial.forget(part_name(chunk.number) for chunk in pending(folder, every))
                     self._fail(stage.name, folder, failures, len(context.videos))
                 self.record.metrics({"segments": float(rows), "videos": float(len(context.videos))}, 0)
-            arrays = [p.name for p in folder.iterdir() if p.is_dir() and p.name != "parts"]
-            meta = self._meta(stage, inputs, key, run, time.perf_counter() - start)
-            return self.store.commit(key, meta, ["segments.parquet"] if stage.output == "segments" else arrays)
+            if stage.output == "segments":
+                with writing(folder):
+                    (folder / "segments.parquet").replace(partial.output / "segments.parquet")
+            return self.store.commit(key, self._meta(stage, inputs, key, run, time.perf_counter() - start))
+
+        return self._once(stage.name, key, tags, make)
 
     def adopt(self, segments: Segments, name: str) -> Artifact:
         """Segments from outside (another method's proposals) as an artifact, under a hash of their content."""
         key = fingerprint({"format": FORMAT, "adopted": name, "content": segments.digest()})
-        with self.store.lock(key):
+        if (found := self.store.find(key)) is not None:
+            return found
+        with self.store.lock(key, name, self.record.warn):
             if (found := self.store.find(key)) is not None:
                 return found
-            segments.to_parquet(self.store.partial(key).folder / "segments.parquet")
-            return self.store.commit(key, {"fingerprint": key, "stage": name}, ["segments.parquet"])
+            partial = self.store.partial(key, self.record.warn)
+            with writing(partial.folder):
+                segments.to_parquet(partial.output / "segments.parquet")
+            return self.store.commit(key, {"fingerprint": key, "stage": name})
+
+    def _once(self, name: str, key: str, tags: dict[str, str], make: Callable[[Partial], Artifact]) -> Artifact:
+        """The artifact as it is found, without a lock, or as this process or the one that holds the lock makes it."""
+        if (found := self._find(name, key, tags)) is not None:
+            return found
+        with self.store.lock(key, f"stage {name}", self.record.warn):
+            if (found := self._find(name, key, tags)) is not None:
+                return found
+            return make(self.store.partial(key, self.record.warn))
 
     def _train(self, stage: FitStage, context: Context, partial: Partial) -> dict[str, Any]:
         def progress(epoch: int, metrics: dict[str, float]) -> None:
@@ -140,7 +152,7 @@ class Engine:
 
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
-            return fit_here(stage, context, partial, progress)
+            return fit_here(stage, context, partial, progress, self.record.warn)
         return fit_on_workers(
             stage,
             context,
@@ -152,23 +164,29 @@ class Engine:
         )
 
     def _map(self, stage: MapStage, context: Context, partial: Partial, todo: list[Chunk]) -> None:
+        left = sum(len(chunk.videos) for chunk in todo)
+
         def progress(done: Done) -> None:
+            nonlocal left
+            if done.bytes and left == first:  # the parts, and what they are put together to
+                need(partial.folder, 2 * done.bytes / done.videos * (left - done.videos), f"stage {stage.name}")
+            left -= done.videos
             self.record.progress(done.videos)
 
-        resources = self.resources
+        first, resources = left, self.resources
         if not resources.ray:
             map_here(stage, context, partial, todo, progress)
             return
         map_on_actors(stage, context, partial, todo, progress, resources.actors, resources.gpus_per_worker)
-        partial.receive()
-        if lost := pending(partial.folder, todo):
+        if not partial.patiently(lambda: None if pending(partial.folder, todo) else True):
             raise RunError(
-                f"{self.store.uri}: {len(lost)} parts of stage {stage.name} are gone; does another machine make the "
-                "same artifact? Run the same command again"
+                f"{self.store.uri}: {len(pending(partial.folder, todo))} parts of stage {stage.name} are gone; does "
+                "another machine make the same artifact? Run the same command again"
             )
 
     def _fail(self, name: str, folder: Path, failures: dict[str, str], videos: int) -> None:
-        write_json(folder / "failures.json", failures)
+        with writing(folder):
+            write_json(folder / "failures.json", failures)
         self.record.event("failures", name=name, failures=failures)
         videos_of: dict[str, list[str]] = {}
         for video, error in failures.items():

@@ -14,11 +14,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from distributed.checkpoint import State
 from distributed.read_ahead import ReadAhead
+from tad.data.artifact import first_line
 from tad.errors import RunError
 from tad.stage import Batch, Context, FitStage, FitTask
 
-State = dict[str, Any]
 Report = Callable[[State | None, dict[str, float]], None]
 """Called after every epoch with the checkpoint (rank 0; None elsewhere) and the epoch's metrics."""
 
@@ -33,6 +34,12 @@ class Worker:
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
     readers: int = 0
     """Threads that make batches ahead of the training; 0 makes each when it is needed."""
+    expect: Callable[[int], None] = lambda count: None
+    """Told before the first step how many bytes a checkpoint will have, about; what it raises ends the training."""
+
+
+class OtherTraining(RunError):
+    """A checkpoint is of a module or an optimiser of another shape."""
 
 
 def seed_of(seed: int, name: str, *more: int) -> int:
@@ -60,6 +67,7 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
 
     Raises:
         RunError: nothing to train on, fewer items than workers, or a loss that is not finite.
+        OtherTraining: `resume` does not fit the stage's module or optimiser.
     """
     name, seed = stage.name, context.seed
     torch.manual_seed(seed_of(seed, name))
@@ -79,13 +87,17 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
     average = copy.deepcopy(core).requires_grad_(False) if decay is not None else None
     history: list[dict[str, float]] = []
     if resume is not None:
-        core.load_state_dict(resume["module"])
-        optimiser.load_state_dict(resume["optimiser"])
-        if scheduler is not None:
-            scheduler.load_state_dict(resume["scheduler"])
-        if average is not None:
-            average.load_state_dict(resume["average"])
-        history = list(resume["history"])
+        try:
+            core.load_state_dict(resume["module"])
+            optimiser.load_state_dict(resume["optimiser"])
+            if scheduler is not None:
+                scheduler.load_state_dict(resume["scheduler"])
+            if average is not None:
+                average.load_state_dict(resume["average"])
+            history = list(resume["history"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise OtherTraining(f"it is not of this training ({first_line(error)})") from error
+    worker.expect(_checkpoint_bytes(core, average))
     module = worker.wrap(core)
     state = resume
     for epoch in range(len(history), stage.epochs):
@@ -125,6 +137,12 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
     if state is None:
         raise RunError(f"stage {name}: {stage.epochs} epochs leave nothing to do; set at least 1")
     return state
+
+
+def _checkpoint_bytes(core: nn.Module, average: nn.Module | None) -> int:
+    """Of the weights, their average, and the two values for each weight that Adam keeps."""
+    weights = sum(value.numel() * value.element_size() for value in core.state_dict().values())
+    return weights * (3 if average is None else 4)
 
 
 def final_model(state: State) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed.partial import Partial
 from distributed.parts import Chunk, Done, open_chunk_function
-from tad.errors import RunError
+from tad.errors import RunError, TadError
 from tad.stage import Context, MapStage
 
 Progress = Callable[[Done], None]
@@ -55,8 +55,17 @@ def map_on_actors(
         for row in dataset.iter_rows():
             progress(Done(**{name: int(row[name]) for name in Done._fields}))
     except ray.exceptions.RayError as error:
-        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
-        raise RunError(f"stage {stage.name}: the mapping actors failed: {last}") from error
+        raise RunError(f"stage {stage.name}: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The actor's own message, without Ray's layers."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, TadError):
+            return str(inner)
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return f"the mapping actors failed: {[line.strip() for line in str(error).splitlines() if line.strip()][-1]}"
 
 
 class _ChunkActor:

@@ -1,29 +1,33 @@
-"""An artifact while it is made: a folder here and, with a store in a bucket, what its makers have sent there."""
+"""An artifact while it is made: a folder here and, with a store in a bucket, what its makers have sent there.
+
+FINGERPRINT.partial/output/        the artifact's own files; renamed to FINGERPRINT when it is whole
+FINGERPRINT.partial/checkpoint.pt  of a training
+FINGERPRINT.partial/chunks/        of a map: what each chunk of videos gave
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pyarrow import fs
-
-from tad.data.remote import fetch, reason
-from tad.errors import RunError
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from distributed.store import Store
 
 CHECKPOINT = "checkpoint.pt"
-"""Of a training in one process; all other files are written once."""
-WORKERS = "workers"
-"""Ray Train's folder; with a bucket it reads and writes there itself."""
+"""All other files are written once."""
+OUTPUT = "output"
 SUFFIX = ".partial"
-THREADS = 16
+CACHED_S = 90.0
+"""A network file system may answer for so long from what it knew of a folder; 30 or 60 s are usual."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,17 @@ class Partial:
     key: str
     folder: Path
 
+    @property
+    def output(self) -> Path:
+        return self.folder / OUTPUT
+
     @contextmanager
     def aside(self) -> Iterator[Partial]:
         """Itself; with a bucket, one with a passing folder: what a node makes is sent, and not kept there."""
         if self.store.bucket is None:
             yield self
         else:
-            with tempfile.TemporaryDirectory(dir=self.store.root) as folder:
+            with tempfile.TemporaryDirectory(prefix=".node-", dir=self.store.root) as folder:
                 yield replace(self, folder=Path(folder))
 
     def send(self, names: Iterable[str]) -> None:
@@ -53,50 +61,55 @@ class Partial:
         Raises:
             RunError: the bucket cannot be written.
         """
-        self.store.upload(self.folder, self.key + SUFFIX, list(names))
+        if self.store.bucket is not None:
+            self.store.bucket.upload(self.folder, self.key + SUFFIX, list(names))
 
-    def receive(self) -> None:
+    def receive(self, only: str | None = None) -> None:
         """Downloads what others sent and is missing here, and always the checkpoint: theirs may be of a later epoch.
 
         Raises:
-            RunError: the bucket cannot be read.
+            RunError: the bucket cannot be read, or lists names that are no files of an artifact.
         """
-        bucket = self.store.bucket
-        if bucket is None:
-            return
-
-        def copy(name: str) -> None:
-            fetch(bucket, found[name].path, self.folder / name, found[name].mtime_ns or 0)
-
-        try:
-            there = bucket.get_file_info(fs.FileSelector(self._there(), allow_not_found=True, recursive=True))
-            found = {info.path.removeprefix(f"{self._there()}/"): info for info in there if info.is_file}
-            todo = [
-                name
-                for name in found
-                if not name.startswith(f"{WORKERS}/") and (name == CHECKPOINT or not (self.folder / name).exists())
-            ]
-            with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(copy, todo))
-        except OSError as error:
-            raise RunError(f"{self.store.uri}: cannot be read: {reason(error)}") from error
+        if self.store.bucket is not None:
+            there = self.store.bucket.listed(self.key + SUFFIX)
+            wanted = {
+                name: info
+                for name, info in there.items()
+                if (name == CHECKPOINT or not (self.folder / name).exists()) and only in (None, name)
+            }
+            self.store.bucket.download(wanted, self.folder)
 
     def forget(self, names: Iterable[str]) -> None:
         """Removes files that were sent, so that they are made again."""
         if self.store.bucket is not None:
-            for name in names:
-                with suppress(FileNotFoundError):
-                    self.store.bucket.delete_file(f"{self._there()}/{name}")
+            self.store.bucket.remove(f"{self.key}{SUFFIX}/{name}" for name in names)
 
     def clear(self) -> None:
         """Removes all that was sent: the artifact is finished."""
         if self.store.bucket is not None:
-            with suppress(OSError):  # what is left does no harm
-                self.store.bucket.delete_dir(self._there())
+            self.store.bucket.clear(self.key + SUFFIX)
 
-    def for_train(self) -> tuple[str, fs.FileSystem | None]:
-        """Ray Train's `storage_path` and `storage_filesystem`."""
-        return (str(self.folder), None) if self.store.bucket is None else (self._there(), self.store.bucket)
+    def patiently(self, look: Callable[[], Found | None]) -> Found | None:
+        """What `look` finds in the folder or the bucket, where another machine has written it.
 
-    def _there(self) -> str:
-        return f"{self.store.prefix}/{self.key}{SUFFIX}"
+        A network file system may not show it at once, so this looks for a while, and lists the folders each time.
+        """
+        end = time.monotonic() + CACHED_S
+        while True:
+            self.receive()
+            for folder in (self.folder, self.folder / "chunks"):
+                with suppress(OSError):
+                    os.listdir(folder)
+            if (found := look()) is not None or time.monotonic() > end:
+                return found
+            time.sleep(1)
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder if there is none. In a folder that a group may write, the group may write this one, too."""
+    if not path.is_dir():
+        path.mkdir(exist_ok=True)
+        mode = path.parent.stat().st_mode
+        if mode & stat.S_IWGRP:
+            path.chmod(stat.S_IMODE(mode))
+    return path

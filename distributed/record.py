@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from tad.data.remote import redacted
+from tad.errors import printable
 from tad.files import write_json
 
 
@@ -48,27 +50,31 @@ class Record:
         self.folder = folder
         self.tracker = tracker
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = (folder / "events.jsonl").open("a", buffering=1)
+        self._events = (folder / "events.jsonl").open("a", buffering=1, encoding="utf-8")
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
 
     def event(self, kind: str, **values: Any) -> None:
         """One line of events.jsonl."""
-        self._events.write(json.dumps({"time": round(time.time(), 3), "kind": kind, **values}) + "\n")
+        self._events.write(json.dumps(hidden({"time": round(time.time(), 3), "kind": kind, **values})) + "\n")
 
     def say(self, text: str) -> None:
-        """A line on the console, above a progress bar if one is open."""
-        if not self._quiet:
-            tqdm.write(text, file=sys.stderr)
+        """A line on the console, above a progress bar if one is open; a console that is gone stops nothing."""
+        if self._quiet:
+            return
+        try:
+            tqdm.write(printable(redacted(text)), file=sys.stderr)
+        except (OSError, ValueError):  # a closed terminal, the end of a pipe, a closed file
+            self._quiet = True
 
     def warn(self, text: str) -> None:
         self.event("warning", text=text)
         self.say(f"warning: {text}")
 
     def save(self, name: str, document: Any) -> None:
-        """A JSON file of the run's folder, written whole."""
-        write_json(self.folder / name, document)
+        """A JSON file of the run's folder, written whole; passwords in addresses are left out."""
+        write_json(self.folder / name, hidden(document))
 
     @contextmanager
     def round(self, number: int) -> Iterator[None]:
@@ -83,7 +89,7 @@ class Record:
         self.event("stage", name=name, **tags)
         with self._nested("stage", name, config, tags):
             if self._attended:
-                self._bar = tqdm(total=total, desc=name, unit=unit, file=sys.stderr, dynamic_ncols=True)
+                self._bar = tqdm(total=total, desc=printable(name), unit=unit, file=sys.stderr, dynamic_ncols=True)
             try:
                 yield
             finally:
@@ -140,3 +146,14 @@ class Record:
             self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         self.tracker.close()
+
+
+def hidden(document: Any) -> Any:
+    """Plain values in which the users, passwords and query strings of all addresses are left out."""
+    if isinstance(document, str):
+        return redacted(document)
+    if isinstance(document, dict):
+        return {hidden(key): hidden(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [hidden(value) for value in document]
+    return document

@@ -33,7 +33,7 @@ class SelfTraining:
     """One self-training over an engine: `run` does all of it, `score` what a search needs to know.
 
     Attributes:
-        document: run.json; gains the folders of snippet scores ("scores") and the best round.
+        document: run.json; gains the artifacts of snippet scores ("scores") and the best round.
         watch: called with each finished row, round 0 first; what it raises ends the self-training.
         reference: what the score of points compares with: made of the proposer's proposals, the same for all rounds.
         rows: the rounds table, one row for the proposer (round 0) and for each round.
@@ -164,8 +164,10 @@ class SelfTraining:
         now.to_json_file(self._folder(number) / "labels.json")
         engine.record.artifact(self._folder(number) / "labels.json")
         self._finish(row)
-        for figure in figures_of_round(engine.record.folder, data, number) if whole else ():
-            engine.record.artifact(figure, "figures")
+        if whole:
+            activations = self.scores["train"].path if "train" in self.scores else None
+            for figure in figures_of_round(engine.record.folder, data, number, activations):
+                engine.record.artifact(figure, "figures")
         return found
 
     def _dev_quality(self, number: int, taught: Taught) -> float:
@@ -284,7 +286,7 @@ class SelfTraining:
             engine = self.engine
             with in_round(engine, 0):
                 self.scores[role] = self.recipe.proposer.score(engine, self.models[0], role)
-            self.document["scores"][role] = str(self.scores[role].path)
+            self.document["scores"][role] = self.scores[role].fingerprint
             engine.record.save("run.json", self.document)
         return self.scores[role]
 

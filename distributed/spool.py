@@ -16,18 +16,64 @@ RUN/spool-refused.jsonl  operations that the store will never take, with its rea
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from distributed.tracking_address import reason
 from distributed.tracking_store import TrackingStore, refused
-from tad.errors import RunError
+from tad.errors import DataError, RunError
+from tad.files import parse_json, read_text, write_text
+from tad.report.run import inside
 
 Operation = dict[str, Any]
+Token = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class _Header(BaseModel):
+    uri: str
+    experiment: str
+
+
+class _Create(BaseModel):
+    op: Literal["create"]
+    run: Token
+    parent: Token | None
+    name: str
+    tags: dict[str, str]
+    time: int
+
+
+class _Batch(BaseModel):
+    op: Literal["batch"]
+    run: Token
+    metrics: list[tuple[str, float, int, int]] = []
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+
+
+class _Artifact(BaseModel):
+    op: Literal["artifact"]
+    run: Token
+    path: str
+    folder: str
+
+
+class _End(BaseModel):
+    op: Literal["end"]
+    run: Token
+    status: Literal["FINISHED", "FAILED", "KILLED"]
+    time: int
+
+
+_HEADER = TypeAdapter(_Header)
+_OPERATION: TypeAdapter[Any] = TypeAdapter(Annotated[_Create | _Batch | _Artifact | _End, Field(discriminator="op")])
 RETRY_SECONDS = 30.0
 PATIENCE = 20.0
 """A look at a dead store that takes t seconds is followed by PATIENCE * t without one: at most 5 % of a run is lost."""
@@ -40,7 +86,8 @@ class Spool:
     """The waiting operations, in memory and in the run's folder, so that a killed process loses none.
 
     Raises:
-        RunError: spool.jsonl cannot be read.
+        RunError: spool.jsonl is malformed, or names files that are not below RUN/spool.
+        DataError: it cannot be read, or a link leads out of the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +95,8 @@ class Spool:
         self.copies = folder / "spool"
         self.store: dict[str, str] | None = None
         self.waiting: deque[Operation] = deque()
-        if self.path.is_file():
+        if os.path.lexists(self.path):
+            inside(folder, self.path.name)
             self._read()
 
     def __len__(self) -> int:
@@ -69,7 +117,7 @@ class Spool:
             shutil.copytree(source, copy) if source.is_dir() else shutil.copy2(source, copy)
             operation["path"] = str(copy)
         new = not self.path.is_file()
-        with self.path.open("a") as lines:
+        with self.path.open("a", encoding="utf-8") as lines:
             if new:
                 lines.write(json.dumps(store) + "\n")
             lines.write(json.dumps(operation) + "\n")
@@ -80,27 +128,45 @@ class Spool:
             self.path.unlink(missing_ok=True)
             shutil.rmtree(self.copies, ignore_errors=True)
             return
-        temporary = self.path.with_name(f".{self.path.name}")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in (store, *self.waiting)))
-        temporary.replace(self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in (store, *self.waiting)))
 
     def _read(self) -> None:
-        lines = self.path.read_text().split("\n")
+        lines = read_text(self.path).split("\n")
         # A killed process may have left half a last line: its operation was not yet part of the record.
         complete, half = lines[:-1], lines[-1]
         if not complete:
             self.path.unlink()
             return
         try:
-            documents = [json.loads(line) for line in complete]
-            self.store = {"uri": str(documents[0]["uri"]), "experiment": str(documents[0]["experiment"])}
-            for operation in documents[1:]:
-                operation["tries"] = 1  # may have been carried out before the process was killed
-                self.waiting.append(operation)
-        except (ValueError, LookupError, TypeError) as error:
-            raise RunError(f"{self.path}: not a spool of MLflow operations ({error}); move the file away") from error
+            self.store = _HEADER.validate_python(parse_json(complete[0], "line 1")).model_dump()
+            for number, line in enumerate(complete[1:], 2):
+                self.waiting.append(self._known(parse_json(line, f"line {number}"), number))
+        except (DataError, ValidationError) as error:
+            problem = error.errors()[0] if isinstance(error, ValidationError) else None
+            what = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem is not None else str(error)
+            raise RunError(f"{self.path}: not a spool of MLflow operations ({what}); move the file away") from error
         if half:
             self.save(self.store)
+
+    def _known(self, document: Any, number: int) -> Operation:
+        """An operation of the file, which somebody else may have written: its artifact must lie in the spool.
+
+        Raises:
+            DataError: it does not, or holds links.
+            ValidationError: it is no operation.
+        """
+        checked, operation = _OPERATION.validate_python(document), dict(document)
+        if isinstance(checked, _Artifact):
+            # Its place within RUN/spool, which may have been moved with the run's folder.
+            path = self.copies.joinpath(*Path(checked.path).parts[-2:])
+            if not path.resolve().is_relative_to(self.copies.resolve()) or not path.exists():
+                raise DataError(f"line {number}: {checked.path} is not below {self.copies}, so it is not sent")
+            for inner in (path, *path.rglob("*")):
+                if inner.is_symlink() or not (inner.is_file() or inner.is_dir()):
+                    raise DataError(f"line {number}: {inner} is a link or no file, so it is not sent")
+            operation["path"] = str(path)
+        operation["tries"] = 1  # may have been carried out before the process was killed
+        return operation
 
 
 class Outbox:
@@ -198,7 +264,7 @@ class Outbox:
         if self.refused == 1:
             self.warn(f"MLflow refuses an operation ({_short(error)}); it is kept in {self._refusals}")
         try:
-            with self._refusals.open("a") as lines:
+            with self._refusals.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"reason": str(error)[:2000], **operation}) + "\n")
         except OSError as problem:
             self.warn(f"{self._refusals}: {problem}")

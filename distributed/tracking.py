@@ -11,16 +11,19 @@ import json
 import math
 import posixpath
 import re
+import shlex
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distributed.run_folder import locked
 from distributed.spool import Outbox, Spool
 from distributed.tracking_address import address, mlflow
 from distributed.tracking_store import TOKEN_TAG, TrackingStore
+from tad.data.remote import redacted
 from tad.errors import RunError
 
 PARAM_LENGTH = 6000
@@ -60,8 +63,8 @@ def connect(
     waiting = Spool(run_folder)
     if waiting.store is not None and waiting.store["uri"] != full:
         raise RunError(
-            f"{waiting.path}: {len(waiting)} operations of an earlier run wait for {waiting.store['uri']}; send them "
-            f"with `tad ui --replay {run_folder}`, or delete the file to give them up"
+            f"{waiting.path}: {len(waiting)} operations of an earlier run wait for {redacted(waiting.store['uri'])}; "
+            f"send them with `{_replay_command(run_folder, waiting.store['uri'])}`, or delete the file to give them up"
         )
     store = TrackingStore(full, experiment)
     outbox = Outbox(store, run_folder, warn)
@@ -133,7 +136,7 @@ class MlflowTracker:
         if metrics:
             operation["metrics"] = [[clean(name), float(value), now, step] for name, (value, step) in metrics.items()]
         if tags:
-            operation["tags"] = {clean(key): str(value)[:TAG_LENGTH] for key, value in tags.items()}
+            operation["tags"] = _tags(tags)
         if len(operation) > 2:
             self._outbox.send(operation)
         self._outbox.send({"op": "end", "run": token, "status": status, "time": now})
@@ -146,9 +149,10 @@ class MlflowTracker:
         """Numbers of the innermost run. Not-a-number and infinity are no metrics: they go into the tag
         `not finite`."""
         now, good, bad = _now(), [], []
-        for name, value in values.items():
+        for name, known in distinct(values).items():
+            value = values[name]
             if math.isfinite(value):
-                good.append([clean(name), float(value), now, int(step)])
+                good.append([known, float(value), now, int(step)])
             else:
                 bad.append(f"{name} = {value} at step {step}")
         operation: dict[str, Any] = {"op": "batch", "run": self._open[-1], "metrics": good}
@@ -164,36 +168,56 @@ class MlflowTracker:
             return
         self._outbox.send({"op": "artifact", "run": self._open[-1], "path": str(path.resolve()), "folder": folder})
 
-    def finish(self, status: str = "FINISHED") -> None:
-        """Closes all open runs and sends what still waits; says so if the store is still away."""
+    def end_all(self, status: str) -> None:
+        """Closes all open runs. Artifacts of the parent may still come."""
         while len(self._open) > 1:
             self.close(status)
         self._outbox.send({"op": "end", "run": self._open[0], "status": status, "time": _now()})
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Closes all open runs and sends what still waits; says so if the store is still away."""
+        self.end_all(status)
         left = self._outbox.finish()
         if left:
             spool = self._outbox.spool.path
             self._outbox.warn(
                 f"{left} operations for MLflow wait in {spool}; once {self.uri} answers again, send them with "
-                f"`tad ui --replay {spool.parent}`"
+                f"`{_replay_command(spool.parent, self.uri)}`"
             )
         if self._outbox.refused:
             self._outbox.warn(f"MLflow refused {self._outbox.refused} operations; see spool-refused.jsonl in the run")
 
 
-def replay(run_folder: Path, warn: Callable[[str], None]) -> int:
+def replay(run_folder: Path, uri: str | None, warn: Callable[[str], None]) -> int:
     """Sends the operations that wait in a run's folder; how many there were.
 
+    The folder may be somebody else's: it cannot choose the server, and only files below RUN/spool are sent.
+
+    Args:
+        uri: where to, as in `connect`.
+
     Raises:
-        RunError: none wait, or the store is still away.
+        RunError: none wait, or they wait for another store, the store is still away, or the run is still going on.
     """
     spool = Spool(run_folder)
     if spool.store is None:
         raise RunError(f"{spool.path}: no such file; nothing waits to be sent to MLflow")
-    outbox = Outbox(TrackingStore(spool.store["uri"], spool.store["experiment"]), run_folder, warn)
-    count = len(outbox.spool)
-    if left := outbox.finish():
-        raise RunError(f"{spool.path}: {left} of {count} operations still wait; is {spool.store['uri']} up?")
+    full, theirs = address(uri), spool.store["uri"]
+    if theirs != full:
+        raise RunError(
+            f"{spool.path}: its operations wait for {redacted(theirs)}, and you named {full}. If you trust that store, "
+            f"send them there with `{_replay_command(run_folder, theirs)}`"
+        )
+    with locked(run_folder):
+        outbox = Outbox(TrackingStore(full, spool.store["experiment"]), run_folder, warn)
+        count = len(outbox.spool)
+        if left := outbox.finish():
+            raise RunError(f"{spool.path}: {left} of {count} operations still wait; is {full} up?")
     return count
+
+
+def _replay_command(run_folder: Path, uri: str) -> str:
+    return shlex.join(["tad", "ui", "--tracking", redacted(uri), "--replay", str(run_folder)])
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -205,7 +229,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             flat |= flatten(value, f"{key}.")
         else:
             text = json.dumps(value, default=str) if isinstance(value, (list, tuple, dict)) else str(value)
-            flat[clean(key)] = text[:PARAM_LENGTH]
+            flat[clean(key)] = redacted(text)[:PARAM_LENGTH]
     return flat
 
 
@@ -215,10 +239,28 @@ def clean(name: str) -> str:
     return "_" if name == "." else name.replace("..", "_")[:KEY_LENGTH]
 
 
+def distinct(names: Iterable[str]) -> dict[str, str]:
+    """Each name as MLflow takes it; of names that it would take for one (classes `a?b` and `a*b`), the later ones are
+    numbered."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        known, number = clean(name), 1
+        while known in taken:
+            number += 1
+            known = f"{clean(name)[: KEY_LENGTH - 8]} {number}"
+        taken.add(known)
+        found[name] = known
+    return found
+
+
 def _creation(token: str, parent: str | None, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
-    tags = {clean(key): str(value)[:TAG_LENGTH] for key, value in tags.items()}
-    tags |= {"mlflow.user": _user(), "mlflow.source.name": "tad"}
-    return {"op": "create", "run": token, "parent": parent, "name": name, "tags": tags, "time": _now()}
+    own = {"mlflow.user": _user(), "mlflow.source.name": "tad"}
+    return {"op": "create", "run": token, "parent": parent, "name": name, "tags": _tags(tags) | own, "time": _now()}
+
+
+def _tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {clean(key): redacted(str(value))[:TAG_LENGTH] for key, value in tags.items()}
 
 
 def _reopen(store: TrackingStore, run_id: str, params: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tad.data.remote import redacted
 from tad.errors import RunError
 
 INSTEAD = "`--tracking none` runs without MLflow, `--tracking sqlite:///mlflow.db` keeps it in a local file"
@@ -33,6 +34,10 @@ def mlflow() -> Any:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    try:
+        Path.home()
+    except RuntimeError:  # a container's user without a name; MLflow needs some path, and writes nothing there
+        os.environ["HOME"] = "/nonexistent"
     try:
         import mlflow as package
     except ImportError as error:
@@ -59,19 +64,23 @@ def address(uri: str | None) -> str:
         if "?" in str(path) or "%" in str(path):
             raise RunError(f"{path}: SQLite addresses cannot hold ? or %; keep the database in another folder")
         return f"sqlite:///{path}"
-    parts = urlsplit(uri)
+    shown = redacted(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise RunError(f"{shown}: not an address of an MLflow server (http://HOST:PORT); {INSTEAD}") from None
     if parts.scheme in ("http", "https"):
-        if parts.username or parts.password:
+        if "@" in uri or parts.query or parts.fragment:
             raise RunError(
-                f"{parts.scheme}://{parts.hostname}: leave user and password out of the address and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                f"{shown}: leave user, password and options out of the address and set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         return uri.rstrip("/")
     if parts.scheme in ("", "file"):
         raise RunError(
-            f"{uri}: MLflow no longer writes to folders (`mlflow migrate-filestore` converts an old one); {INSTEAD}"
+            f"{shown}: MLflow no longer writes to folders (`mlflow migrate-filestore` converts an old one); {INSTEAD}"
         )
-    raise RunError(f"{uri}: not an address of an MLflow server (http://HOST:PORT) or SQLite file; {INSTEAD}")
+    raise RunError(f"{shown}: not an address of an MLflow server (http://HOST:PORT) or SQLite file; {INSTEAD}")
 
 
 def sqlite_path(uri: str) -> Path | None:

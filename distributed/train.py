@@ -1,18 +1,22 @@
-"""Fits a stage: in this process, or by the workers of Ray Train."""
+"""Fits a stage: in this process, or by the workers of Ray Train. Both go on from the same checkpoint."""
 
 from __future__ import annotations
 
-import os
+import io
 import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 
-from distributed.loop import State, Worker, fit
-from distributed.partial import CHECKPOINT, WORKERS, Partial
+from distributed.checkpoint import Checkpoint, State
+from distributed.disk import need
+from distributed.locks import Tell, note
+from distributed.loop import OtherTraining, Worker, fit
+from distributed.partial import CHECKPOINT, Partial
 from tad.errors import RunError
 from tad.stage import Context, FitStage
 
@@ -22,22 +26,75 @@ READERS = 2
 Progress = Callable[[int, dict[str, float]], None]
 """Called in the driver after each epoch: epoch (from 0) and its metrics."""
 
+Made = TypeVar("Made")
 
-def fit_here(stage: FitStage, context: Context, partial: Partial, progress: Progress) -> State:
+
+def fit_here(stage: FitStage, context: Context, partial: Partial, progress: Progress, tell: Tell = note) -> State:
     """Trains in this process, on its GPU if there is one; a checkpoint after every epoch."""
-    path = partial.folder / CHECKPOINT
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return _fit(stage, context, Worker(device=device, readers=_readers(device)), Checkpoint(partial, tell), progress)
+
+
+def _fit(stage: FitStage, context: Context, worker: Worker, checkpoint: Checkpoint, progress: Progress) -> State:
+    """The training of one worker, from the checkpoint of whoever trained before. Rank 0 reads and writes it."""
 
     def report(state: State | None, metrics: dict[str, float]) -> None:
-        assert state is not None  # rank 0 always holds it
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(path)
-        partial.send([CHECKPOINT])
-        progress(len(state["history"]) - 1, metrics)
+        def save() -> int:
+            assert state is not None  # rank 0 always holds it
+            checkpoint.save(state)
+            return len(state["history"]) - 1
 
-    resume = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return fit(stage, context, Worker(device=device, readers=_readers(device)), resume, report)
+        progress(_agreed(worker, save), metrics)
+
+    def expect(count: int) -> None:
+        folder, what = checkpoint.partial.folder, f"stage {stage.name}"
+        _agreed(worker, lambda: need(folder, 2 * count, what))  # the last one stays until the next is written
+
+    worker = replace(worker, expect=expect)
+    resume = _unpacked(_agreed(worker, lambda: _packed(checkpoint.load(), worker)))
+    try:
+        return fit(stage, context, worker, resume, report)
+    except OtherTraining as error:
+        problem = str(error)
+        _agreed(worker, lambda: checkpoint.set_aside(problem))
+        return fit(stage, context, worker, None, report)
+
+
+def _agreed(worker: Worker, make: Callable[[], Made]) -> Made:
+    """What rank 0 makes, on every rank; its RunError, too: a rank that went on without the others would wait for ever.
+
+    Raises:
+        RunError: as rank 0 raised it.
+    """
+    if worker.world == 1:
+        return make()
+    box: list[Any] = [None, None]
+    if worker.rank == 0:
+        try:
+            box[0] = make()
+        except RunError as error:
+            box[1] = str(error)
+    dist.broadcast_object_list(box, src=0, device=worker.device)
+    if box[1] is not None:
+        raise RunError(box[1])
+    made: Made = box[0]
+    return made
+
+
+def _packed(state: State | None, worker: Worker) -> State | bytes | None:
+    """As bytes where it travels to other ranks: tensors would be sent by pickle."""
+    if state is None or worker.world == 1:
+        return state
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def _unpacked(state: State | bytes | None) -> State | None:
+    if not isinstance(state, bytes):
+        return state
+    found: State = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+    return found
 
 
 def _readers(device: torch.device) -> int:
@@ -56,7 +113,7 @@ def fit_on_workers(
     """Trains with Ray Train: DDP over `workers` processes (gloo on CPUs, nccl on GPUs).
 
     A worker that dies is restarted from the last checkpoint, three times at most. Calling it again with the same
-    `partial`, also after the driver was killed, resumes from the last checkpoint; with a bucket on any machine.
+    `partial`, also after the driver was killed or with other workers, goes on from there; with a bucket on any machine.
 
     Raises:
         RunError: the stage failed on the workers, or they cannot be placed on the cluster.
@@ -68,42 +125,54 @@ def fit_on_workers(
 
     # Here, beside the driver: on another node it would be lost with that node, and the run with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    storage_path, storage_filesystem = partial.for_train()
     reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"stage": stage, "context": context, "store": partial.store},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker={"GPU": gpus_per_worker} if gpus_per_worker > 0 else {"CPU": 1},
-            placement_strategy=strategy,
-        ),
-        run_config=ray.train.RunConfig(
-            name=WORKERS,
-            storage_path=storage_path,
-            storage_filesystem=storage_filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=3, controller_failure_limit=3),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[_forward_to(reports)],
-        ),
-    )
-    drained = threading.Thread(target=_drain, args=(reports, progress), daemon=True)
-    drained.start()
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise RunError(f"stage {stage.name}: {_cause(error)}") from error
-    finally:
-        reports.put(None)
-        drained.join(timeout=30)
-        reports.shutdown()
+    told: set[int] = set()
+
+    def once(epoch: int, metrics: dict[str, float]) -> None:
+        told.add(epoch)
+        progress(epoch, metrics)
+
+    with tempfile.TemporaryDirectory(prefix="tad-") as notes:  # Ray's, of this attempt; the checkpoint is ours
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"stage": stage, "context": context, "partial": partial},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpus_per_worker > 0,
+                resources_per_worker={"GPU": gpus_per_worker} if gpus_per_worker > 0 else {"CPU": 1},
+                placement_strategy=strategy,
+            ),
+            run_config=ray.train.RunConfig(
+                name="training",
+                storage_path=notes,
+                failure_config=ray.train.FailureConfig(max_failures=3, controller_failure_limit=3),
+                callbacks=[_forward_to(reports)],
+            ),
+        )
+        drained = threading.Thread(target=_drain, args=(reports, once), daemon=True)
+        drained.start()
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise RunError(f"stage {stage.name}: {_cause(error)}") from error
+        finally:
+            reports.put(None)
+            drained.join(timeout=30)
+            reports.shutdown()
     if result.return_value is not None:
         raise RunError(str(result.return_value))
-    if result.checkpoint is None:
-        raise RunError(f"stage {stage.name}: the workers reported no checkpoint")
-    with result.checkpoint.as_directory() as directory:
-        return _load(Path(directory))
+
+    def last() -> State | None:
+        state = Checkpoint(partial).load()
+        return state if state is not None and len(state["history"]) >= stage.epochs else None
+
+    state = partial.patiently(last)
+    if state is None:
+        raise RunError(f"stage {stage.name}: the workers' last checkpoint is not in {partial.store.uri}")
+    for epoch in range(min(told, default=stage.epochs), stage.epochs):
+        if epoch not in told:  # its report was lost with a worker
+            progress(epoch, state["history"][epoch])
+    return state
 
 
 def _worker(config: dict[str, Any]) -> str | None:
@@ -116,21 +185,6 @@ def _worker(config: dict[str, Any]) -> str | None:
     import ray.train.torch
 
     context = ray.train.get_context()
-    last = ray.train.get_checkpoint()
-    resume = None
-    if last is not None:
-        with last.as_directory() as directory:
-            resume = _load(Path(directory))
-
-    def report(state: State | None, metrics: dict[str, float]) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            checkpoint = None
-            if state is not None:
-                torch.save(state, os.path.join(directory, CHECKPOINT))
-                checkpoint = ray.train.Checkpoint.from_directory(directory)
-                metrics = {"epoch": len(state["history"]) - 1, **metrics}
-            ray.train.report(metrics, checkpoint=checkpoint)
-
     device = ray.train.torch.get_device()
     worker = Worker(
         rank=context.get_world_rank(),
@@ -139,23 +193,23 @@ def _worker(config: dict[str, Any]) -> str | None:
         readers=_readers(device),
         wrap=ray.train.torch.prepare_model,
     )
+
+    def progress(epoch: int, metrics: dict[str, float]) -> None:
+        ray.train.report({"epoch": epoch, **metrics})
+
+    given: Partial = config["partial"]
     try:
-        fit(config["stage"], config["store"].here(config["context"]), worker, resume, report)
+        with given.aside() as partial:
+            if worker.rank == 0:
+                partial.receive(only=CHECKPOINT)
+            _fit(config["stage"], given.store.here(config["context"]), worker, Checkpoint(partial), progress)
     except RunError as error:
         return str(error)
     return None
 
 
-def _load(directory: Path) -> State:
-    state: State = torch.load(directory / CHECKPOINT, map_location="cpu", weights_only=True)
-    return state
-
-
 def _forward_to(reports: Any) -> Any:
-    """A Ray Train callback that hands rank 0's metrics of each report to the driver.
-
-    Result forgets the metrics of checkpoints that were not kept, so they travel by a queue; only the driver logs.
-    """
+    """A Ray Train callback that hands rank 0's metrics of each report to the driver, which alone logs."""
     import ray.train
 
     class Forward(ray.train.UserCallback):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -51,6 +54,17 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def invoke(self, context: click.Context) -> Any:
+        """Runs the command; click would say `Aborted!` of a signal, and of every file that ends too early."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as error:
+            with suppress(OSError):
+                click.echo("interrupted", err=True)
+            sys.exit(128 + getattr(error, "number", signal.SIGINT))
+        except EOFError as error:
+            sys.exit(_told(error))
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
@@ -65,16 +79,42 @@ def tad() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """The entry point: errors that the user can mend are printed without a traceback."""
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The entry point: every error is one sentence, without a traceback; then it exits.
+
+    The exit status is 0, 1 after an error, 2 for a command line that cannot be understood, and 128 + N after signal N.
+    TAD_TRACEBACK=1 raises instead.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale other than UTF-8 stops nothing
     try:
         check_distributed()
-        return tad.main(args=arguments, prog_name="tad")
+        tad.main(args=arguments, prog_name="tad")
+    except SystemExit as end:
+        status = end.code
     except TadError as error:
-        if os.environ.get("TAD_TRACEBACK"):
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        status = _told(error, str(error))
+    except Exception as error:
+        status = _told(error)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:  # what it was piped into has ended, or its disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more
+        status = status or (1 if isinstance(error, BrokenPipeError) else _told(error))
+    sys.exit(status)
+
+
+def _told(error: Exception, text: str | None = None) -> int:
+    """Says what is wrong; the exit status."""
+    if os.environ.get("TAD_TRACEBACK"):
+        raise error
+    from tad.commands import crash
+
+    with suppress(OSError):  # nobody may be there any more
+        click.echo(f"error: {crash.shown(text) if text is not None else crash.report(error)}", err=True)
+    return 1
 
 
 def check_distributed() -> None:

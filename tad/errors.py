@@ -28,6 +28,10 @@ class RunError(TadError):
     """A stage failed; what was already written stays."""
 
 
+class DamagedError(RunError):
+    """A file of the artifact store is not what was written there. No input of the user is to blame."""
+
+
 def listing(problems: Sequence[str], most: int = 20) -> str:
     """Several problems as one message: how many, and the first `most`."""
     head = "\n  ".join(problems[:most])

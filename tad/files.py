@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -79,14 +79,26 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str, name: str) -> Any:
-    """A JSON document from its text; `name` is what errors call it."""
-    doubled: list[str] = []
+class Doubled(NamedTuple):
+    """A key that a JSON object holds more than once, and all its values."""
+
+    key: str
+    values: list[Any]
+
+
+def parse_json(text: str, name: str, doubled: list[Doubled] | None = None) -> Any:
+    """A JSON document from its text; `name` is what errors call it.
+
+    Args:
+        doubled: takes the keys that an object holds twice, which then are no error; the last value counts.
+    """
+    twice: list[Doubled] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) < len(items):
-            doubled.extend(key for key, n in Counter(key for key, _ in items).items() if n > 1)
+            keys = [key for key, n in Counter(key for key, _ in items).items() if n > 1]
+            twice.extend(Doubled(key, [value for k, value in items if k == key]) for key in keys)
         return found
 
     try:
@@ -95,8 +107,10 @@ def parse_json(text: str, name: str) -> Any:
         raise DataError(f"{name}: not a JSON file: {error}") from None
     except RecursionError:
         raise DataError(f"{name}: not a JSON file of this kind: it is nested too deeply") from None
-    if doubled:
-        raise DataError(f"{name}: " + listing([f"key {key!r}: an object holds it twice" for key in doubled]))
+    if doubled is not None:
+        doubled += twice
+    elif twice:
+        raise DataError(f"{name}: " + listing([f"key {one.key!r}: an object holds it twice" for one in twice]))
     return document
 
 
@@ -127,7 +141,10 @@ def parse_yaml(text: str, name: str) -> Any:
                 return None
             if _written_out(node, {}, set()) > MOST_NODES:
                 raise DataError(f"{name}: its aliases stand for more than {MOST_NODES:,} values")
-            return loader.construct_document(node)
+            document = loader.construct_document(node)
+            if loader.doubled:
+                raise DataError(f"{name}: " + listing(loader.doubled))
+            return document
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -139,7 +156,11 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 class _Yaml(yaml.SafeLoader):
-    """Plain values only; a key that stands twice is an error, where YAML would keep the last."""
+    """Plain values only; notes the keys that stand twice in a mapping, of which YAML would keep the last."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.doubled: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):
@@ -148,8 +169,8 @@ class _Yaml(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if (earlier := seen.get((key.tag, key.value))) is not None and earlier is not key:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice in one mapping", key.start_mark
+                    self.doubled.append(
+                        f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice in one mapping"
                     )
                 seen[key.tag, key.value] = key
         return super().construct_mapping(node, deep)
@@ -172,15 +193,19 @@ def _written_out(node: yaml.Node, known: dict[int, int], above: set[int]) -> int
     return total
 
 
-def read_rows(path: Path, header: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(
+    path: Path, header: Sequence[str] | None = None, uneven: list[tuple[int, str]] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and row of a CSV file with a header; blanks around fields are cut off, empty lines left out.
 
     Args:
         header: the columns that the file must have, in this order; None takes any.
+        uneven: takes line number and problem of rows with more or fewer fields than the header, which are left out; by
+            default they are an error.
 
     Raises:
-        DataError: as `read_text`; the header is another one or holds a name twice; a row has more or fewer fields than
-            the header (all such rows are listed before any row is given).
+        DataError: as `read_text`; the header is another one or holds a name twice; a row has more or fewer fields
+            than the header (all such rows are listed before any row is given).
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     csv.field_size_limit(MOST_FIELD)
@@ -193,11 +218,14 @@ def read_rows(path: Path, header: Sequence[str] | None = None) -> Iterator[tuple
         raise DataError(f"{path}: the header must be {','.join(header)}; found {','.join(names) or 'nothing'}")
     if len(set(names)) < len(names):
         raise DataError(f"{path}: the header holds a name twice: {','.join(names)}")
-    uneven = [(line, len(row)) for line, row in lines if len(row) != len(names)]
-    if uneven:
-        problems = [f"line {line}: {fields} fields, but the header has {len(names)}" for line, fields in uneven]
-        raise DataError(f"{path}: " + listing(problems))
-    return iter([(line, dict(zip(names, row, strict=True))) for line, row in lines])
+    odd = [
+        (line, f"{len(row)} fields, but the header has {len(names)}") for line, row in lines if len(row) != len(names)
+    ]
+    if uneven is not None:
+        uneven += odd
+    elif odd:
+        raise DataError(f"{path}: " + listing([f"line {line}: {problem}" for line, problem in odd]))
+    return iter([(line, dict(zip(names, row, strict=True))) for line, row in lines if len(row) == len(names)])
 
 
 def number(value: Any) -> float:
@@ -206,7 +234,7 @@ def number(value: Any) -> float:
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or (isinstance(value, str) and "_" in value):
         raise ValueError(f"{value!r} is not a number")
     try:
         return float(value)
@@ -259,4 +287,3 @@ def cause(error: BaseException) -> str:
     """An error of the operating system in a few words, without the path that the message names anyway."""
     text = getattr(error, "strerror", None)
     return text.lower() if isinstance(text, str) else str(error)
-

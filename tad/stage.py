@@ -7,12 +7,9 @@ nothing of epochs, checkpoints, devices, workers or logging.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -20,16 +17,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from tad.data.artifact import Artifact as Artifact
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-
-SMALL = 1 << 20
-"""Bytes; mapping a smaller file into memory takes longer than reading it."""
-
-HEADER = re.compile(
-    rb"\x93NUMPY\x01\0..\{'descr': '(<f[248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n", re.DOTALL
-)
-"""Of the .npy files that map stages leave: numpy takes several times as long to parse it as to read a small file."""
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
@@ -42,33 +32,6 @@ class StageConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A finished stage's output: a folder, under the fingerprint of everything that made it."""
-
-    fingerprint: str
-    path: Path
-
-    def segments(self) -> Segments:
-        return Segments.from_parquet(self.path / "segments.parquet")
-
-    def array(self, key: str, video_id: str) -> np.ndarray:
-        """A per-video array of a map stage with output "arrays", read-only; memory-mapped unless it is small."""
-        path = f"{self.path}/{key}/{video_id}.npy"
-        with open(path, "rb", buffering=0) as file:
-            small = os.fstat(file.fileno()).st_size < SMALL
-            content = file.readall() if small else b""
-        header = HEADER.match(content)
-        if header is None:
-            return np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
-        shape = [int(size) for size in header[2].split(b",") if size]
-        return np.frombuffer(content, header[1].decode(), offset=header.end()).reshape(shape)
-
-    def model(self) -> dict[str, Any]:
-        """What a fit stage saved: {"state": state dict, "settings": dict of plain values}."""
-        return torch.load(self.path / "model.pt", map_location="cpu", weights_only=True)
 
 
 @dataclass(frozen=True)

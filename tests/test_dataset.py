@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from tad.data.check import check
 from tad.data.dataset import Dataset
 from tad.errors import DataError
 
@@ -109,14 +111,40 @@ def videos(**changes):
         ("annotations.json", videos(e={"subset": "training"}), "video e: needs subset, duration"),
         ("annotations.json", videos(e={"subset": "training", "duration": 0}), "duration 0.0 s"),
         ("annotations.json", videos(e={"subset": "training", "duration": 1, "fps": -1}), "fps -1"),
+        ("annotations.json", videos(e={"subset": "training", "duration": True}), "video e: .*True is not a number"),
+        ("annotations.json", videos(e={"subset": "training", "duration": 10**400}), "duration inf s"),
+        ("annotations.json", videos(e={"subset": "training", "duration": "1_0"}), "'1_0' is not a number"),
+        (
+            "annotations.json",
+            videos(e={"subset": "training", "duration": 3e6}),
+            "duration 3000000.0 s; must be .*30 days",
+        ),
+        ("annotations.json", videos(e={"subset": "training", "duration": 1e-320}), "must be 0.001 to"),
+        ("annotations.json", videos(e={"subset": "training", "duration": 1, "fps": 1e9}), "fps 1000000000.0; must be"),
+        ("annotations.json", videos(e={"subset": None, "duration": 1}), "video e: needs subset"),
+        ("annotations.json", videos(e={"subset": ["training"], "duration": 1}), "video e: needs subset"),
+        ("annotations.json", videos(e=["training"], f=None), "(?s)2 problems.*video e: needs.*video f: needs"),
+        ("annotations.json", videos(**{"a" * 201: VIDEOS["a"]}), "unsafe as a file name"),
+        ("annotations.json", videos(**{".a": VIDEOS["a"], "a b": VIDEOS["a"], "a/b": VIDEOS["a"]}), "3 problems"),
+        ("annotations.json", videos()[:-1] + ', "database": {}}', "key 'database': an object holds it twice"),
+        ("annotations.json", videos()[:-2] + ', "a": {}, "b": {}}}', "(?s)2 problems.*key 'a'.*key 'b'"),
+        ("annotations.json", "[" * 200_000, "nested too deeply"),
         ("points.csv", "video,label,time\n", "the header must be video_id,label,time"),
         ("points.csv", "video_id,label,time,start\n", "the header must be video_id,label,time"),
         ("points.csv", POINTS + "a,jump,soon\n", "line 5 .video a.: time 'soon' is not a number"),
         ("points.csv", POINTS + "a,jump,6.5\n", "line 5 .video a.: time 6.5 s is outside 0..6.4 s"),
         ("points.csv", POINTS + "a,jump,nan\n", "line 5 .video a.: time nan"),
         ("points.csv", POINTS + "a,swim,1\n", "line 5 .video a.: unknown class 'swim'"),
+        ("points.csv", POINTS + "a,jump,1,2\n", "line 5: 4 fields, but the header has 3"),
+        ("points.csv", POINTS + "a,jump,1_0\n", "line 5 .video a.: time '1_0' is not a number"),
+        ("points.csv", POINTS + "a,Jump,1\n", "line 5 .video a.: unknown class 'Jump'; dataset.yaml has 'jump'"),
+        ("points.csv", POINTS + "a," + "x" * 200_000 + ",1\n", "line 5: field larger than field limit"),
         ("points.csv", POINTS + "zz,jump,1\nzz,jump,2\n", "(?s)2 problems.*line 5: video 'zz'.*line 6"),
-        ("points.csv", POINTS + "a\n", "line 5 .video a.: time None"),
+        (
+            "points.csv",
+            POINTS + "a\nb,throw,x\n",
+            "(?s)2 problems.*line 5: 1 fields, but the header has 3.*line 6 .*'x'",
+        ),
     ],
 )
 def test_broken_files(folder, file, content, message):
@@ -127,6 +155,63 @@ def test_broken_files(folder, file, content, message):
     with pytest.raises(DataError, match=message) as raised:
         Dataset.open(folder)
     assert file in str(raised.value)
+
+
+@pytest.mark.parametrize("file", ["dataset.yaml", "annotations.json", "points.csv", "labels.csv", "full_labels.csv"])
+def test_pipes_and_folders_are_no_files(folder, file):
+    for make, says in ((os.mkfifo, "is a named pipe, not a file"), (os.mkdir, "is a folder, not a file")):
+        (folder / file).unlink(missing_ok=True)
+        make(folder / file)
+        with pytest.raises(DataError, match=f"{file}: {says}"):
+            Dataset.open(folder)
+        assert any(says in f.detail for f in check(folder) if f.severity == "error"), says
+
+
+def test_files_of_windows_and_blanks_are_read_as_others(folder):
+    """A byte order mark, CR LF, blanks around names and empty lines."""
+    right = Dataset.open(folder)
+    for name in ("dataset.yaml", "annotations.json", "points.csv"):
+        text = (folder / name).read_text().replace("\n", "\r\n")
+        if name == "points.csv":
+            text = text.replace(",throw,", ", throw ,").replace("a,", " a\t,") + "\r\n  \r\n"
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    data = Dataset.open(folder)
+    assert data.fingerprint("train") == right.fingerprint("train") and data.points("a").label.tolist() == [0, 1]
+    assert not [f for f in check(folder) if f.severity == "error"]
+
+
+def test_videos_of_subsets_without_a_role_may_be_incomplete(folder):
+    """As those of ActivityNet's published file, which have no duration."""
+    (folder / "annotations.json").write_text(videos(e={"subset": "testing", "duration": None}))
+    assert Dataset.open(folder).videos("train") == ["a", "b"]
+    assert [(f.severity, f.kind, f.where) for f in check(folder) if "testing" in f.where] == [
+        ("warning", "subset without role", "subset testing")
+    ]
+
+
+def test_ids_as_youtube_has_them(folder):
+    """A leading - or _ is in one of 32; a folder of such files, its links and its rows are read as others."""
+    names = {"a": "-AbCdEfGhIj", "b": "_-0", "c": "--help"}
+    (folder / "annotations.json").write_text(json.dumps({"database": {names.get(v, v): VIDEOS[v] for v in VIDEOS}}))
+    (folder / "dataset.yaml").write_text(manifest(ignored=["-x", "_-0"]))
+    (folder / "points.csv").write_text(POINTS.replace("a,", "-AbCdEfGhIj,").replace("b,", "_-0,"))
+    for old, new in names.items():
+        (folder / "features" / f"{old}.npy").rename(folder / "features" / f"{new}.npy")
+    data = Dataset.open(folder)
+    assert data.videos("train") == ["-AbCdEfGhIj"] and data.videos("test") == ["--help"]
+    assert data.features("--help").shape == (10, 4) and data.points("-AbCdEfGhIj").time.tolist() == [2, 5]
+    assert Dataset.open(folder.as_uri()).features("-AbCdEfGhIj").shape == (10, 4)
+    found = [(f.kind, f.where) for f in check(folder) if f.kind != "subset without role"]
+    assert found == [("unknown ignored video", "video -x")]
+
+
+def test_ids_that_are_no_names_elsewhere_are_warnings(folder):
+    more = dict.fromkeys(["A", "con", "Com1.x", "lpt9", "nul.tar.gz", "dot.", "console", "com10"], VIDEOS["a"])
+    (folder / "annotations.json").write_text(videos(**more))
+    found = [(f.severity, f.kind, f.where) for f in check(folder) if f.kind in ("id reserved on Windows", "ids alike")]
+    reserved = [("warning", "id reserved on Windows", f"video {v}") for v in list(more)[1:6]]
+    assert found == [*reserved, ("warning", "ids alike", "videos a, A")]
+    assert len(Dataset.open(folder).videos("train")) == 10
 
 
 def test_native_grids_need_the_rate_of_every_video_with_a_role(folder):

@@ -10,8 +10,9 @@ import pytest
 
 from distributed.parts import PART_SCHEMA, chunk_size, chunks, open_chunk_function
 from distributed.store import Store
-from tad.errors import RunError
-from tad.stage import SMALL, Artifact, Context
+from tad.data.artifact import SMALL, Artifact
+from tad.errors import DamagedError, RunError
+from tad.stage import Context
 from tests.tiny import TinyEngine, tiny_dataset
 from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
@@ -71,18 +72,18 @@ def test_failed_videos_are_named_after_the_others_are_written_and_only_they_are_
         assert f"video {video}: ValueError: cannot read {video}" in str(caught.value)
     assert "failed for 2 of 6 videos" in str(caught.value)
     (partial,) = (tmp_path / "store").glob("*.partial")
-    assert len(list((partial / "parts").glob("*.parquet"))) == 4
+    assert len(list((partial / "chunks").glob("*.parquet"))) == 4
     assert set(json.loads((partial / "failures.json").read_text())) == {videos[1], videos[4]}
 
 
 def test_a_map_resumes_with_the_chunks_that_are_missing(data, tmp_path):
     context = Context(data, {}, data.videos("train"), 0)
     every = chunks(list(context.videos))
-    partial = Store(tmp_path / "store").partial("k")
+    partial = Store(tmp_path / "store").partial("0" * 24)
     done = open_chunk_function(ToyMap(ToyMapConfig()), context)(every[0], partial)
-    assert done == (1, 2, 0)
-    table = pq.read_table(partial.folder / "parts" / "000000.parquet")
-    assert table.schema == PART_SCHEMA and table.num_rows == 2
+    assert done[:3] == (1, 2, 0) and done.bytes > 500
+    table = pq.read_table(partial.folder / "chunks" / "000000.parquet")
+    assert table.schema.equals(PART_SCHEMA) and table.num_rows == 2
 
 
 def test_chunks_depend_on_the_number_of_videos_only():
@@ -107,12 +108,17 @@ def test_arrays_read_as_numpy_reads_them(tmp_path, dtype):
 
 
 def test_arrays_hold_no_pickles_and_are_not_cut_short(tmp_path):
-    (tmp_path / "key").mkdir()
-    file, artifact = tmp_path / "key" / "v.npy", Artifact("f", tmp_path)
+    def artifact(name):
+        (tmp_path / name / "key").mkdir(parents=True)
+        return Artifact("f", tmp_path / name), tmp_path / name / "key" / "v.npy"
+
+    found, file = artifact("pickle")
     np.save(file, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        artifact.array("key", "v")
+    with pytest.raises(DamagedError, match="allow_pickle=False"):
+        found.array("key", "v")
+    found, file = artifact("short")
     np.save(file, np.zeros(9, dtype=np.float32))
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(ValueError, match="reshape"):
-        artifact.array("key", "v")
+    with pytest.raises(DamagedError, match=r"key/v.npy: cannot reshape.*moved to short.damaged-1"):
+        found.array("key", "v")
+    assert (tmp_path / "short.damaged-1" / "key" / "v.npy").exists() and not found.path.exists()

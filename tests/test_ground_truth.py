@@ -42,12 +42,31 @@ def test_repairs_are_counted(tmp_path):
 
 
 def test_every_other_defect_is_an_error_and_all_are_listed(tmp_path):
-    rows = [row(3, 2), row(1, 1), row(float("nan"), 1), row(0, 1, "swim"), {"segment": [1]}, {"label": "jump"}]
+    rows = [row(3, 2), row(1, 0.89), row(float("nan"), 1), row(0, 1, "swim"), {"segment": [1]}, {"label": "jump"}]
+    rows += [row(10**400, 1), row(True, 2), row(1, "x"), {"segment": "12", "label": "jump"}, None, row(1, 2, None)]
     with pytest.raises(DataError) as raised:
         ground_truth(dataset(tmp_path, rows), "train")
-    for i in range(6):
+    for i in range(12):
         assert f"video a, row {i}" in str(raised.value)
-    assert "6 problems" in str(raised.value)
+    assert "12 problems" in str(raised.value)
+
+
+def test_segments_of_zero_length_and_reversed_by_rounding_are_dropped_and_counted(tmp_path):
+    rows = [row(1, 2), row(0, 0), row(10, 10), row(3, 2.9), row(0.3, 0.2), row(3, 3), row(12, 12), row(3, 3)]
+    segments, repairs = read_ground_truth(dataset(tmp_path, rows), "train")
+    assert segments.spans.tolist() == [[1, 2]]
+    assert str(repairs) == "0 clipped, 0 beyond the video, 1 duplicate, 4 of zero length, 2 reversed by rounding"
+    assert repairs.zero_length[0] == "video a, row 1: jump [0, 0] s"
+    assert repairs.reversed[0] == "video a, row 3: jump [3, 2.9] s" and len(repairs) == 7
+
+
+def test_blanks_around_class_names_are_cut_off_and_other_spellings_named(tmp_path):
+    data = dataset(tmp_path, [row(1, 2, "jump "), row(2, 3, "\tthrow")], classes=[" jump", "throw"])
+    assert data.classes == ["jump", "throw"] and ground_truth(data, "train").labels == ["jump", "throw"]
+    assert raw_ground_truth(data.root, ["training"]).label.tolist() == ["jump", "throw"]
+    data = dataset(tmp_path, [row(1, 2, "Jump"), row(2, 3, "cafe\u0301")], classes=["jump", "caf\u00e9", "throw"])
+    with pytest.raises(DataError, match=r"(?s)2 problems.*'Jump'; dataset.yaml has 'jump'.*; dataset.yaml has 'caf"):
+        ground_truth(data, "train")
 
 
 def test_ignored_videos_have_no_ground_truth(tmp_path):
@@ -102,7 +121,10 @@ def test_real_thumos14(shared, tmp_path):
     data = Dataset.open(tmp_path / "thumos14")
     segments, repairs = read_ground_truth(data, "train")
     # The four train instances without a point are exactly those that lie beyond their video.
-    assert (len(segments), str(repairs)) == (3003, "0 clipped, 4 beyond the video, 0 duplicate")
+    assert (len(segments), str(repairs)) == (
+        3003,
+        "0 clipped, 4 beyond the video, 0 duplicate, 0 of zero length, 0 reversed by rounding",
+    )
     assert len(read_ground_truth(data, "test")[0]) == 3307
     assert len(raw_ground_truth(data.root, ["train"]).start) == 3007
     assert len(raw_ground_truth(data.root, ["test"]).start) == 3311

@@ -89,7 +89,7 @@ def test_every_label_is_in_the_fingerprint_of_its_role(folder):
         (
             "labels.csv",
             LISTED + "x,run\nb,swim\nb\n",
-            "3 problems.*line 6: video 'x'.*line 7 .video b.: unknown class 'swim'",
+            "3 problems.*line 8: 1 fields, but the header has 2.*line 6: video 'x'.*line 7 .*: unknown class 'swim'",
         ),
         ("full_labels.csv", "video_id,start,end\n", "the header must be video_id,label,start,end"),
         ("full_labels.csv", FULL + "b,run,5,5\n", r"line 6 .video b.: \[5, 5\] is no interval of seconds in 0..100.0"),

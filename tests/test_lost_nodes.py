@@ -59,7 +59,7 @@ every = chunks(data.videos("train"))
 with cluster(1, None) as resources:
     context = Context(data, {}, data.videos("train"), 0, "toy/map@0")
     stage = SlowMap(ToyMapConfig(), notes=str(folder / "notes"))
-    map_on_actors(stage, context, Store(folder).partial("map"), every, done.append, resources.actors, 0.0)
+    map_on_actors(stage, context, Store(folder).partial("0" * 24), every, done.append, resources.actors, 0.0)
 print(json.dumps([every, done]))
 """
 
@@ -131,7 +131,7 @@ def test_every_part_of_a_map_is_there_once_and_right(cluster, data, tmp_path):
     every, done = json.loads(output_of(process))
     every, done = [Chunk(*chunk) for chunk in every], [Done(*row) for row in done]
     assert len(every) == len(done) and sum(row.videos for row in done) == VIDEOS, "each is told of once"
-    folder = tmp_path / "map.partial"
+    folder = tmp_path / f"{'0' * 24}.partial"
     assert all((folder / part_name(chunk.number)).exists() for chunk in every)
     rows, failures = collect(folder, every)
     assert failures == {} and rows == sum(row.segments for row in done)

@@ -181,11 +181,10 @@ def test_a_server_killed_during_a_run_loses_nothing(recipe, data, tmp_path):
     wait_for(tmp_path / "run-3" / "events.jsonl", "snippet/train", 2, process)
     recipe.server.kill()
     said = ended(process)
-    assert said.count("does not answer") == 1 and f"tad ui --replay {tmp_path / 'run-3'}" in said, said[-3000:]
+    assert said.count("does not answer") == 1 and f"--replay {tmp_path / 'run-3'}" in said, said[-3000:]
     recipe.server.start()
-    replayed = subprocess.run(
-        [sys.executable, "-m", "tad", "ui", "--replay", str(tmp_path / "run-3")], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "tad", "ui", "--tracking", recipe.server.uri, "--replay", str(tmp_path / "run-3")]
+    replayed = subprocess.run(command, capture_output=True, text=True)
     assert replayed.returncode == 0 and "operations sent" in replayed.stdout, replayed.stderr[-3000:]
     check_run(recipe.server.uri, tmp_path / "run-3", tmp_path)
     assert not list((tmp_path / "run-3").glob("spool*"))

@@ -23,13 +23,14 @@ from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluate import evaluate
 from tad.report.figures import RECALLS, figures_of_round, precision_recall_of, precisions, sample_videos
-from tad.report.html import anonymous, duration, flatten, number, percent, write_report
+from tad.report.html import duration, flatten, number, percent, write_report
 from tad.report.run import Run
 from tad.report.style import INK, class_colours, plain, svg
 from tad.report.timeline import LANES, Timeline, _lanes, timeline_figure
 from tad.report.view import View
 
 CLASSES = ["HighJump", "LongJump", "PoleVault", "Shotput", "Diving"]
+KEYS = {"train": "0a" * 12, "test": "0b" * 12}
 HOSTILE = '<script>alert("$x^{")</script>'
 
 
@@ -104,7 +105,7 @@ def make_run(folder: Path, data: Dataset, rounds: int = 3, select: str = "points
         "seed": 3, "select": select, "state": state, "started": "2025-01-02T03:04:05+00:00", "seconds": 4321.0,
         "best_round": max(1, rounds - 1) if state == "finished" else None, "versions": {"torch": "2.9.0", "ray": None},
         "tracking": {"uri": "sqlite:///mlflow.db", "run_id": "0123abcd"}, "command": "tad run pser --data there",
-        "scores": {role: str(_activations(folder / f"scores-{role}", data, role, basis[role])) for role in basis},
+        "scores": {role: _activations(folder / "store" / KEYS[role], data, role, basis[role]).name for role in basis},
     }  # fmt: skip
     record.save("run.json", document)
     rows = []
@@ -164,6 +165,12 @@ def _activations(folder: Path, data: Dataset, role: str, truth: Segments) -> Pat
     return folder
 
 
+def written(root: Path, data: Dataset) -> str:
+    """The page as `tad run` writes it at its end."""
+    scores = {role: root.parent / "store" / key for role, key in KEYS.items()}
+    return write_report(root, data=data, scores=scores).read_text(encoding="utf-8")  # type: ignore[arg-type]
+
+
 class Page(HTMLParser):
     """Parses a page strictly enough to see scripts, unclosed elements and outside references."""
 
@@ -213,8 +220,8 @@ def run(data, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(run) -> str:
-    return write_report(run).read_text(encoding="utf-8")
+def page(run, data) -> str:
+    return written(run, data)
 
 
 def test_the_page_has_every_section_and_no_reference_to_the_outside(page):
@@ -256,7 +263,7 @@ def test_selecting_on_test_videos_is_said_to_leak(small, tmp_path):
     root = make_run(tmp_path, small, rounds=1, select="test")
     for path in root.glob("round-*/*.parquet"):
         path.unlink()
-    text = write_report(root).read_text()
+    text = written(root, small)
     assert 'id="timelines"' not in text and "mAP [%] on the test videos" in text
     assert "These numbers leak" in text and "read once" not in text
 
@@ -271,7 +278,7 @@ def test_names_of_classes_videos_and_settings_are_escaped(tmp_path):
     path = root / "round-1" / "detections-test.parquet"
     bad = Segments.of(["../../etc/passwd", "<script>"], [0.0, 1.0], [5.0, 6.0], "<script>", 1.0)
     Segments.concat([Segments.from_parquet(path), bad]).to_parquet(path)
-    text = write_report(root).read_text()
+    text = written(root, data)
     assert "<script" not in text and "<img" not in text and "<b>" not in text
     parsed = Page(text)
     assert HOSTILE in parsed.text and "onerror=alert(1)" in parsed.text
@@ -281,7 +288,7 @@ def test_names_of_classes_videos_and_settings_are_escaped(tmp_path):
 def test_a_run_that_has_just_started(small, tmp_path):
     root = make_run(tmp_path, small, rounds=1, state="running")
     (root / "rounds.json").unlink()
-    text = write_report(root).read_text()
+    text = written(root, small)
     assert "Not finished" in text and "No round is complete yet" in text and 'id="training"' in text
 
 
@@ -296,7 +303,7 @@ def test_a_failed_run_without_test_detections_shows_the_training_videos(small, t
             json.dumps({"kind": "failures", "name": "snippet/score", "failures": {"video_0001": "empty <file>"}})
         )
         file.write('\n{"kind": "epo')  # killed while writing
-    text = write_report(root).read_text()
+    text = written(root, small)
     assert "Failed" in text and "on the training videos" in text and "mAP [%] on the test" not in text
     assert "stage snippet/score failed for video video_0001: empty &lt;file&gt;" in text
 
@@ -304,7 +311,7 @@ def test_a_failed_run_without_test_detections_shows_the_training_videos(small, t
 def test_without_ground_truth_videos_are_ranked_by_detections(tmp_path):
     data = make_dataset(tmp_path / "data", train=2, test=1, truth=False)
     root = make_run(tmp_path, data, rounds=1)
-    text = write_report(root).read_text()
+    text = written(root, data)
     assert text.count("they have no ground truth") == 2 and "confident detections</figcaption>" in text
     assert 'id="classes"' not in text and 'id="curves"' not in text
     assert not any("precision" in path.name for path in figures_of_round(root, data, 1))
@@ -312,7 +319,7 @@ def test_without_ground_truth_videos_are_ranked_by_detections(tmp_path):
 
 def test_without_test_videos(tmp_path):
     data = make_dataset(tmp_path / "data", train=2, test=0)
-    text = write_report(make_run(tmp_path, data, rounds=1)).read_text()
+    text = written(make_run(tmp_path, data, rounds=1), data)
     assert "mAP on training videos" in text and "test videos</span>" not in text
 
 
@@ -320,7 +327,7 @@ def test_with_empty_detections_and_labels(small, tmp_path):
     root = make_run(tmp_path, small, rounds=1)
     for path in root.glob("round-1/*.parquet"):
         Segments.empty().to_parquet(path)
-    text = write_report(root).read_text()
+    text = written(root, small)
     assert "coverage 0.00" in text and "detections (none)" in text
     assert len(figures_of_round(root, small, 1)) == 4
 
@@ -328,27 +335,30 @@ def test_with_empty_detections_and_labels(small, tmp_path):
 def test_a_missing_dataset_or_a_broken_file_is_noted(small, tmp_path):
     root = make_run(tmp_path, small, rounds=1)
     (root / "round-1" / "detections-test.parquet").write_bytes(b"PAR1 half a file")
-    text = write_report(root).read_text()
+    text = written(root, small)
     assert "Figures of the test videos are left out" in text and 'id="timelines"' in text
-    document = json.loads((root / "run.json").read_text())
-    document["dataset"]["root"] = str(tmp_path / "gone")
-    (root / "run.json").write_text(json.dumps(document))
+
+
+def test_without_the_dataset_its_figures_are_left_out_and_the_option_is_named(small, tmp_path):
+    """What run.json names is not opened, though it is there."""
+    root = make_run(tmp_path, small, rounds=1)
     text = write_report(root).read_text()
-    assert "no such dataset folder" in text and 'id="timelines"' not in text and 'id="rounds"' in text
+    assert "tad report RUN --data DATASET --store STORE" in text and 'id="timelines"' not in text
+    assert 'id="rounds"' in text and 'id="training"' in text
+    other = make_dataset(tmp_path / "other", train=2, test=1, classes=["a", "b"])
+    text = write_report(root, data=other).read_text()
+    assert "are not those of the run" in text and 'id="timelines"' not in text
 
 
 def test_activations_that_are_gone_leave_the_curve_out(data, run):
     opened = Run.open(run)
-    view = View.open(opened, data, 1, "test")
+    view = View.open(opened, data, 1, "test", run.parent / "store" / KEYS["test"])
     video = data.videos("test")[0]
     curve = view.timelines([video])[0].curve
     assert curve is not None and curve.actionness.max() <= 1 and set(curve.cas) <= set(CLASSES)
     assert curve.time[0] == pytest.approx(8 / 25)  # the centre of the first 16 frames
-    opened.info.scores["test"] = "/nowhere"
-    try:
-        assert View.open(opened, data, 1, "test").timelines([video])[0].curve is None
-    finally:
-        opened.info.scores.pop("test")
+    for scores in (None, Path("/nowhere")):
+        assert View.open(opened, data, 1, "test", scores).timelines([video])[0].curve is None
 
 
 @pytest.mark.parametrize(
@@ -356,7 +366,8 @@ def test_activations_that_are_gone_leave_the_curve_out(data, run):
     [
         (lambda p: p / "absent", "no such folder"),
         (lambda p: p, "holds no run.json"),
-        (lambda p: _write(p, "run.json", "[1"), "not what `tad run` writes"),
+        (lambda p: _write(p, "run.json", "[1"), "run.json: not a JSON file"),
+        (lambda p: _write(p, "run.json", "[]"), "not what `tad run` writes"),
         (lambda p: _write(p, "run.json", "{}"), "3 problems"),
         (lambda p: _write(p, "rounds.json", '[{"seconds": 1}, {"round": "x"}]'), "2 problems"),
     ],
@@ -442,7 +453,6 @@ def test_numbers_as_text():
     assert (number(0.5), number(None)) == ("0.500", "–")
     assert (duration(5), duration(75), duration(7261), duration(None)) == ("5.0 s", "1 min 15 s", "2 h 01 min", "–")
     assert list(flatten({"a": {"b": 1, "c": {}}, "d": [1]})) == [("a.b", "1"), ("a.c", "{}"), ("d", "[1]")]
-    assert anonymous("run --tracking https://me:word@host/x") == "run --tracking https://host/x"
     assert plain("a\nb\x00c") == "a b c" and len(plain("x" * 99)) == 28
 
 
@@ -450,7 +460,8 @@ def test_a_large_run_stays_small_and_quick(tmp_path):
     data = make_dataset(tmp_path / "data", train=100, test=100, classes=[f"class {i}" for i in range(20)])
     root = make_run(tmp_path, data, rounds=1)
     start = time.process_time()
-    path = write_report(root)
+    path = root / "report.html"
+    written(root, data)
     assert time.process_time() - start < 10
     assert path.stat().st_size < 3_000_000
 
@@ -462,3 +473,7 @@ def test_the_command(small, tmp_path):
     assert out.read_text().startswith("<!DOCTYPE html>") and "proposals" in out.read_text()
     result = CliRunner().invoke(command, [str(tmp_path)])
     assert isinstance(result.exception, DataError) and "run.json" in str(result.exception)
+    arguments = [str(root), "--data", str(small.root), "--store", str(tmp_path / "store")]
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    text = (root / "report.html").read_text()
+    assert 'id="timelines"' in text and "actionness" in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -44,18 +46,47 @@ def run(tmp_path_factory):
 
 def test_detect_gives_what_the_run_gave(run, tmp_path):
     out = tmp_path / "detections.parquet"
-    tad("detect", run / "run", "--data", run / "data", "--out", out, "--local", "--store", tmp_path / "store")
+    tad("detect", run / "run", "--data", run / "data", "--out", out, "--local", "--store", run / "store")
     ours, theirs = Segments.from_file(out), Segments.from_file(run / "run" / "round-1" / "detections-test.parquet")
     assert ours.replace(source="").digest() == theirs.replace(source="").digest()
 
 
 def test_detect_refuses_what_does_not_fit(run, tmp_path, capsys):
-    rest = ("--out", tmp_path / "x.json", "--local", "--store", tmp_path / "store")
+    rest = ("--out", tmp_path / "x.json", "--local", "--store", run / "store")
     other = tiny_dataset(tmp_path / "other", videos=4, classes=3, dim=12)
     assert "its classes are not those of" in refused(capsys, "detect", run / "run", "--data", other.root, *rest)
     wrong = refused(capsys, "detect", run / "run", "--data", run / "data", "--round", 7, *rest)
     assert "no detector of round 7; there are the rounds [1]" in wrong
-    assert "not the folder of a run" in refused(capsys, "detect", tmp_path, "--data", run / "data", *rest)
+    assert "not a run's folder" in refused(capsys, "detect", tmp_path, "--data", run / "data", *rest)
+
+
+def test_detect_looks_for_models_only_where_it_is_told_to(run, tmp_path, capsys, monkeypatch):
+    rest = ("detect", run / "run", "--data", run / "data", "--out", tmp_path / "x.parquet", "--local")
+    for more in ([], ["--store", tmp_path / "none"]):
+        said = refused(capsys, *rest, *more)
+        assert f"if you trust it, add --store {run / 'store'}" in said
+    assert not list(tmp_path.iterdir()), "no folder is made for a mistake"
+    monkeypatch.setenv("TAD_STORE", str(run / "store"))
+    tad(*rest)
+    assert len(Segments.from_file(tmp_path / "x.parquet"))
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    for out, message in {
+        tmp_path: "is a folder, not a file",
+        tmp_path / "file" / "x.json": "it lies below a file",
+        tmp_path / ("x" * 300): "file name too long",
+        tmp_path / "pipe": "is a named pipe",
+        Path("/dev/null"): "is a device",
+        Path("/proc/x.json"): "cannot be written",
+    }.items():
+        arguments = ("--data", run / "data", "--out", out, "--local", "--store", run / "store")
+        for command in (("detect", run / "run"), ("label", "pser-seed", "--proposals", run / "none.json")):
+            said = refused(capsys, *command, *arguments)
+            assert f"error: --out {out}: " in said and message in said and "choose another" in said
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("method", ["pser-seed", "pser"])

@@ -9,6 +9,8 @@ import pytest
 from distributed.store import Store, fingerprint
 from tad.errors import RunError
 
+K, HALF = fingerprint({"k": 1}), fingerprint({"k": 2})
+
 
 def test_fingerprint_depends_on_content_not_on_order():
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
@@ -19,31 +21,31 @@ def test_fingerprint_depends_on_content_not_on_order():
 
 def test_an_artifact_is_found_only_when_whole(tmp_path):
     store = Store(tmp_path)
-    folder = store.partial("k").folder
-    (folder / "model.pt").write_text("weights")
+    folder = store.partial(K).folder
+    (folder / "output" / "model.pt").write_text("weights")
     (folder / "checkpoint.pt").write_text("state")
-    (folder / "parts").mkdir()
-    assert store.find("k") is None
-    artifact = store.commit("k", {"stage": "x"}, ["model.pt"])
+    (folder / "chunks").mkdir()
+    assert store.find(K) is None
+    artifact = store.commit(K, {"stage": "x"})
     assert sorted(p.name for p in artifact.path.iterdir()) == ["meta.json", "model.pt"]
-    assert store.find("k") == artifact and store.meta("k") == {"stage": "x"}
-    assert not (tmp_path / "k.partial").exists()
+    assert store.find(K) == artifact and store.meta(K)["stage"] == "x"
+    assert not (tmp_path / f"{K}.partial").exists()
 
 
 def test_what_an_earlier_attempt_left_is_still_there(tmp_path):
-    (Store(tmp_path).partial("k").folder / "checkpoint.pt").write_text("state")
-    assert (Store(tmp_path).partial("k").folder / "checkpoint.pt").read_text() == "state"
+    (Store(tmp_path).partial(K).folder / "checkpoint.pt").write_text("state")
+    assert (Store(tmp_path).partial(K).folder / "checkpoint.pt").read_text() == "state"
 
 
 def test_two_that_need_the_same_artifact_compute_it_once(tmp_path):
     store, made = Store(tmp_path), []
 
     def need() -> None:
-        with Store(tmp_path).lock("k"):
-            if store.find("k") is None:
+        with Store(tmp_path).lock(K, "x"):
+            if store.find(K) is None:
                 made.append(1)
-                store.partial("k")
-                store.commit("k", {}, [])
+                store.partial(K)
+                store.commit(K, {})
 
     threads = [threading.Thread(target=need) for _ in range(8)]
     for t in threads:
@@ -64,19 +66,19 @@ def test_a_bucket_keeps_what_another_machine_finished(tmp_path, monkeypatch):
     uri = f"file://{tmp_path / 'bucket'}"
     monkeypatch.setenv("TAD_CACHE", str(tmp_path / "one"))
     store = Store(uri)
-    folder = store.partial("k").folder
-    (folder / "cas").mkdir()
-    (folder / "cas" / "v.npy").write_text("curve")
-    assert store.find("k") is None
-    store.commit("k", {"stage": "x"}, ["cas"])
-    assert (tmp_path / "bucket" / "k" / "meta.json").is_file()
+    folder = store.partial(K).folder
+    (folder / "output" / "cas").mkdir()
+    (folder / "output" / "cas" / "v.npy").write_text("curve")
+    assert store.find(K) is None
+    store.commit(K, {"stage": "x"})
+    assert (tmp_path / "bucket" / K / "meta.json").is_file()
     monkeypatch.setenv("TAD_CACHE", str(tmp_path / "two"))
     other = Store(uri)
-    found = other.find("k")
+    found = other.find(K)
     assert found is not None and (found.path / "cas" / "v.npy").read_text() == "curve"
-    assert other.meta("k") == {"stage": "x"} and other.find("missing") is None
-    (tmp_path / "bucket" / "half").mkdir()
-    (tmp_path / "bucket" / "half" / "model.pt").write_text("weights")
-    assert other.find("half") is None  # an upload that was interrupted
+    assert other.meta(K)["stage"] == "x" and other.find(HALF) is None
+    (tmp_path / "bucket" / HALF).mkdir()
+    (tmp_path / "bucket" / HALF / "model.pt").write_text("weights")
+    assert other.find(HALF) is None  # an upload that was interrupted
     with pytest.raises(RunError, match="artifact store cannot be used: nowhere://x: "):
         Store("nowhere://x")

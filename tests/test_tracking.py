@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distributed.tracking import clean, flatten
+from distributed.tracking import clean, distinct, flatten
 from distributed.tracking_address import address
 from distributed.tracking_store import TrackingStore
 from tad.errors import RunError
@@ -75,6 +75,17 @@ def test_any_name_is_taken_once_cleaned(template, names):
     store.ids["it"] = run
     store.apply(operation)
     store.client.delete_run(run)
+
+
+def test_names_that_mlflow_takes_for_one_stay_apart(start, tree):
+    names = ["class/a?b", "class/a*b", "class/a_b", "x" * 300, "x" * 299, "-ab", "=1+1", "new\nline", "</script>"]
+    known = distinct(names)
+    assert len(set(known.values())) == len(names) and known["class/a?b"] == "class/a_b"
+    tracker = start()
+    tracker.metrics({name: float(i) for i, name in enumerate(names)}, 0)
+    tracker.finish()
+    metrics = tree(tracker.uri)["pser seed 3"][0].data.metrics
+    assert metrics == {known[name]: float(i) for i, name in enumerate(names)}
 
 
 DRIVER = """

@@ -100,17 +100,17 @@ def test_a_server_that_stays_away_until_later(start, server, tmp_path, warnings,
     two_rounds(start(server.uri), tmp_path, goes, nothing)
     assert time.monotonic() - begun < 10, "a dead server does not hold up the run"
     assert len(warnings) == 2 and "does not answer" in warnings[0]
-    assert f"tad ui --replay {tmp_path / 'run'}" in warnings[1]
+    assert f"tad ui --tracking {server.uri} --replay {tmp_path / 'run'}" in warnings[1]
     with pytest.raises(RunError, match="no MLflow server answers"):
-        replay(tmp_path / "run", warnings.append)
+        replay(tmp_path / "run", server.uri, warnings.append)
     with pytest.raises(RunError, match="wait for http"):
         start()  # another store: the waiting operations would be lost
     server.start()
     waiting = len(Spool(tmp_path / "run"))
-    assert replay(tmp_path / "run", warnings.append) == waiting > 10
+    assert replay(tmp_path / "run", server.uri, warnings.append) == waiting > 10
     check_two_rounds(server.uri, tmp_path)
     with pytest.raises(RunError, match="nothing waits"):
-        replay(tmp_path / "run", warnings.append)
+        replay(tmp_path / "run", server.uri, warnings.append)
 
 
 def test_a_driver_killed_while_the_server_is_away(start, server, tmp_path, warnings, tree):

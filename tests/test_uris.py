@@ -1,11 +1,17 @@
-"""URIs of datasets and stores: no credentials in them, and none in what is written of them."""
+"""URIs of datasets and stores: no credentials in them or in what is written of them; keys of buckets as paths."""
 
 from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit
+from xml.sax.saxutils import escape
 
 import pytest
 
 from tad.data.dataset import Dataset
-from tad.data.remote import checked, redacted
+from tad.data.remote import below, checked, redacted
 from tad.errors import DataError
 
 
@@ -71,3 +77,61 @@ def test_other_uris_stay_as_they_are(uri):
 def test_redacted_text_keeps_all_but_users_passwords_and_queries(text, right):
     assert redacted(text) == (text if right is None else right)
     assert redacted(redacted(text)) == redacted(text)
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """An S3 server that lists the keys that the test wants."""
+
+    keys: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        prefix = parse_qs(urlsplit(self.path).query).get("prefix", [""])[0]
+        rows = "".join(
+            f"<Contents><Key>{escape(prefix + key)}</Key><Size>3</Size>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            for key in self.keys
+        )
+        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "cache"))
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("key", ["..", "../../x.npy", "a\\b.npy", "x" * 256, "a\tb"])
+def test_keys_of_a_bucket_that_would_leave_the_cache_are_refused_by_name(hostile, tmp_path, monkeypatch, key):
+    monkeypatch.setattr(Hostile, "keys", [key])
+    with pytest.raises(DataError, match=r"^the object .* of the bucket cannot be a file below .*cache") as error:
+        Dataset.open("s3://bucket/data")
+    assert key.rpartition("/")[2][:20] in str(error.value).encode().decode("unicode_escape")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "key", ["", "a//b", "/etc/x", "a/../b", "./a", "a\0", "a\nb", "a\\b", "a\udc80", "a/" + "x" * 256]
+)
+def test_a_key_is_no_path_out_of_its_folder(tmp_path, key):
+    with pytest.raises(DataError, match="cannot be a file below"):
+        below(tmp_path, key)
+
+
+def test_other_keys_are_paths(tmp_path):
+    for key in ("points.csv", "features/-AbC_.npy", "parts/000000.parquet", "..a/b.. c"):
+        assert below(tmp_path, key) == tmp_path / key

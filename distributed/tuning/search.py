@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from distributed.selection import check_selection
+from distributed.signals import Interrupted, as_interrupts
 from distributed.store import Store
 from distributed.tuning import on_ray
 from distributed.tuning.drivers import living, registered
@@ -87,10 +89,13 @@ def tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int,
     Raises:
         ConfigError, DataError, RunError: before any training, whatever makes the search impossible; or later, the
             recipe as it is fails, as then all trials would.
-        KeyboardInterrupt: interrupted, in order.
+        Interrupted: by SIGINT, SIGTERM or SIGHUP, in order.
     """
-    with in_one_sentence(options.storage or options.out / "study.db"):
-        return _tune(recipe, space, data, objective, seed, options)
+    with in_one_sentence(options.storage or options.out / "study.db"), as_interrupts() as came:
+        try:
+            return _tune(recipe, space, data, objective, seed, options)
+        except KeyboardInterrupt as error:
+            raise Interrupted(came[0] if came else signal.SIGINT) from error
 
 
 def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int, options: Options) -> Summary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ DATA = click.option(
     "--data", "data_folder", type=DatasetType(), required=True, help="Dataset: a folder, s3:// or gs://."
 )
 SHARED = [
-    click.option("--seed", default=0, show_default=True, help="Same seed, same result."),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same result."
+    ),
     click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
     click.option(
         "--workers",
@@ -89,6 +92,17 @@ NO_DOCTOR = click.option(
     "--no-doctor", is_flag=True, help="Begin on a cluster (RAY_ADDRESS) without examining its nodes."
 )
 
+NO_CHECK = click.option(
+    "--no-check",
+    is_flag=True,
+    help="Take feature files as they are; by default those that `tad check` refuses stop it.",
+)
+
+
+def folder_name(text: str) -> str:
+    """Any text as the name of one folder: no separators, no leading dot or dash, not too long."""
+    return re.sub(r"[^\w.+=@-]+", "-", text)[:100].strip("-.") or "run"
+
 
 def shared_options(command: Any) -> Any:
     """The options of every command that runs stages."""
@@ -107,6 +121,7 @@ def shared_options(command: Any) -> Any:
     "--tracking", default=None, metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]"
 )
 @NO_DOCTOR
+@NO_CHECK
 @shared_options
 def run(
     recipe: str,
@@ -115,6 +130,7 @@ def run(
     rounds: int | None,
     out: Path | None,
     no_doctor: bool,
+    no_check: bool,
     **more: Any,
 ) -> None:
     """Self-train a detector on a dataset by RECIPE (a name, see `tad recipes`, or a .yaml file).
@@ -124,15 +140,18 @@ def run(
     from distributed.session import Options, self_train
     from tad.commands.doctor import before_job
     from tad.config import load_recipe
+    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
 
     if rounds is not None:
         overrides = (*overrides, f"rounds={rounds}")
     config = load_recipe(recipe, overrides)
     data = Dataset.open(data_folder)
+    if not no_check:
+        require_features(data)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
-    out = out or Path("runs") / f"{name}-{data.name}-seed{more['seed']}"
+    out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}")
     report = self_train(name, config, data, Options(out=out.resolve(), **more))
     click.echo(f"report: {report}")
 

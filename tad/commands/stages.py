@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tad.commands.run import DATA, shared_options
+from tad.commands.run import DATA, NO_CHECK, shared_options
 
 if TYPE_CHECKING:
     from tad.data.dataset import Dataset
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 def write_segments(segments: Any, out: Path) -> None:
-    """To .parquet, or else to ActivityNet JSON."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".parquet":
-        segments.to_parquet(out)
-    else:
-        segments.to_json_file(out)
-    click.echo(f"{len(segments)} segments written to {out}")
+    """To .parquet, or else to ActivityNet JSON; written whole."""
+    from tad.errors import printable
+    from tad.files import whole
+
+    with whole(out) as temporary:
+        if out.suffix == ".parquet":
+            segments.to_parquet(temporary)
+        else:
+            segments.to_json_file(temporary)
+    click.echo(printable(f"{len(segments)} segments written to {out}"))
 
 
 def read_proposals(path: Path, data: Dataset) -> Segments:
@@ -31,7 +34,7 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
         DataError: none is of a training video, or there are unknown classes.
     """
     from tad.data.segments import Segments
-    from tad.errors import DataError
+    from tad.errors import DataError, printable
 
     found: Segments = Segments.from_file(path)
     ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
@@ -44,7 +47,8 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
     if unknown:
         raise DataError(f"{path}: unknown classes {', '.join(unknown[:5])}; known: {', '.join(data.classes)}")
     if ids - videos:
-        click.echo(f"warning: {len(ids - videos)} videos of {path} are no training videos and are left out", err=True)
+        text = f"warning: {len(ids - videos)} videos of {path} are no training videos and are left out"
+        click.echo(printable(text), err=True)
     return found
 
 
@@ -54,9 +58,16 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For instance bag.scales=[0.5,1,1.5].")
+@NO_CHECK
 @shared_options
 def label(
-    method: str, data_folder: Path | str, proposals: Path, out: Path, overrides: tuple[str, ...], **more: Any
+    method: str,
+    data_folder: Path | str,
+    proposals: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    no_check: bool,
+    **more: Any,
 ) -> None:
     """Turn any method's proposals on the training videos into pseudo-labels, with points one for each.
 
@@ -66,15 +77,20 @@ def label(
     no points.
     """
     from distributed.session import Options, one_off
+    from tad.commands.out import file_to_write
     from tad.config import load_labeler
+    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
     from tad.errors import DataError
     from tad.supervision import labeler_problems
 
+    out = file_to_write(out)
     data = Dataset.open(data_folder)
     labeler = load_labeler(method, overrides)
     if problems := labeler_problems(labeler, data):
         raise DataError(f"{data.root}: {'; '.join(problems)}")
+    if method == "pser" and not no_check:
+        require_features(data, ["train"])
     found = read_proposals(proposals, data)
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
@@ -88,14 +104,26 @@ def label(
 @click.option("--subset", type=click.Choice(["train", "dev", "test"]), default="test", show_default=True)
 @click.option("--round", "number", type=int, default=None, help="Round whose detector to use.  [default: the best]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Detections: .json or .parquet.")
+@NO_CHECK
 @shared_options
-def detect(run_folder: Path, data_folder: Path | str, subset: Any, number: int | None, out: Path, **more: Any) -> None:
-    """Run the detector that RUN (a folder of `tad run`) trained over videos of any dataset with the same classes."""
-    from distributed.session import Options, one_off, trained
+def detect(
+    run_folder: Path, data_folder: Path | str, subset: Any, number: int | None, out: Path, no_check: bool, **more: Any
+) -> None:
+    """Run the detector that RUN (a folder of `tad run`) trained over videos of any dataset with the same classes.
+
+    Its models are looked for in --store, which must be the run's own store: RUN itself cannot say where to look.
+    """
+    from distributed.session import Options, one_off
+    from distributed.trained import trained
+    from tad.commands.out import file_to_write
+    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
 
+    out = file_to_write(out)
     data = Dataset.open(data_folder)
-    recipe, proposer, detector = trained(run_folder, data, number)
+    recipe, proposer, detector = trained(run_folder, data, number, more["store"])
+    if not no_check:
+        require_features(data, [subset])
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         scores = recipe.proposer.score(engine, proposer, subset)

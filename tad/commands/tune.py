@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tad.commands.label_only import SEED, WithLabelOnly
-from tad.commands.run import DATA, GPUS, NO_DOCTOR, Within, WorkersType
+from tad.commands.run import DATA, GPUS, NO_CHECK, NO_DOCTOR, Within, WorkersType
 
 
 @click.command(cls=WithLabelOnly)
@@ -79,6 +79,7 @@ from tad.commands.run import DATA, GPUS, NO_DOCTOR, Within, WorkersType
     help="Artifact store.",
 )
 @NO_DOCTOR
+@NO_CHECK
 @click.option("--local", is_flag=True, help="One trial after the other in this process, without Ray and MLflow.")
 def tune(
     recipe: str,
@@ -94,6 +95,7 @@ def tune(
     cost: bool,
     seed: int,
     no_doctor: bool,
+    no_check: bool,
     **more: Any,
 ) -> None:
     """Search for a better RECIPE for your data; its test videos are never read.
@@ -109,10 +111,13 @@ def tune(
     from search_spaces.load import load
     from tad.commands.doctor import before_job
     from tad.config import load_recipe
+    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
 
     config, space = load_recipe(recipe, overrides), load(names)
     data = Dataset.open(data_folder)
+    if not no_check:
+        require_features(data, ["train", "dev"])
     pointed = any(len(data.points(v).time) for v in data.videos("train"))
     objective = objective or ("dev-map" if data.videos("dev") else "points" if pointed else "classes")
     name = study_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}")

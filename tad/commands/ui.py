@@ -18,7 +18,7 @@ from typing import IO
 
 import click
 
-from tad.errors import RunError
+from tad.errors import RunError, printable
 
 START_SECONDS = 120.0
 
@@ -28,21 +28,27 @@ START_SECONDS = 120.0
     "--tracking", default=None, metavar="URI", help="As given to `tad run`.  [default: sqlite:///mlflow.db, here]"
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: other machines may look, too.")
-@click.option("--port", default=5000, show_default=True, help="The next free one is taken if this is not.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=5000,
+    show_default=True,
+    help="The next free one is taken if this is not.",
+)
 @click.option(
     "--replay",
     "run_folder",
     type=click.Path(path_type=Path),
     metavar="RUN",
     default=None,
-    help="Send what a run could not tell MLflow while it was away, and stop.",
+    help="Send what a run could not tell MLflow while it was away to --tracking, and stop.",
 )
 def ui(tracking: str | None, host: str, port: int, run_folder: Path | None) -> None:
     """Open the MLflow page on the store of the runs; Ctrl-C stops it."""
     if run_folder is not None:
         from distributed.tracking import replay
 
-        count = replay(run_folder, lambda text: click.echo(f"warning: {text}", err=True))
+        count = replay(run_folder, tracking, lambda text: click.echo(printable(f"warning: {text}"), err=True))
         click.echo(f"{count} operations sent")
         return
     from distributed.tracking_address import address, sqlite_path

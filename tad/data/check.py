@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tad.data.check_features import check_features
+from tad.data.check_ids import check_ids
 from tad.data.check_labels import check_labels
-from tad.data.dataset import SAFE_ID, Manifest, Video, read_manifest
 from tad.data.findings import Finding, error, warning
-from tad.data.ground_truth import read_ambiguous
-from tad.data.labels import POINTS, read_held_out, read_points
+from tad.data.ground_truth import State, annotated, judged, read_ambiguous
+from tad.data.labels import POINTS, read_held_out, read_points, unlike
+from tad.data.manifest import Manifest, beside, read_manifest, shortened
+from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
 from tad.errors import DataError
+from tad.files import Doubled, parse_json, read_text
+
+SEGMENTS: dict[State, tuple[str, str]] = {
+    "exceeds": ("segment exceeds video", "of {duration:g} s: clipped"),
+    "beyond": ("segment beyond video", "of {duration:g} s: dropped"),
+    "duplicate": ("duplicate segment", "the copy is dropped"),
+    "zero length": ("zero-length segment", "dropped"),
+    "reversed by rounding": ("segment reversed by rounding", "dropped"),
+}
+"""Kind and remark of the warnings about segments."""
 
 
 def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]] = iter) -> list[Finding]:
@@ -37,9 +47,10 @@ def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]]
     found = _annotations(root / "annotations.json", manifest, findings)
     if manifest is not None and found.readable:
         _against_manifest(manifest, found, findings)
+    findings += check_ids(found.videos)
     findings += check_labels(root, manifest, found.videos, found.ids)
     if manifest is not None and manifest.ambiguous is not None:
-        _ambiguous(root / manifest.ambiguous, found, findings)
+        _ambiguous(root, manifest.ambiguous, found, findings)
     if manifest is not None and manifest.held_out is not None and not any(f.severity == "error" for f in findings):
         _held_out(root, manifest, found, findings)
     findings += check_features(root, manifest, found.videos, found.ids, progress)
@@ -58,117 +69,73 @@ class _Found:
     subsets: Counter[str] = field(default_factory=Counter)
 
 
-class _Doubled(NamedTuple):
-    """A key that stands in a JSON object more than once, and all its values."""
-
-    key: str
-    values: list[Any]
-
-
 def _manifest(root: Path, findings: list[Finding]) -> Manifest | None:
     try:
         return read_manifest(root)
     except DataError as problem:
-        findings.append(error("dataset.yaml", "dataset.yaml", str(problem)))
+        findings.append(error("dataset.yaml", "dataset.yaml", _without(root, problem)))
         return None
 
 
-def _load(path: Path) -> tuple[Any, list[_Doubled]]:
-    """The document, and the keys that stand twice in one of its objects (a plain parser keeps the last silently)."""
-    doubled: list[_Doubled] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        count = Counter(key for key, _ in items)
-        for key in (k for k, n in count.items() if n > 1):
-            doubled.append(_Doubled(key, [value for k, value in items if k == key]))
-        return dict(items)
-
-    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs), doubled
+def _without(root: Path, problem: DataError) -> str:
+    """The text of an error whose file is named anyway."""
+    return str(problem).replace(f"{root}/", "")
 
 
 def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding]) -> _Found:
     found = _Found()
+    doubled: list[Doubled] = []
     try:
-        document, doubled = _load(path)
-    except (OSError, ValueError) as problem:
-        findings.append(error("annotations.json", "annotations.json", f"cannot be read: {problem}"))
-        return found
-    database = document.get("database") if isinstance(document, dict) else None
-    if not isinstance(database, dict):
-        detail = 'expected {"database": {video: {subset, duration, fps, annotations}}}'
-        findings.append(error("annotations.json", "annotations.json", detail))
+        database = database_of(parse_json(read_text(path), path.name, doubled), path.name)
+    except DataError as problem:
+        findings.append(error("annotations.json", "annotations.json", _without(path.parent, problem)))
         return found
     found.readable = True
     for key, values in doubled:
-        subsets = {str(v.get("subset")) for v in values if isinstance(v, dict)}
-        if not subsets:
-            findings.append(error("duplicate key", f"key {key}", f"stands {len(values)} times in one object"))
-        elif len(subsets) > 1:
-            detail = f"is in the subsets {', '.join(sorted(subsets))}"
-            findings.append(error("video in two subsets", f"video {key}", detail))
-        else:
-            findings.append(error("duplicate id", f"video {key}", f"stands {len(values)} times in annotations.json"))
+        findings.append(_doubled(key, values))
     for video_id, entry in database.items():
         found.ids.add(video_id)
-        if not SAFE_ID.fullmatch(video_id):
-            detail = "cannot be a file name; use letters, digits and _ . + = @ -, at most 200"
-            findings.append(error("unsafe id", f"video {video_id!r}", detail))
-        video = _video(video_id, entry, manifest, findings)
-        if video is None:
+        subset = subset_of(entry)
+        if subset is not None:
+            found.subsets[subset] += 1
+        try:
+            video = video_of(video_id, entry, manifest)
+        except Unusable as problem:
+            name = shortened(video_id) if problem.kind == "unsafe id" else video_id
+            findings.append(error(problem.kind, f"video {name}", str(problem)))
             continue
-        found.subsets[video.subset] += 1
-        role = None if manifest is None else manifest.subsets.get(video.subset)
-        if manifest is None or role is not None:
-            _segments(video, entry.get("annotations", []), manifest, findings)
+        if video is not None:
+            _segments(video, entry, manifest, findings)
             found.videos[video_id] = video
     return found
 
 
-def _video(video_id: str, entry: Any, manifest: Manifest | None, findings: list[Finding]) -> Video | None:
-    where = f"video {video_id}"
-    try:
-        fps = entry.get("fps")
-        video = Video(video_id, str(entry["subset"]), float(entry["duration"]), None if fps is None else float(fps))
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        detail = f"needs subset and duration in seconds ({type(problem).__name__}: {problem})"
-        findings.append(error("malformed video", where, detail))
-        return None
-    if not (math.isfinite(video.duration) and video.duration > 0) or (video.fps is not None and not video.fps > 0):
-        detail = f"duration {video.duration} s, fps {video.fps}; both must be positive"
-        findings.append(error("malformed video", where, detail))
-        return None
-    native = manifest is not None and manifest.grid.fps == "native" and manifest.grid.length is None
-    if native and video.fps is None and manifest is not None and video.subset in manifest.subsets:
-        findings.append(error("no fps", where, "the feature grid says fps: native, so every video needs its fps"))
-        return None
-    return video
+def _doubled(key: str, values: list[Any]) -> Finding:
+    subsets = {s for value in values if (s := subset_of(value)) is not None}
+    if not subsets:
+        return error("duplicate key", f"key {key}", f"stands {len(values)} times in one object")
+    if len(subsets) > 1:
+        return error("video in two subsets", f"video {key}", f"is in the subsets {', '.join(sorted(subsets))}")
+    return error("duplicate id", f"video {key}", f"stands {len(values)} times in annotations.json")
 
 
-def _segments(video: Video, annotations: Any, manifest: Manifest | None, findings: list[Finding]) -> None:
-    if not isinstance(annotations, list):
-        findings.append(error("malformed segment", f"video {video.id}", "annotations is not a list"))
-        return
-    seen: set[tuple[str, float, float]] = set()
-    for i, item in enumerate(annotations):
-        where = f"video {video.id}, row {i}"
-        try:
-            start, end = (float(x) for x in item["segment"])
-            label = str(item["label"])
-        except (KeyError, TypeError, ValueError) as problem:
-            findings.append(error("malformed segment", where, f"{type(problem).__name__}: {problem}"))
-            continue
-        what = f"{label} [{start:g}, {end:g}] s"
-        if manifest is not None and label not in manifest.classes:
-            findings.append(error("unknown class", where, f"{label!r} is not in dataset.yaml"))
-        if not (math.isfinite(start) and math.isfinite(end) and start < end):
-            findings.append(error("reversed segment", where, f"{what}: start must be before end, both finite"))
-        elif (label, start, end) in seen:
-            findings.append(warning("duplicate segment", where, f"{what}: the copy is dropped"))
-        elif start >= video.duration or end <= 0:
-            findings.append(warning("segment beyond video", where, f"{what} of {video.duration:g} s: dropped"))
-        elif start < 0 or end > video.duration:
-            findings.append(warning("segment exceeds video", where, f"{what} of {video.duration:g} s: clipped"))
-        seen.add((label, start, end))
+def _segments(video: Video, entry: Any, manifest: Manifest | None, findings: list[Finding]) -> None:
+    problems: list[str] = []
+    rows = annotated(video.id, entry, problems)
+    for problem in problems:
+        where, _, detail = problem.partition(": ")
+        findings.append(error("malformed segment", where, detail))
+    for row, state in judged(rows, video.duration):
+        where = f"video {video.id}, row {row.number}"
+        if manifest is not None and row.label not in manifest.classes:
+            findings.append(
+                error("unknown class", where, f"{unlike(row.label, manifest.classes)} is not in dataset.yaml")
+            )
+        if state == "malformed":
+            findings.append(error("reversed segment", where, f"{row}: start must be before end, both finite"))
+        elif state in SEGMENTS:
+            kind, remark = SEGMENTS[state]
+            findings.append(warning(kind, where, f"{row}: " + remark.format(duration=video.duration)))
 
 
 def _against_manifest(manifest: Manifest, found: _Found, findings: list[Finding]) -> None:
@@ -188,18 +155,19 @@ def _against_manifest(manifest: Manifest, found: _Found, findings: list[Finding]
 def _held_out(root: Path, manifest: Manifest, found: _Found, findings: list[Finding]) -> None:
     durations = {v.id: v.duration for v in found.videos.values()}
     training = {v.id for v in found.videos.values() if manifest.subsets[v.subset] == "train"}
+    file = str(manifest.held_out)
     try:
         points = read_points(root / POINTS, manifest.classes, durations)
-        read_held_out(root / str(manifest.held_out), manifest.classes, durations, training, points)
+        read_held_out(beside(root, file, "held_out"), manifest.classes, durations, training, points)
     except DataError as problem:
-        findings.append(error("held-out points", str(manifest.held_out), str(problem)))
+        findings.append(error("held-out points", file, _without(root, problem)))
 
 
-def _ambiguous(path: Path, found: _Found, findings: list[Finding]) -> None:
+def _ambiguous(root: Path, file: str, found: _Found, findings: list[Finding]) -> None:
     try:
-        intervals = read_ambiguous(path)
+        intervals = read_ambiguous(beside(root, file, "ambiguous"))
     except DataError as problem:
-        findings.append(error("ambiguous intervals", path.name, str(problem)))
+        findings.append(error("ambiguous intervals", file, _without(root, problem)))
         return
     for video_id in sorted(set(intervals) - found.ids):
         findings.append(warning("ambiguous intervals", f"video {video_id}", "is not in annotations.json"))

@@ -1,17 +1,47 @@
-"""Findings of the feature files."""
+"""Findings of the feature files, for `tad check` and, from their headers alone, before a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tad.data.dataset import FeatureGrid, Manifest, Video
+from tad.data.dataset import Dataset
+from tad.data.features import Header, Unreadable, findings_of, header_of, values_of
 from tad.data.findings import Finding, error, warning
+from tad.data.manifest import ROLES, FeatureGrid, Manifest, Role
+from tad.data.reading import read_each
+from tad.data.videos import Video
+from tad.errors import DataError, listing
 
 BLOCK = 4096
 """Rows read at a time: memory does not grow with the length of a video."""
+
+
+def require_features(data: Dataset, roles: Sequence[Role] = ROLES) -> None:
+    """Refuses a dataset whose feature files do not fit it, by the rules of `tad check`; reads headers only.
+
+    Values are not read, so NaN is not found here. 20,000 files take seconds.
+
+    Raises:
+        DataError: lists the videos of these roles whose file is missing or in error.
+    """
+    grid = data.manifest.grid
+
+    def problems(video: str) -> list[Finding]:
+        where = f"features/{video}.npy"
+        return _of_header(lambda: data.header(video), where, grid, data.videos_by_id[video])
+
+    videos = [v for role in roles for v in data.videos(role)]
+    errors = [f for found in read_each(problems, videos, "headers of features") for f in found if f.severity == "error"]
+    if errors:
+        what = f"the features of {len({f.where for f in errors})} of {len(videos)} videos cannot be used"
+        how = "mend them, list the videos under `ignored` in dataset.yaml, or give --no-check if you know better"
+        if all(f.kind == "missing feature file" for f in errors):
+            how = f"put them there, run `tad synth {data.place}`, or list the videos under `ignored` in dataset.yaml"
+        found = listing([f"{f.where}: {f.kind}: {f.detail}" for f in errors])
+        raise DataError(f"{data.place}: {what}; {how}. {found}")
 
 
 def check_features(
@@ -46,48 +76,32 @@ def check_features(
     return findings
 
 
+def _of_header(header: Callable[[], Header], where: str, grid: FeatureGrid | None, video: Video) -> list[Finding]:
+    try:
+        return findings_of(header(), where, grid, video)
+    except FileNotFoundError:
+        return [error("missing feature file", where, "no such file, or a link to one that is not there")]
+    except Unreadable as problem:
+        kind = "empty feature file" if str(problem) == "0 bytes" else "unreadable feature file"
+        return [error(kind, where, f"not a plain .npy file: {problem}")]
+
+
 def _check_file(path: Path, grid: FeatureGrid | None, video: Video) -> list[Finding]:
     where = f"features/{path.name}"
-    if not path.exists():
-        return [error("missing feature file", where, f"a link to {path.readlink()}, which is not there")]
-    if path.stat().st_size == 0:
-        return [error("empty feature file", where, "0 bytes")]
+    findings = _of_header(lambda: header_of(path), where, grid, video)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as problem:
-        return [error("unreadable feature file", where, f"not a plain .npy file: {problem}")]
-    if array.ndim != 2:
-        return [error("feature shape", where, f"{list(array.shape)}, expected [T, D]")]
-    if array.size == 0:
-        return [error("empty feature file", where, f"shape {list(array.shape)}")]
-    findings: list[Finding] = []
-    if grid is not None and array.shape[1] != grid.dim:
-        findings.append(error("feature width", where, f"{array.shape[1]}, expected {grid.dim} (grid.dim)"))
-    if array.dtype.name not in ("float16", "float32"):
-        findings.append(error("feature dtype", where, f"{array.dtype}, expected float16 or float32"))
-    elif grid is not None and array.dtype.name != grid.dtype:
-        findings.append(warning("feature dtype", where, f"{array.dtype}, dataset.yaml says {grid.dtype}"))
-    if array.dtype.kind == "f":
-        bad = [0, 0]
-        for begin in range(0, len(array), BLOCK):
-            block = array[begin : begin + BLOCK]
-            bad[0] += int(np.isnan(block).sum())
-            bad[1] += int(np.isinf(block).sum())
-        findings += [
-            error(f"{name} in features", where, f"{count} of {array.size} values")
-            for name, count in zip(("NaN", "Inf"), bad, strict=True)
-            if count
-        ]
-    return findings if grid is None else findings + _check_length(where, len(array), grid, video)
-
-
-def _check_length(where: str, length: int, grid: FeatureGrid, video: Video) -> list[Finding]:
-    """Rows against duration and grid: extractors differ by a row or two at the end, not by a tenth of the video."""
-    expected = grid.expected_length(video.duration, video.fps)
-    off = abs(length - expected)
-    detail = f"{length} rows, {expected} expected of {video.duration:g} s on this grid"
-    if grid.length is not None:
-        return [error("feature length", where, detail)] if off else []
-    if off > max(2, 0.1 * expected):
-        return [error("feature length", where, detail + "; check grid.fps, stride and window")]
-    return [warning("feature length", where, detail)] if off > max(2, 0.02 * expected) else []
+        header, array = values_of(path)
+    except (FileNotFoundError, Unreadable):
+        return findings
+    if header.dtype.kind != "f" or not header.shape:
+        return findings
+    bad = [0, 0]
+    for begin in range(0, len(array), BLOCK):
+        block = array[begin : begin + BLOCK]
+        bad[0] += int(np.isnan(block).sum())
+        bad[1] += int(np.isinf(block).sum())
+    return findings + [
+        error(f"{name} in features", where, f"{count} of {array.size} values")
+        for name, count in zip(("NaN", "Inf"), bad, strict=True)
+        if count
+    ]

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tad.data.dataset import Manifest, Video
 from tad.data.findings import Finding, error, warning
-from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, is_empty, number, rows
+from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, is_empty, number, rows, unlike
+from tad.data.manifest import Manifest, shortened
+from tad.data.videos import Video
 from tad.errors import DataError
 
 WORDS = {POINTS: "point", CLASSES: "label", FULL: "full label"}
@@ -30,7 +31,7 @@ def check_labels(root: Path, manifest: Manifest | None, videos: Mapping[str, Vid
         videos: usable videos of subsets with a role.
         ids: every id of annotations.json; labels of the others are errors.
     """
-    if not any((root / name).is_file() for name in WORDS):
+    if not any((root / name).exists() for name in WORDS):
         return [warning("no labels", POINTS, f"missing, and so are {CLASSES} and {FULL}: nothing can be trained")]
     findings: list[Finding] = []
     given = {name: _rows(root / name, manifest, videos, ids, findings) for name in WORDS}
@@ -53,19 +54,24 @@ def _rows(
     """The rows of one file that can be used; the others become findings."""
     name, word = path.name, WORDS[path.name]
     found: list[_Row] = []
+    uneven: list[tuple[int, str]] = []
     try:
-        table = list(rows(path, HEADERS[name]))
+        table = list(rows(path, HEADERS[name], uneven))
     except DataError as problem:
-        findings.append(error(f"{word}s header", name, str(problem).removeprefix(f"{path}: ")))
+        text = str(problem).removeprefix(f"{path}: ")
+        kind = f"{word}s header" if text.startswith("the header") else f"unreadable {word}s"
+        findings.append(error(kind, name, text))
         return []
+    prefix = "" if name == POINTS else f"{name} "
+    findings += [error(f"malformed {word}", f"{prefix}line {line}", problem) for line, problem in uneven]
     seen: set[_Row] = set()
     for line, row in table:
         video_id, label = row["video_id"], row["label"]
-        where = ("" if name == POINTS else f"{name} ") + f"line {line}, video {video_id}"
+        where = f"{prefix}line {line}, video {video_id}"
         empty = name == FULL and is_empty(row)
         times = () if empty else tuple(number(row[key]) for key in HEADERS[name][2:])
         if any(t is None or t != t or abs(t) == float("inf") for t in times):
-            texts = ", ".join(f"{key} {row[key]!r}" for key in HEADERS[name][2:])
+            texts = ", ".join(f"{key} {shortened(row[key])}" for key in HEADERS[name][2:])
             findings.append(error(f"malformed {word}", where, f"{texts} is not a number"))
             continue
         video = videos.get(video_id)
@@ -73,9 +79,9 @@ def _rows(
             detail = "has no usable entry in a subset with a role" if video_id in ids else "not in annotations.json"
             findings.append(error(f"{word} of unknown video", where, detail))
             continue
-        one = _Row(video_id, label or "", times)  # type: ignore[arg-type]
+        one = _Row(video_id, label, times)  # type: ignore[arg-type]
         if manifest is not None and not empty and label not in manifest.classes:
-            findings.append(error("unknown class", where, f"{label!r} is not in dataset.yaml"))
+            findings.append(error("unknown class", where, f"{unlike(label, manifest.classes)} is not in dataset.yaml"))
         if name == FULL and manifest is not None and manifest.subsets.get(video.subset) != "train":
             findings.append(
                 error("full label outside training", where, "does not train: nothing may read its boundaries")

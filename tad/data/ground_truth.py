@@ -1,31 +1,38 @@
 """Boundaries: the only reader of the segments in annotations.json. Training code never imports this module.
 
-Published annotation files have defects. Three are repaired, and each repair is counted (`Repairs`):
+Published annotation files have defects. Five are repaired, and each repair is counted (`Repairs`):
 
 * a segment that reaches beyond its video (before 0 or after its duration) is clipped to it;
 * a segment that lies entirely beyond its video is dropped;
-* an exact duplicate (same video, class, start and end) is dropped.
+* an exact duplicate (same video, class, start and end) is dropped;
+* a segment of zero length is dropped;
+* a segment that ends before it starts by at most `ROUNDING` is dropped: rounding can do that to a short one.
 
-Everything else (reversed, zero-length or non-finite segments, unknown classes) is an error that lists every such row.
+Everything else (otherwise reversed or non-finite segments, unknown classes) is an error that lists every such row.
 `raw_ground_truth` repairs nothing: published evaluators score the files as they are.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from tad.data.dataset import Dataset, Role
+from tad.data.labels import unlike
+from tad.data.manifest import beside, shortened
 from tad.data.segments import Segments
+from tad.data.videos import cut, database_of, subset_of, subsets_in
 from tad.errors import DataError, listing
-from tad.files import read_json
+from tad.files import number, read_json, read_rows
 
+ROUNDING = 0.1
+"""Seconds. Published times are rounded to a tenth of a second or finer; an end that lies further before its start is no
+matter of rounding."""
 SOURCE = "ground-truth"
 
 
@@ -36,12 +43,18 @@ class Repairs:
     clipped: list[str] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
+    zero_length: list[str] = field(default_factory=list)
+    reversed: list[str] = field(default_factory=list)
+    """By rounding."""
 
     def __len__(self) -> int:
-        return len(self.clipped) + len(self.beyond) + len(self.duplicates)
+        return sum(map(len, (self.clipped, self.beyond, self.duplicates, self.zero_length, self.reversed)))
 
     def __str__(self) -> str:
-        return f"{len(self.clipped)} clipped, {len(self.beyond)} beyond the video, {len(self.duplicates)} duplicate"
+        return (
+            f"{len(self.clipped)} clipped, {len(self.beyond)} beyond the video, {len(self.duplicates)} duplicate, "
+            f"{len(self.zero_length)} of zero length, {len(self.reversed)} reversed by rounding"
+        )
 
 
 class RawGroundTruth(NamedTuple):
@@ -63,7 +76,7 @@ def ground_truth(dataset: Dataset, role: Role) -> Segments:
     """The annotated segments of a role's videos, repaired; score 1, source "ground-truth", no points.
 
     Raises:
-        DataError: lists every reversed, zero-length, non-finite or unknown-class segment.
+        DataError: lists every reversed (by more than `ROUNDING`), non-finite or unknown-class segment.
     """
     return read_ground_truth(dataset, role)[0]
 
@@ -83,22 +96,24 @@ def repaired(dataset: Dataset, video_ids: Sequence[str]) -> tuple[Segments, Repa
     rows: list[tuple[str, float, float, str]] = []
     for video_id in video_ids:
         duration = dataset.duration(video_id)
-        seen: set[tuple[str, float, float]] = set()
-        for i, (label, start, end) in enumerate(_annotations(video_id, database.get(video_id), problems)):
-            where = f"video {video_id}, row {i}: {label} [{start:g}, {end:g}] s"
-            if not (math.isfinite(start) and math.isfinite(end) and start < end):
+        for row, state in judged(annotated(video_id, database.get(video_id), problems), duration):
+            where = f"video {video_id}, row {row.number}: {row}"
+            if row.label not in classes:
+                problems.append(f"{where}: class not in dataset.yaml: {unlike(row.label, classes)}")
+            elif state == "malformed":
                 problems.append(f"{where}: start must be before end, both finite")
-            elif label not in classes:
-                problems.append(f"{where}: class not in dataset.yaml")
-            elif (label, start, end) in seen:
+            elif state == "zero length":
+                repairs.zero_length.append(where)
+            elif state == "reversed by rounding":
+                repairs.reversed.append(where)
+            elif state == "duplicate":
                 repairs.duplicates.append(where)
-            elif start >= duration or end <= 0:
+            elif state == "beyond":
                 repairs.beyond.append(f"{where} of {duration:g} s")
             else:
-                if start < 0 or end > duration:
+                if state == "exceeds":
                     repairs.clipped.append(f"{where} of {duration:g} s")
-                rows.append((video_id, max(start, 0.0), min(end, duration), label))
-            seen.add((label, start, end))
+                rows.append((video_id, max(row.start, 0.0), min(row.end, duration), row.label))
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     if not rows:
@@ -120,7 +135,7 @@ def raw_ground_truth(path: Path | str, subsets: Collection[str]) -> RawGroundTru
     path = Path(path)
     path = path / "annotations.json" if path.is_dir() else path
     database = _database(path)
-    found = sorted({str(e.get("subset")) for e in database.values() if isinstance(e, dict)})
+    found = subsets_in(database)
     missing = sorted(set(subsets) - set(found))
     if missing:
         raise DataError(f"{path}: no video in subset {', '.join(missing)}; found {', '.join(found) or 'none'}")
@@ -128,14 +143,14 @@ def raw_ground_truth(path: Path | str, subsets: Collection[str]) -> RawGroundTru
     videos: list[str] = []
     rows: list[tuple[str, float, float, str]] = []
     for video_id, entry in database.items():
-        if subsets and (not isinstance(entry, dict) or str(entry.get("subset")) not in subsets):
+        if subsets and subset_of(entry) not in subsets:
             continue
         videos.append(video_id)
-        for i, (label, start, end) in enumerate(_annotations(video_id, entry, problems)):
-            if math.isfinite(start) and math.isfinite(end):
-                rows.append((video_id, start, end, label))
+        for row in annotated(video_id, entry, problems):
+            if math.isfinite(row.start) and math.isfinite(row.end):
+                rows.append((video_id, row.start, row.end, row.label))
             else:
-                problems.append(f"video {video_id}, row {i}: {label} [{start}, {end}] s is not finite")
+                problems.append(f"video {video_id}, row {row.number}: {row} is not finite")
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     ids, starts, ends, labels = zip(*rows, strict=True) if rows else ((), (), (), ())
@@ -151,52 +166,91 @@ def ambiguous(dataset: Dataset) -> dict[str, list[tuple[float, float]]]:
     """
     if dataset.manifest.ambiguous is None:
         return {}
-    return read_ambiguous(dataset.root / dataset.manifest.ambiguous)
+    return read_ambiguous(beside(dataset.root, dataset.manifest.ambiguous, "ambiguous"))
 
 
 def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
     """A CSV with the header video_id,start,end; times in seconds."""
-    if not path.is_file():
-        raise DataError(f"{path}: missing, but dataset.yaml names it under `ambiguous`")
     found: dict[str, list[tuple[float, float]]] = {}
-    problems: list[str] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != ["video_id", "start", "end"]:
-            raise DataError(f"{path}: the header must be video_id,start,end; found {reader.fieldnames}")
-        for line, row in enumerate(reader, start=2):
-            try:
-                start, end = float(row["start"]), float(row["end"])
-            except (TypeError, ValueError):
-                start = end = math.nan
-            if not (math.isfinite(start) and math.isfinite(end) and start < end):
-                problems.append(f"line {line} (video {row['video_id']}): [{row['start']}, {row['end']}] is no interval")
-            else:
-                found.setdefault(row["video_id"], []).append((start, end))
+    uneven: list[tuple[int, str]] = []
+    rows = read_rows(path, ("video_id", "start", "end"), uneven)
+    problems = [f"line {line}: {problem}" for line, problem in uneven]
+    for line, row in rows:
+        try:
+            start, end = number(row["start"]), number(row["end"])
+        except ValueError:
+            start = end = math.nan
+        if math.isfinite(start) and math.isfinite(end) and start < end:
+            found.setdefault(row["video_id"], []).append((start, end))
+        else:
+            interval = f"[{shortened(row['start'])}, {shortened(row['end'])}]"
+            problems.append(f"line {line} (video {row['video_id']}): {interval} is no interval")
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     return found
 
 
-def _database(path: Path) -> Mapping[str, Any]:
-    document = read_json(path)
-    database = document.get("database") if isinstance(document, dict) else None
-    if not isinstance(database, dict):
-        raise DataError(f'{path}: expected {{"database": {{video: {{subset, duration, annotations}}}}}}')
-    return database
+class Row(NamedTuple):
+    """One entry of a video's annotations, seconds; `number` counts them from 0."""
+
+    number: int
+    label: str
+    start: float
+    end: float
+
+    def __str__(self) -> str:
+        return f"{self.label} [{self.start:g}, {self.end:g}] s"
 
 
-def _annotations(video_id: str, entry: Any, problems: list[str]) -> list[tuple[str, float, float]]:
-    """Label, start and end of each row; rows that cannot be read become problems."""
-    rows = []
+State = Literal["good", "exceeds", "beyond", "duplicate", "zero length", "reversed by rounding", "malformed"]
+"""What a row is. "good" stays, "exceeds" is clipped, "malformed" is an error; the others are dropped."""
+
+
+def annotated(video_id: str, entry: Any, problems: list[str]) -> list[Row]:
+    """The rows of a video's entry; those that cannot be read become problems. Blanks around class names are cut off."""
     annotations = entry.get("annotations", []) if isinstance(entry, dict) else None
     if not isinstance(annotations, list):
         problems.append(f"video {video_id}: annotations must be a list")
         return []
+    rows = []
     for i, item in enumerate(annotations):
         try:
-            start, end = (float(x) for x in item["segment"])
-            rows.append((str(item["label"]), start, end))
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"video {video_id}, row {i}: {type(error).__name__}: {error}")
+            segment, label = item["segment"], item["label"]
+            if not isinstance(segment, list) or len(segment) != 2:
+                raise ValueError(f"segment {shortened(segment)} must be [start, end]")
+            if not isinstance(label, (str, int)) or isinstance(label, bool):
+                raise ValueError(f"label {shortened(label)} is no class name")
+            rows.append(Row(i, str(label).strip(), number(segment[0]), number(segment[1])))
+        except KeyError as error:
+            problems.append(f"video {video_id}, row {i}: needs segment and label; {error} is missing")
+        except TypeError:
+            problems.append(f"video {video_id}, row {i}: {shortened(item)} must hold segment and label")
+        except ValueError as error:
+            problems.append(f"video {video_id}, row {i}: {cut(error)}")
     return rows
+
+
+def judged(rows: Sequence[Row], duration: float) -> Iterator[tuple[Row, State]]:
+    """Each row of a video of `duration` seconds, and what it is."""
+    seen: set[tuple[str, float, float]] = set()
+    for row in rows:
+        key = (row.label, row.start, row.end)
+        yield row, "duplicate" if key in seen else _state(row, duration)
+        seen.add(key)
+
+
+def _state(row: Row, duration: float) -> State:
+    if not (math.isfinite(row.start) and math.isfinite(row.end)):
+        return "malformed"
+    if row.start == row.end:
+        return "zero length"
+    if row.start > row.end:
+        # A hair more, since 0.3 - 0.2 is not 0.1.
+        return "reversed by rounding" if row.start - row.end <= ROUNDING + 1e-9 else "malformed"
+    if row.start >= duration or row.end <= 0:
+        return "beyond"
+    return "exceeds" if row.start < 0 or row.end > duration else "good"
+
+
+def _database(path: Path) -> Mapping[str, Any]:
+    return database_of(read_json(path), str(path))

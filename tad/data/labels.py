@@ -10,15 +10,18 @@ full_labels.csv is the one file with boundaries that training reads. It holds tr
 
 from __future__ import annotations
 
-import csv
 import math
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from tad.data.manifest import shortened
 from tad.errors import DataError, listing
+from tad.files import number as number_of
+from tad.files import read_rows
 
 Supervision = Literal["full", "points", "classes", "none"]
 """The strongest label of a video."""
@@ -68,11 +71,11 @@ def read_points(path: Path, classes: Sequence[str], durations: Mapping[str, floa
     index = {c: i for i, c in enumerate(classes)}
     found: dict[str, list[tuple[float, int]]] = {}
     problems: list[str] = []
-    for line, row in rows(path, HEADERS[POINTS]):
-        video_id, label = row["video_id"], row["label"] or ""
+    for line, row in _good_rows(path, POINTS, problems):
+        video_id, label = row["video_id"], row["label"]
         time = number(row["time"])
         if time is None:
-            problems.append(f"line {line} (video {video_id}): time {row['time']!r} is not a number")
+            problems.append(f"line {line} (video {video_id}): time {shortened(row['time'])} is not a number")
         elif (problem := _unknown(line, video_id, label, durations, index)) is not None:
             problems.append(problem)
         elif not (math.isfinite(time) and 0 <= time <= durations[video_id]):
@@ -102,10 +105,8 @@ def read_held_out(
         points: those of points.csv.
 
     Raises:
-        DataError: the file is missing or malformed, or lists points of points.csv or of videos that do not train.
+        DataError: the file is malformed, or lists points of points.csv or of videos that do not train.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: missing, but dataset.yaml names it under `held_out`")
     found = read_points(path, classes, durations)
     problems = [f"video {v} does not train" for v in found if v not in training]
     for video, (time, label) in found.items():
@@ -126,8 +127,8 @@ def read_video_classes(path: Path, classes: Sequence[str], videos: Collection[st
     index = {c: i for i, c in enumerate(classes)}
     found: dict[str, set[int]] = {}
     problems: list[str] = []
-    for line, row in rows(path, HEADERS[CLASSES]):
-        video_id, label = row["video_id"], row["label"] or ""
+    for line, row in _good_rows(path, CLASSES, problems):
+        video_id, label = row["video_id"], row["label"]
         if (problem := _unknown(line, video_id, label, videos, index)) is not None:
             problems.append(problem)
         else:
@@ -150,8 +151,8 @@ def read_full_labels(
     found: dict[str, set[tuple[float, float, int]]] = {}
     empty: set[str] = set()
     problems: list[str] = []
-    for line, row in rows(path, HEADERS[FULL]):
-        video_id, label = row["video_id"], row["label"] or ""
+    for line, row in _good_rows(path, FULL, problems):
+        video_id, label = row["video_id"], row["label"]
         if is_empty(row):
             problem = _unknown(line, video_id, None, durations, index)
         else:
@@ -180,29 +181,33 @@ def read_full_labels(
     return full
 
 
-def rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def rows(path: Path, header: Sequence[str], uneven: list[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and row of a label file; nothing if there is no file.
 
+    Args:
+        uneven: takes line number and problem of rows with more or fewer fields than the header.
+
     Raises:
-        DataError: the header is another one.
+        DataError: it cannot be read, or the header is another one.
     """
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(header):
-            raise DataError(f"{path}: the header must be {','.join(header)}; found {reader.fieldnames}")
-        yield from enumerate(reader, start=2)
+    return read_rows(path, header, uneven) if path.exists() or path.is_symlink() else iter(())
 
 
-def number(text: str | None) -> float | None:
+def _good_rows(path: Path, name: str, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    uneven: list[tuple[int, str]] = []
+    found = rows(path, HEADERS[name], uneven)
+    problems += [f"line {line}: {problem}" for line, problem in uneven]
+    return found
+
+
+def number(text: str) -> float | None:
     try:
-        return float(text) if text is not None else None
+        return number_of(text)
     except ValueError:
         return None
 
 
-def is_empty(row: Mapping[str, str | None]) -> bool:
+def is_empty(row: Mapping[str, str]) -> bool:
     """Whether a row of full_labels.csv says that its video holds no action."""
     return not any(row[key] for key in ("label", "start", "end"))
 
@@ -211,10 +216,20 @@ def _unknown(
     line: int, video_id: str, label: str | None, videos: Collection[str], index: Mapping[str, int]
 ) -> str | None:
     if video_id not in videos:
-        return f"line {line}: video {video_id!r} is not in annotations.json"
+        return f"line {line}: video {shortened(video_id)} is not in annotations.json"
     if label is not None and label not in index:
-        return f"line {line} (video {video_id}): unknown class {label!r}"
+        return f"line {line} (video {video_id}): unknown class {unlike(label, index)}"
     return None
+
+
+def unlike(label: str, classes: Collection[str]) -> str:
+    """A class name that dataset.yaml does not have, and the one that it may stand for."""
+    alike = next((name for name in classes if _plain(name) == _plain(label)), None)
+    return shortened(label) + (f"; dataset.yaml has {alike!r} (case, blanks or Unicode form differ)" if alike else "")
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def _no_interval(line: int, row: Mapping[str, str], durations: Mapping[str, float]) -> str | None:

@@ -12,14 +12,21 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
+from tad.data.digests import Stamp, cache_folder, digests
+from tad.data.manifest import shortened, unprintable
 from tad.errors import DataError
+from tad.files import cause
 
+BLOCK = 8 << 20
+"""Bytes to ask a bucket for at a time."""
 HINTS = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it first, or mend its name",
     "not found. To create buckets": "there is no such bucket; make it first, or mend its name",
@@ -74,11 +81,6 @@ def _without_user(found: re.Match[str]) -> str:
     return found[0] if found[1] in NAMED_BY_USER and ":" not in user else f"{found[1]}://***@"
 
 
-def cache_folder() -> Path:
-    """TAD_CACHE, or ~/.cache/tad-selftrain: what this machine keeps of remote files."""
-    return Path(os.environ.get("TAD_CACHE") or "~/.cache/tad-selftrain").expanduser().resolve()
-
-
 def cache_of(uri: str) -> Path:
     """The folder in the cache that stands for a URI."""
     return cache_folder() / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
@@ -120,17 +122,31 @@ def fetch(bucket: fs.FileSystem, source: str, target: Path, modified_ns: int) ->
         Path(temporary).unlink(missing_ok=True)
 
 
+def below(folder: Path, key: str) -> Path:
+    """Where an object of a bucket lies in a folder here; keys of a bucket are anybody's text.
+
+    Raises:
+        DataError: as a path the key would lead out of the folder, or be none.
+    """
+    for part in key.split("/"):
+        if part in ("", ".", "..") or "\\" in part or unprintable(part) or len(part.encode(errors="replace")) > 255:
+            raise DataError(
+                f"the object {shortened(key)} of the bucket cannot be a file below {folder}; remove it there"
+            )
+    return folder / key
+
+
 class RemoteFolder:
     """A dataset folder behind a URI and the cache of it here; each file is fetched once, and again when it changed.
 
     Raises:
-        DataError: it cannot be listed, or is empty.
+        DataError: it cannot be listed, is empty, or holds an object whose name cannot be that of a file.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self.here = cache_of(self.uri)
         self._bucket, self._prefix = opened(self.uri)
+        self.here = cache_of(self.uri)
         self._files = self._listed("", missing="nothing is there") | self._listed("features/", missing=None)
 
     def _listed(self, folder: str, missing: str | None) -> dict[str, fs.FileInfo]:
@@ -141,11 +157,17 @@ class RemoteFolder:
             raise DataError(f"{self.uri}: no such dataset: {missing}") from error
         except OSError as error:
             raise DataError(f"{self.uri}: {reason(error)}") from error
-        return {f"{folder}{info.base_name}": info for info in found if info.is_file}
+        files = {info.path.removeprefix(f"{self._prefix}/"): info for info in found if info.is_file}
+        for name in files:
+            below(self.here, name)
+        return files
 
     def fetch_small(self) -> None:
         """Everything but the features; what is gone there goes here, too."""
-        self.here.mkdir(parents=True, exist_ok=True)
+        try:
+            self.here.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.here}: the cache cannot be written: {cause(error)}; see TAD_CACHE") from None
         for path in self.here.iterdir():
             if path.is_file() and not path.name.startswith(".") and path.name not in self._files:
                 path.unlink(missing_ok=True)
@@ -159,7 +181,7 @@ class RemoteFolder:
         Raises:
             DataError: it cannot be fetched.
         """
-        target, info = self.here / name, self._files.get(name)
+        target, info = below(self.here, name), self._files.get(name)
         if info is None:
             target.unlink(missing_ok=True)
         elif not self._is_current(target, info):
@@ -169,17 +191,37 @@ class RemoteFolder:
                 raise DataError(f"{self.uri}/{name}: cannot be fetched to {target}: {reason(error)}") from error
         return target
 
-    def blocks(self, name: str, block: int) -> bytes:
-        """`sample` of a file, without fetching it; empty if there is none."""
-        info = self._files.get(name)
-        if info is None:
-            return b""
-        if self._is_current(self.here / name, info):
-            with (self.here / name).open("rb") as file:
-                return sample(file, info.size, block)
+    def digests(self, names: Sequence[str]) -> dict[str, str]:
+        """SHA-256 of each file, without fetching it; "" where there is none.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        found = {name: info for name in names if (info := self._files.get(name)) is not None}
+        stamps = {name: Stamp(f"{i.size} bytes, modified {i.mtime_ns}", i.mtime_ns or 0) for name, i in found.items()}
+        return dict.fromkeys(names, "") | digests(self.uri, stamps, self._digest)
+
+    def _digest(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self._reader(name) as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def front(self, name: str, size: int) -> tuple[bytes, int] | None:
+        """The first bytes of a file, and its size in bytes, without fetching it; None if there is none."""
+        if name not in self._files:
+            return None
+        with self._reader(name) as file:
+            return file.read(size), self._files[name].size
+
+    @contextmanager
+    def _reader(self, name: str) -> Iterator[Any]:
+        info = self._files[name]
+        here = below(self.here, name)
         try:
-            with self._bucket.open_input_file(info.path) as file:
-                return sample(file, info.size, block)
+            with here.open("rb") if self._is_current(here, info) else self._bucket.open_input_file(info.path) as file:
+                yield file
         except OSError as error:
             raise DataError(f"{self.uri}/{name}: cannot be read: {reason(error)}") from error
 
@@ -190,12 +232,3 @@ class RemoteFolder:
         except FileNotFoundError:
             return False
         return found.st_size == info.size and found.st_mtime_ns == (info.mtime_ns or 0)
-
-
-def sample(file: Any, size: int, block: int) -> bytes:
-    """The size and the first, middle and last block of an open file."""
-    parts = [str(size).encode()]
-    for at in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
-        file.seek(at)
-        parts.append(file.read(block))
-    return b"".join(parts)

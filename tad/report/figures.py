@@ -26,7 +26,7 @@ RECALLS = np.linspace(0, 1, 101)
 """At which precision is drawn."""
 
 
-def figures_of_round(folder: Path, data: Dataset, number: int) -> list[Path]:
+def figures_of_round(folder: Path, data: Dataset, number: int, scores: Path | None = None) -> list[Path]:
     """Writes a round's figures on the training videos into RUN/round-N/figures.
 
     The timelines of a fixed handful of videos, precision and recall (where there is ground truth), and lengths.
@@ -35,6 +35,7 @@ def figures_of_round(folder: Path, data: Dataset, number: int) -> list[Path]:
         folder: the run's folder; run.json and the round's segments must be there.
         data: the run's dataset.
         number: the round; 0 shows the proposals.
+        scores: folder of the proposer's activations on the training videos.
 
     Returns:
         The PNG files, timelines first.
@@ -42,7 +43,7 @@ def figures_of_round(folder: Path, data: Dataset, number: int) -> list[Path]:
     Raises:
         DataError: the run's files cannot be read.
     """
-    view = View.open(Run.open(folder), data, number, "train")
+    view = View.open(Run.open(folder), data, number, "train", scores)
     target = Path(folder) / f"round-{number}" / "figures"
     colours = class_colours(data.classes)
     written = [

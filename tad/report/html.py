@@ -5,18 +5,19 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import math
-import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from markupsafe import Markup
 
 from tad.data.dataset import Dataset, Role
+from tad.data.remote import redacted
 from tad.errors import DataError
+from tad.files import cause, whole
 from tad.report.charts import length_figure, loss_figure, rounds_figure
 from tad.report.figures import TIOU, lengths_of, precision_recall_of, role_name
 from tad.report.run import MapScores, Round, Run
@@ -24,6 +25,7 @@ from tad.report.style import class_colours, svg
 from tad.report.timeline import timeline_figure
 from tad.report.view import View
 
+T = TypeVar("T")
 SHOWN: dict[Role, int] = {"test": 3, "train": 2}
 """Timelines of so many best and so many worst videos."""
 
@@ -37,12 +39,22 @@ class Picture:
     caption: str = ""
 
 
-def write_report(folder: Path | str, out: Path | str | None = None) -> Path:
+Scores = Mapping[Role, Path]
+"""Role to the folder of the proposer's activations on its videos."""
+
+
+def write_report(
+    folder: Path | str, out: Path | str | None = None, data: Dataset | None = None, scores: Scores | None = None
+) -> Path:
     """Writes the report of a finished, unfinished or failed run.
+
+    The folder may be somebody else's: nothing is opened but files below it and what the caller gives.
 
     Args:
         folder: the run's folder.
         out: the HTML file; the default is report.html in the run's folder.
+        data: the run's dataset; None leaves out what needs it.
+        scores: the proposer's activations.
 
     Returns:
         The file's path.
@@ -52,25 +64,39 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path:
     """
     run = Run.open(folder)
     path = Path(out).expanduser().resolve() if out is not None else run.folder / "report.html"
-    page = render(run)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    page = redacted(render(run, data, scores or {})).encode("utf-8", "backslashreplace")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
+        with whole(path) as temporary:
+            temporary.write_bytes(page)
     except OSError as error:
-        raise DataError(f"{path}: the report cannot be written: {error}; choose another file with --out") from error
+        raise DataError(f"{path}: the report cannot be written: {cause(error)}; choose another with --out") from error
     return path
 
 
-def render(run: Run) -> str:
+def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) -> str:
     """The page as text."""
     notes: list[str] = []
     best = run.best
-    data = _dataset(run, notes)
-    views = _views(run, data, best, notes)
-    loss = loss_figure(run.stages)
-    rounds = rounds_figure(run.rounds, best.round) if best and len(run.rounds) > 1 else None
+    if data is None:
+        notes.append(
+            "Figures that need the dataset are left out. Name it, and the store for the activations: "
+            "tad report RUN --data DATASET --store STORE"
+        )
+    elif data.classes != run.info.dataset.classes:
+        notes.append(f"Figures that need the dataset are left out: the classes of {data.root} are not those of the run")
+        data = None
+    views = _views(run, data, best, scores or {}, notes)
+
+    def drawn(what: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except (ValueError, ArithmeticError, MemoryError) as error:  # of values that no run writes
+            notes.append(f"{what} cannot be drawn: {error}")
+            return None
+
+    timelines = [
+        drawn(f"Timelines of the {role_name(role)}", partial(_timelines, view)) for role, view in views.items()
+    ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -79,7 +105,6 @@ def render(run: Run) -> str:
         "number": number,
         "duration": duration,
         "moment": moment,
-        "anonymous": anonymous,
     }
     template = environment.from_string(importlib.resources.files("tad.report").joinpath("page.html").read_text("utf-8"))
     return template.render(
@@ -99,13 +124,11 @@ def render(run: Run) -> str:
             for tious, averages in [_columns(maps)]
         ],
         role_name=role_name,
-        rounds_picture=_picture(rounds, "Scores round by round; the same numbers are in the tables.")
-        if rounds
-        else None,
-        loss_picture=_picture(loss, "Training loss of each stage over its epochs.") if loss else None,
-        timelines=[_timelines(view) for view in views.values()],
-        curves=_curves(views),
-        lengths=_lengths(views),
+        rounds_picture=drawn("The scores of the rounds", lambda: _rounds(run.rounds, best)),
+        loss_picture=drawn("Training losses", lambda: _losses(run)),
+        timelines=[found for found in timelines if found is not None],
+        curves=drawn("Precision and recall", lambda: _curves(views)),
+        lengths=drawn("Lengths", lambda: _lengths(views)),
         per_class=_per_class(best),
         stages=run.stages,
         settings=list(flatten(run.info.recipe)),
@@ -118,15 +141,7 @@ def render(run: Run) -> str:
 # -- what is gathered ----------------------------------------------------------------------------------------------
 
 
-def _dataset(run: Run, notes: list[str]) -> Dataset | None:
-    try:
-        return Dataset.open(run.info.dataset.root)
-    except DataError as error:
-        notes.append(f"Figures that need the dataset are left out, since it cannot be opened: {error}")
-        return None
-
-
-def _views(run: Run, data: Dataset | None, best: Round | None, notes: list[str]) -> dict[Role, View]:
+def _views(run: Run, data: Dataset | None, best: Round | None, scores: Scores, notes: list[str]) -> dict[Role, View]:
     """The best round on the test and on the training videos, as far as they are there."""
     views: dict[Role, View] = {}
     roles: tuple[Role, ...] = ("test", "train")
@@ -134,7 +149,7 @@ def _views(run: Run, data: Dataset | None, best: Round | None, notes: list[str])
         if data is None or best is None or not data.videos(role):
             continue
         try:
-            view = View.open(run, data, best.round, role)
+            view = View.open(run, data, best.round, role, scores.get(role))
         except DataError as error:
             notes.append(f"Figures of the {role_name(role)} are left out: {error}")
             continue
@@ -208,6 +223,16 @@ def _per_class(best: Round | None) -> tuple[str, MapScores] | None:
 
 def _picture(drawn: Any, description: str, heading: str = "", caption: str = "") -> Picture:
     return Picture(Markup(svg(drawn, description)), heading, caption or description)
+
+
+def _rounds(rounds: list[Round], best: Round | None) -> Picture | None:
+    drawn = rounds_figure(rounds, best.round) if best is not None and len(rounds) > 1 else None
+    return _picture(drawn, "Scores round by round; the same numbers are in the tables.") if drawn is not None else None
+
+
+def _losses(run: Run) -> Picture | None:
+    drawn = loss_figure(run.stages)
+    return _picture(drawn, "Training loss of each stage over its epochs.") if drawn is not None else None
 
 
 def _timelines(view: View) -> dict[str, Any]:
@@ -289,11 +314,6 @@ def moment(text: str) -> str:
     except ValueError:
         return text
     return f"{at:%Y-%m-%d %H:%M} {at.tzname() or ''}".rstrip()
-
-
-def anonymous(text: str) -> str:
-    """Without the user names and passwords of addresses: a report is passed on."""
-    return re.sub(r"://[^/\s@]*@", "://", text)
 
 
 def flatten(document: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tad.data.segments import Segments
 from tad.errors import DataError, listing
+from tad.files import parse_json, read_json, regular
 from tad.report.budget import LabelBudget
+
+KEY = re.compile(r"^[0-9a-f]{24}$")
+"""An artifact's key; nothing else of a run's folder may become part of a path."""
+MOST_BYTES = 256 << 20
+"""Of a file of a run's folder; the largest that is known has 4 MB."""
+LONGEST_LINE = 1 << 20
 
 
 class _Part(BaseModel):
@@ -30,6 +37,23 @@ class DatasetInfo(_Part):
     points: int = 0
 
 
+class TrackingInfo(_Part):
+    """Where a run is tracked."""
+
+    uri: str | None = None
+    run_id: str | None = None
+
+
+class DriverInfo(_Part):
+    """The process that runs it, or ran it last (distributed/identity.py)."""
+
+    host: str
+    boot: str
+    space: str
+    pid: int
+    born: int
+
+
 class RunInfo(_Part):
     """run.json."""
 
@@ -44,9 +68,18 @@ class RunInfo(_Part):
     seconds: float | None = None
     best_round: int | None = None
     versions: dict[str, str | None] = Field(default_factory=dict)
-    tracking: dict[str, str | None] | None = None
+    tracking: TrackingInfo | None = None
+    driver: DriverInfo | None = None
+    signal: str | None = None
+    store: str | None = None
     command: str | None = None
     scores: dict[str, str] = Field(default_factory=dict)
+
+    def keys_of_scores(self) -> dict[str, str]:
+        """Role to the artifact of its snippet scores. Earlier versions wrote the artifact's path; only its last part,
+        the artifact's key, is looked at: where to look is for the user to say."""
+        found = {role: Path(value).name for role, value in self.scores.items()}
+        return {role: key for role, key in found.items() if KEY.fullmatch(key)}
 
 
 class ClassScores(_Part):
@@ -91,6 +124,7 @@ class Round(_Part):
     """One row of rounds.json; round 0 is the proposer alone."""
 
     round: int
+    model: str | None = Field(default=None, pattern=KEY.pattern)
     seconds: float | None = None
     labels: int | None = None
     quality: QualityScores | None = None
@@ -140,19 +174,21 @@ class Run:
     def open(cls, folder: Path | str) -> Run:
         """Reads run.json, rounds.json and events.jsonl; the last two may be absent.
 
+        The folder may be somebody else's: nothing is read but regular files below it.
+
         Raises:
             DataError: not a run's folder, or a file of it is malformed; every problem of that file is listed.
         """
         folder = Path(folder).expanduser().resolve()
-        if not (folder / "run.json").is_file():
+        if not (folder / "run.json").exists():
             reason = "no such folder" if not folder.is_dir() else "not a run's folder, it holds no run.json"
             raise DataError(
                 f"{folder}: {reason}; expected what `tad run` writes: run.json, rounds.json, events.jsonl, round-N/"
             )
-        info: RunInfo = _read(folder / "run.json", TypeAdapter(RunInfo))
-        has_rounds = (folder / "rounds.json").is_file()
-        rounds: list[Round] = _read(folder / "rounds.json", TypeAdapter(list[Round])) if has_rounds else []
-        stages, warnings = _events(folder / "events.jsonl")
+        info = read_info(folder)
+        path = inside(folder, "rounds.json")
+        rounds: list[Round] = _read(path, TypeAdapter(list[Round])) if path.exists() else []
+        stages, warnings = _events(inside(folder, "events.jsonl"))
         return cls(folder, info, sorted(rounds, key=lambda r: r.round), stages, warnings)
 
     def segments(self, number: int, name: str) -> Segments | None:
@@ -161,8 +197,8 @@ class Run:
         Raises:
             DataError: the file is there but cannot be read.
         """
-        path = self.folder / f"round-{number}" / f"{name}.parquet"
-        return Segments.from_parquet(path) if path.is_file() else None
+        path = inside(self.folder, f"round-{number}", f"{name}.parquet")
+        return Segments.from_parquet(regular(path)) if path.exists() else None
 
     def detections(self, number: int, role: str) -> Segments | None:
         """A round's detections on the train or test videos; of round 0, the proposals."""
@@ -176,24 +212,46 @@ class Run:
         return chosen[-1] if chosen else (self.rounds[-1] if self.rounds else None)
 
 
+def inside(folder: Path, *names: str) -> Path:
+    """A path below a run's folder, whether it exists or not.
+
+    Raises:
+        DataError: a link leads out of the folder.
+    """
+    path = folder.joinpath(*names)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path}: leads out of the run's folder, to {path.resolve()}; not read")
+    return path
+
+
+def read_info(folder: Path) -> RunInfo:
+    """run.json.
+
+    Raises:
+        DataError: it cannot be read or is malformed; every problem is listed.
+    """
+    info: RunInfo = _read(inside(folder, "run.json"), TypeAdapter(RunInfo))
+    return info
+
+
 def _read(path: Path, kind: TypeAdapter[Any]) -> Any:
+    if (size := regular(path).stat().st_size) > MOST_BYTES:
+        raise DataError(f"{path}: not what `tad run` writes: it has {size} bytes")
     try:
-        return kind.validate_json(path.read_bytes())
+        return kind.validate_python(read_json(path))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise DataError(f"{path}: not what `tad run` writes: " + listing(problems)) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    if not path.is_file():
+    if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+    with regular(path).open(encoding="utf-8", errors="replace") as file:
+        while line := file.readline(LONGEST_LINE):
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = parse_json(line, path.name)
+            except DataError:
                 event = None  # a killed run leaves half a line
             yield event if isinstance(event, dict) else None
 
@@ -243,5 +301,5 @@ def _number(value: Any) -> float | None:
 def _integer(value: Any) -> int | None:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -12,6 +12,8 @@ from tad.data.dataset import SAFE_ID, Dataset, Role
 from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
 from tad.data.zones import parted
+from tad.errors import DataError
+from tad.files import regular
 from tad.ops.iou import tiou
 from tad.report.run import Run
 from tad.report.timeline import CLASSES, Curve, Timeline
@@ -44,8 +46,11 @@ class View:
     scores: Path | None = None
 
     @classmethod
-    def open(cls, run: Run, data: Dataset, number: int, role: Role) -> View:
+    def open(cls, run: Run, data: Dataset, number: int, role: Role, scores: Path | None = None) -> View:
         """Reads what there is.
+
+        Args:
+            scores: folder of the proposer's activations on the role's videos.
 
         Raises:
             DataError: a segments file or the annotations cannot be read.
@@ -53,7 +58,6 @@ class View:
         truth = ground_truth(data, role)
         found = run.detections(number, role)
         labels = run.segments(number, "labels") if role == "train" else None
-        folder = run.info.scores.get(role)
         return cls(
             data,
             number,
@@ -62,7 +66,7 @@ class View:
             labels=parted(labels)[0] if labels is not None else None,
             detections=found,
             confident=confident(found, data, role) if found is not None else None,
-            scores=Path(folder) if folder else None,
+            scores=scores,
         )
 
     @property
@@ -121,10 +125,12 @@ class View:
             return None
         try:
             background, cas = (
-                np.load(self.scores / key / f"{video}.npy", mmap_mode="r", allow_pickle=False)
+                np.load(regular(self.scores / key / f"{video}.npy"), mmap_mode="r", allow_pickle=False)
                 for key in ("background", "cas")
             )
-        except (OSError, ValueError, EOFError):
+        except (DataError, OSError, ValueError, EOFError, OverflowError):
+            return None
+        if not all(isinstance(part, np.ndarray) and part.dtype.kind == "f" for part in (background, cas)):
             return None
         if background.ndim != 1 or not len(background) or cas.shape != (len(background), len(self.data.classes)):
             return None

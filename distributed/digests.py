@@ -1,0 +1,142 @@
+"""What each file of an artifact must be: its size and SHA-256, written in meta.json and checked before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tad.data.artifact import META
+from tad.errors import DataError, RunError
+from tad.files import cause, read_json, sync
+
+THREADS = 16
+"""Hashing and waiting for the disk both let other threads run."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+_seen: dict[Path, int] = {}
+"""Artifacts whose content was right when this process read it, and a hash of their files' sizes, times and inodes."""
+
+
+def in_threads(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+    """A function of each item, in order; what one raises is raised here."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, items))
+
+
+def sealed(folder: Path) -> dict[str, str]:
+    """Size and digest of each file below a folder, once all of it is on the disk."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+    def seal(name: str) -> str:
+        sync(folder / name)
+        return _digest(folder / name)
+
+    found = dict(zip(names, in_threads(seal, names), strict=True))
+    for below in {(folder / name).parent for name in names}:
+        sync(below)
+    return found
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """meta.json of an artifact.
+
+    Raises:
+        DataError: it cannot be read, or holds something else.
+    """
+    meta = read_json(folder / META)
+    if not isinstance(meta, dict) or not isinstance(meta.get("files", {}), dict):
+        raise DataError(f"{folder / META}: not the description of an artifact")
+    return meta
+
+
+def problem(folder: Path, again: bool = False) -> str | None:
+    """Why a folder is no whole artifact, or None; its content is read once by each process, unless it changes.
+
+    Artifacts that were made before there were digests are only looked at for their meta.json.
+
+    Args:
+        again: reads the content in any case.
+
+    Raises:
+        RunError: this user may not read it.
+    """
+    try:
+        meta = read_meta(folder)
+        files: dict[str, str] = meta.get("files", {})
+        for name in files:
+            check_name(name, str(folder / META))
+        state = hash(tuple(_state(folder / name) for name in (META, *files)))
+        if not again and _seen.get(folder) == state:
+            return None
+        found = [text for text in in_threads(lambda item: wrong(folder, *item), files.items()) if text]
+        if found:
+            return "; ".join(found[:3]) + (f" and {len(found) - 3} more files" if len(found) > 3 else "")
+    except DataError as error:
+        if isinstance(error.__context__, PermissionError):
+            raise RunError(f"{error}; its owner must let others read it, for instance with chmod -R g+rX") from error
+        return str(error).removeprefix(f"{folder}/")
+    except PermissionError as error:
+        raise RunError(f"{folder}: cannot be read: {cause(error)}; its owner must let others read it") from error
+    except RunError as error:
+        return str(error)
+    _seen[folder] = state
+    return None
+
+
+def check_name(name: str, where: str) -> str:
+    """The name of a file below an artifact's folder, if it can be nothing else.
+
+    Raises:
+        RunError: it would leave the folder, or no file can have it.
+    """
+    parts = name.split("/")
+    odd = any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)
+    if odd or "\\" in name or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
+        raise RunError(f"{where}: holds the name {name!r}, which is no file of an artifact; nothing was copied from it")
+    return name
+
+
+def digest_of(content: bytes) -> str:
+    """As meta.json has it for a file of this content."""
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{os.fstat(file.fileno()).st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def wrong(folder: Path, name: str, wanted: str) -> str | None:
+    """Why a file is not what was written, or None.
+
+    Args:
+        wanted: its size and SHA-256, or its size alone.
+    """
+    path, (wanted_size, _, wanted_hash) = folder / name, str(wanted).partition(" ")
+    try:
+        size = path.stat().st_size
+        if wanted_size != str(size) or not path.is_file():
+            return f"{name} has {size} bytes, not {wanted_size}"
+        right = not wanted_hash or _digest(path) == wanted
+        return None if right else f"{name} is not what was written (its SHA-256 differs)"
+    except PermissionError:
+        raise
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read ({cause(error)})"

@@ -1,0 +1,116 @@
+"""The videos of annotations.json: subset, duration, frame rate. Boundaries are read by tad.data.ground_truth alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tad.data.manifest import LEAST_RATE, MOST_RATE, SAFE_ID, Manifest, shortened
+from tad.errors import DataError, listing
+from tad.files import number, read_json
+
+SHORTEST, LONGEST = 1e-3, 30 * 86_400.0
+"""Seconds of a video. A camera may run for days; more than 30 of them is a wrong unit (milliseconds, frames)."""
+LAYOUT = 'expected {"database": {video: {subset, duration, fps, annotations}}}'
+
+
+class Video(NamedTuple):
+    """One video; duration in seconds, fps its own frame rate (None if unknown)."""
+
+    id: str
+    subset: str
+    duration: float
+    fps: float | None
+
+
+class Unusable(ValueError):
+    """A video that cannot be used; `kind` is what `tad check` calls it."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
+def database_of(document: Any, where: str) -> dict[str, Any]:
+    """The entries of the videos.
+
+    Raises:
+        DataError: the document has another layout.
+    """
+    database = document.get("database") if isinstance(document, dict) else None
+    if not isinstance(database, dict):
+        raise DataError(f"{where}: {LAYOUT}")
+    return database
+
+
+def subset_of(entry: Any) -> str | None:
+    """The subset that an entry names; None if it names none."""
+    subset = entry.get("subset") if isinstance(entry, dict) else None
+    return str(subset) if isinstance(subset, (str, int)) and not isinstance(subset, bool) else None
+
+
+def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | None:
+    """A video from its entry; None if its subset has no role. Without a manifest every subset has one.
+
+    Raises:
+        Unusable: the id cannot be a file name, or subset, duration or rate cannot be used.
+    """
+    subset = subset_of(entry)
+    if manifest is not None and subset is not None and subset not in manifest.subsets:
+        return None  # published files leave durations of such videos out
+    if not SAFE_ID.fullmatch(video_id):
+        raise Unusable("unsafe id", "unsafe as a file name; use letters, digits and _ . + = @ -, at most 200")
+    if subset is None:
+        raise Unusable("malformed video", "needs subset, duration (seconds) and fps")
+    try:
+        duration = number(entry.get("duration"))
+        fps = None if entry.get("fps") is None else number(entry["fps"])
+    except ValueError as error:
+        raise Unusable("malformed video", f"needs subset, duration (seconds) and fps: {cut(error)}") from None
+    if not SHORTEST <= duration <= LONGEST:
+        limits = f"must be {SHORTEST:g} to {LONGEST:g} (30 days)"
+        raise Unusable("malformed video", f"duration {duration} s; {limits}; is it in seconds?")
+    if fps is not None and not LEAST_RATE <= fps <= MOST_RATE:
+        raise Unusable("malformed video", f"fps {fps}; must be {LEAST_RATE:g} to {MOST_RATE:g}")
+    if fps is None and manifest is not None and manifest.grid.fps == "native" and manifest.grid.length is None:
+        raise Unusable("no fps", "no fps, but the feature grid counts frames of the video (fps: native)")
+    return Video(video_id, subset, duration, fps)
+
+
+def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
+    """The videos of annotations.json whose subset the manifest knows; boundaries are not kept.
+
+    Raises:
+        DataError: lists every video with an unsafe id or without a usable subset and duration.
+    """
+    database = database_of(read_json(path), str(path))
+    videos: dict[str, Video] = {}
+    problems: list[str] = []
+    for video_id, entry in database.items():
+        try:
+            video = video_of(video_id, entry, manifest)
+        except Unusable as problem:
+            name = shortened(video_id) if problem.kind == "unsafe id" else video_id
+            problems.append(f"video {name}: {problem}")
+            continue
+        if video is not None:
+            videos[video_id] = video
+    if problems:
+        raise DataError(f"{path}: " + listing(problems))
+    if not videos:
+        raise DataError(
+            f"{path}: no video is in a subset of dataset.yaml ({', '.join(manifest.subsets)}); "
+            f"found the subsets {', '.join(subsets_in(database)) or 'none'}"
+        )
+    return videos
+
+
+def subsets_in(database: Mapping[str, Any]) -> list[str]:
+    return sorted({subset for entry in database.values() if (subset := subset_of(entry)) is not None})
+
+
+def cut(error: ValueError, most: int = 100) -> str:
+    """The text of an error that shows a value of a file, cut."""
+    text = str(error)
+    return text if len(text) <= most else f"{text[: most - 4]} ..."

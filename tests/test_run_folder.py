@@ -1,0 +1,345 @@
+"""Run folders from somebody else, of other shapes, and with another driver in them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import distributed.run_folder
+from distributed.identity import Identity
+from distributed.run_folder import claimed, locked
+from distributed.session import Options, self_train
+from distributed.tracking import connect, replay
+from tad.cli import tad
+from tad.config import load_recipe
+from tad.errors import RunError, TadError
+from tad.report.html import write_report
+from tad.report.run import Run
+from tests.tiny import tiny_dataset
+from tests.tracked_run import client
+
+pytest_plugins = ["tests.tracked"]
+RECIPE = str(Path(__file__).with_name("tiny.yaml"))
+DOCUMENT = {"recipe": {}, "dataset": {}, "seed": 0, "recipe_name": "x", "state": "running", "started": "today"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("runs") / "data", videos=4, classes=2, dim=8)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run of the proposer alone, and its store."""
+    folder = tmp_path_factory.mktemp("finished")
+    self_train("tiny", recipe(), data, Options(folder / "run", folder / "store", local=True))
+    return folder
+
+
+def recipe():
+    return load_recipe(RECIPE, ["rounds=0", "proposer.training.epochs=1"])
+
+
+def write(folder: Path, **values) -> Path:
+    """A run's folder that holds run.json alone."""
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(DOCUMENT | values))
+    return folder
+
+
+def refusal(*arguments) -> str:
+    """The error of a command that must end with one."""
+    result = CliRunner().invoke(tad, [str(a) for a in arguments])
+    assert isinstance(result.exception, TadError), (result.output, result.exception)
+    return str(result.exception)
+
+
+# -- one driver ----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(tmp_path):
+    out = tmp_path / "run"
+    with claimed(out, DOCUMENT) as earlier:
+        assert earlier is None
+        write(out, driver=Identity.me()._asdict())
+        with pytest.raises(RunError, match=rf"another process works in this folder: process {os.getpid()} on .* today"):
+            claimed(out, DOCUMENT).__enter__()
+    with claimed(out, DOCUMENT) as earlier:
+        assert earlier is not None and earlier.state == "running"
+
+
+def test_where_files_cannot_be_locked_the_process_tells(tmp_path, monkeypatch):
+    def flock(handle, operation):
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(distributed.run_folder.fcntl, "flock", flock)
+    code = "from distributed.identity import Identity; print(Identity.me(), flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    out = write(tmp_path / "run", driver=Identity.parse(child.stdout.readline().strip())._asdict())
+    with pytest.raises(RunError, match=f"process {child.pid} on"):
+        locked(out).__enter__()
+    child.communicate("")
+    with locked(out):
+        pass
+
+
+def test_a_run_that_was_killed_is_mended_by_the_next_start(data, finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    document = json.loads((finished / "run" / "run.json").read_text())
+    dead = Identity.me()._replace(born=1)
+    write(run, **document | {"state": "running", "driver": dead._asdict(), "started": "2026-01-02"})
+    self_train("tiny", recipe(), data, Options(run, finished / "store", local=True))
+    said = capsys.readouterr().err
+    assert f"the attempt of 2026-01-02 ended without a word (process {dead.pid} on" in said
+    after = json.loads((run / "run.json").read_text())
+    assert after["state"] == "finished" and after["driver"] == Identity.me()._asdict()
+
+
+# -- places that cannot be a run's folder --------------------------------------------------------------------------
+
+
+def test_out_that_cannot_be_a_runs_folder_is_told_before_any_work(data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for out, message in {
+        tmp_path / "file": f"{tmp_path / 'file'} is a file",
+        tmp_path / "file" / "run": f"{tmp_path / 'file'} is a file",
+        tmp_path / ("x" * 300): "file name too long",
+        tmp_path / "full": "not empty and not a run's folder",
+        Path("/proc/run"): "cannot be made",
+    }.items():
+        said = refusal("run", RECIPE, "--data", data.root, "--local", "--store", tmp_path / "store", "--out", out)
+        assert message in said and "--out" in said
+        assert not list((tmp_path / "store").glob("*")), "nothing was trained"
+    assert (tmp_path / "file").read_text() == "mine" and len(list((tmp_path / "full").iterdir())) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_out_that_cannot_be_written(tmp_path):
+    (tmp_path / "run").mkdir(mode=0o500)
+    with pytest.raises(RunError, match="cannot be written"):
+        claimed(tmp_path / "run", DOCUMENT).__enter__()
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "rounds.json", "round-1", "spool", "round-1/labels.parquet", ".lock"])
+def test_a_run_does_not_write_through_links(tmp_path, name):
+    victim, out = tmp_path / "victim", write(tmp_path / "run")
+    victim.mkdir()
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).symlink_to(victim)
+    with pytest.raises(RunError, match=r"link|opened"):
+        claimed(out, DOCUMENT).__enter__()
+    assert not list(victim.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("x/../../../up", "x-..-..-..-up-seed0"),
+        ("x" * 5000, "x" * 100),
+        ("\0", "seed0"),
+        ("..", "seed0"),
+        ("-é b", "é-b"),
+    ],
+)
+def test_the_default_folder_lies_below_runs(name, folder):
+    from tad.commands.run import folder_name
+
+    found = folder_name(f"{name}-seed0") if name != "-é b" else folder_name(name)
+    assert found == folder and len(Path("runs", found).parts) == 2
+
+
+# -- shapes --------------------------------------------------------------------------------------------------------
+
+GOOD = DOCUMENT | {"dataset": {"classes": ["a"]}}
+SHAPES = {
+    "a list": ("[1, 2]", "RunInfo|valid dictionary"),
+    "a number": ("7", "valid dictionary"),
+    "empty": ("", "not a JSON file"),
+    "truncated": (json.dumps(GOOD)[:-9], "not a JSON file"),
+    "binary": (b"\xff\x00\x01", "line 1"),
+    "nothing": ("{}", "3 problems"),
+    "recipe a text": (json.dumps(GOOD | {"recipe": "x"}), "recipe: "),
+    "tracking a text": (json.dumps(GOOD | {"tracking": "x"}), "tracking: "),
+    "classes a number": (json.dumps(GOOD | {"dataset": {"classes": 3}}), "dataset.classes"),
+    "driver without its number": (json.dumps(GOOD | {"driver": {"host": "x"}}), "driver.pid"),
+    "nested": ("[" * 100_000, "nested too deeply"),
+    "a key twice": ('{"seed": 0, "seed": 1}', "holds it twice"),
+    "a long integer": (json.dumps(GOOD)[:-1] + ', "points": 1, "best_round": 1' + "0" * 500 + "}", "best_round"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_run_json_of_another_shape_is_one_error_that_names_it(shape, data, tmp_path):
+    content, message = SHAPES[shape]
+    folder = write(tmp_path / "run")
+    (folder / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = (folder / "run.json").read_bytes()
+    for command in (
+        ["report", folder],
+        ["detect", folder, "--data", data.root, "--out", tmp_path / "o.json", "--local", "--store", tmp_path / "store"],
+        ["run", RECIPE, "--data", data.root, "--local", "--store", tmp_path / "store", "--out", folder],
+    ):
+        said = refusal(*command)
+        assert f"{folder / 'run.json'}: " in said and any(m in said for m in message.split("|")), said
+    assert (folder / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "rounds.json", "events.jsonl", "spool.jsonl"])
+def test_pipes_folders_and_links_out_are_not_read(name, data, tmp_path):
+    (tmp_path / "elsewhere").write_text(json.dumps(DOCUMENT))
+    for number, make in enumerate((os.mkfifo, os.mkdir, lambda path: path.symlink_to(tmp_path / "elsewhere"))):
+        folder = write(tmp_path / f"run{number}")
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+        said = refusal("ui", "--replay", folder) if name == "spool.jsonl" else refusal("report", folder)
+        assert f"{folder / name}: " in said
+
+
+def test_rounds_and_events_of_other_shapes(data, finished, tmp_path):
+    folder = write(tmp_path / "run", **json.loads((finished / "run" / "run.json").read_text()))
+    for content, message in {"{}": "valid list", '[{"round": 0, "model": "../../x"}]': "0.model", "[1]": "0: "}.items():
+        (folder / "rounds.json").write_text(content)
+        assert message in refusal("report", folder)
+    (folder / "rounds.json").write_text('[{"round": 1, "train_map": {"average": 1e308}, "change": NaN}, {"round": -7}]')
+    events = [
+        {"kind": "stage", "name": "a/train", "fingerprint": "1", "round": 1e400},
+        {"kind": "epoch", "name": "a/train", "epoch": 1, "metrics": {"loss": float("inf")}},
+        {"kind": "epoch", "name": "a/train", "epoch": 2, "metrics": {"loss": 1e308}},
+        {"kind": "failures", "name": ["x"], "failures": {"v": {"a": 1}}},
+        {"kind": "warning", "text": "lone \ud800 and \x1b[2J"},
+        {"kind": ["x"], "name": {}},
+        [],
+    ]
+    lines = [json.dumps(event) for event in events] + ['{"epoch": 1' + "0" * 500, "[" * 50_000, "x" * 3_000_000]
+    (folder / "events.jsonl").write_text("\n".join(lines))
+    text = write_report(folder, data=data).read_text()
+    assert "lines cannot be read" in text and "lone \\ud800" in text
+
+
+def test_detect_of_a_recipe_of_another_version(data, finished, tmp_path):
+    document = json.loads((finished / "run" / "run.json").read_text())
+    document["recipe"]["detector"]["flux"] = 1
+    folder = write(tmp_path / "run", **document)
+    said = refusal("detect", folder, "--data", data.root, "--out", tmp_path / "o.json", "--local")
+    assert "not a recipe of this version" in said and "flux" in said and "Traceback" not in said
+
+
+# -- what a folder names is not opened -----------------------------------------------------------------------------
+
+
+def test_nothing_that_a_folder_names_is_asked_or_made(data, finished, tmp_path, monkeypatch):
+    """Its store, dataset and MLflow are a server that listens; nobody connects."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TAD_STORE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        at = f"127.0.0.1:{server.getsockname()[1]}"
+        document = json.loads((finished / "run" / "run.json").read_text())
+        document["dataset"]["root"] = f"s3://bucket/data?endpoint_override={at}&scheme=http"
+        document |= {"store": f"s3://bucket/store?endpoint_override={at}&scheme=http", "best_round": 1}
+        document["scores"] = {"train": "/etc", "test": f"http://{at}/" + "0" * 24}
+        folder = write(tmp_path / "run", **document)
+        rows = json.loads((finished / "run" / "rounds.json").read_text())
+        (folder / "rounds.json").write_text(json.dumps([*rows, rows[0] | {"round": 1}]))
+        (folder / "spool.jsonl").write_text(json.dumps({"uri": f"http://{at}", "experiment": "x"}) + "\n")
+        assert Run.open(folder).info.keys_of_scores() == {"test": "0" * 24}
+        assert CliRunner().invoke(tad, ["report", str(folder)]).exit_code == 0
+        assert CliRunner().invoke(tad, ["report", str(folder), "--data", str(data.root)]).exit_code == 0
+        said = refusal("detect", folder, "--data", data.root, "--out", tmp_path / "o.json", "--local")
+        assert "if you trust it, add --store 's3://bucket/store?" in said
+        said = refusal("ui", "--replay", folder)
+        assert f"wait for http://{at}, and you named sqlite:///{tmp_path}/mlflow.db" in said
+        assert f"`tad ui --tracking http://{at} --replay {folder}`" in said
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_link_out_of_a_round_is_noted_and_not_read(data, finished, tmp_path):
+    folder = write(tmp_path / "run", **json.loads((finished / "run" / "run.json").read_text()))
+    (folder / "rounds.json").write_text((finished / "run" / "rounds.json").read_text())
+    (folder / "round-0").symlink_to(finished / "run" / "round-0")
+    text = write_report(folder, data=data).read_text()
+    assert "leads out of the run" in text and 'id="timelines"' not in text
+
+
+# -- the spool -----------------------------------------------------------------------------------------------------
+
+TOKEN = "0" * 32
+
+
+def spooled(folder: Path, uri: str, **operation) -> Path:
+    folder.mkdir(exist_ok=True)
+    header = {"uri": uri, "experiment": "replayed"}
+    create = {"op": "create", "run": TOKEN, "parent": None, "name": "a run", "tags": {}, "time": 1}
+    lines = [header, create, {"op": "artifact", "run": TOKEN, "folder": ""} | operation]
+    (folder / "spool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_a_spool_sends_files_of_its_own_only(database, tmp_path):
+    uri, secret, folder = f"sqlite:///{database}", tmp_path / "etc" / "secret", tmp_path / "run"
+    secret.parent.mkdir()
+    secret.write_text("mine")
+    (folder / "spool" / "1").mkdir(parents=True)
+    (folder / "spool" / "2").mkdir()
+    (folder / "spool" / "1" / "link").symlink_to(secret)
+    (folder / "spool" / "2" / "figures").mkdir()
+    (folder / "spool" / "2" / "figures" / "link").symlink_to(secret)
+    for path, message in {
+        str(secret): "is not below",
+        "/etc": "is not below",
+        f"{folder}/spool/../../etc/secret": "is not below",
+        f"{folder}/spool": "is not below",
+        f"{folder}/spool/1/link": "is not below",
+        f"{folder}/spool/2/figures": "is a link",
+    }.items():
+        spooled(folder, uri, path=path)
+        for send in (
+            lambda: replay(folder, uri, print),
+            lambda: connect(uri, "replayed", "x", {}, {}, folder, warn=print),
+        ):
+            with pytest.raises(RunError, match=message):
+                send()
+    assert client(uri).get_experiment_by_name("replayed") is None
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "end", "run": "x' or '1", "status": "FAILED", "time": 1},
+        {"op": "end", "run": TOKEN, "status": "GONE", "time": 1},
+        {"op": "delete", "run": TOKEN},
+        {"op": "batch", "run": TOKEN, "metrics": [["a", "b", "c"]]},
+        {"op": "artifact", "path": 3},
+    ],
+)
+def test_operations_of_other_shapes_are_refused(database, tmp_path, operation):
+    spooled(tmp_path / "run", f"sqlite:///{database}", **operation)
+    with pytest.raises(RunError, match=r"not a spool of MLflow operations .*move the file away"):
+        replay(tmp_path / "run", f"sqlite:///{database}", print)
+
+
+def test_a_folder_that_was_moved_can_be_replayed(database, tmp_path):
+    """Once, by the one process that may."""
+    uri, folder = f"sqlite:///{database}", tmp_path / "moved"
+    (folder / "spool" / "17").mkdir(parents=True)
+    (folder / "spool" / "17" / "report.html").write_text("the report")
+    spooled(folder, uri, path="/home/earlier/run/spool/17/report.html")
+    with locked(folder), pytest.raises(RunError, match="another process works in this folder"):
+        replay(folder, uri, print)
+    assert replay(folder, uri, print) == 2
+    reader = client(uri)
+    [run] = reader.search_runs([reader.get_experiment_by_name("replayed").experiment_id])
+    assert [artifact.path for artifact in reader.list_artifacts(run.info.run_id)] == ["report.html"]
+    assert not (folder / "spool.jsonl").exists()
