@@ -84,7 +84,7 @@ def refused(capsys, *arguments) -> str:
         (["--space", "perturbation", "--trials", "3", "--set", "rounds=1000000000"], "rounds: input should be less"),
         (
             ["--space", "perturbation", "--trials", "3", "--storage", "postgresql://u:SECRET@127.0.0.1:9/x"],
-            "postgresql://u:***@127.0.0.1:9/x: the study's storage ",
+            "@127.0.0.1:9/x: the study's storage ",
         ),
     ],
 )
@@ -102,6 +102,7 @@ def test_bad_input_is_refused_before_any_training(data, tmp_path, monkeypatch, c
         (["--rounds", str(10**9)], "rounds: input should be less than or equal to 1000, found 1000000000"),
         (["--gpus-per-worker", "nan"], "'nan' is not a number"),
         (["--gpus-per-worker", "-1"], "is not in the range 0<=x<=1000"),
+        (["--gpus-per-worker", "1e-320"], "is less than 0.0001, the least share of a GPU"),
         (["--workers", str(10**9)], "'1000000000' is more than 10000"),
     ],
 )
