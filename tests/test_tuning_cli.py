@@ -65,12 +65,54 @@ def refused(capsys, *arguments) -> str:
         (["--space", "perturbation", "--trials", "3", "--storage", "nonsense"], "--storage: not the URL of a database"),
         (["--space", "perturbation", "--trials", "3", "--scheduler", "asha", "--set", "rounds=1"], "--scheduler asha"),
         (["--space", "potloc", "--trials", "3"], "Known: "),
+        (["--space", "perturbation", "--trials", str(10**12)], "a search has 1,000,000 trials at most"),
+        (["--space", "perturbation", "--trials", "3", "--time-budget", "nan"], "'nan' is not a number"),
+        (["--space", "perturbation", "--trials", "3", "--time-budget", "inf"], "inf is not in the range"),
+        (["--space", "perturbation", "--trials", "3", "--time-budget", "0"], "0.0 is not in the range 0<x<=525600"),
+        (["--space", "perturbation", "--trials", "3", "--gpus-per-trial", "nan"], "'nan' is not a number"),
+        (["--space", "perturbation", "--trials", "3", "--gpus-per-trial", "1e9"], "is not in the range 0<=x<=1000"),
+        (["--space", "perturbation", "--trials", "3", "--workers", str(10**9)], "'1000000000' is more than 10000"),
+        (["--space", "perturbation", "--trials", "3", "--concurrency", "9" * 5000], "neither a positive number"),
+        (["--space", "perturbation", "--trials", "3", "--seed", "-1"], "-1 is not in the range"),
+        (["--space", "perturbation", "--trials", "3", "--seed", str(2**32)], "is not in the range 0<=x<=4294967295"),
+        (["--space", "perturbation", "--trials", "3", "--out", "/proc/self/study"], "cannot be a study's folder"),
+        (["--space", "perturbation", "--trials", "3", "--out", "x" * 300], "cannot be a study's folder: file name too"),
+        (
+            ["--space", "perturbation", "--trials", "3", "--set", "detector.lr=.inf"],
+            "detector.lr: input should be a finite number",
+        ),
+        (["--space", "perturbation", "--trials", "3", "--set", "rounds=1000000000"], "rounds: input should be less"),
+        (
+            ["--space", "perturbation", "--trials", "3", "--storage", "postgresql://u:SECRET@127.0.0.1:9/x"],
+            "@127.0.0.1:9/x: the study's storage ",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_any_training(data, tmp_path, monkeypatch, capsys, more, message):
     monkeypatch.chdir(tmp_path)
-    assert message in refused(capsys, RECIPE, "--data", data, "--local", *more)
+    said = refused(capsys, RECIPE, "--data", data, "--local", *more)
+    assert message in said and "SECRET" not in said
     assert not list(tmp_path.glob("runs/store/*"))
+    assert all("SECRET" not in path.read_text(errors="replace") for path in tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--rounds", str(10**9)], "rounds: input should be less than or equal to 1000, found 1000000000"),
+        (["--gpus-per-worker", "nan"], "'nan' is not a number"),
+        (["--gpus-per-worker", "-1"], "is not in the range 0<=x<=1000"),
+        (["--gpus-per-worker", "1e-320"], "is less than 0.0001, the least share of a GPU"),
+        (["--workers", str(10**9)], "'1000000000' is more than 10000"),
+    ],
+)
+def test_options_of_a_run_beyond_sense(data, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["run", RECIPE, "--data", str(data), "--local", *more])
+    said = capsys.readouterr().err
+    assert end.value.code in (1, 2) and message in " ".join(said.split()) and "Traceback" not in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_dev_videos_and_points_the_classes_are_the_objective(data, tmp_path, monkeypatch, capsys):

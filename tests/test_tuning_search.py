@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from distributed.tuning.search import Options, tune
 from distributed.tuning.study import open_storage
 from distributed.tuning.trial import stages_of
 from distributed.tuning.trials import AS_IT_IS, DRIVER, REASON, VALUES, counts
-from search_spaces.space import Float, Parameter, Space
+from search_spaces.space import Choice, Float, Parameter, Space
 from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.holdout import split_holdout
@@ -212,6 +214,47 @@ def test_the_end_of_a_search_says_what_a_user_needs(finished, data, tmp_path, ca
     assert f"tad run {tmp_path}/copy/study/best.yaml --data {data.root} --seed $s" in text and "for s in 1 2 3" in text
     assert summary.states == {"COMPLETE": 5} and len(summary.importances) == 2
     assert sum(share for _, share in summary.importances) == pytest.approx(1)
+
+
+def test_its_commands_can_be_pasted_into_a_shell(finished, data, tmp_path, capsys):
+    folder = tmp_path / "my däta (1) $HOME 'q'"
+    shutil.copytree(finished, folder, symlinks=True)
+    shutil.copytree(data.root, folder / "data")
+    tune(ONE_ROUND, MERGE, Dataset.open(folder / "data"), "dev-quality", 0, options(folder))
+    lines = capsys.readouterr().out.splitlines()
+    once, seeds = (lines[i + 1].strip() for i, line in enumerate(lines) if line.endswith(":"))
+    store, best = str(folder / "store"), str(folder / "study" / "best.yaml")
+    assert shlex.split(once) == [
+        *("tad", "run", best, "--data", str(folder / "study" / "data"), "--seed", "0", "--store", store)
+    ]
+    # A shell runs the loop; `tad` prints what it is given.
+    script = f"""tad() {{ printf '%s\\n' "$@"; }}; {seeds}"""
+    given = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    words = ["run", best, "--data", str(folder / "data"), "--seed", "S", "--store", store]
+    assert given == [seed if word == "S" else word for seed in "123" for word in words]
+
+
+@pytest.mark.parametrize("name", ["q?a", "100%", "ä (1)"])
+def test_a_study_s_folder_may_have_any_name(data, tmp_path, capsys, name):
+    for _ in range(2):
+        tune(ONE_ROUND, MERGE, data, "dev-quality", 0, options(tmp_path / name, minutes=1e-6))
+    assert capsys.readouterr().err.count("study s: 0 of 5 trials are done") == 2
+    assert {p.name for p in tmp_path.iterdir()} == {name}
+    assert (tmp_path / name / "study" / "study.db").is_file()
+
+
+def test_a_range_in_which_training_diverges(data, tmp_path):
+    """Its trials fail with the training loop's words; the search goes on."""
+    space = Space((Parameter("proposer.training.lr", Choice(1e-3, 1e30), "w", "proposer", stand_in=1e-3),))
+    tune(ONE_ROUND, space, data, "dev-quality", 0, options(tmp_path, trials=4, sampler="random"))
+    trials = study_of(tmp_path).trials
+    for trial in trials[1:]:
+        assert trial.state.name == ("FAIL" if trial.params["proposer.training.lr"] == 1e30 else "COMPLETE")
+    reasons = {t.user_attrs[REASON] for t in trials if t.state.name == "FAIL"}
+    assert reasons and all(
+        re.fullmatch(r"RunError: stage snippet/train: loss is nan in epoch \d+, step \d+; lower the .*", r)
+        for r in reasons
+    )
 
 
 # -- what is wrong is said before any training -----------------------------------------------------------------------

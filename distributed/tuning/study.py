@@ -42,8 +42,8 @@ def open_storage(place: str | Path) -> optuna.storages.RDBStorage:
         address = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else make_url(place)
     except (ArgumentError, ValueError):
         raise RunError(
-            f"--storage: not the URL of a database: {redacted(str(place))}; for instance sqlite:////folder/study.db or "
-            f"postgresql://user@host/name ({PASSWORDS}); characters such as @ : / ? # % are written %40 and so on"
+            "--storage: not the URL of a database; for instance sqlite:////folder/study.db or "
+            f"postgresql://user@host/name ({PASSWORDS}); @ : / ? # % in names are written %40 and so on"
         ) from None
     options: dict[str, Any] = {"pool_pre_ping": True}
     guard: Any = contextlib.nullcontext()
@@ -52,7 +52,7 @@ def open_storage(place: str | Path) -> optuna.storages.RDBStorage:
         if address.drivername.startswith("sqlite"):
             if not address.database or address.database == ":memory:":
                 raise RunError(f"{shown(address)}: name a file: sqlite:////folder/study.db")
-            if address.query:
+            if isinstance(place, str) and "?" in place:
                 raise RunError(f"{shown(address)}: options are not used; the ? of a file's name is written %3F")
             path = Path(address.database).expanduser().resolve()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def told(name: str, remedy: str, secrets: Sequence[str | None] = ()) -> Iterator
     except TadError:
         raise
     except ImportError as error:
-        raise RunError(f"{name} needs the Python package for this kind of database: {error}") from None
+        raise RunError(f"{name} cannot be used: the Python package for it is missing: {error}; install it") from None
     except Exception as error:  # SQLAlchemy's, the database's own and the file system's
         reason = redacted(first_line(error))
         for secret in filter(None, secrets):

@@ -131,9 +131,7 @@ def stages_of(folder: Path) -> list[StageUse]:
     path = folder / "events.jsonl"
     found: dict[str, StageUse] = {}
     for line in read_text(path).splitlines() if path.is_file() else []:
-        with suppress(
-            ValueError, KeyError, TypeError
-        ):  # the last line of a killed process
+        with suppress(ValueError, KeyError, TypeError):  # the last line of a killed process
             event = json.loads(line)
             if event["kind"] in ("stage-done", "stage-cached"):
                 made = event["kind"] == "stage-done"

@@ -24,7 +24,17 @@ class Within(click.FloatRange):
         return number
 
 
-GPUS = Within(min=0, max=1_000)
+class Gpus(Within):
+    """GPUs of a process; Ray shares one in ten-thousandths."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        number = super().convert(value, param, context)
+        if 0 < number < 1e-4:
+            self.fail(f"{value!r} is less than 0.0001, the least share of a GPU", param, context)
+        return number
+
+
+GPUS = Gpus(min=0, max=1_000)
 
 
 class WorkersType(click.ParamType):
