@@ -8,6 +8,7 @@ FINGERPRINT.partial/chunks/        of a map: what each chunk of videos gave
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -26,6 +27,8 @@ OUTPUT = "output"
 SUFFIX = ".partial"
 CACHED_S = 90.0
 """A network file system may answer for so long from what it knew of a folder; 30 or 60 s are usual."""
+LEFT_S = 24 * 3600.0
+"""A passing folder that nobody wrote to for so long is a killed process'."""
 
 Found = TypeVar("Found")
 
@@ -52,6 +55,10 @@ class Partial:
         if self.store.bucket is None:
             yield self
         else:
+            for old in self.store.root.glob(".node-*"):
+                with suppress(OSError):
+                    if time.time() - old.lstat().st_mtime > LEFT_S:
+                        shutil.rmtree(old)
             with tempfile.TemporaryDirectory(prefix=".node-", dir=self.store.root) as folder:
                 yield replace(self, folder=Path(folder))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import socket
 import subprocess
@@ -221,6 +222,17 @@ def epochs_of_found(engine: Engine, stage: ToyFit) -> list[int]:
     return epochs(engine.record.folder)
 
 
+def test_passing_folders_of_killed_processes_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "cache"))
+    store = Store(f"file://{tmp_path / 'bucket'}")
+    for name, hours in ((".node-old", 25), (".node-new", 1)):
+        (store.root / name).mkdir()
+        os.utime(store.root / name, (0, time.time() - hours * 3600))
+    with store.partial("0" * 24).aside() as aside:
+        assert aside.folder.name.startswith(".node-")
+    assert {path.name for path in store.root.glob(".node-*")} == {".node-new"}
+
+
 BAD = ["../../PWN.sh", "..", "a/../../PWN", "/etc/PWN", "a//b", "a\\b", "a\nb", "a\x1b[2Jb", "./x"]
 
 
@@ -330,6 +342,7 @@ def test_nodes_that_share_nothing_but_the_bucket(s3, data, server, tmp_path):
     assert not [name for name in stored(s3) if ".partial" in name]
     for node in ("a", "b"):  # each fetched the model that it applied, and keeps nothing of what it made
         there = [path.name for path in (tmp_path / node / store.name).iterdir() if path.is_dir()]
+        there = [name for name in there if not name.startswith(".node-")]  # a killed worker's, which goes a day later
         assert there and set(there) < keys
 
 
