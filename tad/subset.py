@@ -10,7 +10,7 @@ import numpy as np
 
 from tad.data.dataset import ROLES, Dataset
 from tad.data.detections import Detections
-from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth
+from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, repaired
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluate import DEFAULT_TIOUS, Evaluation, check_videos, evaluate, some
@@ -36,13 +36,16 @@ class Subset:
         """A role (train, dev, test) or a subset of a dataset, without its ignored videos.
 
         Raises:
-            DataError: the dataset has no such role or subset, or its annotations cannot be read.
+            DataError: the dataset has no such role or subset, or its annotations cannot be read: they hold a class
+                that dataset.yaml lacks, or a segment that ends before it begins.
         """
         subsets = dataset.manifest.subsets
         names = [s for s, role in subsets.items() if role == name] if name in ROLES else [name]
         if not names or not set(names) <= subsets.keys():
             found = ", ".join(f"{s} (role {role})" for s, role in subsets.items())
             raise DataError(f"{dataset.root}: no role or subset {name!r}; dataset.yaml has {found}")
+        ignored = set(dataset.manifest.ignored)
+        repaired(dataset, [v.id for v in dataset.videos_by_id.values() if v.subset in names and v.id not in ignored])
         return cls._read(dataset.root / "annotations.json", names, dataset.manifest.ignored, ambiguous(dataset))
 
     @classmethod

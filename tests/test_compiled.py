@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 
-from tests.test_layering import FILES, ROOT, imports, module_name
+from tests.structure import ROOT, files, imports
 
 
 def test_numba_is_imported_by_the_guard_only():
     """tad.ops.nms.compiled; a bare @njit(cache=True) fails where no cache can be written."""
-    assert [module_name(f) for f in FILES if any(i.split(".")[0] == "numba" for i in imports(f))] == ["tad.ops.nms"]
+    found = [m for m, path in files().items() if any(i.split(".")[0] == "numba" for i in imports(m, path))]
+    assert found == ["tad.ops.nms"]
 
 
 def test_evaluation_without_any_cache_folder(tmp_path):

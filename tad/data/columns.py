@@ -85,7 +85,7 @@ def checked(
 
 def _checked(columns: Columns, classes: Mapping[int, str] | None, ordered: bool, source: str) -> pa.Table:
     faults = list(columns.faults)
-    ids = _texts(columns.values["video_id"], "video", faults)
+    ids = _texts(columns.values["video_id"], "video_id", faults)
     labels = _labels(columns.values["label"], classes, faults)
     start, end = (_numbers(columns.values[key], key, faults) for key in ("start", "end"))
     score = _numbers(columns.values["score"], "score", faults) if "score" in columns.values else np.ones(len(start))

@@ -36,6 +36,8 @@ def annotation_files(src: Path, chosen: Sequence[str]) -> list[Path]:
     parts = [p for p in files if b'"duration_second"' in texts[p] and _subset_of(p) is not None]
     if not found and parts and len({_subset_of(path) for path in parts}) == len(parts):
         return parts
+    if not found and not parts and len(files) == 1:
+        return files  # reading it says what is wrong with it
     names = ", ".join(str(p.relative_to(src)) for p in found or parts) or "none"
     raise DataError(f"{src}: expected one annotation file, found {names}; choose it with --annotations")
 
