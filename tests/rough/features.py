@@ -145,7 +145,8 @@ def table(**columns: Any) -> Edit:
 
 PARQUET = ("evaluate", "{here}/detections.parquet", "--data", "{here}/data", "--subset", "test")
 QUALITY = ("quality", "{here}/detections.json", "--data", "{here}/data", "--subset", "test")
-LABEL = ("label", "pser-seed", "--proposals", "{here}/detections.json", "--data", "{here}/data", "--local", "--store", "{here}/store", "--out", "{here}/o.json")
+LABEL = ("label", "pser-seed", "--proposals", "{here}/done/round-0/proposals.parquet", "--data", "{here}/data", "--local", "--store", "{here}/store", "--out", "{here}/o.json")
+LABEL_JSON = (*LABEL[:3], "{here}/detections.json", *LABEL[4:])
 FOREIGN = "detections.json"
 
 
@@ -159,7 +160,7 @@ SEGMENTS = [
     segments("truncated", truncated(FOREIGN, 0.6)),
     segments("binary", content(FOREIGN, bytes(range(256)))),
     segments("a number", content(FOREIGN, "3")),
-    segments("a folder", folder_at(FOREIGN), "folder"),
+    segments("a folder", folder_at(FOREIGN), "director"),
     segments("a named pipe", pipe_at(FOREIGN), "pipe"),
     segments("/dev/zero", link_at(FOREIGN, "/dev/zero"), "device"),
     segments("nested 200,000 deep", content(FOREIGN, "[" * 200_000), "deep"),
@@ -189,7 +190,7 @@ SEGMENTS = [
     segments("Parquet: text", content("detections.parquet", "x"), command=PARQUET),
     segments("Parquet: truncated", [table(), truncated("detections.parquet", 0.5)], command=PARQUET),
     segments("Parquet: empty", content("detections.parquet", b""), command=PARQUET),
-    segments("Parquet: no column score", table(score=None), "score", command=PARQUET),
+    accepted("segments file", "Parquet: no column score", table(score=None), PARQUET, check=lambda h, t: _says(t, "score")),
     segments("Parquet: start a text", table(start=["x"]), "start", command=PARQUET),
     segments("Parquet: start a timestamp", table(start=pa.array([0], pa.timestamp("ms"))), "start", command=PARQUET),
     segments("Parquet: start null", table(start=pa.array([None], pa.float64())), "start", command=PARQUET),
@@ -200,15 +201,15 @@ SEGMENTS = [
     segments("Parquet: score infinite", table(score=[float("inf")]), command=PARQUET),
     segments("Parquet: a named pipe", pipe_at("detections.parquet"), "pipe", command=PARQUET),
     segments("quality: nested", content(FOREIGN, "[" * 200_000), "deep", command=QUALITY),
-    segments("label: nested", content(FOREIGN, "[" * 200_000), "deep", command=LABEL),
-    segments("label: reversed", result_row(segment=[9, 3]), "test_0000", command=LABEL),
+    segments("label: nested", content(FOREIGN, "[" * 200_000), "deep", command=LABEL_JSON),
+    segments("label: reversed", result_row(segment=[9, 3]), "test_0000", command=LABEL_JSON),
     refused("segments file", "of another name", nothing, ("evaluate", "{here}/x.txt", "--data", "{here}/data", "--subset", "test"), "x.txt"),
     accepted("segments file", "zero length counts as a false positive", result_row(segment=[2, 2]), EVALUATE),
     accepted("segments file", "a negative start", result_row(segment=[-1, 2]), EVALUATE),
     accepted("segments file", "a byte order mark", lambda h: (h / FOREIGN).write_bytes(b"\xef\xbb\xbf" + (h / FOREIGN).read_bytes()), EVALUATE),
     accepted("segments file", "integer classes", in_json(lambda d: _numbered(d), FOREIGN), EVALUATE, check=lambda h, t: _perfect(t)),
     accepted("segments file", "a video that is in no subset", results(lambda r: r.update(nobody=[])), EVALUATE),
-    accepted("segments file", "no detection at all", content(FOREIGN, '{"results": {}}'), EVALUATE),
+    segments("no detection at all", content(FOREIGN, '{"results": {}}'), "no detections"),
     accepted("segments file", "Parquet: an integer column of times", table(start=[1], end=[3]), PARQUET),
     refused("segments file", "--json is a folder", folder_at("o"), (*EVALUATE, "--json", "{here}/o"), "o"),
     refused("segments file", "--json below a file", nothing, (*EVALUATE, "--json", "{here}/detections.json/x"), "detections.json"),
@@ -222,6 +223,10 @@ def _numbered(document: dict[str, Any]) -> None:
     for rows in document["results"].values():
         for row in rows:
             row["label"] = classes.index(row["label"])
+
+
+def _says(text: str, word: str) -> None:
+    assert word in text, f"nothing is said of {word}"
 
 
 def _perfect(text: str) -> None:

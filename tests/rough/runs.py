@@ -259,7 +259,7 @@ def at(option: str, place: str, command: tuple[str, ...] = RUN) -> tuple[str, ..
     return (*command[: position + 1], place, *command[position + 2 :])
 
 
-LABEL = ("label", "pser-seed", "--proposals", "{here}/detections.json", "--data", "{here}/data", "--local", "--store", "{here}/store", "--out", "{here}/o.json")  # fmt: skip
+LABEL = ("label", "pser-seed", "--proposals", "{here}/done/round-0/proposals.parquet", "--data", "{here}/data", "--local", "--store", "{here}/store", "--out", "{here}/o.json")  # fmt: skip
 EVALUATE = ("evaluate", "{here}/detections.json", "--data", "{here}/data", "--subset", "test", "--json", "{here}/small/x")
 EXPORT = ("export", "opentad", "--labels", "{here}/done/round-1/labels.parquet", "--data", "{here}/data", "--out", "{here}/small/x")
 TUNE = ("tune", "seeds", "--space", "thresholds", "--data", "{here}/data", "--objective", "points", "--trials", "2", "--set", "rounds=0", "--set", "proposer.training.epochs=1", "--local", "--out", "{here}/small/st", "--store", "{here}/store")
