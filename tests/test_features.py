@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands.run import run
-from tad.commands.stages import detect, label
+from tad.commands.stages import label
 from tad.commands.tune import tune
 from tad.data.check import check
 from tad.data.check_features import require_features
@@ -197,8 +197,8 @@ def test_the_commands_refuse_such_a_dataset_unless_they_are_told_not_to_check(da
     commands = {
         run: [RECIPE, *where],
         tune: [RECIPE, "--space", "rounds", "--trials", "1", *where],
-        label: ["pser", "--proposals", "none.json", "--out", "o.json", *where],
         detect: ["nowhere", "--subset", "train", "--out", "o.json", *where],
+        label: ["pser", "--proposals", "none.json", "--out", "o.json", *where],
     }
     for command, arguments in commands.items():
         for more in ([], ["--no-check"]):

@@ -63,7 +63,7 @@ def test_both_stages_run_and_never_see_a_boundary(mode: str, data: Dataset, tmp_
 def test_detect_repeats_the_runs_own_detections(data: Dataset, tmp_path: Path) -> None:
     folder = run(data, tmp_path, [])
     out = tmp_path / "detections.parquet"
-    command = [folder, "--data", data.root, "--local", "--store", tmp_path / "other", "--out", out]
+    command = [folder, "--data", data.root, "--local", "--store", tmp_path / "store", "--out", out]
     result = CliRunner().invoke(detect, list(map(str, command)))
     assert result.exit_code == 0, result.output
     mine = Segments.from_parquet(folder / "round-1/detections-test.parquet")

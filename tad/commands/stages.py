@@ -121,9 +121,9 @@ def detect(
 
     out = file_to_write(out)
     data = Dataset.open(data_folder)
-    recipe, proposer, detector = trained(run_folder, data, number, more["store"])
     if not no_check:
         require_features(data, [subset])
+    recipe, proposer, detector = trained(run_folder, data, number, more["store"])
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         scores = recipe.proposer.score(engine, proposer, subset)

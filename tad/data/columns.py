@@ -85,7 +85,7 @@ def checked(
 
 def _checked(columns: Columns, classes: Mapping[int, str] | None, ordered: bool, source: str) -> pa.Table:
     faults = list(columns.faults)
-    ids = _texts(columns.values["video_id"], "video_id", faults)
+    ids = _texts(columns.values["video_id"], "video", faults)
     labels = _labels(columns.values["label"], classes, faults)
     start, end = (_numbers(columns.values[key], key, faults) for key in ("start", "end"))
     score = _numbers(columns.values["score"], "score", faults) if "score" in columns.values else np.ones(len(start))
@@ -186,7 +186,8 @@ def _texts(values: Values, key: str, faults: list[tuple[int, str]]) -> pa.Array:
     """[N] texts of valid characters."""
     if isinstance(values, pa.ChunkedArray):
         if not _is_text(values.type):
-            raise DataError(f"column {key} is of type {values.type}; it must hold text")
+            name = "video_id" if key == "video" else key
+            raise DataError(f"column {name} is of type {values.type}; it must hold text")
         if not values.null_count:
             try:
                 found = values.cast(pa.string())
