@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands.run import run
-from tad.commands.stages import label
+from tad.commands.stages import detect, label
 from tad.commands.tune import tune
 from tad.data.check import check
 from tad.data.check_features import require_features
