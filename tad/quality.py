@@ -212,7 +212,7 @@ def _covered(labels: Segments, truth: Segments, rows_of: Rows, truth_of: Rows) -
     """Seconds of pseudo-labels, of ground truth and of both."""
     totals = np.zeros(3)
     label_spans, true_spans = labels.spans, truth.spans
-    for key in rows_of.keys() | truth_of.keys():
+    for key in sorted(rows_of.keys() | truth_of.keys()):  # a set has another order in every process
         a = label_spans[rows_of.get(key, NONE)]
         b = true_spans[truth_of.get(key, NONE)]
         seconds_a, seconds_b, either = _union(a), _union(b), _union(np.concatenate([a, b]))
