@@ -28,7 +28,7 @@ def write_segments(segments: Any, out: Path) -> None:
 
 
 def read_proposals(path: Path, data: Dataset) -> Segments:
-    """Proposals from a file, checked against the dataset's training videos and classes.
+    """Proposals from a file, checked against the dataset's training videos and classes; ids are those of its classes.
 
     Raises:
         DataError: none is of a training video, or there are unknown classes.
@@ -36,7 +36,7 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
     from tad.data.segments import Segments
     from tad.errors import DataError, printable
 
-    found: Segments = Segments.from_file(path)
+    found: Segments = Segments.from_file(path, dict(enumerate(data.classes)))
     ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
     if not ids & videos:
         raise DataError(
