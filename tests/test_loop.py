@@ -134,8 +134,8 @@ class BrokenFit(ToyFit):
 @pytest.mark.parametrize("decay", [None, 0.9])
 def test_weights_of_the_last_step_that_are_not_finite_stop_it_and_are_not_saved(data, decay):
     context, saved = Context(data, {}, data.videos("train"), 0), []
-    with pytest.raises(RunError, match=r"^stage toy/fit: weights are not finite after epoch 1; lower the learning rate"):
-        stage = BrokenFit(ToyConfig(epochs=2, ema_decay=decay))
+    stage = BrokenFit(ToyConfig(epochs=2, ema_decay=decay))
+    with pytest.raises(RunError, match=r"^stage toy/fit: weights are not finite after epoch 1; lower the learning"):
         fit(stage, context, Worker(), None, lambda state, metrics: saved.append(len(state["history"])))
     assert saved == [1]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+OUT = click.Path(path_type=Path)
 
 
 class TIoUs(click.ParamType):
@@ -105,6 +105,7 @@ def evaluate(
     truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos and
     detections of no length are false positives. Ambiguous intervals come from the dataset (--data).
     """
+    from tad.commands.out import file_to_write
     from tad.data.class_list import label_ids, read_classes
     from tad.data.dataset import Dataset
     from tad.data.detections import Detections
@@ -114,6 +115,7 @@ def evaluate(
 
     if (data is None) == (annotations is None):
         raise click.UsageError("give either --data DIR or --annotations FILE")
+    out = file_to_write(out, "--json") if out is not None else None
     names = read_classes(classes) if classes is not None else None
     if data is not None:
         if ignore:
@@ -154,12 +156,14 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     Where the videos have no points, the quality of each pseudo-label: the tIoU with the nearest action of its video,
     and whether that has its class. Training videos that are fully labelled do not count.
     """
+    from tad.commands.out import file_to_write
     from tad.data.dataset import Dataset
     from tad.data.segments import Segments
     from tad.errors import DataError
     from tad.instance_quality import instance_quality
     from tad.quality import label_quality
 
+    out = file_to_write(out, "--json") if out is not None else None
     dataset = Dataset.open(data)
     segments = Segments.from_file(labels, dict(enumerate(dataset.classes)))
     if not len(segments):
@@ -260,18 +264,8 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 
 def _write(out: Path, document: dict[str, Any]) -> None:
-    from tad.errors import DataError, RunError
-    from tad.files import cause, regular, write_json
+    from tad.errors import printable
+    from tad.files import write_json
 
-    try:
-        out = out.resolve()  # the file that a link leads to is written, and the link stays
-        if out.exists():
-            regular(out)  # a device or a pipe must not be replaced by a file
-        write_json(out, document)
-    except DataError as error:
-        raise RunError(f"--json {error}; choose another") from None
-    except FileExistsError:
-        raise RunError(f"--json {out}: cannot be written: a file stands where its folder should be") from None
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"--json {out}: cannot be written: {cause(error)}; choose another") from None
-    click.echo(f"written: {out}")
+    write_json(out, document)
+    click.echo(printable(f"written: {out}"))

@@ -6,11 +6,14 @@ import tempfile
 from pathlib import Path
 
 from tad.errors import DataError, RunError
-from tad.files import cause, regular
+from tad.files import cause, replaceable
 
 
-def file_to_write(out: Path) -> Path:
-    """The path itself (of a link, where it leads), if a file can be written there; its folder is made.
+def file_to_write(out: Path, option: str = "--out") -> Path:
+    """The path itself, if a file can be written there; of a link, which stays, where it leads. Its folder is made.
+
+    Args:
+        option: what named it, for errors.
 
     Raises:
         RunError: it is a folder, a pipe or a device, lies below a file, its folder cannot be made or written, or its
@@ -21,20 +24,11 @@ def file_to_write(out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent):
             pass
-        if _is_there(out):
-            regular(out)
+        replaceable(out)
     except DataError as error:
-        raise RunError(f"--out {error}; choose another") from error
+        raise RunError(f"{option} {error}") from error
     except (FileExistsError, NotADirectoryError) as error:
-        raise RunError(f"--out {out}: cannot be written: it lies below a file; choose another") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"--out {out}: cannot be written: {cause(error)}; choose another") from error
+        raise RunError(f"{option} {out}: cannot be written: it lies below a file; choose another") from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links, or no home folder
+        raise RunError(f"{option} {out}: cannot be written: {cause(error)}; choose another") from error
     return out
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
