@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.run import DatasetType
+
 if TYPE_CHECKING:
     from tad.data.derive import Kind
     from tad.data.labelled import Mode
@@ -33,9 +35,12 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("dataset", type=EXISTING)
-def check(dataset: Path) -> None:
-    """List every problem of a dataset folder. Exits 1 if there are errors, 0 if there are only warnings."""
+@click.argument("dataset", type=DatasetType())
+def check(dataset: Path | str) -> None:
+    """List every problem of a dataset. Exits 1 if there are errors, 0 if there are only warnings.
+
+    DATASET is a folder, s3:// or gs://; from there all files are fetched into the cache, as training does.
+    """
     from tqdm import tqdm
 
     from tad.data.check import check as findings_of

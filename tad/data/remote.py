@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,19 @@ class RemoteFolder:
         for name in self._files:
             if "/" not in name:
                 self.path(name)
+
+    def fetch_features(self, progress: Callable[[Iterable[Path]], Iterable[Path]] = iter) -> None:
+        """All of features/; what is gone there goes here, too.
+
+        Args:
+            progress: wraps the iteration over the files.
+        """
+        folder, names = self.here / "features", [name for name in self._files if name.startswith("features/")]
+        for old in folder.iterdir() if folder.is_dir() else ():
+            if f"features/{old.name}" not in self._files and old.is_file():
+                self.path(f"features/{old.name}")
+        for path in progress([self.here / name for name in names]):
+            self.path(f"features/{path.name}")
 
     def path(self, name: str) -> Path:
         """The file here, fetched if need be; a path without a file if there is none.
