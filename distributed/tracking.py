@@ -12,13 +12,13 @@ import math
 import posixpath
 import re
 import shlex
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distributed.locks import note
 from distributed.run_folder import locked
 from distributed.spool import Outbox, Spool
 from distributed.tracking_address import address, mlflow
@@ -57,7 +57,7 @@ def connect(
     Raises:
         RunError: the store cannot be reached or used, or an old spool waits for another store.
     """
-    warn = warn or (lambda text: print(f"warning: {text}", file=sys.stderr))
+    warn = warn or (lambda text: note(f"warning: {text}"))
     full = address(uri)
     run_folder.mkdir(parents=True, exist_ok=True)
     waiting = Spool(run_folder)

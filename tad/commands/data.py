@@ -8,29 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.numbers import NO_VIDEOS_OR_MORE, SEED, SHARE, VIDEOS, Number
 from tad.commands.run import DatasetType
+from tad.commands.say import say
 
 if TYPE_CHECKING:
     from tad.data.derive import Kind
     from tad.data.labelled import Mode
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-SEED = click.IntRange(0, 2**63 - 1)
-MOST_VIDEOS = 1_000_000
 FORCE = "Replace an earlier output of this command; anything else that is there is refused."
-
-
-class Range(click.FloatRange):
-    """A range in which nan is no number."""
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        number = float(super().convert(value, param, context))
-        if number != number:
-            self.fail("nan is not a number", param, context)
-        return number
-
-
-SHARE = Range(0, 1, min_open=True, max_open=True)
 EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -47,7 +34,7 @@ def check(dataset: Path | str) -> None:
     from tad.data.findings import summary
 
     findings = findings_of(dataset, lambda p: tqdm(p, desc="features", unit="file", disable=not sys.stderr.isatty()))
-    click.echo(summary(findings))
+    say(summary(findings))
     if any(f.severity == "error" for f in findings):
         sys.exit(1)
 
@@ -67,7 +54,7 @@ def check(dataset: Path | str) -> None:
     type=click.Choice(["none", "points", "classes", "keep"]),
     help="Of --labelled: what the other training videos are left with  [default: none]",
 )
-@click.option("--kfold", type=int, metavar="K", help="Number of folds, at least 2.")
+@click.option("--kfold", type=click.IntRange(2, 1_000_000), metavar="K", help="Number of folds, at least 2.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=FOLDER, required=True, help="The folder to write; of folds, the one around fold-0, ...")
 @click.option("--pool", is_flag=True, help="Fold the test videos, too: cross-validation over all videos.")
@@ -116,21 +103,21 @@ def split(
     data = Dataset.open(dataset)
     if labelled is not None:
         made = split_labelled(data, labelled, mode or "stratified", seed, out, others=others or "none", force=force)
-        click.echo(labelled_summary(made))
+        say(labelled_summary(made))
     elif kfold is not None:
-        click.echo(summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
+        say(summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
     else:
-        click.echo(holdout.summary(holdout.split_holdout(data, dev, hide_points, seed, out, force=force)))
+        say(holdout.summary(holdout.split_holdout(data, dev, hide_points, seed, out, force=force)))
 
 
 @click.command()
 @click.argument("dataset", type=FOLDER)
 @click.option("--dim", type=click.IntRange(2, 65_536), help="Width  [default: that of dataset.yaml; 128 if invented]")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--difficulty", type=Range(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
-@click.option("--videos", type=click.IntRange(1, MOST_VIDEOS), help="Invented: training videos  [default: 24]")
-@click.option("--test", type=click.IntRange(0, MOST_VIDEOS), help="Invented: test videos  [default: half of --videos]")
-@click.option("--dev", type=click.IntRange(0, MOST_VIDEOS), help="Invented: development videos  [default: 0]")
+@click.option("--difficulty", type=Number(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
+@click.option("--videos", type=VIDEOS, help="Invented: training videos  [default: 24]")
+@click.option("--test", type=NO_VIDEOS_OR_MORE, help="Invented: test videos  [default: half of --videos]")
+@click.option("--dev", type=NO_VIDEOS_OR_MORE, help="Invented: development videos  [default: 0]")
 @click.option("--classes", type=click.IntRange(1, 10_000), help="Invented: number of classes  [default: 5]")
 @click.option("--force", is_flag=True, help="Replace synthetic features, or a dataset that was invented; no other.")
 def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: bool, **counts: int | None) -> None:
@@ -142,10 +129,10 @@ def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: b
         if dim is not None:
             given["dim"] = dim
         data = make_dataset(dataset, seed=seed, difficulty=difficulty, force=force, **given)
-        click.echo(f"{dataset}: invented {len(data.videos_by_id)} videos of {len(data.classes)} classes")
+        say(f"{dataset}: invented {len(data.videos_by_id)} videos of {len(data.classes)} classes")
     else:
         count = write_features(dataset, dim=dim, seed=seed, difficulty=difficulty, force=force)
-        click.echo(f"{dataset}: wrote the features of {count} videos")
+        say(f"{dataset}: wrote the features of {count} videos")
 
 
 @click.group()
@@ -168,4 +155,4 @@ def export_to_opentad(labels: Path, data: Path, out: Path, force: bool) -> None:
     found = Segments.from_file(labels, dict(enumerate(dataset.classes)))
     written = export_opentad(found, dataset, out, force=force)
     videos = ", ".join(f"{count} {subset}" for subset, count in written.videos.items())
-    click.echo(f"{written.annotations}: {videos} videos, {written.labels} pseudo-labels, {written.dropped} dropped")
+    say(f"{written.annotations}: {videos} videos, {written.labels} pseudo-labels, {written.dropped} dropped")
