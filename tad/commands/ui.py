@@ -42,15 +42,16 @@ START_SECONDS = 120.0
     type=click.Path(path_type=Path),
     metavar="RUN",
     default=None,
-    help="Send what a run could not tell MLflow while it was away to --tracking, and stop.",
+    help="Send to --tracking what a run could not tell MLflow while it was away, close what a killed run left open "
+    "there, and stop.",
 )
 def ui(tracking: str | None, host: str, port: int, run_folder: Path | None) -> None:
     """Open the MLflow page on the store of the runs; Ctrl-C stops it."""
     if run_folder is not None:
-        from distributed.tracking import replay
+        from distributed.tracking_replay import replay
 
-        count = replay(run_folder, tracking, lambda text: say(f"warning: {text}", err=True))
-        say(f"{count} operations sent")
+        done = replay(run_folder, tracking, lambda text: say(f"warning: {text}", err=True))
+        say(f"{done.sent} operations sent, {done.closed} MLflow runs closed that were left open")
         return
     from distributed.tracking_address import address, sqlite_path
 
