@@ -74,8 +74,9 @@ AT_RISK += [
 
 
 def real_features(here: Path) -> None:
-    """A dataset that was not invented: real features without synth's record."""
-    (here / "data/synth.json").unlink()
+    """A dataset that was not invented: real features without synth's records."""
+    for name in ("synth.json", ".tad-made-by", "features/.tad-made-by"):
+        (here / "data" / name).unlink()
 
 
 def linked_features(here: Path) -> None:
@@ -88,7 +89,7 @@ def linked_features(here: Path) -> None:
 
 AT_RISK += [
     refused("files at risk", "synth --force over real features", real_features, ("synth", "{here}/data", "--force"), "features"),
-    accepted("files at risk", "synth --force where features are links", linked_features, ("synth", "{here}/data", "--force"), writes=("data/features", "data/synth.json", "data/dataset.yaml")),
+    accepted("files at risk", "synth --force where features are links", linked_features, ("synth", "{here}/data", "--force"), writes=("data/features", "data/synth.json", "data/dataset.yaml", "data/.tad-made-by")),
     refused("files at risk", "synth over features without --force", nothing, ("synth", "{here}/data"), "force"),
 ]  # fmt: skip
 
