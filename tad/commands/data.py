@@ -54,7 +54,7 @@ def check(dataset: Path | str) -> None:
     type=click.Choice(["none", "points", "classes", "keep"]),
     help="Of --labelled: what the other training videos are left with  [default: none]",
 )
-@click.option("--kfold", type=click.IntRange(2, 1_000_000), metavar="K", help="Number of folds, at least 2.")
+@click.option("--kfold", type=int, metavar="K", help="Number of folds, at least 2.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=FOLDER, required=True, help="The folder to write; of folds, the one around fold-0, ...")
 @click.option("--pool", is_flag=True, help="Fold the test videos, too: cross-validation over all videos.")
