@@ -19,7 +19,8 @@ from pyarrow import fs
 
 from distributed.cluster import connected, is_local
 from distributed.cluster_token import exposed
-from tad.data.remote import cache_folder, is_uri, opened, reason
+from tad.data.digests import cache_folder
+from tad.data.remote import is_uri, opened, reason
 from tad.errors import DataError, RunError
 
 PACKAGES = ("tad", "distributed", "search_spaces")
@@ -194,7 +195,7 @@ def facts(gpus: float, store: str | None, token: str, tracking: str | None) -> F
         gpus: that Ray advertises here; without any, torch is not imported.
     """
     seen, cuda = _torch_gpus() if gpus else (None, None)
-    folders = [cache_folder(), Path("/tmp"), *([Path(store)] if store and not is_uri(store) else [])]
+    folders = [*_cache(), Path("/tmp"), *([Path(store)] if store and not is_uri(store) else [])]
     shm = Path("/dev/shm")
     return Facts(
         host=socket.gethostname(),
@@ -335,12 +336,21 @@ def _try_store(store: str, token: str) -> str:
     return _try_cache() if is_uri(store) else ""
 
 
+def _cache() -> list[Path]:
+    try:
+        return [cache_folder()]
+    except DataError:  # `_try_cache` says so where it matters
+        return []
+
+
 def _try_cache() -> str:
     """With a bucket, inputs and work in progress lie in each machine's own cache; what is wrong with it, or "" ."""
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache_folder()):
             return ""
+    except DataError as error:
+        return str(error)
     except OSError as error:
         return f"{cache_folder()}, this machine's cache, cannot be written: {error}; set TAD_CACHE to another folder"
 

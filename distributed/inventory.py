@@ -14,8 +14,8 @@ from typing import Literal
 from distributed.locks import is_held
 from distributed.partial import SUFFIX
 from distributed.store import KEY, Store
-from tad.data.remote import cache_folder
-from tad.errors import RunError
+from tad.data.digests import CACHE_REMEDY, cache_folder
+from tad.errors import DataError, RunError
 from tad.files import cause
 
 Kind = Literal["artifact", "in progress", "set aside", "left over", "lock", "not the store's"]
@@ -110,7 +110,13 @@ def caches(store: Store, unused_s: float) -> list[tuple[Path, int]]:
     """Copies of remote datasets and stores on this machine that were not read for so long, and their bytes."""
     found = []
     folder = cache_folder()
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        there = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{folder}: the cache cannot be read: {cause(error)}; {CACHE_REMEDY}") from None
+    for path in there:
         if not _CACHE.fullmatch(path.name) or path.is_symlink() or not path.is_dir() or path == store.root:
             continue
         kinds = {_kind(None, below.name, below.is_dir())[0] for below in path.iterdir()}

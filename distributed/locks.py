@@ -22,7 +22,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 from tqdm import tqdm
 
 from tad.data.artifact import set_aside
-from tad.errors import DataError, RunError
+from tad.errors import DataError, RunError, printable
 from tad.files import cause, read_json, write_json
 
 PATIENCE = 2.0
@@ -34,8 +34,8 @@ Tell = Callable[[str], None]
 
 
 def note(text: str) -> None:
-    """A line on the console, above a progress bar if one is open."""
-    tqdm.write(text, file=sys.stderr)
+    """A line on the console, control characters as escapes, above a progress bar if one is open."""
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 @contextmanager

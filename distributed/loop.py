@@ -23,6 +23,8 @@ from tad.stage import Batch, Context, FitStage, FitTask
 Report = Callable[[State | None, dict[str, float]], None]
 """Called after every epoch with the checkpoint (rank 0; None elsewhere) and the epoch's metrics."""
 
+REMEDY = "lower the learning rate, or look for NaN or huge values with `tad check`"
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -66,7 +68,7 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
         The last checkpoint: epoch, module, average (or None), optimiser, scheduler, settings, history.
 
     Raises:
-        RunError: nothing to train on, fewer items than workers, or a loss that is not finite.
+        RunError: nothing to train on, fewer items than workers, or a loss or weight that is not finite.
         OtherTraining: `resume` does not fit the stage's module or optimiser.
     """
     name, seed = stage.name, context.seed
@@ -108,10 +110,7 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
             values = task.loss(module, batch, _total)
             whole = _total(values["loss"].detach())  # the same on every worker, so all of them stop
             if not torch.isfinite(whole):
-                raise RunError(
-                    f"stage {name}: loss is {whole.item()} in epoch {epoch}, step {step}; "
-                    "lower the learning rate, or look for NaN or huge values with `tad check`"
-                )
+                raise RunError(f"stage {name}: loss is {whole.item()} in epoch {epoch}, step {step}; {REMEDY}")
             optimiser.zero_grad(set_to_none=True)
             (values["loss"] * worker.world).backward()  # DDP averages the gradients; shares have to be summed
             if stage.clip_norm is not None:
@@ -123,6 +122,8 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
                 _update(average, core, decay)
             for key, value in values.items():
                 sums[key] = sums.get(key, 0.0) + value.detach()
+        if not _finite(core, average):  # the last step's weights, which no loss has seen
+            raise RunError(f"stage {name}: weights are not finite after epoch {epoch}; {REMEDY}")
         metrics = {k: float(_total(v)) / per_epoch for k, v in sorted(sums.items())}
         history.append(metrics)
         state = {
@@ -143,6 +144,13 @@ def _checkpoint_bytes(core: nn.Module, average: nn.Module | None) -> int:
     """Of the weights, their average, and the two values for each weight that Adam keeps."""
     weights = sum(value.numel() * value.element_size() for value in core.state_dict().values())
     return weights * (3 if average is None else 4)
+
+
+def _finite(core: nn.Module, average: nn.Module | None) -> bool:
+    """Whether all weights, buffers and averages are; the same answer on every worker, so that all of them stop."""
+    held = [value for module in (core, average) if module is not None for value in module.state_dict().values()]
+    bad = torch.stack([~value.isfinite().all() for value in held if value.is_floating_point()]).sum()
+    return int(_total(bad)) == 0
 
 
 def final_model(state: State) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import traceback
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +26,7 @@ from distributed.partial import OUTPUT, Partial, make_folder
 from tad.data.artifact import damaged, first_line, set_aside
 from tad.data.segments import SCHEMA, Segments
 from tad.errors import DamagedError, DataError
-from tad.files import sync, whole
+from tad.files import beside, sync, whole
 from tad.stage import Context, MapStage
 
 CHUNKS = "chunks"
@@ -125,7 +124,7 @@ def _write(path: Path, content: bytes) -> None:
     """Under a name that no other machine takes, then renamed; on the disk only before the part is written."""
     make_folder(path.parent.parent)
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")
+    temporary = beside(path)
     temporary.write_bytes(content)
     temporary.replace(path)
 

@@ -71,7 +71,7 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
     document = _document(name, recipe, data, options)
     with claimed(options.out, document) as earlier:
         record = Record(options.out)
-        if earlier is not None and earlier.state != "finished" and earlier.tracking is not None:
+        if earlier is not None and earlier.tracking is not None:  # kept where this attempt is not tracked
             document["tracking"] = earlier.tracking.model_dump()
         if earlier is not None and (what := died(earlier)) is not None:
             record.say(what)
@@ -83,8 +83,10 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
             record.say(f"{signal}: stopping in order; once more stops at once")
 
         with in_order(told):
-            tracker = record.tracker = _tracker(name, recipe, data, options, record, document["tracking"])
-            document["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id()} if tracker is not None else None
+            before = document["tracking"] if earlier is not None and earlier.state != "finished" else None
+            tracker = record.tracker = _tracker(name, recipe, data, options, record, before)
+            if tracker is not None:
+                document["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id()}
             document["state"] = "running"
             record.save("run.json", document)
             _whole(recipe, data, options, record, tracker, document)

@@ -26,7 +26,7 @@ from distributed.disk import writing
 from distributed.locks import Tell, held, note
 from distributed.partial import OUTPUT, SUFFIX, Partial, make_folder
 from tad.data.artifact import META, Artifact, set_aside
-from tad.data.remote import cache_of, is_uri
+from tad.data.remote import cache_of, is_uri, make_cache
 from tad.errors import DataError, RunError
 from tad.files import cause, parse_json, sync, write_json
 from tad.stage import Context
@@ -49,6 +49,7 @@ class Store:
 
     Raises:
         RunError: the folder cannot be made, or the bucket cannot be reached.
+        DataError: the folder in front of the bucket cannot be made.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -57,13 +58,14 @@ class Store:
         if is_uri(self.uri):
             self.bucket = Bucket.open(self.uri)
             self.root = cache_of(self.uri)
-        else:
+            make_cache(self.root)
+            return
+        try:
             self.root = Path(root).expanduser().resolve()
             self.uri = str(self.root)
-        try:
             self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{self.root}: the artifact store cannot be written: {cause(error)}") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: no such user or home folder, a loop of links
+            raise RunError(f"{root}: the artifact store cannot be written: {cause(error)}; choose a --store") from error
 
     def __reduce__(self) -> Any:
         return Store, (self.uri,)

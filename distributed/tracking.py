@@ -12,14 +12,13 @@ import math
 import posixpath
 import re
 import shlex
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distributed.run_folder import locked
+from distributed.locks import note
 from distributed.spool import Outbox, Spool
 from distributed.tracking_address import address, mlflow
 from distributed.tracking_store import TOKEN_TAG, TrackingStore
@@ -57,14 +56,14 @@ def connect(
     Raises:
         RunError: the store cannot be reached or used, or an old spool waits for another store.
     """
-    warn = warn or (lambda text: print(f"warning: {text}", file=sys.stderr))
+    warn = warn or (lambda text: note(f"warning: {text}"))
     full = address(uri)
     run_folder.mkdir(parents=True, exist_ok=True)
     waiting = Spool(run_folder)
     if waiting.store is not None and waiting.store["uri"] != full:
         raise RunError(
             f"{waiting.path}: {len(waiting)} operations of an earlier run wait for {redacted(waiting.store['uri'])}; "
-            f"send them with `{_replay_command(run_folder, waiting.store['uri'])}`, or delete the file to give them up"
+            f"send them with `{replay_command(run_folder, waiting.store['uri'])}`, or delete the file to give them up"
         )
     store = TrackingStore(full, experiment)
     outbox = Outbox(store, run_folder, warn)
@@ -182,41 +181,14 @@ class MlflowTracker:
             spool = self._outbox.spool.path
             self._outbox.warn(
                 f"{left} operations for MLflow wait in {spool}; once {self.uri} answers again, send them with "
-                f"`{_replay_command(spool.parent, self.uri)}`"
+                f"`{replay_command(spool.parent, self.uri)}`"
             )
         if self._outbox.refused:
             self._outbox.warn(f"MLflow refused {self._outbox.refused} operations; see spool-refused.jsonl in the run")
 
 
-def replay(run_folder: Path, uri: str | None, warn: Callable[[str], None]) -> int:
-    """Sends the operations that wait in a run's folder; how many there were.
-
-    The folder may be somebody else's: it cannot choose the server, and only files below RUN/spool are sent.
-
-    Args:
-        uri: where to, as in `connect`.
-
-    Raises:
-        RunError: none wait, or they wait for another store, the store is still away, or the run is still going on.
-    """
-    spool = Spool(run_folder)
-    if spool.store is None:
-        raise RunError(f"{spool.path}: no such file; nothing waits to be sent to MLflow")
-    full, theirs = address(uri), spool.store["uri"]
-    if theirs != full:
-        raise RunError(
-            f"{spool.path}: its operations wait for {redacted(theirs)}, and you named {full}. If you trust that store, "
-            f"send them there with `{_replay_command(run_folder, theirs)}`"
-        )
-    with locked(run_folder):
-        outbox = Outbox(TrackingStore(full, spool.store["experiment"]), run_folder, warn)
-        count = len(outbox.spool)
-        if left := outbox.finish():
-            raise RunError(f"{spool.path}: {left} of {count} operations still wait; is {full} up?")
-    return count
-
-
-def _replay_command(run_folder: Path, uri: str) -> str:
+def replay_command(run_folder: Path, uri: str) -> str:
+    """What sends the operations that wait in a run's folder."""
     return shlex.join(["tad", "ui", "--tracking", redacted(uri), "--replay", str(run_folder)])
 
 
@@ -263,15 +235,21 @@ def _tags(tags: Mapping[str, Any]) -> dict[str, str]:
     return {clean(key): redacted(str(value))[:TAG_LENGTH] for key, value in tags.items()}
 
 
-def _reopen(store: TrackingStore, run_id: str, params: Mapping[str, Any]) -> str | None:
-    """The token of an earlier parent run, now open again; None if the store does not have it."""
+def found_run(store: TrackingStore, run_id: str) -> Any:
+    """An MLflow run of the store's experiment; None if there is none, or it was deleted."""
     try:
         run = store.client.get_run(run_id)
     except mlflow().MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-    if run.info.lifecycle_stage == "deleted" or run.info.experiment_id != store.experiment_id:
+    return None if run.info.lifecycle_stage == "deleted" or run.info.experiment_id != store.experiment_id else run
+
+
+def _reopen(store: TrackingStore, run_id: str, params: Mapping[str, Any]) -> str | None:
+    """The token of an earlier parent run, now open again; None if the store does not have it."""
+    run = found_run(store, run_id)
+    if run is None:
         return None
     token: str = run.data.tags.get(TOKEN_TAG) or uuid.uuid4().hex
     store.ids[token] = run_id

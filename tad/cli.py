@@ -18,28 +18,28 @@ from tad.errors import TadError
 
 COMMANDS = {
     "demo": ("tad.commands.run", "demo", "Watch a small self-training from point labels, end to end."),
+    "import": ("tad.commands.importing", "import_", "Import a dataset: another code base's layout, or a table."),
+    "check": ("tad.commands.data", "check", "List every problem of a dataset."),
+    "split": ("tad.commands.data", "split", "Hold out dev videos or points, make folds, or label a few."),
+    "labels": ("tad.commands.labels", "labels", "Write a dataset again with other labels for training."),
+    "synth": ("tad.commands.data", "synth", "Write synthetic features, or invent a whole dataset."),
     "run": ("tad.commands.run", "run", "Self-train a detector on a dataset by a recipe."),
     "tune": ("tad.commands.tune", "tune", "Search for a better recipe for your data."),
-    "doctor": ("tad.commands.doctor", "doctor", "Examine every node of a cluster."),
-    "submit": ("tad.commands.submit", "submit", "Run a command on a cluster, from here."),
-    "jobs": ("tad.commands.submit", "jobs", "List a cluster's jobs, or follow one."),
     "recipes": ("tad.commands.recipes", "recipes", "List the recipes, or show one with every default."),
     "spaces": ("tad.commands.spaces", "spaces", "List the search spaces, or show one for a recipe."),
     "label": ("tad.commands.stages", "label", "Apply a labeler to any method's proposals."),
     "detect": ("tad.commands.stages", "detect", "Run a trained detector over videos."),
     "evaluate": ("tad.commands.evaluate", "evaluate", "mAP of detections."),
     "quality": ("tad.commands.evaluate", "quality", "Quality of pseudo-labels against ground truth."),
-    "report": ("tad.commands.report", "report", "Write a run's report as one HTML file."),
-    "store": ("tad.commands.store", "store", "List, check and tidy the artifact store."),
-    "ui": ("tad.commands.ui", "ui", "Open the MLflow page on the right store."),
-    "import": ("tad.commands.importing", "import_", "Import a dataset from another code base's layout."),
-    "check": ("tad.commands.data", "check", "List every problem of a dataset."),
-    "split": ("tad.commands.data", "split", "Make folds of a small dataset."),
-    "labels": ("tad.commands.labels", "labels", "Give the training videos of a dataset other labels."),
-    "synth": ("tad.commands.data", "synth", "Write synthetic features, or invent a whole dataset."),
     "export": ("tad.commands.data", "export", "Write pseudo-labels in another code base's layout."),
+    "report": ("tad.commands.report", "report", "Write a run's report as one HTML file."),
+    "ui": ("tad.commands.ui", "ui", "Open the MLflow page, or send MLflow what it missed."),
+    "store": ("tad.commands.store", "store", "List, check and tidy the artifact store."),
+    "doctor": ("tad.commands.doctor", "doctor", "Examine every node of a cluster."),
+    "submit": ("tad.commands.submit", "submit", "Run a command on a cluster, from here."),
+    "jobs": ("tad.commands.submit", "jobs", "List a cluster's jobs, follow one or end it."),
 }
-"""name: (module, attribute, one line for --help)"""
+"""name: (module, attribute, one line for --help), from data to runs to what came of them; then what runs need."""
 
 
 class LazyGroup(click.Group):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tad import most
+from tad import bounds
 from tad.detectors.actionformer import ActionFormerDetector
 from tad.detectors.actionformer_init import differing
 from tad.detectors.bmn import BmnDetector
@@ -84,7 +84,7 @@ class Recipe(StageConfig):
     rounds: int = Field(
         default=2,
         ge=0,
-        le=most.ROUNDS,
+        le=bounds.ROUNDS,
         description="label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
     )
     select: Literal["points", "classes", "dev-map", "dev-quality", "test"] = Field(

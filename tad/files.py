@@ -44,9 +44,29 @@ def regular(path: Path) -> Path:
     except (OSError, ValueError) as error:  # no permission, a loop of links, a name that is too long or holds NUL
         raise DataError(f"{path}: cannot be read: {cause(error)}") from None
     if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-        raise DataError(f"{path}: is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
+        raise DataError(f"{path}: is {_kind(mode)}, not a file")
     return path
+
+
+def replaceable(path: Path) -> None:
+    """Passes if a file may take the place of what is at a path: of nothing, or of another file.
+
+    Raises:
+        DataError: it is a folder, a named pipe, a socket, a device or a link, which `path.resolve()` would follow.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(mode):
+        raise DataError(f"{path}: is a link to {os.readlink(path)}, and stays; remove it, or name what it leads to")
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is {_kind(mode)}, not a file; choose another")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def read_text(path: Path) -> str:
@@ -250,15 +270,25 @@ def number(value: Any) -> float:
         raise ValueError(f"{value!r} is not a number") from None
 
 
+def beside(path: Path) -> Path:
+    """A new hidden name beside `path`, which no other process takes; two hosts may have one process number."""
+    name = os.fsencode(path.name)[:200].decode(errors="ignore")  # file systems count bytes, at most 255
+    return path.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` at the end, so no reader sees half a file.
 
     The content is on the disk before the rename: a power cut leaves the old file or the new one. If the block raises,
     `path` stays as it was.
+
+    Raises:
+        DataError: as `replaceable`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")  # two hosts may have one process number
+    replaceable(path)
+    temporary = beside(path)
     try:
         yield temporary
         sync(temporary)

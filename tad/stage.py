@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 class StageConfig(BaseModel):
     """Base of every typed config: strict, frozen, unknown keys are errors, and so are infinity and NaN.
 
-    Every number that a user may set has a lower and an upper bound; `tad.most` has those that are not a method's own.
+    Every number that a user may set has a lower and an upper bound; `tad.bounds` has those that are not a method's own.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)

@@ -277,6 +277,25 @@ def test_no_folder(tmp_path):
         check(tmp_path / "x")
 
 
+def test_a_uri_is_checked_like_a_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "cache"))
+    rows(item(500, 501))(folder)
+    video = sorted((folder / "features").glob("*.npy"))[0]
+    (folder / "features" / "extra.npy").write_bytes(video.read_bytes())
+    broken = np.load(video)
+    broken[0, 0] = np.nan
+    np.save(video, broken)
+    assert check(folder.as_uri()) == check(folder)
+    assert {f.kind for f in check(folder)} >= {"segment beyond video", "extra file", "NaN in features"}
+    (folder / "features" / "extra.npy").unlink()  # and is no finding any more
+    video.unlink()
+    assert check(folder.as_uri()) == check(folder)
+    result = CliRunner().invoke(commands.check, [folder.as_uri()])
+    assert result.exit_code == 1 and "error: missing feature file: 1" in result.output
+    missing = CliRunner().invoke(commands.check, [f"{folder.as_uri()}-not"])
+    assert isinstance(missing.exception, DataError) and "no such dataset" in str(missing.exception)
+
+
 def test_real_annotations_have_only_warnings(shared, tmp_path):
     """412 videos of the published THUMOS14 file: 30 segments beyond their video, nothing worse."""
     import_opentad(shared("data", "formats"), tmp_path / "all", annotations="actionformer_thumos14.json")

@@ -33,6 +33,23 @@ def test_every_command_has_help_and_its_line_is_true(name):
     assert command.help and line.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("name", "claims"),
+    [
+        ("split", {"dev videos": "--dev", "points": "--hide-points", "folds": "--kfold", "label a few": "--labelled"}),
+        ("ui", {"missed": "--replay"}),
+        ("jobs", {"end it": "--stop"}),
+        ("synth", {"invent": "--videos"}),
+    ],
+)
+def test_what_a_line_says_of_a_command_it_can_do(name, claims):
+    """And what the command can do besides its first purpose is said."""
+    module, attribute, line = COMMANDS[name]
+    options = {option for p in getattr(importlib.import_module(module), attribute).params for option in p.opts}
+    for words, option in claims.items():
+        assert words in line and option in options
+
+
 def test_errors_of_the_user_have_no_traceback(tmp_path):
     result = tad("run", "pser", "--data", tmp_path / "nowhere", "--local")
     assert result.returncode == 1 and "Traceback" not in result.stderr

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from distributed.store import Store
 from tad.data import digests as module
 from tad.data.dataset import Dataset
+from tad.data.remote import cache_of
 from tad.errors import DataError
 from tests.tiny import tiny_dataset
 
@@ -115,11 +118,35 @@ def test_a_dataset_behind_a_uri_needs_a_cache_and_says_so(data, tmp_path, monkey
     (tmp_path / "file").write_text("")
     for place, says in (
         (str(tmp_path / "file" / "x"), "cache cannot be written"),
-        ("~nobody-of-this-name", "TAD_CACHE"),
+        ("~nobody-of-this-name", "there is no place for the cache"),
     ):
         monkeypatch.setenv("TAD_CACHE", place)
-        with pytest.raises(DataError, match=says):
-            Dataset.open(data.root.as_uri())
+        for use in (Dataset.open, Store):
+            with pytest.raises(DataError, match=rf"{says}[\s\S]*; let TAD_CACHE name a folder that can be written$"):
+                use(data.root.as_uri())
+    monkeypatch.delenv("TAD_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=f"{tmp_path}/file/.cache/.*; let TAD_CACHE name a folder"):
+        Dataset.open(data.root.as_uri())
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "cache"))
+    opened = Dataset.open(data.root.as_uri())
+    shutil.rmtree(opened.root / "features", ignore_errors=True)
+    (opened.root / "features").write_text("in the way")
+    with pytest.raises(DataError, match=r"cannot be fetched to .*; let TAD_CACHE name a folder that can be written$"):
+        opened.features(opened.videos("train")[0])
+
+
+def test_one_uri_on_two_servers_has_two_places_in_the_cache(cache, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    amazon, local = cache_of("s3://lab/data"), cache_of("file:///lab/data")
+    assert amazon == cache_of("s3://lab/data/") and amazon != local
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://one:9000")
+    one = cache_of("s3://lab/data")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://one:9000/")
+    assert cache_of("s3://lab/data/") == one and cache_of("file:///lab/data") == local
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://two:9000")  # it goes before the other, also for pyarrow
+    assert len({amazon, one, cache_of("s3://lab/data")}) == 3 and one.parent == cache.resolve()
 
 
 def test_two_that_write_at_once_leave_a_whole_memory(cache, data, read):

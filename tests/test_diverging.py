@@ -38,7 +38,10 @@ DETECTORS = [
     PotlocDetector(training={"lr": MUCH, "epochs": 3}),
     BmnDetector(training={"lr": MUCH, "epochs": 3, "length": 32, "samples": 8}),
 ]
-SAID = r"stage {}/\w+: loss is (nan|inf|-inf) in epoch \d+, step \d+; lower the learning rate"
+SAID = (
+    r"stage {}/\w+: (loss is (nan|inf|-inf) in epoch \d+, step \d+|weights are not finite after epoch \d+); "
+    "lower the learning rate"
+)
 
 
 @pytest.fixture(scope="module")

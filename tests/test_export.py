@@ -91,6 +91,19 @@ def test_command(data, labels, tmp_path):
     assert isinstance(again.exception, DataError)
 
 
+def test_class_ids_are_those_of_the_dataset(data, tmp_path):
+    """As ActionFormer writes labels, which names no class."""
+    columns = {"video-id": ["train_0000"] * 2, "t-start": [1, 2], "t-end": [3, 4], "label": [1, 0], "score": [1, 1]}
+    (tmp_path / "labels.json").write_text(json.dumps(columns))
+    arguments = ["opentad", "--labels", str(tmp_path / "labels.json"), "--data", str(data.root), "--out"]
+    CliRunner().invoke(commands.export, [*arguments, str(tmp_path / "out")], catch_exceptions=False)
+    rows = json.loads((tmp_path / "out" / "opentad.json").read_text())["database"]["train_0000"]["annotations"]
+    assert [row["label"] for row in rows] == [data.classes[1], data.classes[0]]
+    (tmp_path / "labels.json").write_text(json.dumps(columns | {"label": [0, 2]}))
+    with pytest.raises(DataError, match=r"label 2 is not an id of the class list \(2 classes, 0 to 1\)"):
+        CliRunner().invoke(commands.export, [*arguments, str(tmp_path / "no")], catch_exceptions=False)
+
+
 @pytest.mark.parametrize("name", ["jump\nhigh", "jump\rhigh", "jump\u2028high", " jump"])
 def test_class_names_that_would_shift_the_list(tmp_path, name):
     """OpenTAD numbers classes by lines: a line break in a name would give all later ones another number."""

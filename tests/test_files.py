@@ -9,7 +9,18 @@ import sys
 import pytest
 
 from tad.errors import DataError, TadError, printable
-from tad.files import number, parse_json, parse_yaml, read_json, read_rows, read_text, read_yaml, regular, whole
+from tad.files import (
+    number,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_rows,
+    read_text,
+    read_yaml,
+    regular,
+    whole,
+    write_text,
+)
 
 
 def written(tmp_path, content: bytes, name: str = "file"):
@@ -115,6 +126,32 @@ def test_a_file_is_written_whole_or_stays(tmp_path):
     with whole(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_nothing_but_a_file_is_replaced(tmp_path):
+    """Also through write_text and write_json; the link stays, and so does what it leads to."""
+    aim = written(tmp_path, b"mine")
+    (tmp_path / "link").symlink_to(aim)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (
+        ("link", f"is a link to {aim}, and stays; remove it, or name what it leads to"),
+        ("folder", "is a folder, not a file; choose another"),
+        ("pipe", "is a named pipe, not a file"),
+        ("/dev/null", "is a device, not a file"),
+    ):
+        with pytest.raises(DataError, match=f"{tmp_path / name}: {kind}"):
+            write_text(tmp_path / name, "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "link", "pipe"]
+    assert (tmp_path / "link").is_symlink() and aim.read_text() == "mine" and (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["\U00020000" * 63, "é" * 127, "x" * 255, "x" * 251 + "\U00020000", "\udcff" * 255])
+def test_names_as_long_as_a_file_system_takes_them(tmp_path, name):
+    """255 bytes, of letters of up to four."""
+    assert 251 < len(os.fsencode(name)) <= 255
+    write_text(tmp_path / name, "text")
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "text"
 
 
 def test_errors_cannot_command_a_terminal():

@@ -136,7 +136,7 @@ def cycle():
         ("videoname", np.array([b"../../x", b"b", b"c"]), r"video '../../x': unsafe as a file name"),
         ("subset", np.array([b"test"]), "1 in place of one item for each of 3 videos"),
         ("subset", np.array([b"odd", b"odd", b"test"]), "no training subset among odd, test"),
-        ("duration", np.array([64.0, np.nan, 48]), "video v_b: duration nan s"),
+        ("duration", np.array([64.0, np.inf, 48]), "video v_b: duration inf s"),
         ("duration", objects(["x", 1, 2]), "'x' is not a number; expected numbers"),
         ("duration", objects([cycle(), 1, 2]), "list is not a number"),
         ("extracted_fps", np.array([25, 0, 25]), r"video v_b: fps 0\.0; must be"),

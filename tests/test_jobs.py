@@ -49,8 +49,8 @@ def test_a_run_is_sent_followed_and_its_exit_code_returned(head, tmp_path):
     again = head.run("-m", "tad", "jobs", job)
     assert again.returncode == 0 and again.stdout == sent.stdout
     failed = head.run("-m", "tad", "submit", "--", "check", tmp_path / "nowhere")
-    assert failed.returncode == 2 and "nowhere' does not exist" in failed.stdout
-    assert "failed: Job entrypoint command failed with exit code 2" in failed.stderr
+    assert failed.returncode == 1 and "nowhere: no such dataset folder" in failed.stdout
+    assert "failed: Job entrypoint command failed with exit code 1" in failed.stderr
     listing = head.run("-m", "tad", "jobs").stdout.splitlines()
     assert [line.split()[1] for line in listing] == ["SUCCEEDED", "FAILED"] and listing[0].startswith(job)
 

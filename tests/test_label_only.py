@@ -12,6 +12,7 @@ import pytest
 from distributed.tuning.label_only import Judged, LabelSearch, divided, gain_error, search_labels
 from tad.cli import main
 from tad.commands.label_only import WithLabelOnly
+from tad.commands.stages import read_proposals
 from tad.config import load_labeler
 from tad.data.dataset import Dataset
 from tad.data.ground_truth import ground_truth
@@ -228,3 +229,16 @@ def test_the_command_prints_a_table_and_how_to_label(world, tmp_path, monkeypatc
         main([*command[1:], "--local"])
     made = label_quality(Segments.from_file(tmp_path / "labels.json"), divided(data, 5, 0), "dev").to_json()
     assert made["mean_tiou"] == pytest.approx(float((best if taken else default)[0]), abs=1e-3)
+
+
+def test_class_ids_of_proposals_are_those_of_the_dataset(world):
+    """`tad label` and `tad tune label-only` read proposals alike."""
+    data, proposals, folder = world
+    proposals.to_json_file(folder / "proposals.json")
+    document = proposals.to_results_json()
+    for rows in document["results"].values():
+        for row in rows:
+            row["label"] = data.classes.index(row["label"])
+    (folder / "ids.json").write_text(json.dumps(document))
+    found = read_proposals(folder / "ids.json", data)
+    assert len(found) > 0 and found.labels == Segments.from_file(folder / "proposals.json").labels

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.loop import OtherTraining, Worker, batches, final_model, fit
+from distributed.loop import OtherTraining, Worker, _finite, batches, final_model, fit
 from distributed.read_ahead import AHEAD, ReadAhead
 from distributed.store import Store
 from tad.errors import RunError
 from tad.proposers.snippet_training import SnippetTrain, TrainingConfig
 from tad.stage import Context
 from tests.tiny import tiny_dataset
-from tests.toy import ToyConfig, ToyFit
+from tests.toy import ToyConfig, ToyFit, ToyTask
 from tests.workers import two_workers
 
 
@@ -116,6 +116,30 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(data):
         train(data, ToyConfig(lr=1e30, epochs=50))
 
 
+class BrokenTask(ToyTask):
+    """Its loss is finite, but the gradient of its last step is not."""
+
+    def loss(self, module, batch, total):
+        values = super().loss(module, batch, total)
+        weight = next(module.parameters())
+        self.steps = getattr(self, "steps", 0) + 1
+        return values if self.steps < 4 else values | {"loss": values["loss"] + torch.sqrt(0 * weight.sum())}
+
+
+class BrokenFit(ToyFit):
+    def open(self, context):
+        return BrokenTask(self.config, context)
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_weights_of_the_last_step_that_are_not_finite_stop_it_and_are_not_saved(data, decay):
+    context, saved = Context(data, {}, data.videos("train"), 0), []
+    stage = BrokenFit(ToyConfig(epochs=2, ema_decay=decay))
+    with pytest.raises(RunError, match=r"^stage toy/fit: weights are not finite after epoch 1; lower the learning"):
+        fit(stage, context, Worker(), None, lambda state, metrics: saved.append(len(state["history"])))
+    assert saved == [1]
+
+
 def test_more_workers_than_items_is_refused(data):
     with pytest.raises(RunError, match="batches of 4 cannot be split among 8 workers"):
         fit(ToyFit(ToyConfig()), Context(data, {}, data.videos("train"), 0), Worker(world=8), None, lambda s, m: None)
@@ -142,6 +166,11 @@ def _agree(rank: int, folder: str) -> None:
     assert _unpacked(_agreed(worker, lambda: None)) is None
     with pytest.raises(RunError, match="the disk is full"):
         _agreed(worker, fails)
+    module = torch.nn.Linear(2, 1)
+    assert _finite(module, None) and _finite(module, module)
+    if rank == 1:
+        module.bias.data.fill_(torch.nan)
+    assert not _finite(module, None)  # on both
     dist.destroy_process_group()
 
 

@@ -401,8 +401,8 @@ def test_results_that_cannot_be_written(tmp_path, data):
     (tmp_path / "found.json").write_text(json.dumps(JSON_FORMS["ActivityNet results"]))
     os.mkfifo(tmp_path / "pipe")
     for out, message in (
-        (tmp_path / "found.json" / "below", "a file stands where its folder should be"),
-        (tmp_path / "found.json" / "far" / "below", "not a directory"),
+        (tmp_path / "found.json" / "below", "it lies below a file"),
+        (tmp_path / "found.json" / "far" / "below", "it lies below a file"),
         (tmp_path / "pipe", "is a named pipe"),
         (tmp_path / ("x" * 300), "file name too long"),
     ):

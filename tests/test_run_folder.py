@@ -17,7 +17,8 @@ import distributed.run_folder
 from distributed.identity import Identity
 from distributed.run_folder import claimed, locked
 from distributed.session import Options, self_train
-from distributed.tracking import connect, replay
+from distributed.tracking import connect
+from distributed.tracking_replay import Replayed, replay
 from tad.cli import tad
 from tad.config import load_recipe
 from tad.errors import RunError, TadError
@@ -338,8 +339,45 @@ def test_a_folder_that_was_moved_can_be_replayed(database, tmp_path):
     spooled(folder, uri, path="/home/earlier/run/spool/17/report.html")
     with locked(folder), pytest.raises(RunError, match="another process works in this folder"):
         replay(folder, uri, print)
-    assert replay(folder, uri, print) == 2
+    assert replay(folder, uri, print).sent == 2
     reader = client(uri)
     [run] = reader.search_runs([reader.get_experiment_by_name("replayed").experiment_id])
     assert [artifact.path for artifact in reader.list_artifacts(run.info.run_id)] == ["report.html"]
     assert not (folder / "spool.jsonl").exists()
+
+
+def test_what_a_killed_run_left_open_in_mlflow_is_closed(database, tmp_path):
+    """Not while it goes on, not on another store, and not what its folder only claims."""
+    uri, folder = f"sqlite:///{database}", tmp_path / "run"
+    tracker = connect(uri, "toy", "killed", {}, {}, folder, warn=print)
+    parent = tracker.run_id()
+    tracker.open("round", "round 1", {}, {})
+    tracker.open("stage", "train", {}, {})
+    other = connect(uri, "toy", "another", {}, {}, tmp_path / "other", warn=print)
+    dead = Identity.me()._replace(born=1)._asdict()
+    known = {"dataset": {"name": "toy"}, "driver": dead, "tracking": {"uri": uri, "run_id": parent}}
+    write(folder, **known)
+    with locked(folder), pytest.raises(RunError, match="another process works in this folder"):
+        replay(folder, uri, print)
+    with pytest.raises(RunError, match=rf"run.json: it was tracked in {uri}, and you named"):
+        replay(folder, f"sqlite:///{tmp_path / 'other.db'}", print)
+    for wrong in ("0" * 32, "x' or '1", "../x"):
+        write(folder, **known | {"tracking": {"uri": uri, "run_id": wrong}})
+        assert replay(folder, uri, print) == Replayed(0, 0)
+    write(folder, **known)
+    assert replay(folder, uri, print) == Replayed(0, 3)
+    runs = client(uri).search_runs([client(uri).get_experiment_by_name("toy").experiment_id])
+    assert {run.info.run_name: run.info.status for run in runs} == {
+        "killed": "KILLED", "round 1": "KILLED", "train": "KILLED", "another": "RUNNING",
+    }  # fmt: skip
+    assert replay(folder, uri, print) == Replayed(0, 0)
+    other.finish()
+
+
+def test_a_run_that_is_resumed_without_mlflow_keeps_where_it_was_tracked(data, finished, tmp_path):
+    document = json.loads((finished / "run" / "run.json").read_text())
+    kept = {"uri": "sqlite:////nowhere/mlflow.db", "run_id": TOKEN}
+    run = write(tmp_path / "run", **document | {"state": "running", "driver": None, "tracking": kept})
+    self_train("tiny", recipe(), data, Options(run, finished / "store", local=True))
+    after = json.loads((run / "run.json").read_text())
+    assert after["state"] == "finished" and after["tracking"] == kept

@@ -162,6 +162,12 @@ def test_features_of_impossible_videos_are_refused_before_anything_is_written(tm
     assert digests(tmp_path / "d") == before
 
 
+def test_a_folder_whose_name_no_dataset_can_have(tmp_path):
+    with pytest.raises(DataError, match=r"dataset.yaml, named like its folder: 1 problem:\n  name"):
+        make_dataset(tmp_path / "a\x1bb", videos=2, classes=1, dim=4)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_levels_grow_with_difficulty():
     easy, hard = Levels.at(0), Levels.at(1)
     assert easy.noise == 0.5

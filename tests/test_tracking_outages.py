@@ -15,7 +15,7 @@ import pytest
 
 import distributed.spool
 from distributed.spool import Spool
-from distributed.tracking import replay
+from distributed.tracking_replay import replay
 from tad.errors import RunError
 from tests.tracked_run import Page, nothing, two_rounds
 
@@ -107,7 +107,7 @@ def test_a_server_that_stays_away_until_later(start, server, tmp_path, warnings,
         start()  # another store: the waiting operations would be lost
     server.start()
     waiting = len(Spool(tmp_path / "run"))
-    assert replay(tmp_path / "run", server.uri, warnings.append) == waiting > 10
+    assert replay(tmp_path / "run", server.uri, warnings.append).sent == waiting > 10
     check_two_rounds(server.uri, tmp_path)
     with pytest.raises(RunError, match="nothing waits"):
         replay(tmp_path / "run", server.uri, warnings.append)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from distributed.identity import Identity
+from distributed.locks import note
 
 if TYPE_CHECKING:
     import optuna
@@ -38,9 +38,7 @@ def living(study: optuna.Study) -> set[str]:
             silent[name] = beat
     if silent:
         hosts = ", ".join(sorted({Identity.parse(name).host for name in silent}))
-        print(
-            f"waiting {WATCH_SECONDS:.0f} s for a heartbeat of other drivers of this study ({hosts})", file=sys.stderr
-        )
+        note(f"waiting {WATCH_SECONDS:.0f} s for a heartbeat of other drivers of this study ({hosts})")
         time.sleep(WATCH_SECONDS)
         beats = _beats(study)
         for name, beat in silent.items():

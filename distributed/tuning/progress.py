@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from distributed.locks import note
 from distributed.tuning.drivers import living
 from distributed.tuning.trials import REASON, counts
 
@@ -27,10 +28,7 @@ class Progress:
         done = sum(counts(t) and t.state.is_finished() for t in trials)
         others = len(living(self._study)) - 1
         joined = f"; {others} other driver{'s' if others > 1 else ''} in this study" if others else ""
-        tqdm.write(
-            f"study {name}: {done} of {self._total} trials are done; {how}{joined}",
-            file=sys.stderr,
-        )
+        note(f"study {name}: {done} of {self._total} trials are done; {how}{joined}")
         if self._attended:
             self._bar = tqdm(total=self._total, initial=done, desc="trials", unit="trial", file=sys.stderr)
 
@@ -45,7 +43,7 @@ class Progress:
         if self._bar is None or trial.state.name == "FAIL":
             value = f" {trial.values[0]:.4f}" if trial.values else ""
             reason = f": {trial.user_attrs[REASON]}" if REASON in trial.user_attrs else ""
-            tqdm.write(f"trial {trial.number}: {trial.state.name.lower()}{value}{reason}; {shown}", file=sys.stderr)
+            note(f"trial {trial.number}: {trial.state.name.lower()}{value}{reason}; {shown}")
 
     def close(self) -> None:
         if self._bar is not None:

@@ -33,7 +33,7 @@ from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
 from search_spaces.space import Space
 from tad.config import Recipe, changed
 from tad.data.dataset import Dataset
-from tad.errors import RunError
+from tad.errors import RunError, printable
 from tad.report.budget import label_budget
 
 MOST_TRIALS = 1_000_000
@@ -296,7 +296,7 @@ def _report(
             "final training with more seeds:": f"for s in {seeds}; do {again}; done",
         }
     text = text_of(summary, recipe.select, options.trials, seconds, label_budget(own, recipe.select), commands)
-    tqdm.write(text, file=sys.stdout)
+    tqdm.write(printable(text), file=sys.stdout)
     if mirror is not None:
         numbers = {f"trials {name.lower()}": float(n) for name, n in summary.states.items()} | summary.totals
         if summary.best is not None:

@@ -8,41 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.numbers import NO_VIDEOS_OR_MORE, SEED, SHARE, VIDEOS, Number
+from tad.commands.run import DatasetType
+from tad.commands.say import say
+
 if TYPE_CHECKING:
     from tad.data.derive import Kind
     from tad.data.labelled import Mode
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-SEED = click.IntRange(0, 2**63 - 1)
-MOST_VIDEOS = 1_000_000
 FORCE = "Replace an earlier output of this command; anything else that is there is refused."
-
-
-class Range(click.FloatRange):
-    """A range in which nan is no number."""
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        number = float(super().convert(value, param, context))
-        if number != number:
-            self.fail("nan is not a number", param, context)
-        return number
-
-
-SHARE = Range(0, 1, min_open=True, max_open=True)
 EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("dataset", type=EXISTING)
-def check(dataset: Path) -> None:
-    """List every problem of a dataset folder. Exits 1 if there are errors, 0 if there are only warnings."""
+@click.argument("dataset", type=DatasetType())
+def check(dataset: Path | str) -> None:
+    """List every problem of a dataset. Exits 1 if there are errors, 0 if there are only warnings.
+
+    DATASET is a folder, s3:// or gs://; from there all files are fetched into the cache, as training does.
+    """
     from tqdm import tqdm
 
     from tad.data.check import check as findings_of
     from tad.data.findings import summary
 
     findings = findings_of(dataset, lambda p: tqdm(p, desc="features", unit="file", disable=not sys.stderr.isatty()))
-    click.echo(summary(findings))
+    say(summary(findings))
     if any(f.severity == "error" for f in findings):
         sys.exit(1)
 
@@ -111,21 +103,21 @@ def split(
     data = Dataset.open(dataset)
     if labelled is not None:
         made = split_labelled(data, labelled, mode or "stratified", seed, out, others=others or "none", force=force)
-        click.echo(labelled_summary(made))
+        say(labelled_summary(made))
     elif kfold is not None:
-        click.echo(summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
+        say(summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
     else:
-        click.echo(holdout.summary(holdout.split_holdout(data, dev, hide_points, seed, out, force=force)))
+        say(holdout.summary(holdout.split_holdout(data, dev, hide_points, seed, out, force=force)))
 
 
 @click.command()
 @click.argument("dataset", type=FOLDER)
 @click.option("--dim", type=click.IntRange(2, 65_536), help="Width  [default: that of dataset.yaml; 128 if invented]")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--difficulty", type=Range(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
-@click.option("--videos", type=click.IntRange(1, MOST_VIDEOS), help="Invented: training videos  [default: 24]")
-@click.option("--test", type=click.IntRange(0, MOST_VIDEOS), help="Invented: test videos  [default: half of --videos]")
-@click.option("--dev", type=click.IntRange(0, MOST_VIDEOS), help="Invented: development videos  [default: 0]")
+@click.option("--difficulty", type=Number(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
+@click.option("--videos", type=VIDEOS, help="Invented: training videos  [default: 24]")
+@click.option("--test", type=NO_VIDEOS_OR_MORE, help="Invented: test videos  [default: half of --videos]")
+@click.option("--dev", type=NO_VIDEOS_OR_MORE, help="Invented: development videos  [default: 0]")
 @click.option("--classes", type=click.IntRange(1, 10_000), help="Invented: number of classes  [default: 5]")
 @click.option("--force", is_flag=True, help="Replace synthetic features, or a dataset that was invented; no other.")
 def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: bool, **counts: int | None) -> None:
@@ -137,10 +129,10 @@ def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: b
         if dim is not None:
             given["dim"] = dim
         data = make_dataset(dataset, seed=seed, difficulty=difficulty, force=force, **given)
-        click.echo(f"{dataset}: invented {len(data.videos_by_id)} videos of {len(data.classes)} classes")
+        say(f"{dataset}: invented {len(data.videos_by_id)} videos of {len(data.classes)} classes")
     else:
         count = write_features(dataset, dim=dim, seed=seed, difficulty=difficulty, force=force)
-        click.echo(f"{dataset}: wrote the features of {count} videos")
+        say(f"{dataset}: wrote the features of {count} videos")
 
 
 @click.group()
@@ -159,6 +151,8 @@ def export_to_opentad(labels: Path, data: Path, out: Path, force: bool) -> None:
     from tad.data.export import export_opentad
     from tad.data.segments import Segments
 
-    written = export_opentad(Segments.from_file(labels), Dataset.open(data), out, force=force)
+    dataset = Dataset.open(data)
+    found = Segments.from_file(labels, dict(enumerate(dataset.classes)))
+    written = export_opentad(found, dataset, out, force=force)
     videos = ", ".join(f"{count} {subset}" for subset, count in written.videos.items())
-    click.echo(f"{written.annotations}: {videos} videos, {written.labels} pseudo-labels, {written.dropped} dropped")
+    say(f"{written.annotations}: {videos} videos, {written.labels} pseudo-labels, {written.dropped} dropped")

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tad.commands.say import say
+from tad.errors import printable
+
 if TYPE_CHECKING:
     from distributed.doctor import Finding
 
@@ -40,7 +43,7 @@ def doctor(address: str, store: str | None, tracking: str | None) -> None:
     click.echo(table(findings))
     for finding in findings:
         for problem in finding.problems:
-            click.echo(f"{finding.name}: {problem}", err=True)
+            say(f"{finding.name}: {problem}", err=True)
     if any(finding.problems for finding in findings):
         raise SystemExit(1)
 
@@ -57,7 +60,7 @@ def before_job(skip: bool, local: bool, store: str, tracking: str | None) -> Non
 
     line = check_job(store, tracking or os.environ.get("MLFLOW_TRACKING_URI"))
     if line is not None:
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 def table(findings: list[Finding]) -> str:
@@ -93,5 +96,6 @@ def table(findings: list[Finding]) -> str:
         )
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    lines = [printable(line) for line in lines]  # before there are colours
     colours = [None, *("red" if finding.problems else "green" for finding in findings)]
     return "\n".join(click.style(line, fg=colour) for line, colour in zip(lines, colours, strict=True))

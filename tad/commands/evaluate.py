@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.say import say
+
 if TYPE_CHECKING:
     from tad.evaluate import Evaluation
     from tad.quality import Quality
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+OUT = click.Path(path_type=Path)
 
 
 class TIoUs(click.ParamType):
@@ -105,15 +107,17 @@ def evaluate(
     truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos and
     detections of no length are false positives. Ambiguous intervals come from the dataset (--data).
     """
+    from tad.commands.output_file import file_to_write
     from tad.data.class_list import label_ids, read_classes
     from tad.data.dataset import Dataset
     from tad.data.detections import Detections
-    from tad.errors import DataError, printable
+    from tad.errors import DataError
     from tad.files import read_json
     from tad.subset import Subset
 
     if (data is None) == (annotations is None):
         raise click.UsageError("give either --data DIR or --annotations FILE")
+    out = file_to_write(out, "--json") if out is not None else None
     names = read_classes(classes) if classes is not None else None
     if data is not None:
         if ignore:
@@ -126,16 +130,16 @@ def evaluate(
         target = Subset.of_file(annotations, subset, ignore)
         names = names or label_ids(read_json(annotations)) or None
     found = Detections.from_file(detections, names, task)
-    click.echo(f"{printable(str(detections))}: {found.form}, {_count(len(found), 'row')}")
+    say(f"{detections}: {found.form}, {_count(len(found), 'row')}")
     if not found.scored:
-        click.echo("note: no row has a score; all count as 1, and equal scores are taken by video, start and end")
+        say("note: no row has a score; all count as 1, and equal scores are taken by video, start and end")
     try:
         result = target.evaluate(found, tious, protocol)
     except DataError as error:
         raise DataError(f"{detections}: {error}") from error
-    click.echo("\n".join(evaluation_lines(result)))
+    say("\n".join(evaluation_lines(result)))
     if protocol in ("hrpro", "gaufuse", "thumos14") and not target.ambiguous:
-        click.echo(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
+        say(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
     if out is not None:
         _write(out, result.to_json())
 
@@ -154,12 +158,14 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     Where the videos have no points, the quality of each pseudo-label: the tIoU with the nearest action of its video,
     and whether that has its class. Training videos that are fully labelled do not count.
     """
+    from tad.commands.output_file import file_to_write
     from tad.data.dataset import Dataset
     from tad.data.segments import Segments
     from tad.errors import DataError
     from tad.instance_quality import instance_quality
     from tad.quality import label_quality
 
+    out = file_to_write(out, "--json") if out is not None else None
     dataset = Dataset.open(data)
     segments = Segments.from_file(labels, dict(enumerate(dataset.classes)))
     if not len(segments):
@@ -167,7 +173,7 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     pointed = any(len(dataset.points(v).time) for v in dataset.videos(subset))
     by_instance = None if pointed else instance_quality(segments, dataset, subset)
     if by_instance is not None:
-        click.echo("\n".join(instance_lines(by_instance)))
+        say("\n".join(instance_lines(by_instance)))
         if out is not None:
             _write(out, by_instance)
         return
@@ -175,7 +181,7 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
         result = label_quality(segments, dataset, subset)
     except DataError as error:
         raise DataError(f"{labels}: {error}") from error
-    click.echo("\n".join(quality_lines(result)))
+    say("\n".join(quality_lines(result)))
     if out is not None:
         _write(out, result.to_json())
 
@@ -260,18 +266,7 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 
 def _write(out: Path, document: dict[str, Any]) -> None:
-    from tad.errors import DataError, RunError
-    from tad.files import cause, regular, write_json
+    from tad.files import write_json
 
-    try:
-        out = out.resolve()  # the file that a link leads to is written, and the link stays
-        if out.exists():
-            regular(out)  # a device or a pipe must not be replaced by a file
-        write_json(out, document)
-    except DataError as error:
-        raise RunError(f"--json {error}; choose another") from None
-    except FileExistsError:
-        raise RunError(f"--json {out}: cannot be written: a file stands where its folder should be") from None
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"--json {out}: cannot be written: {cause(error)}; choose another") from None
-    click.echo(f"written: {out}")
+    write_json(out, document)
+    say(f"written: {out}")

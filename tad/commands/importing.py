@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.numbers import FRAMES, OFFSET, RATE, ROWS, VIDEO_RATE, WIDTH
+from tad.commands.say import say
+
 if TYPE_CHECKING:
     from tad.data.imported import Imported
 
@@ -47,26 +50,20 @@ def common(command: Callable[..., Imported], src: click.Path = SRC) -> Callable[
 def grid(fps: str, stride: float, window: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options of the feature grid, with the defaults of a layout."""
 
-    def rate(context: click.Context, parameter: click.Parameter, value: str) -> str | float:
-        try:
-            return value if value == "native" else float(value)
-        except ValueError:
-            raise click.BadParameter(f"{value!r} is neither `native` nor a number") from None
-
     options = (
-        click.option("--length", type=int, help="Rows of features that were resized in time."),
+        click.option("--length", type=ROWS, help="Rows of features that were resized in time."),
         click.option(
-            "--offset", type=float, default=0, show_default=True, help="Frame at which the first window begins."
+            "--offset", type=OFFSET, default=0, show_default=True, help="Frame at which the first window begins."
         ),
-        click.option("--window", type=float, default=window, show_default=True, help="Frames that one row sees."),
+        click.option("--window", type=FRAMES, default=window, show_default=True, help="Frames that one row sees."),
         click.option(
-            "--stride", type=float, default=stride, show_default=True, help="Frames from one row to the next."
+            "--stride", type=FRAMES, default=stride, show_default=True, help="Frames from one row to the next."
         ),
         click.option(
             "--fps",
+            type=RATE,
             default=fps,
             show_default=True,
-            callback=rate,
             help="Rate of the frames that stride and window count; `native` takes each video's own.",
         ),
     )
@@ -120,7 +117,7 @@ _FEATURES = (
 )
 _COMMON = (
     click.option("--force", is_flag=True, help="Replace what this command wrote there before."),
-    click.option("--dim", type=int, help="Width of the features  [default: that of the files, or the usual one]"),
+    click.option("--dim", type=WIDTH, help="Width of the features  [default: that of the files, or the usual one]"),
     click.option("--name", help="Name of the dataset  [default: that of SRC]"),
     click.argument("out", type=OUT),
 )
@@ -129,13 +126,13 @@ _COMMON = (
 def report(out: Path, imported: Imported) -> None:
     """Prints what an import did: warnings to stderr."""
     for text in imported.warnings:
-        click.echo(f"warning: {text}", err=True)
+        say(f"warning: {text}", err=True)
     for text in imported.notes:
-        click.echo(text)
+        say(text)
     videos = ", ".join(f"{count} {role}" for role, count in imported.videos.items())
-    click.echo(f"{out}: {videos} videos, {imported.points} points, {imported.features} feature files")
+    say(f"{out}: {videos} videos, {imported.points} points, {imported.features} feature files")
     if not imported.features:
-        click.echo(f"no features: put them into {out / 'features'}, or run `tad synth {out}`")
+        say(f"no features: put them into {out / 'features'}, or run `tad synth {out}`")
 
 
 @import_.command("hrpro")
@@ -195,7 +192,7 @@ def epic(**options: Any) -> Imported:
 @click.option(
     "--unit", type=click.Choice(["seconds", "frames", "ms"]), help="Of times  [default: by the columns, or found]"
 )
-@click.option("--video-fps", type=float, help="Frames a second of the videos, where no table has them.")
+@click.option("--video-fps", type=VIDEO_RATE, help="Frames a second of the videos, where no table has them.")
 @click.option("--subset", default="train", show_default=True, help="Subset of videos, where no table has one.")
 def csv(**options: Any) -> Imported:
     """A table of your own: a row an action, with video, label, start, end; or video, label, time; or video, label.

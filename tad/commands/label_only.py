@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-SEED = click.IntRange(0, 2**32 - 1)
+from tad.commands.numbers import SEED, VIDEOS
+from tad.commands.say import say
 
 
 @click.command("label-only")
@@ -17,7 +18,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of dev videos and sampler.")
 @click.option(
     "--dev-videos",
-    type=click.IntRange(1),
+    type=VIDEOS,
     default=40,
     show_default=True,
     metavar="N",
@@ -52,7 +53,7 @@ def label_only(
     found = read_proposals(proposals, data)
     out = out or Path("runs/tune") / study_name(f"label-{method}-{data.name}-seed{seed}")
     result = search_labels(method, found, data, trials, seed, dev_videos, out.resolve(), store)
-    click.echo(text_of(result, method, data_folder, proposals))
+    say(text_of(result, method, data_folder, proposals))
 
 
 class WithLabelOnly(click.Command):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from tad.commands.data import EXISTING, FOLDER, FORCE, SEED
+from tad.commands.data import EXISTING, FOLDER, FORCE
+from tad.commands.numbers import SEED
+from tad.commands.say import say
 
 KINDS = ("full", "points", "classes", "none", "keep")
 
@@ -91,4 +93,4 @@ def labels(
     drawn_by = seed if mix is not None else None
     origin: Origin = "given" if classes_from == "given" else "annotations"
     made = derive_labels(data, kinds, out, classes_from=origin, seed=drawn_by, name=name, force=force)
-    click.echo(summary(made))
+    say(summary(made))

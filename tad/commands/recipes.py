@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from tad.commands.say import say
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -13,7 +15,7 @@ def recipes(context: click.Context) -> None:
         from tad.config import load_recipe, recipe_names
 
         for name in recipe_names():
-            click.echo(f"{name:<16} {load_recipe(name).description}")
+            say(f"{name:<16} {load_recipe(name).description}")
 
 
 @recipes.command()
@@ -23,4 +25,4 @@ def show(name: str, overrides: tuple[str, ...]) -> None:
     """Print the whole config of recipe NAME (or a .yaml file), every default included."""
     from tad.config import dump, load_recipe
 
-    click.echo(dump(load_recipe(name, overrides)), nl=False)
+    say(dump(load_recipe(name, overrides)).rstrip("\n"))

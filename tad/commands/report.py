@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tad.commands.run import DatasetType
+from tad.commands.say import say
 
 
 @click.command()
@@ -39,9 +40,8 @@ def report(run: Path, data_folder: Path | str | None, store: str, out: Path | No
 
     What RUN names is not opened: say with --data and --store where its dataset and its store are.
     """
-    from tad.commands.out import file_to_write
+    from tad.commands.output_file import file_to_write
     from tad.data.dataset import Dataset
-    from tad.errors import printable
     from tad.report.html import write_report
     from tad.report.run import Run, inside
 
@@ -50,9 +50,9 @@ def report(run: Path, data_folder: Path | str | None, store: str, out: Path | No
     data = Dataset.open(data_folder) if data_folder is not None else None
     scores = _scores(opened.info.keys_of_scores(), store) if data is not None else {}
     path = write_report(run, target, data, scores)
-    click.echo(printable(f"report: {path}"))
+    say(f"report: {path}")
     if data is None:
-        click.echo("without --data DATASET: timelines, precision and recall, and lengths are left out", err=True)
+        say("without --data DATASET: timelines, precision and recall, and lengths are left out", err=True)
     if show:
         click.launch(path.as_uri())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from pathlib import Path
@@ -10,50 +9,8 @@ from typing import Any
 
 import click
 
-MOST_WORKERS = 10_000
-"""Processes of one training, or trials at a time: above what Ray is made for."""
-
-
-class Within(click.FloatRange):
-    """A number in a range; nan, which click takes for one, lies in none."""
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        number = float(super().convert(value, param, context))
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number", param, context)
-        return number
-
-
-class Gpus(Within):
-    """GPUs of a process; Ray shares one in ten-thousandths."""
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        number = super().convert(value, param, context)
-        if 0 < number < 1e-4:
-            self.fail(f"{value!r} is less than 0.0001, the least share of a GPU", param, context)
-        return number
-
-
-GPUS = Gpus(min=0, max=1_000)
-
-
-class WorkersType(click.ParamType):
-    """A positive number, or auto."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | None:
-        if value == "auto":
-            return None
-        try:
-            workers = int(value)
-        except ValueError:
-            workers = 0
-        if workers < 1:
-            self.fail(f"{value!r} is neither a positive number nor auto")
-        if workers > MOST_WORKERS:
-            self.fail(f"{value!r} is more than {MOST_WORKERS}")
-        return workers
+from tad.commands.numbers import GPUS, ROUNDS, SEED, Workers
+from tad.commands.say import say
 
 
 class DatasetType(click.ParamType):
@@ -69,13 +26,11 @@ DATA = click.option(
     "--data", "data_folder", type=DatasetType(), required=True, help="Dataset: a folder, s3:// or gs://."
 )
 SHARED = [
-    click.option(
-        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same result."
-    ),
+    click.option("--seed", type=SEED, default=0, show_default=True, help="Same seed, same result."),
     click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
     click.option(
         "--workers",
-        type=WorkersType(),
+        type=Workers(),
         default="auto",
         show_default=True,
         help="Training workers; auto: one for each GPU, or one.",
@@ -125,7 +80,7 @@ def shared_options(command: Any) -> Any:
 @click.argument("recipe")
 @DATA
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
-@click.option("--rounds", type=click.IntRange(min=0), default=None, help="Self-training rounds; 0: the proposer alone.")
+@click.option("--rounds", type=ROUNDS, default=None, help="Self-training rounds; 0: the proposer alone.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="The run's folder.  [default: runs/NAME]")
 @click.option(
     "--tracking", default=None, metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]"
@@ -163,7 +118,7 @@ def run(
     name = Path(recipe).stem
     out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}")
     report = self_train(name, config, data, Options(out=out.resolve(), **more))
-    click.echo(f"report: {report}")
+    say(f"report: {report}")
 
 
 @click.command()
@@ -190,6 +145,6 @@ def demo(out: Path, local: bool) -> None:
         tracking=None if local else f"sqlite:///{(out / 'mlflow.db').resolve()}",
     )
     report = self_train("demo", load_recipe("demo"), data, options)
-    click.echo(f"\nreport:       {report}")
+    say(f"\nreport:       {report}")
     if not local:
-        click.echo(f"MLflow page:  tad ui --tracking {shlex.quote(str(options.tracking))}")
+        say(f"MLflow page:  tad ui --tracking {shlex.quote(str(options.tracking))}")

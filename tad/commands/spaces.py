@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import click
 
+from tad.commands.say import say
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -15,7 +17,7 @@ def spaces(context: click.Context) -> None:
         from search_spaces.load import families
 
         for name, line in families().items():
-            click.echo(f"{name:<14} {line}")
+            say(f"{name:<14} {line}")
 
 
 @spaces.command()
@@ -49,9 +51,9 @@ def show(names: str, recipe: str, overrides: tuple[str, ...]) -> None:
             wanted = " or ".join(shown(v) for v in (value if isinstance(value, tuple) else (value,)))
             range += f"; only if {key} is {wanted}"
         rows.append((p.key, default, range, p.stage, p.why))
-    click.echo(_table(rows))
+    say(_table(rows))
     tiers = ", ".join(f"{n} {stage}" for stage in STAGES if (n := sum(p.stage == stage for p in space.parameters)))
-    click.echo(f"\n{len(space.parameters)} parameters by the first stage that a change runs again: {tiers}")
+    say(f"\n{len(space.parameters)} parameters by the first stage that a change runs again: {tiers}")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

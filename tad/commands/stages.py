@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.numbers import ROUNDS
 from tad.commands.run import DATA, NO_CHECK, shared_options
+from tad.commands.say import say
 
 if TYPE_CHECKING:
     from tad.data.dataset import Dataset
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 def write_segments(segments: Any, out: Path) -> None:
     """To .parquet, or else to ActivityNet JSON; written whole."""
-    from tad.errors import printable
     from tad.files import whole
 
     with whole(out) as temporary:
@@ -24,19 +25,19 @@ def write_segments(segments: Any, out: Path) -> None:
             segments.to_parquet(temporary)
         else:
             segments.to_json_file(temporary)
-    click.echo(printable(f"{len(segments)} segments written to {out}"))
+    say(f"{len(segments)} segments written to {out}")
 
 
 def read_proposals(path: Path, data: Dataset) -> Segments:
-    """Proposals from a file, checked against the dataset's training videos and classes.
+    """Proposals from a file, checked against the dataset's training videos and classes; ids are those of its classes.
 
     Raises:
         DataError: none is of a training video, or there are unknown classes.
     """
     from tad.data.segments import Segments
-    from tad.errors import DataError, printable
+    from tad.errors import DataError
 
-    found: Segments = Segments.from_file(path)
+    found: Segments = Segments.from_file(path, dict(enumerate(data.classes)))
     ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
     if not ids & videos:
         raise DataError(
@@ -48,7 +49,7 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
         raise DataError(f"{path}: unknown classes {', '.join(unknown[:5])}; known: {', '.join(data.classes)}")
     if ids - videos:
         text = f"warning: {len(ids - videos)} videos of {path} are no training videos and are left out"
-        click.echo(printable(text), err=True)
+        say(text, err=True)
     return found
 
 
@@ -77,7 +78,7 @@ def label(
     no points.
     """
     from distributed.session import Options, one_off
-    from tad.commands.out import file_to_write
+    from tad.commands.output_file import file_to_write
     from tad.config import load_labeler
     from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
@@ -102,7 +103,7 @@ def label(
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @DATA
 @click.option("--subset", type=click.Choice(["train", "dev", "test"]), default="test", show_default=True)
-@click.option("--round", "number", type=int, default=None, help="Round whose detector to use.  [default: the best]")
+@click.option("--round", "number", type=ROUNDS, default=None, help="Round whose detector to use.  [default: the best]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Detections: .json or .parquet.")
 @NO_CHECK
 @shared_options
@@ -115,7 +116,7 @@ def detect(
     """
     from distributed.session import Options, one_off
     from distributed.trained import trained
-    from tad.commands.out import file_to_write
+    from tad.commands.output_file import file_to_write
     from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.say import say
+
 if TYPE_CHECKING:
     from distributed.store import Store
 
@@ -59,7 +61,7 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
         rows.append([entry.kind + where, entry.name, entry.stage, size(entry.bytes), _age(entry.age), by])
     _table(rows)
     count = sum(entry.kind == "artifact" and entry.local == (opened.bucket is None) for entry in every)
-    click.echo(f"{opened.uri}: {count} artifacts, {size(sum(entry.bytes for entry in every))} in all")
+    say(f"{opened.uri}: {count} artifacts, {size(sum(entry.bytes for entry in every))} in all")
 
 
 @store.command()
@@ -87,9 +89,9 @@ def verify(keys: tuple[str, ...], place: str) -> None:
         old += not had_digests
         if problem is not None:
             problems.append(f"{entry.key} ({entry.stage or 'unknown stage'}): {problem}")
-    click.echo(f"{opened.uri}: {len(chosen)} artifacts read, {size(sum(entry.bytes for entry in chosen))}")
+    say(f"{opened.uri}: {len(chosen)} artifacts read, {size(sum(entry.bytes for entry in chosen))}")
     if old:
-        click.echo(f"{old} were made before there were digests, and are not checked")
+        say(f"{old} were made before there were digests, and are not checked")
     if problems:
         raise RunError(f"{opened.uri}: damaged: {listing(problems)}\nThe next run that needs one makes it again")
 
@@ -114,11 +116,11 @@ def gc(place: str, runs: tuple[Path, ...], yes: bool) -> None:
     _table([["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)])
     total = size(sum(item.bytes for item in rubbish))
     if not rubbish:
-        click.echo(f"{opened.uri}: nothing to remove")
+        say(f"{opened.uri}: nothing to remove")
     elif yes:
-        click.echo(f"removed: {size(remove(opened, rubbish))} of {total}")
+        say(f"removed: {size(remove(opened, rubbish))} of {total}")
     else:
-        click.echo(f"{total} would be removed; run it again with --yes")
+        say(f"{total} would be removed; run it again with --yes")
 
 
 def _opened(place: str) -> Store:
@@ -139,9 +141,8 @@ def _age(seconds: float) -> str:
 
 
 def _table(rows: list[list[Any]]) -> None:
-    from tad.errors import printable
 
     if len(rows) > 1:
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         for row in rows:
-            click.echo(printable("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
+            say("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())

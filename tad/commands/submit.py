@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tad.commands.say import say
+
 if TYPE_CHECKING:
     from distributed.jobs import Jobs
 
@@ -62,7 +64,7 @@ def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tu
     rewritten, files = _with_files(list(arguments), names)
     cluster = Jobs(address)
     job = cluster.submit(rewritten, {name: value for name, _, value in pairs}, files)
-    click.echo(f"job {job}", err=True)
+    say(f"job {job}", err=True)
     if not detach:
         _follow(cluster, job)
 
@@ -82,7 +84,7 @@ def jobs(address: str, job: str | None, stop: bool) -> None:
     if job is None:
         for row in cluster.list():
             began = datetime.datetime.fromtimestamp(row.started).strftime("%Y-%m-%d %H:%M") if row.started else "-"
-            click.echo(f"{row.id}  {row.status:9}  {began:16}  {row.command}")
+            say(f"{row.id}  {row.status:9}  {began:16}  {row.command}")
     elif stop:
         cluster.stop(job)
     else:
@@ -126,11 +128,9 @@ def _follow(cluster: Jobs, job: str) -> None:
         ended = cluster.follow(job, lambda text: click.echo(text, nl=False))
     except KeyboardInterrupt:
         where = "" if cluster.address == "http://127.0.0.1:8265" else f" --address {shlex.quote(cluster.address)}"
-        click.echo(f"\ndetached; the job goes on. Follow it again: tad jobs{where} {job}   (end it: --stop)", err=True)
+        say(f"\ndetached; the job goes on. Follow it again: tad jobs{where} {job}   (end it: --stop)", err=True)
         raise SystemExit(130) from None
     if ended.status != "SUCCEEDED":
-        click.echo(
-            f"job {job} {ended.status.lower()}: {ended.message.splitlines()[0] if ended.message else ''}", err=True
-        )
+        say(f"job {job} {ended.status.lower()}: {ended.message.splitlines()[0] if ended.message else ''}", err=True)
     code = ended.exit_code if ended.exit_code is not None else int(ended.status != "SUCCEEDED")
     raise SystemExit(code)

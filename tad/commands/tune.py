@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from tad.commands.label_only import SEED, WithLabelOnly
-from tad.commands.run import DATA, GPUS, NO_CHECK, NO_DOCTOR, Within, WorkersType
+from tad.commands.label_only import WithLabelOnly
+from tad.commands.numbers import GPUS, MINUTES, SEED, Workers
+from tad.commands.run import DATA, NO_CHECK, NO_DOCTOR
 
 
 @click.command(cls=WithLabelOnly)
@@ -50,12 +51,12 @@ from tad.commands.run import DATA, GPUS, NO_CHECK, NO_DOCTOR, Within, WorkersTyp
 @click.option("--warm-start", metavar="STUDY", help="Try first what another study (its folder or name) found best.")
 @click.option(
     "--concurrency",
-    type=WorkersType(),
+    type=Workers(),
     default="auto",
     show_default=True,
     help="Trials at a time; auto: all that fit.",
 )
-@click.option("--workers", type=WorkersType(), default="auto", show_default=True, help="Training workers of a trial.")
+@click.option("--workers", type=Workers(), default="auto", show_default=True, help="Training workers of a trial.")
 @click.option(
     "--gpus-per-trial",
     type=GPUS,
@@ -64,7 +65,7 @@ from tad.commands.run import DATA, GPUS, NO_CHECK, NO_DOCTOR, Within, WorkersTyp
 )
 @click.option(
     "--time-budget",
-    type=Within(0, 60 * 24 * 365, min_open=True),
+    type=MINUTES,
     metavar="MIN",
     help="No trial begins after this many minutes.",
 )

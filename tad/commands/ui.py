@@ -18,7 +18,8 @@ from typing import IO
 
 import click
 
-from tad.errors import RunError, printable
+from tad.commands.say import say
+from tad.errors import RunError
 
 START_SECONDS = 120.0
 
@@ -41,22 +42,23 @@ START_SECONDS = 120.0
     type=click.Path(path_type=Path),
     metavar="RUN",
     default=None,
-    help="Send what a run could not tell MLflow while it was away to --tracking, and stop.",
+    help="Send to --tracking what a run could not tell MLflow while it was away, close what a killed run left open "
+    "there, and stop.",
 )
 def ui(tracking: str | None, host: str, port: int, run_folder: Path | None) -> None:
     """Open the MLflow page on the store of the runs; Ctrl-C stops it."""
     if run_folder is not None:
-        from distributed.tracking import replay
+        from distributed.tracking_replay import replay
 
-        count = replay(run_folder, tracking, lambda text: click.echo(printable(f"warning: {text}"), err=True))
-        click.echo(f"{count} operations sent")
+        done = replay(run_folder, tracking, lambda text: say(f"warning: {text}", err=True))
+        say(f"{done.sent} operations sent, {done.closed} MLflow runs closed that were left open")
         return
     from distributed.tracking_address import address, sqlite_path
 
     uri = address(tracking)
     path = sqlite_path(uri)
     if path is None:
-        click.echo(f"{uri} is an MLflow server, which has the page already: open {uri}")
+        say(f"{uri} is an MLflow server, which has the page already: open {uri}")
         return
     if not path.is_file():
         raise RunError(
@@ -81,14 +83,14 @@ def _serve(uri: str, path: Path, host: str, port: int) -> None:
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
-            click.echo(f"starting MLflow on {path} ...", err=True)
+            say(f"starting MLflow on {path} ...", err=True)
             if not _answers(f"http://{local}:{port}/health", server):
                 raise RunError(f"{path}: the MLflow page did not start: {_tail(log)}")
-            click.echo(f"http://{local}:{port}  (Ctrl-C stops it)")
+            say(f"http://{local}:{port}  (Ctrl-C stops it)")
             if server.wait() != 0:
                 raise RunError(f"{path}: the MLflow page stopped: {_tail(log)}")
         except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            say("stopped", err=True)
         finally:
             _stop(server)
 

@@ -15,6 +15,7 @@ from tad.data.findings import Finding, error, warning
 from tad.data.ground_truth import State, annotated, judged, read_ambiguous
 from tad.data.labels import POINTS, read_held_out, read_points, unlike
 from tad.data.manifest import Manifest, beside, read_manifest, shortened
+from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
 from tad.errors import DataError
 from tad.files import Doubled, parse_json, read_text
@@ -33,12 +34,17 @@ def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]]
     """Every finding of a dataset folder: manifest, annotations, labels, ambiguous intervals, features.
 
     Args:
-        root: the folder.
+        root: the folder; of a URI all files are fetched to the cache, as training would.
         progress: wraps the iteration over feature files, for a progress bar.
 
     Raises:
-        DataError: there is no such folder; everything else is a finding.
+        DataError: there is no such folder, or it cannot be fetched; everything else is a finding.
     """
+    if is_uri(root):
+        remote = RemoteFolder(str(root))
+        remote.fetch_small()
+        remote.fetch_features(progress)
+        return check(remote.here, progress)
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such dataset folder")

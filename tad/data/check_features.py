@@ -64,7 +64,7 @@ def check_features(
     except OSError as problem:
         return [error("no features", "features", f"the folder cannot be read: {cause(problem)}")]
     if not entries:
-        return [error("no features", "features", f"no feature files; put them there or run `tad synth {root}`")]
+        return [error("no features", "features", "no feature files; put them there, or let `tad synth` invent some")]
     findings: list[Finding] = []
     ignored = set() if manifest is None else set(manifest.ignored)
     needed = [v for v in videos if v not in ignored]

@@ -25,6 +25,9 @@ RECENT_NS = 3 * 10**9
 in up to two seconds. It is not remembered."""
 
 
+CACHE_REMEDY = "let TAD_CACHE name a folder that can be written"
+
+
 class Stamp(NamedTuple):
     """What changes when a file does."""
 
@@ -43,7 +46,7 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("TAD_CACHE") or "~/.cache/tad-selftrain").expanduser().resolve()
     except (RuntimeError, OSError) as error:
-        raise DataError(f"there is no place for the cache: {error}; let TAD_CACHE name a folder") from None
+        raise DataError(f"there is no place for the cache: {cause(error)}; {CACHE_REMEDY}") from None
 
 
 def digests_here(paths: Mapping[str, Path]) -> dict[str, str]:

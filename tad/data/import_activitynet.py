@@ -20,6 +20,7 @@ from tad.data.import_opentad import default_roles
 from tad.data.imported import (
     Dropped,
     Imported,
+    Untimed,
     expected_rows,
     feature_folder,
     fitted,
@@ -68,14 +69,14 @@ def import_activitynet(
     """
     problems: list[str] = []
     warnings: list[str] = []
-    dropped = Dropped()
+    dropped, untimed = Dropped(), Untimed()
     paths = annotation_files(src, () if annotations is None else (annotations,))
     document = read_json(paths[0])
     source = document.get("database") if isinstance(document, dict) else None
     if len(paths) > 1 or not isinstance(source, dict) or not source:
         raise DataError(f'{paths[0]}: expected {{"taxonomy": [...], "database": {{video: ...}}}}')
     roles = dict(subsets) if subsets is not None else default_roles(source)
-    database = _database(source, roles, problems, warnings, dropped)
+    database = _database(source, roles, problems, warnings, dropped, untimed)
     labels = sorted({row["label"] for entry in database.values() for row in entry["annotations"]})
     names, order = _classes(document, labels, classes, problems, warnings)
     timed = {v for v, entry in database.items() if "fps" in entry}
@@ -97,6 +98,7 @@ def import_activitynet(
     found = Features()
     if folder is not None:
         found = find(where, lookup, expected_rows(grid, database), problems, warnings, ignored)
+    warnings += untimed.warnings(listed)
     grid = fitted(grid, dim, 2048, found, problems)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
@@ -127,10 +129,10 @@ def _database(
     problems: list[str],
     warnings: list[str],
     dropped: Dropped,
+    untimed: Untimed,
 ) -> dict[str, dict[str, Any]]:
     """The videos of subsets that have a role, as annotations.json holds them; those without a duration are left out."""
     database: dict[str, dict[str, Any]] = {}
-    without: list[str] = []
     others: Counter[str] = Counter()
     for video, entry in source.items():
         if not isinstance(entry, dict):
@@ -140,11 +142,10 @@ def _database(
         if subset not in roles:
             others[subset] += 1
             continue
-        if entry.get("duration") is None:
-            without.append(video)
-            continue
         try:
-            kept: dict[str, Any] = {"subset": subset, "duration": positive(entry, "duration")}
+            if (duration := untimed.duration(video, entry)) is None:
+                continue
+            kept: dict[str, Any] = {"subset": subset, "duration": duration}
             if entry.get("fps") is not None:
                 kept["fps"] = positive(entry, "fps")
         except ValueError as error:
@@ -154,14 +155,14 @@ def _database(
             problems.append(wrong)
             continue
         database[video] = kept | {"annotations": segments(video, entry.get("annotations"), problems, dropped)}
+    left = {video: str(source[video].get("subset")).strip() for video in untimed.videos}
+    problems += untimed.empty(left, database)
     problems += [
         f"no video is in subset {subset}; found {', '.join(sorted(others))}"
         for subset in roles
         if not any(e["subset"] == subset for e in database.values()) and not problems
     ]
     warnings += [f"{n} videos of subset {subset} have no role and were left out" for subset, n in others.items()]
-    if without:
-        warnings.append(f"{len(without)} videos without a duration were left out: {', '.join(without[:5])}, ...")
     return database
 
 

@@ -24,6 +24,7 @@ from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
     Dropped,
     Imported,
+    Untimed,
     expected_rows,
     feature_folder,
     fitted,
@@ -82,10 +83,11 @@ def import_epic(
     """
     problems: list[str] = []
     warnings: list[str] = []
-    dropped = Dropped()
+    dropped, untimed = Dropped(), Untimed()
     listed = _file(src, classes, (f"EPIC_100_{task}_classes.csv",))
     names = _names(listed, problems)
-    videos = _videos(src, problems)
+    videos = _videos(src, problems, untimed)
+    left_out: dict[str, str] = {}
     database: dict[str, dict[str, Any]] = {}
     for role, chosen in (("train", train), ("test", test)):
         path = _file(src, chosen, FILES[role])
@@ -102,6 +104,10 @@ def import_epic(
                 entry = {"subset": SUBSETS[role], **known, "annotations": []}
                 found = [] if start is None else [{"segment": [start, end], "label": label}]
                 database.setdefault(video, entry)["annotations"] += found
+            elif video in untimed.videos:
+                left_out[video] = SUBSETS[role]
+    warnings += Untimed(list(left_out)).warnings()
+    problems += Untimed(list(left_out)).empty(left_out, database)
     grid = feature_grid(fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or 1)
     lookup = files or Lookup()
     folder = feature_folder(src, lookup) if features != "none" else None
@@ -147,15 +153,17 @@ def _names(path: Path, problems: list[str]) -> list[str]:
     return names
 
 
-def _videos(src: Path, problems: list[str]) -> dict[str, dict[str, float] | None]:
-    """Duration in seconds and own frame rate of each video; None of one that cannot be used, which is a problem."""
+def _videos(src: Path, problems: list[str], untimed: Untimed) -> dict[str, dict[str, float] | None]:
+    """Duration in seconds and own frame rate of each video; None of one without a duration, and of one that cannot be
+    used, which is a problem."""
     path = _file(src, None, ("EPIC_100_video_info.csv",))
     videos: dict[str, dict[str, float] | None] = {}
     for line, row in _rows(path, ("video_id", "duration", "fps")):
-        video_id, found = row["video_id"], None
+        video_id, found, wrong = row["video_id"], None, None
         try:
-            found = {key: positive(row, key) for key in ("duration", "fps")}
-            wrong = unusable(video_id, {"subset": "any", **found})
+            if (duration := untimed.duration(video_id, row)) is not None:
+                found = {"duration": duration, "fps": positive(row, "fps")}
+                wrong = unusable(video_id, {"subset": "any", **found})
         except ValueError as error:
             wrong = f"video {video_id}: {error}"
         if video_id in videos:

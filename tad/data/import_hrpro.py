@@ -23,6 +23,7 @@ from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
     Dropped,
     Imported,
+    Untimed,
     expected_rows,
     feature_folder,
     fitted,
@@ -67,14 +68,16 @@ def import_hrpro(
     """
     problems: list[str] = []
     warnings: list[str] = []
-    dropped = Dropped()
+    dropped, untimed = Dropped(), Untimed()
     document = read_json(src / "gt_full.json")
     source = document.get("database") if isinstance(document, dict) else None
     if not isinstance(source, dict) or not source:
         raise DataError(f'{src / "gt_full.json"}: expected {{"database": {{video: ...}}}}')
     roles = _splits(src, source, problems)
-    entries = {v: _entry(v, source[v], role, problems, dropped) for v, role in roles.items()}
+    entries = {v: _entry(v, source[v], role, problems, dropped, untimed) for v, role in roles.items()}
     database = {v: entry for v, entry in entries.items() if entry is not None}
+    warnings += untimed.warnings()
+    problems += untimed.empty(dict(roles), database)
     labels = {str(a["label"]).strip() for e in source.values() for a in _items(e) if "label" in a}
     path = _points_file(src / "point_labels", points)
     seconds = [] if path is None else _points(path, database, set(roles), labels, problems, warnings)
@@ -82,7 +85,8 @@ def import_hrpro(
         warnings.append(f"{src / 'point_labels'}: no point labels; the dataset has none")
     ambiguous = ambiguous_rows(src / "Ambiguous_test.txt", database, problems, dropped)
     grid = feature_grid(fps=25, stride=16, window=16, dim=dim or 1)
-    found = _features(src, roles, features, files or Lookup(), expected_rows(grid, database), problems, warnings)
+    kept = {v: role for v, role in roles.items() if v in database}
+    found = _features(src, kept, features, files or Lookup(), expected_rows(grid, database), problems, warnings)
     grid = fitted(grid, dim, 2048, found, problems)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
@@ -100,7 +104,7 @@ def import_hrpro(
     with output_folder(out, "import hrpro", force=force, sources=[src, *found.paths()]) as fresh:
         write_dataset(fresh, described, database, LabelRows(None if path is None else seconds), ambiguous)
         warnings += found.write(fresh, features)
-    count = {role: sum(r == role for r in roles.values()) for role in described.subsets}
+    count = {role: sum(r == role for r in kept.values()) for role in described.subsets}
     notes = [order_note(described.classes, "the alphabet"), *found.notes, *dropped.notes()]
     return Imported(count, len(seconds), len(found), warnings, notes)
 
@@ -129,13 +133,17 @@ def _items(entry: Any) -> list[Any]:
     return [a for a in items if isinstance(a, dict)] if isinstance(items, list) else []
 
 
-def _entry(video_id: str, entry: Any, role: Role, problems: list[str], dropped: Dropped) -> dict[str, Any] | None:
-    """One video as annotations.json holds it: role as the subset, seconds, no other keys."""
+def _entry(
+    video_id: str, entry: Any, role: Role, problems: list[str], dropped: Dropped, untimed: Untimed
+) -> dict[str, Any] | None:
+    """One video as annotations.json holds it: role as the subset, seconds, no other keys. None if it cannot be used."""
     if not isinstance(entry, dict):
         problems.append(f"gt_full.json: video {video_id} needs duration, fps and annotations")
         return None
     try:
-        duration, fps = positive(entry, "duration"), positive(entry, "fps")
+        if (duration := untimed.duration(video_id, entry)) is None:
+            return None
+        fps = positive(entry, "fps")
     except ValueError as error:
         problems.append(f"gt_full.json: video {video_id}: {error}")
         return None

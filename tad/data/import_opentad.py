@@ -19,6 +19,7 @@ from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
     Dropped,
     Imported,
+    Untimed,
     expected_rows,
     feature_folder,
     fitted,
@@ -69,7 +70,7 @@ def import_opentad(
     """
     problems: list[str] = []
     warnings: list[str] = []
-    dropped = Dropped()
+    dropped, untimed = Dropped(), Untimed()
     paths = annotation_files(src, (annotations,) if isinstance(annotations, str) else annotations)
     source = read_database(paths, problems)
     roles = dict(subsets) if subsets is not None else default_roles(source)
@@ -85,25 +86,27 @@ def import_opentad(
     database: dict[str, dict[str, Any]] = {}
     for video_id, entry in chosen.items():
         unusable: list[str] = []
-        row = _entry(video_id, entry, fps == "native" and length is None, length is not None, unusable, dropped)
+        needs_fps, resized = fps == "native" and length is None, length is not None
+        row = _entry(video_id, entry, needs_fps, resized, unusable, dropped, untimed)
         if row is not None:
             database[video_id] = row
         if video_id not in ignored:
             problems += unusable
+    warnings += untimed.warnings(ignored)
+    left_out = {video_id: str(chosen[video_id].get("subset")).strip() for video_id in untimed.videos}
+    problems += untimed.empty(left_out, database)
     names, order = class_list(src, classes, places, source, problems)
     unknown = Counter(a["label"] for e in database.values() for a in e["annotations"] if a["label"] not in set(names))
     problems += [f"class {label!r} of {n} annotations is not in the class list {order}" for label, n in unknown.items()]
     grid = feature_grid(fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or 1)
     found = Features()
     if not problems:
-        found = examine(where, located, lookup, expected_rows(grid, database), problems, warnings, ignored)
+        where = {video_id: place for video_id, place in where.items() if video_id not in left_out}
+        rows = expected_rows(grid, database)
+        found = examine(where, located, lookup, rows, problems, warnings, {*ignored, *left_out})
     grid = fitted(grid, dim, 2048, found, problems)
     if problems:
-        lacking = any(problem.endswith("has no duration") for problem in problems)
-        cure = (
-            "\nTo leave videos without a duration out, list them in a file and name it with --block." if lacking else ""
-        )
-        raise DataError(f"{paths[0]}: " + listing(problems) + cure)
+        raise DataError(f"{paths[0]}: " + listing(problems))
 
     left = [video_id for video_id in ignored if video_id in database]
     described = parse_manifest(
@@ -170,15 +173,22 @@ def default_roles(database: Mapping[str, Any]) -> dict[str, Role]:
 
 
 def _entry(
-    video_id: str, entry: Any, needs_fps: bool, resized: bool, problems: list[str], dropped: Dropped
+    video_id: str,
+    entry: Any,
+    needs_fps: bool,
+    resized: bool,
+    problems: list[str],
+    dropped: Dropped,
+    untimed: Untimed,
 ) -> dict[str, Any] | None:
-    """One video as annotations.json holds it."""
+    """One video as annotations.json holds it; None if it cannot be used."""
     if not isinstance(entry, dict):
         problems.append(f"video {video_id}: needs subset, duration, fps or frame, and annotations")
         return None
     try:
-        duration = positive(entry, "duration")
-        rate = None
+        duration, rate = untimed.duration(video_id, entry), None
+        if duration is None:
+            return None
         if entry.get("fps") is not None:
             rate = positive(entry, "fps")
         elif entry.get("frame") is not None:

@@ -12,6 +12,7 @@ become labels.csv, the segments ground truth; clicks (SF-Net) become points.csv.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,16 @@ from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.import_hrpro import AMBIGUOUS, ambiguous_rows
 from tad.data.import_opentad import default_roles
-from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unusable
+from tad.data.imported import (
+    Dropped,
+    Imported,
+    Untimed,
+    expected_rows,
+    feature_folder,
+    fitted,
+    order_note,
+    unusable,
+)
 from tad.data.joint_features import JointFeatures
 from tad.data.manifest import parse_manifest
 from tad.data.object_arrays import load, text
@@ -66,7 +76,7 @@ def import_wtalc(
     """
     problems: list[str] = []
     warnings: list[str] = []
-    dropped = Dropped()
+    dropped, untimed = Dropped(), Untimed()
     home = _home(src)
     names = _texts(home / "classlist.npy")
     ids = _texts(home / "videoname.npy")
@@ -82,6 +92,9 @@ def import_wtalc(
     database: dict[str, dict[str, Any]] = {}
     classes: dict[str, list[str]] = {}
     for i, video in enumerate(ids):
+        if math.isnan(duration[i]):
+            untimed.videos.append(video)
+            continue
         entry: dict[str, Any] = {"subset": subsets[i], "duration": duration[i]}
         if rate is not None:
             entry["fps"] = rate[i]
@@ -96,6 +109,9 @@ def import_wtalc(
             problems.append(f"{where}: {error}")
             continue
         database[video] = entry
+    warnings += untimed.warnings()
+    acting = {v: s for v, s, spans in zip(ids, subsets, segments, strict=True) if len(spans)}
+    problems += untimed.empty(acting, database)
     if problems:
         raise DataError(f"{home}: " + listing(problems))
 
@@ -161,7 +177,7 @@ def _texts(path: Path, count: int | None = None) -> list[str]:
 
 
 def _numbers(path: Path, count: int) -> list[float]:
-    """One number for each video; also where each stands in a list of its own."""
+    """One number for each video, NaN for None; also where each stands in a list of its own."""
     try:
         return [_number(item) for item in _list(path, count)]
     except ValueError as error:
@@ -174,6 +190,8 @@ def _number(value: Any) -> float:
             value = value.item()
         elif isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
+    if value is None:
+        return math.nan
     if isinstance(value, np.integer | np.floating):
         return float(value)
     if not isinstance(value, int | float | str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,50 @@ class Dropped:
             return []
         some = ", ".join(self.rows[:3]) + (", ..." if len(self.rows) > 3 else "")
         return [f"dropped {len(self.rows)} segments of no length: {some}"]
+
+
+@dataclass
+class Untimed:
+    """Videos whose duration published files do not tell, as of those that are gone from the web. They are left out."""
+
+    videos: list[str] = field(default_factory=list)
+
+    def duration(self, video_id: str, entry: Mapping[str, Any]) -> float | None:
+        """Seconds: the video's `duration`, else its `frame` / `fps`. None if neither is told; then it is counted.
+
+        Null, NaN and an empty field tell nothing.
+
+        Raises:
+            ValueError: a number that is told is not positive and finite.
+        """
+        if _told(entry, "duration"):
+            return positive(entry, "duration")
+        if _told(entry, "frame") and _told(entry, "fps"):
+            return positive(entry, "frame") / positive(entry, "fps")
+        self.videos.append(video_id)
+        return None
+
+    def warnings(self, ignored: Collection[str] = ()) -> list[str]:
+        """One line that counts them and names some; those that are ignored anyway do not count."""
+        left = [v for v in self.videos if v not in ignored]
+        if not left:
+            return []
+        some = ", ".join(shortened(v) if unsafe(v) else v for v in left[:5]) + (", ..." if len(left) > 5 else "")
+        return [f"{len(left)} videos without a duration were left out: {some}"]
+
+    def empty(self, subsets: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """What to say of subsets of which no video is left.
+
+        Args:
+            subsets: subset of each video that was left out.
+        """
+        gone = {subsets[v] for v in self.videos if v in subsets} - {entry["subset"] for entry in kept.values()}
+        return [f"no video of subset {subset} has a duration" for subset in sorted(gone)]
+
+
+def _told(entry: Mapping[str, Any], key: str) -> bool:
+    value = entry.get(key)
+    return value is not None and value != "" and value == value
 
 
 def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -> list[dict[str, Any]]:

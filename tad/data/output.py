@@ -208,6 +208,8 @@ def _put(out: Path, fresh: Path, place: Path, command: str, force: bool, links: 
         _exchange(old, place)
         raise
     with suppress(OSError):  # what cannot be removed stays beside, under its hidden name
+        if (old / MARKER).is_symlink():  # replaced like the other links
+            (old / MARKER).unlink()
         write_json(old / MARKER, {"command": command, "version": _version()})
         _remove(old)
 

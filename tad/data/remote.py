@@ -8,11 +8,11 @@ else could send requests, signed with the user's key, to any server.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from tad.data.digests import Stamp, cache_folder, digests
+from tad.data.digests import CACHE_REMEDY, Stamp, cache_folder, digests
 from tad.data.manifest import shortened, unprintable
 from tad.errors import DataError
-from tad.files import cause
+from tad.files import beside, cause
 
 UNKNOWN = 1 << 62
 """As a time of change it keeps a file from being remembered."""
 BLOCK = 8 << 20
 """Bytes to ask a bucket for at a time."""
+LOCAL = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+"""Errors of this machine's disk; those of a bucket have no such number."""
 HINTS = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it first, or mend its name",
     "not found. To create buckets": "there is no such bucket; make it first, or mend its name",
@@ -48,7 +50,7 @@ NAMED_BY_USER = ("abfs", "abfss", "hdfs", "viewfs")
 """Schemes that write a container or a user, which are no secrets, before an `@`."""
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?=[^\s\"<>/?#]*[:@])[^\s\"<>]*@")
 """What may be user and password: up to the last `@`, since a password that nobody escaped may hold anything."""
-_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s\"<>?]*)\?[^\s\"<>]*")
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://[^\s\"<>]*[?#][^\s\"<>]*")
 
 
 def is_uri(place: Path | str) -> bool:
@@ -74,8 +76,8 @@ def checked(uri: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """Text in which users, passwords and query strings of all URIs are `***`; the rest stays as it is."""
-    return _QUERY.sub(r"\1?***", _USER.sub(_without_user, text)) if "://" in text else text
+    """Text in which users, passwords, query strings and fragments of all URIs are `***`; the rest stays as it is."""
+    return _URI.sub(_without_options, _USER.sub(_without_user, text)) if "://" in text else text
 
 
 def _without_user(found: re.Match[str]) -> str:
@@ -83,9 +85,34 @@ def _without_user(found: re.Match[str]) -> str:
     return found[0] if found[1] in NAMED_BY_USER and ":" not in user else f"{found[1]}://***@"
 
 
+def _without_options(found: re.Match[str]) -> str:
+    signs = "[?]" if found[1] in ("sqlite", "file") else "[?#]"  # the path of a file may hold `#`
+    sign = re.search(signs, found[0])
+    return found[0] if sign is None else f"{found[0][: sign.end()]}***"
+
+
 def cache_of(uri: str) -> Path:
-    """The folder in the cache that stands for a URI."""
-    return cache_folder() / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
+    """The folder in the cache that stands for a URI, on the server that is asked for it.
+
+    Raises:
+        DataError: there is no place for the cache.
+    """
+    name, server = uri.rstrip("/"), os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if server and name.startswith("s3://"):
+        name += f"\n{server.rstrip('/')}"
+    return cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def make_cache(folder: Path) -> None:
+    """Makes a folder of the cache.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: the cache cannot be written: {cause(error)}; {CACHE_REMEDY}") from None
 
 
 def opened(uri: str) -> tuple[fs.FileSystem, str]:
@@ -114,14 +141,13 @@ def fetch(bucket: fs.FileSystem, source: str, target: Path, modified_ns: int) ->
         OSError: as pyarrow.fs has it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
+    temporary = beside(target)
     try:
-        fs.copy_files(source, temporary, source_filesystem=bucket)
+        fs.copy_files(source, str(temporary), source_filesystem=bucket)
         os.utime(temporary, ns=(modified_ns, modified_ns))
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def below(folder: Path, key: str) -> Path:
@@ -166,16 +192,29 @@ class RemoteFolder:
 
     def fetch_small(self) -> None:
         """Everything but the features; what is gone there goes here, too."""
+        make_cache(self.here)
         try:
-            self.here.mkdir(parents=True, exist_ok=True)
             for path in self.here.iterdir():
                 if path.is_file() and not path.name.startswith(".") and path.name not in self._files:
                     path.unlink(missing_ok=True)
         except OSError as error:
-            raise DataError(f"{self.here}: the cache cannot be written: {cause(error)}; see TAD_CACHE") from None
+            raise DataError(f"{self.here}: the cache cannot be written: {cause(error)}; {CACHE_REMEDY}") from None
         for name in self._files:
             if "/" not in name:
                 self.path(name)
+
+    def fetch_features(self, progress: Callable[[Iterable[Path]], Iterable[Path]] = iter) -> None:
+        """All of features/; what is gone there goes here, too.
+
+        Args:
+            progress: wraps the iteration over the files.
+        """
+        folder, names = self.here / "features", [name for name in self._files if name.startswith("features/")]
+        for old in folder.iterdir() if folder.is_dir() else ():
+            if f"features/{old.name}" not in self._files and old.is_file():
+                self.path(f"features/{old.name}")
+        for path in progress([self.here / name for name in names]):
+            self.path(f"features/{path.name}")
 
     def path(self, name: str) -> Path:
         """The file here, fetched if need be; a path without a file if there is none.
@@ -184,13 +223,14 @@ class RemoteFolder:
             DataError: it cannot be fetched.
         """
         target, info = below(self.here, name), self._files.get(name)
-        if info is None:
-            target.unlink(missing_ok=True)
-        elif not self._is_current(target, info):
-            try:
+        try:
+            if info is None:
+                target.unlink(missing_ok=True)
+            elif not self._is_current(target, info):
                 fetch(self._bucket, info.path, target, info.mtime_ns or 0)
-            except OSError as error:
-                raise DataError(f"{self.uri}/{name}: cannot be fetched to {target}: {reason(error)}") from error
+        except OSError as error:
+            remedy = f"; {CACHE_REMEDY}" if error.errno in LOCAL else ""
+            raise DataError(f"{self.uri}/{name}: cannot be fetched to {target}: {reason(error)}{remedy}") from error
         return target
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
@@ -204,7 +244,7 @@ class RemoteFolder:
             name: Stamp(f"{info.size} bytes, modified {info.mtime_ns}", info.mtime_ns or UNKNOWN)
             for name, info in found.items()
         }
-        return dict.fromkeys(names, "") | digests(self.uri, stamps, self._digest)
+        return dict.fromkeys(names, "") | digests(str(self.here), stamps, self._digest)  # of one server's files
 
     def _digest(self, name: str) -> str:
         digest = hashlib.sha256()
@@ -234,6 +274,6 @@ class RemoteFolder:
     def _is_current(target: Path, info: fs.FileInfo) -> bool:
         try:
             found = target.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return found.st_size == info.size and found.st_mtime_ns == (info.mtime_ns or 0)

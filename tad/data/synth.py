@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role
 from tad.data.folder import LabelRows, write_dataset
 from tad.data.ground_truth import repaired
+from tad.data.manifest import parse_manifest
 from tad.data.output import check_room, output_folder, rewritten, stamp
 from tad.data.segments import Segments
 from tad.data.synth_annotations import DURATION, invent
@@ -74,12 +75,13 @@ def make_dataset(
         check_room(fresh, rows * dim * np.dtype(grid.dtype).itemsize)
         counts = {role: n for role, n in counts.items() if n}
         invented = invent(counts, classes, seed)
-        manifest = Manifest(
-            name=folder.resolve().name,
-            classes=invented.classes,
-            subsets={role: role for role in counts},
-            grid=grid,
-        )
+        described = {
+            "name": folder.resolve().name,
+            "classes": invented.classes,
+            "subsets": {role: role for role in counts},
+            "grid": grid,
+        }
+        manifest = parse_manifest(described, f"{folder}: dataset.yaml, named like its folder")
         write_dataset(fresh, manifest, invented.database, LabelRows(invented.points))
         _record(fresh, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
         write_features(fresh, seed=seed, difficulty=difficulty)

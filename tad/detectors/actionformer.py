@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
@@ -36,11 +36,13 @@ class Reading(StageConfig):
     top_k: int = Field(
         default=2000,
         ge=1,
-        le=most.COUNT,
+        le=bounds.COUNT,
         description="best (point, class) pairs of each level that reach post-processing",
     )
-    min_length: float = Field(default=0.05, ge=0, le=most.SNIPPETS, description="shortest segment, in snippets")
-    max_detections: int = Field(default=200, ge=1, le=most.COUNT, description="detections of each video, the best ones")
+    min_length: float = Field(default=0.05, ge=0, le=bounds.SNIPPETS, description="shortest segment, in snippets")
+    max_detections: int = Field(
+        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones"
+    )
     quality_power: float = Field(
         default=1.0, ge=0, le=1, description="exponent of the predicted quality in the score, where the network has it"
     )

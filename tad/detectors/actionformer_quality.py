@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from tad import most
+from tad import bounds
 from tad.models.actionformer import LEAST_QUALITY, PointOutputs, joint_quality
 from tad.ops.losses import joint_focal, overlap_and_shift
 from tad.stage import StageConfig
@@ -27,7 +27,7 @@ class Quality(StageConfig):
     """The two branches and what is learned with them; the other options matter only if enabled."""
 
     enabled: bool = Field(default=False, description="predict the quality of segments and score by it (APL)")
-    weight: float = Field(default=0.1, ge=0, le=most.WEIGHT, description="of the loss of the two branches")
+    weight: float = Field(default=0.1, ge=0, le=bounds.WEIGHT, description="of the loss of the two branches")
     soft_target: Literal["measured", "branch"] = Field(
         default="measured",
         description="what the joint score of a positive point should be: the quality of its segment as measured, or as "
@@ -35,10 +35,10 @@ class Quality(StageConfig):
     )
     tnd_power: int = Field(default=2, ge=1, le=2, description="of the normalised distance: 2 as in the boundary loss")
     focal: float = Field(
-        default=2.0, ge=0, le=most.POWER, description="exponent of |target - joint score| in the class loss"
+        default=2.0, ge=0, le=bounds.POWER, description="exponent of |target - joint score| in the class loss"
     )
     negative_weight: float = Field(
-        default=0.75, ge=0, le=most.WEIGHT, description="of the class loss where the target is 0"
+        default=0.75, ge=0, le=bounds.WEIGHT, description="of the class loss where the target is 0"
     )
 
 

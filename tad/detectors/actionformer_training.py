@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tad import most
+from tad import bounds
 from tad.detectors.actionformer_init import PYRAMID
 from tad.detectors.actionformer_quality import Quality, quality_losses
 from tad.detectors.actionformer_targets import Targets, assign, ignore, levels_for, pyramid, random_crop
@@ -44,10 +44,10 @@ class Training(ContrastOptions):
     width: int | None = Field(
         default=None,
         ge=8,
-        le=most.WIDTH,
+        le=bounds.WIDTH,
         description="of the network; null: the power of two nearest half the feature width, 32..512",
     )
-    heads: int = Field(default=4, ge=1, le=most.PARTS, description="attention heads; divides the width")
+    heads: int = Field(default=4, ge=1, le=bounds.PARTS, description="attention heads; divides the width")
     levels: int | None = Field(
         default=None, ge=1, le=10, description="of the pyramid; null: until half the longest pseudo-label is in range"
     )
@@ -59,29 +59,29 @@ class Training(ContrastOptions):
         "covers fewer than 16 snippets, else 1",
     )
     window: int = Field(
-        default=19, ge=3, le=most.SNIPPETS, description="snippets that attention sees on each level; odd"
+        default=19, ge=3, le=bounds.SNIPPETS, description="snippets that attention sees on each level; odd"
     )
     drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
     input_dropout: float = Field(default=0.2, ge=0, lt=1, description="chance that a feature channel is dropped")
     max_length: int | None = Field(
         default=None,
         ge=1,
-        le=most.SNIPPETS,
+        le=bounds.SNIPPETS,
         description="snippets of a training window; null: longer than 95 % of the videos, <= 2304",
     )
-    epochs: int = Field(default=35, ge=1, le=most.EPOCHS, description="passes over the training videos")
-    batch_size: int = Field(default=2, ge=1, le=most.BATCH, description="videos of a step, over all workers")
+    epochs: int = Field(default=35, ge=1, le=bounds.EPOCHS, description="passes over the training videos")
+    batch_size: int = Field(default=2, ge=1, le=bounds.BATCH, description="videos of a step, over all workers")
     lr: float | None = Field(
         default=None,
         gt=0,
-        le=most.LR,
+        le=bounds.LR,
         description="peak; null: 1e-4 for width 512 and batches of 2, more for narrower or larger",
     )
     warmup: float = Field(default=1 / 7, ge=0, lt=1, description="share of the steps until the peak; then a cosine")
     weight_decay: float = Field(
-        default=0.05, ge=0, le=most.DECAY, description="of matrices; none on biases, norms and gains"
+        default=0.05, ge=0, le=bounds.DECAY, description="of matrices; none on biases, norms and gains"
     )
-    clip_norm: float = Field(default=1.0, gt=0, le=most.NORM, description="largest norm of the gradient")
+    clip_norm: float = Field(default=1.0, gt=0, le=bounds.NORM, description="largest norm of the gradient")
     ema_decay: float | None = Field(
         default=None,
         ge=0,
@@ -89,10 +89,10 @@ class Training(ContrastOptions):
         description="of the averaged weights; null: 0.999, or less for fewer than 10,000 steps",
     )
     centre_radius: float = Field(
-        default=1.5, gt=0, le=most.SHARE, description="of the positive zone around a centre, in strides"
+        default=1.5, gt=0, le=bounds.SHARE, description="of the positive zone around a centre, in strides"
     )
     regression_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="of the boundary loss beside the class loss"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="of the boundary loss beside the class loss"
     )
     score_weight: float = Field(
         default=0.0, ge=0, le=1, description="how far a pseudo-label's score weighs its loss; 0: all count alike"
@@ -104,7 +104,7 @@ class Training(ContrastOptions):
     unlabelled_weight: float | None = Field(
         default=None,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="of the loss on videos without full labels, which then come beside fully labelled ones in every "
         "step, an epoch being a pass over them; null: all videos alike",
     )

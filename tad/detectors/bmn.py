@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.detectors.bmn_losses import joint_score
@@ -42,7 +42,7 @@ class BmnDecoding(StageConfig):
         default=0.5, gt=0, le=1, description="share of the window's highest boundary that makes a bin a candidate"
     )
     top_k: int = Field(
-        default=1000, ge=1, le=most.COUNT, description="best proposals of each window that reach post-processing"
+        default=1000, ge=1, le=bounds.COUNT, description="best proposals of each window that reach post-processing"
     )
     snippets: bool = Field(
         default=True,
@@ -50,24 +50,26 @@ class BmnDecoding(StageConfig):
         "proposal; false: with its video score alone, as published",
     )
     classes: int = Field(
-        default=2, ge=1, le=most.COUNT, description="best classes of its video that every proposal is given"
+        default=2, ge=1, le=bounds.COUNT, description="best classes of its video that every proposal is given"
     )
     train_classes: Literal["given", "predicted"] = Field(
         default="given", description="classes of training videos: the labels', where there are any, or the best ones"
     )
     min_score: float | None = Field(
         default=1e-4,
-        ge=-most.SCORE,
-        le=most.SCORE,
+        ge=-bounds.SCORE,
+        le=bounds.SCORE,
         description="proposals whose lowered score is below it are dropped; null: none",
     )
-    max_detections: int = Field(default=200, ge=1, le=most.COUNT, description="detections of each video, the best ones")
+    max_detections: int = Field(
+        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones"
+    )
 
 
 class BmnPostprocess(Postprocess):
     """What becomes of overlapping proposals, whatever their class."""
 
-    sigma: float = Field(default=0.4, gt=0, le=most.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: float = Field(default=0.4, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
 
 
 class BmnDetection(StageConfig):

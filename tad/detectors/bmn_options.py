@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Dataset
 from tad.detectors.bmn_targets import Fit
 from tad.detectors.contrast import ContrastOptions
@@ -42,12 +42,15 @@ class BmnTraining(ContrastOptions):
         "are already resized or the median pseudo-label still covers 8 bins",
     )
     length: int | None = Field(
-        default=None, ge=4, le=most.PARTS, description="bins of a window; null: the rows of resized features, else 128"
+        default=None,
+        ge=4,
+        le=bounds.PARTS,
+        description="bins of a window; null: the rows of resized features, else 128",
     )
     durations: int | None = Field(
         default=None,
         ge=1,
-        le=most.PARTS,
+        le=bounds.PARTS,
         description="longest proposal in bins; null: length if resized, else half of it",
     )
     upsample: int | None = Field(
@@ -59,18 +62,18 @@ class BmnTraining(ContrastOptions):
     width: int | None = Field(
         default=None,
         ge=8,
-        le=most.WIDTH,
+        le=bounds.WIDTH,
         multiple_of=4,
         description="of the base; null: published 256, or half the feature width",
     )
-    samples: int = Field(default=32, ge=2, le=most.PARTS, description="places at which a proposal is sampled")
+    samples: int = Field(default=32, ge=2, le=bounds.PARTS, description="places at which a proposal is sampled")
     published_edges: bool = Field(
         default=False, description="true: the released code's uneven weights of samples beyond the window"
     )
     quality: bool = Field(
         default=False, description="a third map, the distance of centres, and a joint score (APL's quality branches)"
     )
-    quality_weight: float = Field(default=0.1, ge=0, le=most.WEIGHT, description="of the third map's loss")
+    quality_weight: float = Field(default=0.1, ge=0, le=bounds.WEIGHT, description="of the third map's loss")
     coverage: float = Field(
         default=0.75, gt=0, le=1, description="a window teaches the pseudo-labels of which it holds this share"
     )
@@ -78,21 +81,21 @@ class BmnTraining(ContrastOptions):
     best_positive: bool = Field(
         default=True, description="a pseudo-label's best proposal is positive too, if its tIoU is above 0.5"
     )
-    regression_weight: float = Field(default=5.0, ge=0, le=most.WEIGHT, description="of the tIoU map's loss")
+    regression_weight: float = Field(default=5.0, ge=0, le=bounds.WEIGHT, description="of the tIoU map's loss")
     unlabelled_weight: float | None = Field(
         default=None,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="of the loss on videos that are not fully labelled, balanced on its own; null: all in one loss",
     )
-    epochs: int = Field(default=10, ge=1, le=most.EPOCHS, description="passes over the training windows")
-    batch_size: int = Field(default=16, ge=1, le=most.BATCH, description="windows of a step, over all workers")
+    epochs: int = Field(default=10, ge=1, le=bounds.EPOCHS, description="passes over the training windows")
+    batch_size: int = Field(default=16, ge=1, le=bounds.BATCH, description="windows of a step, over all workers")
     lr: float | None = Field(
-        default=None, gt=0, le=most.LR, description="null: 1e-3 for resized videos, 1e-4 for windows"
+        default=None, gt=0, le=bounds.LR, description="null: 1e-3 for resized videos, 1e-4 for windows"
     )
     decay_at: float = Field(default=0.7, gt=0, le=1, description="share of the steps after which the rate falls to .1")
-    weight_decay: float = Field(default=1e-4, ge=0, le=most.DECAY, description="10 times as much on the base")
-    clip_norm: float = Field(default=1.0, gt=0, le=most.NORM, description="largest norm of the gradient")
+    weight_decay: float = Field(default=1e-4, ge=0, le=bounds.DECAY, description="10 times as much on the base")
+    clip_norm: float = Field(default=1.0, gt=0, le=bounds.NORM, description="largest norm of the gradient")
     ema_decay: float | None = Field(
         default=None, ge=0, lt=1, description="of the averaged weights; null: the last weights are used"
     )

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from tad import most
+from tad import bounds
 from tad.detectors.windows import Labels
 from tad.ops.contrast import Gather, coarse_contrast, fine_contrast, frame_labels, sample_frames
 from tad.stage import StageConfig, Total
@@ -23,13 +23,13 @@ class ContrastOptions(StageConfig):
     """Of a detector's training."""
 
     contrast_weight: float = Field(
-        default=0.0, ge=0, le=most.WEIGHT, description="of the contrast between frames of different labels"
+        default=0.0, ge=0, le=bounds.WEIGHT, description="of the contrast between frames of different labels"
     )
     contrast_frames: int = Field(
-        default=80, ge=2, le=most.SNIPPETS, description="frames of each window, one from each of as many parts"
+        default=80, ge=2, le=bounds.SNIPPETS, description="frames of each window, one from each of as many parts"
     )
     contrast_temperature: float = Field(
-        default=0.1, gt=0, le=most.TEMPERATURE, description="of similarities; lower looks at the nearest more"
+        default=0.1, gt=0, le=bounds.TEMPERATURE, description="of similarities; lower looks at the nearest more"
     )
     contrast_unlabelled: bool = Field(
         default=True, description="videos without full labels are contrasted by their pseudo-labels; false: not at all"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.detectors.hrpro_instance_negatives import Negatives, NegativesConfig
@@ -40,12 +40,12 @@ class InstanceDecoding(StageConfig):
         default="both", description="candidates as they are, with refined boundaries, or both"
     )
     contrast_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="weight of the candidate's own score in the mean"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the candidate's own score in the mean"
     )
     score_weight: float = Field(
         default=0.25,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="weight of the completeness in the mean; it spreads about three times as far as the default "
         "proposers' contrast, so 1 lets it decide alone",
     )
@@ -54,12 +54,12 @@ class InstanceDecoding(StageConfig):
     )
     min_score: float | None = Field(
         default=0.001,
-        ge=-most.SCORE,
-        le=most.SCORE,
+        ge=-bounds.SCORE,
+        le=bounds.SCORE,
         description="detections whose lowered score is below it are dropped; null: none",
     )
     max_detections: int | None = Field(
-        default=1000, ge=1, le=most.COUNT, description="detections of each video, the best ones; null: all"
+        default=1000, ge=1, le=bounds.COUNT, description="detections of each video, the best ones; null: all"
     )
 
     @model_validator(mode="after")
@@ -72,7 +72,7 @@ class InstanceDecoding(StageConfig):
 class InstancePostprocess(Postprocess):
     """What becomes of overlapping detections."""
 
-    sigma: float = Field(default=0.3, gt=0, le=most.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: float = Field(default=0.3, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
 
 
 class InstanceDetection(StageConfig):

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.data.segments import Segments
 from tad.detectors.hrpro_instance_training import segments_of
 from tad.ops.mining import background_runs
@@ -25,7 +25,9 @@ from tad.stage import Context, StageConfig
 class NegativesConfig(StageConfig):
     """Pieces of mined background as further proposals."""
 
-    share: float = Field(default=0.5, ge=0, le=most.SHARE, description="how many, as a share of the video's candidates")
+    share: float = Field(
+        default=0.5, ge=0, le=bounds.SHARE, description="how many, as a share of the video's candidates"
+    )
     background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
 
 

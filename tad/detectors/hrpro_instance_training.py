@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -33,9 +33,9 @@ ANY = -1
 class InstanceTraining(StageConfig):
     """Model, losses and optimiser of the instance model."""
 
-    bins: int = Field(default=12, ge=3, le=most.PARTS, description="RoI bins over a proposal and its extensions")
+    bins: int = Field(default=12, ge=3, le=bounds.PARTS, description="RoI bins over a proposal and its extensions")
     extension: float = Field(
-        default=0.25, gt=0, le=most.SHARE, description="context on either side, as a share of the length"
+        default=0.25, gt=0, le=bounds.SHARE, description="context on either side, as a share of the length"
     )
     dropout: float = Field(default=0.7, ge=0, lt=1, description="in the score head")
     positive_tiou: float = Field(
@@ -44,16 +44,16 @@ class InstanceTraining(StageConfig):
     match_class: bool = Field(
         default=True, description="candidates match pseudo-labels of their own class; false: of any class, as published"
     )
-    max_proposals: int = Field(default=1000, ge=1, le=most.COUNT, description="of a video in each epoch, drawn anew")
-    score_weight: float = Field(default=1.0, ge=0, le=most.WEIGHT, description="weight of the completeness loss")
-    regression_weight: float = Field(default=1.0, ge=0, le=most.WEIGHT, description="weight of the boundary loss")
+    max_proposals: int = Field(default=1000, ge=1, le=bounds.COUNT, description="of a video in each epoch, drawn anew")
+    score_weight: float = Field(default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the completeness loss")
+    regression_weight: float = Field(default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the boundary loss")
     lr: float | None = Field(
-        default=None, gt=0, le=most.LR, description="null: 5e-5 * 2048 / feature width, at most 1e-3"
+        default=None, gt=0, le=bounds.LR, description="null: 5e-5 * 2048 / feature width, at most 1e-3"
     )
-    weight_decay: float = Field(default=5e-4, ge=0, le=most.DECAY, description="L2 penalty of Adam")
-    epochs: int = Field(default=20, ge=1, le=most.EPOCHS)
+    weight_decay: float = Field(default=5e-4, ge=0, le=bounds.DECAY, description="L2 penalty of Adam")
+    epochs: int = Field(default=20, ge=1, le=bounds.EPOCHS)
     batch_size: int | None = Field(
-        default=None, ge=1, le=most.BATCH, description="null: 10, fewer if there are under 80 videos"
+        default=None, ge=1, le=bounds.BATCH, description="null: 10, fewer if there are under 80 videos"
     )
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 

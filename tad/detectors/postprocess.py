@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.ops.fusion import Overlap, gaussian_fusion
 from tad.ops.nms import classwise_nms
 from tad.proposers.candidates import FusionOptions
@@ -24,12 +24,12 @@ class Postprocess(FusionOptions):
     method: Literal["soft-nms", "nms", "gaufuse"] = Field(
         default="soft-nms", description="lower the scores of overlapping detections, drop them, or fuse them"
     )
-    sigma: float = Field(default=0.5, gt=0, le=most.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: float = Field(default=0.5, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
     iou_threshold: float = Field(default=0.5, gt=0, le=1, description="nms: the tIoU from which it drops")
     temperature: float = Field(
         default=0.005,
         gt=0,
-        le=most.TEMPERATURE,
+        le=bounds.TEMPERATURE,
         description="of the weights in a group, in units of scores; published: 0.2",
     )
     overlap_threshold: float = Field(
@@ -41,7 +41,7 @@ class Postprocess(FusionOptions):
     stretch: float = Field(
         default=0.0,
         ge=0,
-        le=most.SECONDS,
+        le=bounds.SECONDS,
         description="seconds by which all segments end later in overlaps; published codes have 1",
     )
 

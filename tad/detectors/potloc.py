@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.detectors.postprocess import Postprocess, postprocess
@@ -52,29 +52,29 @@ class PotlocDecoding(RunsConfig):
     cas_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         default=steps(0.1, 0.6, 0.05),
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="thresholds on each class's curve",
     )
     actionness_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         default=steps(0.2, 0.8, 0.05),
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="thresholds on actionness; its runs are detections of every class",
     )
     min_score: float | None = Field(
         default=0.001,
-        ge=-most.SCORE,
-        le=most.SCORE,
+        ge=-bounds.SCORE,
+        le=bounds.SCORE,
         description="detections whose lowered score is below it are dropped; null: none",
     )
     max_detections: int | None = Field(
-        default=200, ge=1, le=most.COUNT, description="detections of each video, the best ones; null: all"
+        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones; null: all"
     )
 
 
 class PotlocPostprocess(Postprocess):
     """What becomes of overlapping detections."""
 
-    sigma: float = Field(default=0.3, gt=0, le=most.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: float = Field(default=0.3, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
     iou_threshold: float = Field(default=0.6, gt=0, le=1, description="nms: the tIoU from which it drops")
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from tad import most
+from tad import bounds
 from tad.detectors.potloc_targets import annotated, background_seeds, sample, window
 from tad.detectors.schedule import adamw, derived_ema, derived_width
 from tad.detectors.windows import (
@@ -40,10 +40,10 @@ class PotlocTraining(StageConfig):
     width: int | None = Field(
         default=None,
         ge=8,
-        le=most.WIDTH,
+        le=bounds.WIDTH,
         description="of the network; null: the power of two nearest half the feature width, 32..512",
     )
-    heads: int = Field(default=4, ge=1, le=most.PARTS, description="attention heads; divides the width")
+    heads: int = Field(default=4, ge=1, le=bounds.PARTS, description="attention heads; divides the width")
     levels: int = Field(default=3, ge=1, le=10, description="of the pyramid, strides 1, 2, 4, ...")
     upsample: int | None = Field(
         default=None,
@@ -52,7 +52,7 @@ class PotlocTraining(StageConfig):
         description="rows that the network sees for each snippet, interpolated; null: 2 where the median pseudo-label "
         "covers fewer than 16 snippets, else 1",
     )
-    gain: float = Field(default=0.1, gt=0, le=most.FACTOR, description="factor of each residual branch at the start")
+    gain: float = Field(default=0.1, gt=0, le=bounds.FACTOR, description="factor of each residual branch at the start")
     prior: float = Field(
         default=0.5,
         gt=0,
@@ -62,13 +62,13 @@ class PotlocTraining(StageConfig):
     stem: int = Field(
         default=2,
         ge=0,
-        le=most.PARTS,
+        le=bounds.PARTS,
         description="attention blocks at full rate; 0 with levels 1 leaves convolutions alone",
     )
     window: int = Field(
         default=19,
         ge=3,
-        le=most.SNIPPETS,
+        le=bounds.SNIPPETS,
         description="snippets that attention sees on each level; an even number sees one more",
     )
     drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
@@ -76,13 +76,13 @@ class PotlocTraining(StageConfig):
     max_length: int | None = Field(
         default=None,
         ge=1,
-        le=most.SNIPPETS,
+        le=bounds.SNIPPETS,
         description="snippets of a training window; null: longer than 95 % of the videos, <= 2304",
     )
     radius: float | None = Field(
         default=2.0,
         gt=0,
-        le=most.SHARE,
+        le=bounds.SHARE,
         description="how far from its point a pseudo-label is sampled, in strides; null: all of it",
     )
     rounded: bool = Field(default=False, description="true: the published targets, rounded to whole snippets")
@@ -92,28 +92,28 @@ class PotlocTraining(StageConfig):
     )
     background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
     top_ratio: int = Field(
-        default=8, ge=1, le=most.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
+        default=8, ge=1, le=bounds.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
     )
-    video_weight: float = Field(default=1.0, ge=0, le=most.WEIGHT, description="weight of the video-level loss")
-    action_weight: float = Field(default=0.5, ge=0, le=most.WEIGHT, description="weight of the loss on sampled rows")
+    video_weight: float = Field(default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the video-level loss")
+    action_weight: float = Field(default=0.5, ge=0, le=bounds.WEIGHT, description="weight of the loss on sampled rows")
     background_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="weight of the loss on mined background rows"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the loss on mined background rows"
     )
-    focal: float = Field(default=2.0, ge=0, le=most.POWER, description="focusing exponent of the row losses")
-    epochs: int = Field(default=50, ge=1, le=most.EPOCHS, description="passes over the training videos")
-    batch_size: int = Field(default=4, ge=1, le=most.BATCH, description="videos of a step, over all workers")
+    focal: float = Field(default=2.0, ge=0, le=bounds.POWER, description="focusing exponent of the row losses")
+    epochs: int = Field(default=50, ge=1, le=bounds.EPOCHS, description="passes over the training videos")
+    batch_size: int = Field(default=4, ge=1, le=bounds.BATCH, description="videos of a step, over all workers")
     lr: float | None = Field(
         default=None,
         gt=0,
-        le=most.LR,
+        le=bounds.LR,
         description="peak; null: 1e-4 for width 512 and batches of 4, more for narrower or larger",
     )
     warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the steps until the peak; then a cosine")
     weight_decay: float = Field(
-        default=0.05, ge=0, le=most.DECAY, description="of matrices; none on biases, norms and gains"
+        default=0.05, ge=0, le=bounds.DECAY, description="of matrices; none on biases, norms and gains"
     )
     clip_norm: float | None = Field(
-        default=1.0, gt=0, le=most.NORM, description="largest norm of the gradient; null: any"
+        default=1.0, gt=0, le=bounds.NORM, description="largest norm of the gradient; null: any"
     )
     ema_decay: float | None = Field(
         default=None,

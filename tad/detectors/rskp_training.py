@@ -16,17 +16,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tad import most
+from tad import bounds
 from tad.data.segments import Segments
 from tad.models.rskp import RskpModel, RskpScores
 from tad.ops.snippet_targets import Rows, Solver, delta_target, snippet_targets, target_loss
 from tad.proposers.rskp_training import RskpLosses, RskpTask
 from tad.stage import Arrays, Batch, Context, StageConfig
 
-Rate = Annotated[float, Field(gt=0, le=most.LR)]
-Gain = Annotated[float, Field(gt=0, le=most.FACTOR)]
-Epochs = Annotated[int, Field(ge=1, le=most.EPOCHS)]
-NoEpochs = Annotated[int, Field(ge=0, le=most.EPOCHS)]
+Rate = Annotated[float, Field(gt=0, le=bounds.LR)]
+Gain = Annotated[float, Field(gt=0, le=bounds.FACTOR)]
+Epochs = Annotated[int, Field(ge=1, le=bounds.EPOCHS)]
+NoEpochs = Annotated[int, Field(ge=0, le=bounds.EPOCHS)]
 
 
 class TargetConfig(StageConfig):
@@ -43,7 +43,7 @@ class TargetConfig(StageConfig):
     trim: float = Field(
         default=0.5,
         ge=0,
-        le=most.SNIPPETS,
+        le=bounds.SNIPPETS,
         description="snippets that a pseudo-label loses at either end, at most half of it: what candidates gained by "
         "`widen`, since a model that learns widened ones finds them wider in each round",
     )
@@ -53,34 +53,39 @@ class Schedule(StageConfig):
     """What changes over the epochs and rounds; every list has an entry for each round, the last for later ones, too."""
 
     epochs: list[Epochs] = Field(
-        default=[30, 15, 15, 15, 25, 50], min_length=1, max_length=most.ITEMS, description="of each round"
+        default=[30, 15, 15, 15, 25, 50], min_length=1, max_length=bounds.ITEMS, description="of each round"
     )
     lr: list[Rate] | None = Field(
         default=None,
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="null: 2e-5 * 2048 / feature width, at most 4e-4, in all rounds",
     )
     label_epochs: list[NoEpochs] = Field(
         default=[30, 15, 6, 0],
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="first epochs of each round that learn its targets; the others learn their change since the last "
         "round",
     )
     gains: list[Gain] = Field(
-        default=[2.0, 2.0, 2.0, 2.0, 2.0, 2.15], min_length=1, max_length=most.ITEMS, description="factor on the change"
+        default=[2.0, 2.0, 2.0, 2.0, 2.0, 2.15],
+        min_length=1,
+        max_length=bounds.ITEMS,
+        description="factor on the change",
     )
     weight: float = Field(
         default=5.0,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="of the loss on targets, in the first epoch of all; released: 10 beside targets of sums, which "
         "are three to four times smaller",
     )
-    growth: float = Field(default=1.035, gt=0, le=most.FACTOR, description="factor on this weight from epoch to epoch")
+    growth: float = Field(
+        default=1.035, gt=0, le=bounds.FACTOR, description="factor on this weight from epoch to epoch"
+    )
     weight_limit: float = Field(
-        default=20.0, ge=0, le=most.WEIGHT, description="the weight's upper limit; released: 50"
+        default=20.0, ge=0, le=bounds.WEIGHT, description="the weight's upper limit; released: 50"
     )
     late: bool = Field(
         default=False,
@@ -95,13 +100,13 @@ class Retraining(RskpLosses):
     snippet_weight_memory: float = Field(
         default=1.0,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="weight of the walked snippet scores as pseudo-labels; memory is always open",
     )
     snippet_weight: float = Field(
         default=0.5,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="the same in the proposer's last epoch, and so in the first of all with `late`",
     )
     first_memory: bool = Field(
@@ -114,7 +119,7 @@ class Retraining(RskpLosses):
         default=True,
         description="loss of negative targets: -log(1 - p) times their size; false: as released, without a lower bound",
     )
-    dead_zone: float = Field(default=0.0, ge=0, le=most.SCORE, description="changes of a target up to this are none")
+    dead_zone: float = Field(default=0.0, ge=0, le=bounds.SCORE, description="changes of a target up to this are none")
 
 
 class Epoch(NamedTuple):

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.labelers.apl_check import check
@@ -46,14 +46,16 @@ class Selection(StageConfig):
         description="d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed",
     )
     d1: float = Field(default=0.15, ge=0, le=1, description="detections below are dropped")
-    k: float = Field(default=1.0, ge=0, le=most.SPREAD, description="adaptive: standard deviations above the mean")
+    k: float = Field(default=1.0, ge=0, le=bounds.SPREAD, description="adaptive: standard deviations above the mean")
     scope: Literal["video", "class", "epoch"] = Field(
         default="video", description="adaptive: mean and deviation of each video, of each class, or of all detections"
     )
-    d2_max: float | None = Field(default=None, ge=0, le=most.SCORE, description="adaptive: largest d2; null: no limit")
+    d2_max: float | None = Field(
+        default=None, ge=0, le=bounds.SCORE, description="adaptive: largest d2; null: no limit"
+    )
     fixed: float = Field(default=0.3, ge=0, le=1, description="d2 of rule fixed")
     min_pos: int = Field(
-        default=0, ge=0, le=most.COUNT, description="a video's best detections from d1 on that are positives anyway"
+        default=0, ge=0, le=bounds.COUNT, description="a video's best detections from d1 on that are positives anyway"
     )
     hard_nms: float | None = Field(
         default=None,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError
@@ -32,18 +32,18 @@ SINGLE = 0.5
 class IcdTraining(StageConfig):
     """Network, pairs and optimiser of the discriminator."""
 
-    hidden: int = Field(default=128, ge=1, le=most.WIDTH, description="width of the hidden layer")
+    hidden: int = Field(default=128, ge=1, le=bounds.WIDTH, description="width of the hidden layer")
     partners: int = Field(
         default=5,
         ge=1,
-        le=most.COUNT,
+        le=bounds.COUNT,
         description="instances of the same class, and as many of others, that an anchor is paired with",
     )
-    batch_size: int = Field(default=64, ge=1, le=most.BATCH, description="anchors of a step")
+    batch_size: int = Field(default=64, ge=1, le=bounds.BATCH, description="anchors of a step")
     steps: int = Field(
-        default=2000, ge=1, le=most.STEPS, description="rounded down to a multiple of 20, if there are more"
+        default=2000, ge=1, le=bounds.STEPS, description="rounded down to a multiple of 20, if there are more"
     )
-    lr: float = Field(default=1e-3, gt=0, le=most.LR, description="of Adam")
+    lr: float = Field(default=1e-3, gt=0, le=bounds.LR, description="of Adam")
     dropout: float = Field(
         default=0.0,
         ge=0,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
@@ -43,8 +43,8 @@ class Gate(StageConfig):
     )
     min_score: float | None = Field(
         default=0.0,
-        ge=-most.SCORE,
-        le=most.SCORE,
+        ge=-bounds.SCORE,
+        le=bounds.SCORE,
         description="pseudo-labels have a score above this; null: released, all, also negative ones",
     )
 
@@ -62,10 +62,10 @@ class GaufuseLabeler(StageConfig):
 
     method: Literal["gaufuse"] = "gaufuse"
     faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
-    temperatures: list[Annotated[float, Field(gt=0, le=most.TEMPERATURE)]] = Field(
+    temperatures: list[Annotated[float, Field(gt=0, le=bounds.TEMPERATURE)]] = Field(
         default=[0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="of every round's fusion, the last one for later rounds, too; replaces fusion.temperature",
     )
     fusion: CandidateFusion = CandidateFusion()

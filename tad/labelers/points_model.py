@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.labelers.potloc import Grouped, GroupedPoints
 from tad.labelers.pser_seed import SHORTEST, neighbour_times
 from tad.ops.nms import compiled
@@ -39,20 +39,20 @@ class Constants(StageConfig):
     """What is not learned."""
 
     sharpness: float = Field(
-        default=6.0, ge=0, le=most.SPREAD, description="how much a proposal's score counts: weights are exp of it"
+        default=6.0, ge=0, le=bounds.SPREAD, description="how much a proposal's score counts: weights are exp of it"
     )
     length_noise: float = Field(
-        default=0.3, gt=0, le=most.SPREAD, description="spread of a proposal's log length about the segment's"
+        default=0.3, gt=0, le=bounds.SPREAD, description="spread of a proposal's log length about the segment's"
     )
-    centre_noise: float = Field(default=0.12, gt=0, le=most.SPREAD, description="spread of its centre, in lengths")
+    centre_noise: float = Field(default=0.12, gt=0, le=bounds.SPREAD, description="spread of its centre, in lengths")
     compression: float = Field(
         default=0.8,
         gt=0,
-        le=most.SPREAD,
+        le=bounds.SPREAD,
         description="how far proposals' log lengths follow those of segments; 1: without bias",
     )
     spread: float = Field(
-        default=0.6, ge=0.05, le=most.SPREAD, description="spread of the log lengths of one class in one video"
+        default=0.6, ge=0.05, le=bounds.SPREAD, description="spread of the log lengths of one class in one video"
     )
 
 

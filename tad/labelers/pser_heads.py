@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tad import most
+from tad import bounds
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError, RunError
 from tad.labelers.pser_seed import Proposals, SeedRule
@@ -29,16 +29,16 @@ from tad.stage import Batch, Context, StageConfig, Total
 class BagConfig(StageConfig):
     """Which copies of a seed are in its bag."""
 
-    scales: list[Annotated[float, Field(gt=0, le=most.SHARE)]] = Field(
+    scales: list[Annotated[float, Field(gt=0, le=bounds.SHARE)]] = Field(
         default=[0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2],
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="lengths, as shares of the seed's",
     )
-    shifts: list[Annotated[float, Field(ge=-most.SHARE, le=most.SHARE)]] = Field(
+    shifts: list[Annotated[float, Field(ge=-bounds.SHARE, le=bounds.SHARE)]] = Field(
         default=[0.0, -0.2, 0.2],
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="shifts of the centre, as shares of the scaled length",
     )
 
@@ -46,12 +46,12 @@ class BagConfig(StageConfig):
 class NegativesConfig(StageConfig):
     """Random segments that the class scores should reject."""
 
-    count: int = Field(default=50, ge=0, le=most.COUNT, description="drawn for every item")
+    count: int = Field(default=50, ge=0, le=bounds.COUNT, description="drawn for every item")
     tiou_threshold: float = Field(default=0.3, gt=0, le=1, description="kept if below this with all the bags' members")
     margin: float = Field(
-        default=0.2, ge=0, le=most.SHARE, description="how far they may leave the video, as a share of its length"
+        default=0.2, ge=0, le=bounds.SHARE, description="how far they may leave the video, as a share of its length"
     )
-    weight: float = Field(default=0.5, ge=0, le=most.WEIGHT, description="weight of their loss")
+    weight: float = Field(default=0.5, ge=0, le=bounds.WEIGHT, description="weight of their loss")
     mean_over: Literal["valid", "all"] = Field(
         default="valid", description="the loss is a mean over the kept ones, or (published) over all drawn ones"
     )
@@ -60,9 +60,9 @@ class NegativesConfig(StageConfig):
 class HeadsConfig(StageConfig):
     """Pooling, modules, losses and optimiser."""
 
-    bins: int = Field(default=12, ge=1, le=most.PARTS, description="RoI bins")
+    bins: int = Field(default=12, ge=1, le=bounds.PARTS, description="RoI bins")
     context: float = Field(
-        default=0.5, ge=0, le=most.SHARE, description="RoIs reach this share of their length further on both sides"
+        default=0.5, ge=0, le=bounds.SHARE, description="RoIs reach this share of their length further on both sides"
     )
     alignment: Literal["centred", "published"] = Field(
         default="centred",
@@ -70,42 +70,42 @@ class HeadsConfig(StageConfig):
         "late, at the end",
     )
     project: int | None = Field(
-        default=32, ge=1, le=most.WIDTH, description="each module reduces snippets to this width; null: no"
+        default=32, ge=1, le=bounds.WIDTH, description="each module reduces snippets to this width; null: no"
     )
-    hidden: int = Field(default=128, ge=1, le=most.WIDTH, description="width of the modules' two layers")
+    hidden: int = Field(default=128, ge=1, le=bounds.WIDTH, description="width of the modules' two layers")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="before each of the two layers")
     bag_mean: Literal["add", "subtract"] = Field(
         default="subtract", description="what the ranking module does with the mean of the bag (published: add)"
     )
     focal: float = Field(
-        default=2.0, ge=0, le=most.POWER, description="focusing exponent of the selection and negative losses"
+        default=2.0, ge=0, le=bounds.POWER, description="focusing exponent of the selection and negative losses"
     )
     rank_weight: float = Field(
         default=20.0,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="weight of the ranking loss, whose gradients the L2 penalty drowns at 1",
     )
     bags_per_item: int | None = Field(
-        default=16, ge=1, le=most.COUNT, description="bags of a video in one item; null: all of them"
+        default=16, ge=1, le=bounds.COUNT, description="bags of a video in one item; null: all of them"
     )
     mean_over: Literal["bags", "videos"] = Field(
         default="bags", description="the loss is a mean over all bags of a batch, or of each video and then over these"
     )
-    lr: float = Field(default=1e-3, gt=0, le=most.LR)
-    weight_decay: float = Field(default=1e-4, ge=0, le=most.DECAY, description="L2 penalty of Adam")
+    lr: float = Field(default=1e-3, gt=0, le=bounds.LR)
+    weight_decay: float = Field(default=1e-4, ge=0, le=bounds.DECAY, description="L2 penalty of Adam")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine: after a tenth of warm-up")
     snapshot_epochs: int = Field(
         default=2,
         ge=0,
-        le=most.EPOCHS,
+        le=bounds.EPOCHS,
         description="weights are averaged (exponentially) over about so many epochs; 0: the last ones",
     )
     batch_size: int | None = Field(
-        default=None, ge=1, le=most.BATCH, description="items per step; null: 8, fewer if there are under 64 items"
+        default=None, ge=1, le=bounds.BATCH, description="items per step; null: 8, fewer if there are under 64 items"
     )
     epochs: int | None = Field(
-        default=None, ge=1, le=most.EPOCHS, description="null: as many as make 400 steps, between 12 and 60"
+        default=None, ge=1, le=bounds.EPOCHS, description="null: as many as make 400 steps, between 12 and 60"
     )
 
     def budget(self, points: Iterable[int]) -> tuple[int, int]:

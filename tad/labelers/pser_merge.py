@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.labelers.pser_seed import inside, neighbour_times
 from tad.stage import StageConfig
 
@@ -23,22 +23,26 @@ FLOOR = 1e-12
 class MergeConfig(StageConfig):
     """How the members of a bag become one segment."""
 
-    top_k: int | None = Field(default=None, ge=1, le=most.COUNT, description="best members that are merged; null: all")
+    top_k: int | None = Field(
+        default=None, ge=1, le=bounds.COUNT, description="best members that are merged; null: all"
+    )
     ties: Literal["all", "first"] = Field(
         default="all", description="members tied with the last of the top_k: all count, or the first in the bag's order"
     )
     class_power: float = Field(
-        default=0.0, ge=0, le=most.POWER, description="exponent of the class probability; 0 leaves it out"
+        default=0.0, ge=0, le=bounds.POWER, description="exponent of the class probability; 0 leaves it out"
     )
-    instance_power: float = Field(default=0.0, ge=0, le=most.POWER, description="exponent of the share within the bag")
-    rank_power: float = Field(default=4.0, ge=0, le=most.POWER, description="exponent of the temporal confidence")
+    instance_power: float = Field(
+        default=0.0, ge=0, le=bounds.POWER, description="exponent of the share within the bag"
+    )
+    rank_power: float = Field(default=4.0, ge=0, le=bounds.POWER, description="exponent of the temporal confidence")
     contain_point: bool = Field(default=True, description="stretch a segment that misses its point until it holds it")
     separate: bool = Field(default=True, description="cut a segment halfway to points of its class that it reaches")
     clamp: Literal["duration", "snippets"] = Field(
         default="duration", description="cut segments at the end of the video, or (published) of its last but one row"
     )
     decimals: int | None = Field(
-        default=None, ge=0, le=most.DIGITS, description="round seconds to this many decimals; null: do not"
+        default=None, ge=0, le=bounds.DIGITS, description="round seconds to this many decimals; null: do not"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Dataset, Role
 from tad.data.labels import Points
 from tad.data.segments import Segments
@@ -42,12 +42,12 @@ class SeedRule(StageConfig):
     )
     min_score: float = Field(
         default=0.0,
-        ge=-most.SCORE,
-        le=most.SCORE,
+        ge=-bounds.SCORE,
+        le=bounds.SCORE,
         description="proposals that reach no neighbour need a score above this",
     )
     half_width: float = Field(
-        default=1.0, gt=0, le=most.SECONDS, description="seconds on either side of a point without a proposal"
+        default=1.0, gt=0, le=bounds.SECONDS, description="seconds on either side of a point without a proposal"
     )
     fallback: Literal["window", "none"] = Field(
         default="window", description="a point without a proposal: a window around it, or no seed"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.data.labels import Supervision
 from tad.data.segments import Segments
@@ -34,7 +34,7 @@ class LabelledTraining(Training):
     steps: int | None = Field(
         default=None,
         ge=1,
-        le=most.STEPS,
+        le=bounds.STEPS,
         description="optimiser steps in place of epochs, as many for few videos as for many; null: epochs",
     )
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.ops.fusion import Aggregate, Overlap, gaussian_fusion
 from tad.ops.grouping import inner_mean, outer_inner_contrast, threshold_runs, upsample
 from tad.ops.nms import classwise_nms, compiled
@@ -30,7 +30,7 @@ class FusionOptions(StageConfig):
     temperature: float = Field(
         default=0.2,
         gt=0,
-        le=most.TEMPERATURE,
+        le=bounds.TEMPERATURE,
         description="of the weights in a group: low keeps its best segment, high is the plain mean",
     )
     overlap_threshold: float = Field(
@@ -60,23 +60,23 @@ class RunsConfig(StageConfig):
         default="given", description="classes of training videos: those of their points, or the predicted ones"
     )
     class_threshold: float = Field(default=0.5, ge=0, le=1, description="a class is predicted at this video score")
-    scale: int = Field(default=2, ge=1, le=most.PARTS, description="interpolated samples per snippet")
+    scale: int = Field(default=2, ge=1, le=bounds.PARTS, description="interpolated samples per snippet")
     centred: bool = Field(
         default=True, description="false: the published interpolation, whose runs are up to half a snippet early"
     )
     cas_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         default=steps(0, 0.225, 0.025),
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="thresholds on each class's curve",
     )
     actionness_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         default=steps(0.3, 0.7, 0.05),
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="thresholds on actionness; its runs are proposals of every class",
     )
     margin: float = Field(
-        default=0.25, gt=0, le=most.SHARE, description="outside of a run on each side, as a share of its length"
+        default=0.25, gt=0, le=bounds.SHARE, description="outside of a run on each side, as a share of its length"
     )
     symmetric: bool = Field(default=True, description="false: the published margins, longer on the left")
     contrast: Literal["plain", "zeroed"] = Field(
@@ -86,7 +86,7 @@ class RunsConfig(StageConfig):
     video_bonus: float = Field(
         default=0.0,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="share of the video's score of the class that is added; LACP has 0.2, POTLoc 0.25",
     )
     repeats: bool = Field(
@@ -101,13 +101,13 @@ class CandidateConfig(RunsConfig):
         default="soft", description="what becomes of overlapping proposals of a class; gaufuse: they are fused"
     )
     sigma: float = Field(
-        default=0.3, gt=0, le=most.TEMPERATURE, description="width of the Gaussian of soft suppression"
+        default=0.3, gt=0, le=bounds.TEMPERATURE, description="width of the Gaussian of soft suppression"
     )
     iou_threshold: float = Field(default=0.6, gt=0, le=1, description="tIoU from which hard suppression drops")
     stretch: float = Field(
         default=0.0,
         ge=0,
-        le=most.SECONDS,
+        le=bounds.SECONDS,
         description="seconds by which all proposals end later in suppression; published codes have 1",
     )
     fusion: CandidateFusion = CandidateFusion()

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tad import most
+from tad import bounds
 from tad.detectors.actionformer_targets import levels_for, random_crop
 from tad.detectors.actionformer_training import Training
 from tad.detectors.schedule import adamw, derived_ema, derived_width
@@ -38,21 +38,21 @@ class ContrastiveConfig(StageConfig):
     enabled: bool = Field(
         default=False, description="start from an encoder pre-trained on all training videos, without labels (APL)"
     )
-    epochs: int = Field(default=15, ge=1, le=most.EPOCHS, description="passes over all training videos")
+    epochs: int = Field(default=15, ge=1, le=bounds.EPOCHS, description="passes over all training videos")
     frames: int = Field(
-        default=80, ge=2, le=most.SNIPPETS, description="drawn from each window, one from each of as many equal parts"
+        default=80, ge=2, le=bounds.SNIPPETS, description="drawn from each window, one from each of as many equal parts"
     )
     clusters: int | None = Field(
-        default=None, ge=2, le=most.PARTS, description="over the frames of a batch; null: twice the videos of a batch"
+        default=None, ge=2, le=bounds.PARTS, description="over the frames of a batch; null: twice the videos of a batch"
     )
     temperature: float = Field(
-        default=0.1, gt=0, le=most.TEMPERATURE, description="of similarities; lower looks at the nearest more"
+        default=0.1, gt=0, le=bounds.TEMPERATURE, description="of similarities; lower looks at the nearest more"
     )
     coarse_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="of the contrast of two clusters in each video"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="of the contrast of two clusters in each video"
     )
     fine_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="of the contrast of the clusters over a batch"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="of the contrast of the clusters over a batch"
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Role
 from tad.errors import ConfigError
 from tad.models.hrpro import HrproModel, prototype_contrast
@@ -34,11 +34,11 @@ class HrproTraining(TrainingConfig):
     """Model, losses and optimiser."""
 
     # With attention every row sees the whole video, so a video-level loss teaches all rows to fire at once.
-    video_weight: float = Field(default=0.0, ge=0, le=most.WEIGHT, description="weight of the video-level loss")
+    video_weight: float = Field(default=0.0, ge=0, le=bounds.WEIGHT, description="weight of the video-level loss")
     attention_layers: int = Field(default=2, ge=0, le=8, description="attention blocks; 0: none")
-    heads: int = Field(default=8, ge=1, le=most.PARTS, description="attention heads; divides the feature width")
+    heads: int = Field(default=8, ge=1, le=bounds.PARTS, description="attention heads; divides the feature width")
     feedforward: int = Field(
-        default=128, ge=1, le=most.WIDTH, description="hidden width of a block's feed-forward layer"
+        default=128, ge=1, le=bounds.WIDTH, description="hidden width of a block's feed-forward layer"
     )
     attention_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="of attention weights; above 0 they are held in full, T x T"
@@ -47,10 +47,10 @@ class HrproTraining(TrainingConfig):
     double_projection: bool = Field(default=False, description="two linear maps to queries and keys, as published")
     scrambled: bool = Field(default=False, description="the published reshape that mixes the prototypes")
     contrast_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="weight of the contrast with prototypes; 0: none"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the contrast with prototypes; 0: none"
     )
     temperature: float = Field(
-        default=0.1, gt=0, le=most.TEMPERATURE, description="of the contrast's cosine similarities"
+        default=0.1, gt=0, le=bounds.TEMPERATURE, description="of the contrast's cosine similarities"
     )
     momentum: float = Field(default=0.999, ge=0, lt=1, description="what one video leaves of a prototype")
     warm_memory: bool = Field(

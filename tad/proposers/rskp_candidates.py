@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tad import most
+from tad import bounds
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import threshold_runs
 from tad.ops.nms import classwise_nms
@@ -37,18 +37,18 @@ class RskpCandidates(StageConfig):
     thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         default=ratios(0.0003, 0.04, 20),
         min_length=1,
-        max_length=most.ITEMS,
+        max_length=bounds.ITEMS,
         description="a run is above a threshold throughout; released: 0.001 to 0.039 in equal steps",
     )
-    min_length: int = Field(default=2, ge=1, le=most.SNIPPETS, description="snippets of the shortest run")
+    min_length: int = Field(default=2, ge=1, le=bounds.SNIPPETS, description="snippets of the shortest run")
     widen: float = Field(
         default=0.5,
         ge=0,
-        le=most.SNIPPETS,
+        le=bounds.SNIPPETS,
         description="snippets that a candidate gains at either end; curves learnt from classes peak within actions",
     )
     context: float = Field(
-        default=0.0785, gt=0, le=most.SHARE, description="outside on each side: context * length^exponent"
+        default=0.0785, gt=0, le=bounds.SHARE, description="outside on each side: context * length^exponent"
     )
     exponent: float = Field(default=0.9, ge=0, le=2, description="see context")
     released_edges: bool = Field(
@@ -60,7 +60,7 @@ class RskpCandidates(StageConfig):
         default="gaufuse", description="what becomes of overlapping candidates of a class; gaufuse: they are fused"
     )
     sigma: float = Field(
-        default=0.3, gt=0, le=most.TEMPERATURE, description="width of the Gaussian of soft suppression"
+        default=0.3, gt=0, le=bounds.TEMPERATURE, description="width of the Gaussian of soft suppression"
     )
     iou_threshold: float = Field(default=0.25, gt=0, le=1, description="tIoU from which hard suppression drops")
     fusion: CandidateFusion = CandidateFusion()

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, pad
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.errors import DataError
@@ -38,33 +38,35 @@ class RskpLosses(StageConfig):
 
     dropout: float = Field(default=0.6, ge=0, lt=1, description="dropout of the embedding, in training")
     foreground_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="weight of the loss on attended video scores"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the loss on attended video scores"
     )
     whole_weight: float = Field(
         default=0.2,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="weight of the loss on class-wise pooled video scores, background among them",
     )
-    attention_weight: float = Field(default=0.1, ge=0, le=most.WEIGHT, description="weight of the attention's contrast")
+    attention_weight: float = Field(
+        default=0.1, ge=0, le=bounds.WEIGHT, description="weight of the attention's contrast"
+    )
     attention_ratio: int = Field(
         default=8,
         ge=1,
-        le=most.SNIPPETS,
+        le=bounds.SNIPPETS,
         description="one snippet in this many counts as high in the contrast, and as many as low",
     )
     snippet_weight: float = Field(
         default=1.0,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="weight of the walked snippet scores as pseudo-labels, before the memory opens",
     )
     snippet_weight_memory: float = Field(
-        default=0.5, ge=0, le=most.WEIGHT, description="the same once the memory is open"
+        default=0.5, ge=0, le=bounds.WEIGHT, description="the same once the memory is open"
     )
-    snippet_temperature: float = Field(default=0.2, gt=0, le=most.TEMPERATURE, description="of these pseudo-labels")
+    snippet_temperature: float = Field(default=0.2, gt=0, le=bounds.TEMPERATURE, description="of these pseudo-labels")
     memory_weight: float = Field(
-        default=0.5, ge=0, le=most.WEIGHT, description="of the memory branch in the losses on video scores"
+        default=0.5, ge=0, le=bounds.WEIGHT, description="of the memory branch in the losses on video scores"
     )
     memory_share: float = Field(
         default=0.2, ge=0, le=1, description="of the memory branch in the snippets' pseudo-labels"
@@ -75,11 +77,11 @@ class RskpLosses(StageConfig):
     weight_decay: float = Field(
         default=5e-5,
         ge=0,
-        le=most.DECAY,
+        le=bounds.DECAY,
         description="L2 penalty of Adam; the released 5e-4 is beside a sum over 10 videos",
     )
     batch_size: int | None = Field(
-        default=None, ge=1, le=most.BATCH, description="null: 10, fewer if there are under 80 videos"
+        default=None, ge=1, le=bounds.BATCH, description="null: 10, fewer if there are under 80 videos"
     )
     ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 
@@ -93,29 +95,29 @@ class RskpTraining(RskpLosses):
     """Model, losses and optimiser."""
 
     width: int | None = Field(
-        default=None, ge=1, le=most.WIDTH, description="embedding width; null: that of the features"
+        default=None, ge=1, le=bounds.WIDTH, description="embedding width; null: that of the features"
     )
-    prototypes: int = Field(default=8, ge=1, le=most.PARTS, description="prototypes that sum up a video")
-    em_iterations: int = Field(default=2, ge=1, le=most.PARTS, description="rounds of expectation and maximisation")
+    prototypes: int = Field(default=8, ge=1, le=bounds.PARTS, description="prototypes that sum up a video")
+    em_iterations: int = Field(default=2, ge=1, le=bounds.PARTS, description="rounds of expectation and maximisation")
     em_temperature: float = Field(
-        default=5.0, gt=0, le=most.FACTOR, description="factor on cosines when snippets are assigned"
+        default=5.0, gt=0, le=bounds.FACTOR, description="factor on cosines when snippets are assigned"
     )
     walk: float = Field(default=0.5, ge=0, lt=1, description="share of the random walk that goes on")
-    scale: float = Field(default=20.0, gt=0, le=most.FACTOR, description="factor on cosines with class centres")
-    slots: int = Field(default=5, ge=1, le=most.PARTS, description="prototypes of each class in the memory")
+    scale: float = Field(default=20.0, gt=0, le=bounds.FACTOR, description="factor on cosines with class centres")
+    slots: int = Field(default=5, ge=1, le=bounds.PARTS, description="prototypes of each class in the memory")
     memory_epochs: int | None = Field(
         default=None,
         ge=0,
-        le=most.EPOCHS,
+        le=bounds.EPOCHS,
         description="epochs before the memory opens; null: three quarters, released: 101 of 200",
     )
     lr: float | None = Field(
-        default=None, gt=0, le=most.LR, description="null: 5e-5 * 2048 / feature width, at most 1e-3"
+        default=None, gt=0, le=bounds.LR, description="null: 5e-5 * 2048 / feature width, at most 1e-3"
     )
     lr_drop: int | None = Field(
-        default=None, ge=1, le=most.EPOCHS, description="epochs after which the learning rate falls to 0.8"
+        default=None, ge=1, le=bounds.EPOCHS, description="epochs after which the learning rate falls to 0.8"
     )
-    epochs: int = Field(default=40, ge=1, le=most.EPOCHS)
+    epochs: int = Field(default=40, ge=1, le=bounds.EPOCHS)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from tad import most
+from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.labels import SUPERVISION, Supervision
@@ -37,46 +37,49 @@ class TrainingConfig(StageConfig):
     """Model, losses and optimiser of the snippet model."""
 
     width: int | None = Field(
-        default=None, ge=1, le=most.WIDTH, description="embedding width; null: that of the features"
+        default=None, ge=1, le=bounds.WIDTH, description="embedding width; null: that of the features"
     )
-    kernel: int = Field(default=3, ge=1, le=most.PARTS, description="snippets each convolution sees; odd")
+    kernel: int = Field(default=3, ge=1, le=bounds.PARTS, description="snippets each convolution sees; odd")
     layers: int = Field(default=1, ge=1, le=8, description="convolutions before the classifier")
     dropout: float = Field(default=0.7, ge=0, lt=1, description="dropout before the classifier")
     top_ratio: int = Field(
-        default=8, ge=1, le=most.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
+        default=8, ge=1, le=bounds.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
     )
     video_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="weight of the video-level loss; HR-Pro's code has 0"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the video-level loss; HR-Pro's code has 0"
     )
-    point_weight: float = Field(default=0.5, ge=0, le=most.WEIGHT, description="weight of the loss on action rows")
+    point_weight: float = Field(default=0.5, ge=0, le=bounds.WEIGHT, description="weight of the loss on action rows")
     background_weight: float = Field(
-        default=1.0, ge=0, le=most.WEIGHT, description="weight of the loss on mined background rows"
+        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the loss on mined background rows"
     )
     score_weight: float = Field(
-        default=0.0, ge=0, le=most.WEIGHT, description="weight of the contrast of searched segments' scores; LACP has 1"
+        default=0.0,
+        ge=0,
+        le=bounds.WEIGHT,
+        description="weight of the contrast of searched segments' scores; LACP has 1",
     )
     feature_weight: float = Field(
         default=0.0,
         ge=0,
-        le=most.WEIGHT,
+        le=bounds.WEIGHT,
         description="weight of the contrast between searched segments' embeddings; LACP has 1",
     )
     search_budget: int = Field(
-        default=25, ge=1, le=most.COUNT, description="segmentations that the search for segments keeps open"
+        default=25, ge=1, le=bounds.COUNT, description="segmentations that the search for segments keeps open"
     )
     action_rows: Literal["points", "mined"] = Field(
         default="points", description="action rows of the loss: those with points, or also those mined around them"
     )
-    focal: float = Field(default=2.0, ge=0, le=most.POWER, description="focusing exponent of the row losses")
+    focal: float = Field(default=2.0, ge=0, le=bounds.POWER, description="focusing exponent of the row losses")
     action_threshold: float = Field(default=0.1, ge=0, le=1, description="mined action: background score at most this")
     background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
     lr: float | None = Field(
-        default=None, gt=0, le=most.LR, description="null: 1e-4 * 2048 / feature width, at most 1e-3"
+        default=None, gt=0, le=bounds.LR, description="null: 1e-4 * 2048 / feature width, at most 1e-3"
     )
-    weight_decay: float = Field(default=5e-4, ge=0, le=most.DECAY, description="L2 penalty of Adam")
-    epochs: int = Field(default=20, ge=1, le=most.EPOCHS)
+    weight_decay: float = Field(default=5e-4, ge=0, le=bounds.DECAY, description="L2 penalty of Adam")
+    epochs: int = Field(default=20, ge=1, le=bounds.EPOCHS)
     batch_size: int | None = Field(
-        default=None, ge=1, le=most.BATCH, description="null: 16, fewer if there are under 128 videos"
+        default=None, ge=1, le=bounds.BATCH, description="null: 16, fewer if there are under 128 videos"
     )
     ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 

@@ -74,8 +74,9 @@ AT_RISK += [
 
 
 def real_features(here: Path) -> None:
-    """A dataset that was not invented: real features without synth's record."""
-    (here / "data/synth.json").unlink()
+    """A dataset that was not invented: real features without synth's records."""
+    for name in ("synth.json", ".tad-made-by", "features/.tad-made-by"):
+        (here / "data" / name).unlink()
 
 
 def linked_features(here: Path) -> None:
@@ -88,7 +89,7 @@ def linked_features(here: Path) -> None:
 
 AT_RISK += [
     refused("files at risk", "synth --force over real features", real_features, ("synth", "{here}/data", "--force"), "features"),
-    accepted("files at risk", "synth --force where features are links", linked_features, ("synth", "{here}/data", "--force"), writes=("data/features", "data/synth.json", "data/dataset.yaml")),
+    accepted("files at risk", "synth --force where features are links", linked_features, ("synth", "{here}/data", "--force"), writes=("data/features", "data/synth.json", "data/dataset.yaml", "data/.tad-made-by")),
     refused("files at risk", "synth over features without --force", nothing, ("synth", "{here}/data"), "force"),
 ]  # fmt: skip
 
@@ -163,6 +164,9 @@ IMPORTS = [
     imported("annotations empty", content("src/anet.json", ""), "anet.json"),
     imported("a class list of another encoding", content("src/category_idx.txt", b"jump\ncaf\xe9\n"), "category_idx.txt", "utf-8"),
     imported("a class list that lacks a class", content("src/category_idx.txt", "jump\n"), "kick"),
+    brings("a video whose duration is null is left out and counted", in_json(lambda d: d["database"]["train_0001"].update(duration=None), "src/anet.json"), "1 videos without a duration", "train_0001"),
+    brings("a video without a duration, whose frames and rate tell it", in_json(lambda d: d["database"]["train_0000"].update(frame=round(d["database"]["train_0000"].pop("duration") * 25), fps=25) and None, "src/anet.json")),
+    imported("no training video has a duration", in_json(lambda d: [e.update(duration=None) for e in d["database"].values() if e["subset"] == "training"] and None, "src/anet.json"), "training", "duration"),
     imported("duration 10**400", in_json(lambda d: d["database"]["train_0000"].update(duration=10**400), "src/anet.json"), "train_0000"),
     imported("an id with ../", replaced("src/anet.json", '"train_0000"', '"../x"'), "../x"),
     imported("a video twice", replaced("src/anet.json", '"train_0001"', '"train_0000"'), "train_0000"),

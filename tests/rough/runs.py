@@ -277,4 +277,24 @@ PLACES = [
 ]  # fmt: skip
 
 
-CASES = [*STORE, *RUN_FOLDERS, *PLACES]
+REPORT = ("report", "{here}/done", "--out", "{here}/small/x")
+JUDGE = ("quality", "{here}/done/round-1/labels.parquet", "--data", "{here}/data", "--json", "{here}/small/x")
+FILES = [
+    refused("files to write", f"{name}: {what}", edit, command, option, says)
+    for name, option, command in (
+        ("evaluate", "--json", EVALUATE), ("quality", "--json", JUDGE), ("report", "--out", REPORT),
+        ("label", "--out", at("--out", "{here}/small/x", LABEL)),
+    )
+    for what, edit, says in (
+        ("a named pipe", [folder_at("small"), pipe_at("small/x")], "named pipe"), ("a folder", folder_at("small/x"), "folder"),
+        ("a link to a device", [folder_at("small"), link_at("small/x", "/dev/null")], "device"),
+        ("a link to itself", [folder_at("small"), link_at("small/x", "x")], "small/x"),
+        ("below a file", content("small", "mine"), "file"),
+    )
+]  # fmt: skip
+FILES += [
+    accepted("files to write", "a link to a file, which is written", [folder_at("small"), content("small/aim", ""), link_at("small/x", "aim")], EVALUATE, writes=("small/aim",)),
+    accepted("files to write", "a name of 252 bytes", folder_at("small"), at("--json", "{here}/small/" + "\U00020000" * 63, EVALUATE)),
+]  # fmt: skip
+
+CASES = [*STORE, *RUN_FOLDERS, *PLACES, *FILES]
