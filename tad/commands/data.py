@@ -159,6 +159,7 @@ def export_to_opentad(labels: Path, data: Path, out: Path, force: bool) -> None:
     from tad.data.export import export_opentad
     from tad.data.segments import Segments
 
-    written = export_opentad(Segments.from_file(labels), Dataset.open(data), out, force=force)
+    dataset = Dataset.open(data)
+    written = export_opentad(Segments.from_file(labels, dict(enumerate(dataset.classes))), dataset, out, force=force)
     videos = ", ".join(f"{count} {subset}" for subset, count in written.videos.items())
     click.echo(f"{written.annotations}: {videos} videos, {written.labels} pseudo-labels, {written.dropped} dropped")

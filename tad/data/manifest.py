@@ -223,7 +223,7 @@ def parse_manifest(document: Any, where: str) -> Manifest:
     try:
         return Manifest.model_validate(document)
     except ValidationError as error:
-        raise DataError(f"{where}: " + listing(_problems(error))) from None
+        raise DataError(f"{where}: " + listing(problems_of(error))) from None
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -238,7 +238,8 @@ def read_manifest(root: Path) -> Manifest:
     return parse_manifest(read_yaml(path), str(path))
 
 
-def _problems(error: ValidationError) -> list[str]:
+def problems_of(error: ValidationError) -> list[str]:
+    """Place and text of every problem, in our words."""
     found = []
     for one in error.errors():
         text, value = one["msg"].removeprefix("Value error, "), one["input"]
