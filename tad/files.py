@@ -30,7 +30,7 @@ MOST_NODES = 1_000_000
 """Values of a YAML document once its aliases are written out; a few lines of aliases can stand for billions."""
 MOST_FIELD = 128 << 10
 """Characters of a CSV field."""
-SEP_LINE = re.compile(r"(?i)\s*\"?sep=([,;\t|])\"?[ \t]*(?:\r\n|\r|\n)")
+SEP_LINE = re.compile(r"(?i)\"?sep=([,;\t|])\"?[ \t]*(?:\r\n|\r|\n)")
 """The line by which a CSV file tells Excel what separates its columns."""
 LONG_INTEGER = 18
 """Digits; a longer integer of a JSON file is read as a float, infinite if it is beyond one."""

@@ -24,8 +24,9 @@ class _Row(NamedTuple):
     """Seconds: of a point, or start and end."""
 
 
-OUTSIDE = 0.5
-"""Share of the points that may lie outside the annotated segments: annotators slip, but seldom."""
+OUTSIDE, FEW = 0.5, 10
+"""Share of the points that may lie outside the annotated segments (annotators slip, but seldom), and the number of
+points from which it says something."""
 Spans = Mapping[tuple[str, str], Sequence[tuple[float, float]]]
 
 
@@ -115,7 +116,7 @@ def _beside_segments(points: list[_Row], spans: Spans) -> list[Finding]:
     """A warning if most points of videos with segments of their class lie in none of them."""
     judged = [row for row in points if (row.video, row.label) in spans]
     outside = sum(not any(start <= row.times[0] <= end for start, end in spans[row.video, row.label]) for row in judged)
-    if outside <= OUTSIDE * len(judged):
+    if len(judged) < FEW or outside <= OUTSIDE * len(judged):
         return []
     detail = (
         f"{outside} of {len(judged)} lie in no annotated segment of their class: points are seconds; is their unit or "

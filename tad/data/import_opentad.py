@@ -177,12 +177,12 @@ def default_roles(database: Mapping[str, Any], where: Path) -> dict[str, Role]:
     roles = {subset: meaning[kind] for subset, kind in sorted(kinds.items())}
     if "train" not in roles.values():
         if not named:
-            raise DataError(f'{where}: no video has a "subset", so nothing tells which videos train')
+            raise DataError(f'{where}: no training subset: no video has a "subset"')
         if not annotated:
-            raise DataError(f"{where}: no video has annotations; name the subset that trains with --train-subset")
+            raise DataError(f"{where}: no training subset: no video has annotations; name it with --train-subset")
         raise DataError(
-            f"{where}: no subset with annotations has a name that begins with train or val: found "
-            f"{', '.join(sorted(annotated))}; name the one that trains with --train-subset"
+            f"{where}: no training subset among {', '.join(sorted(annotated))}, by names that begin with train or val; "
+            "name it with --train-subset"
         )
     return roles
 
