@@ -337,5 +337,7 @@ def test_null_for_no_annotation_and_blanks_around_subsets(folder):
                 entry["annotations"] = None
 
     annotations(folder, change)
+    manifest = (folder / "dataset.yaml").read_text()
+    (folder / "dataset.yaml").write_text(manifest.replace("  train: train", "  ' train': train"))
     assert not [row for row in found(folder) if row[0] == "error"]
     assert len(Dataset.open(folder).videos("train")) == 3 and not len(ground_truth(Dataset.open(folder), "train"))

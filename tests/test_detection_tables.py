@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from tad.commands.data import export_to_opentad
 from tad.commands.evaluate import evaluate, quality
+from tad.commands.labels import labels
 from tad.data.dataset import Dataset
 from tad.data.detections import Detections
 from tad.data.ground_truth import ground_truth
@@ -113,3 +114,13 @@ def test_labels_to_export_may_name_classes_by_ids(data, tmp_path):
     written = json.loads((tmp_path / "out" / "opentad.json").read_text())["database"]
     labels = [row["label"] for v in data.videos("train") for row in written[v]["annotations"]]
     assert sorted(labels) == sorted(r["label"] for r in ground_truth(data, "train").rows())
+
+
+def test_lists_of_videos_may_name_files(data, tmp_path):
+    train = data.videos("train")
+    (tmp_path / "v.txt").write_text(f"features/{train[0]}.npy\r\nv_{train[1]}\r\n")
+    arguments = [str(data.root), str(tmp_path / "out"), "--kind", "classes", "--videos", str(tmp_path / "v.txt")]
+    result = CliRunner().invoke(labels, arguments)
+    assert result.exit_code == 0, result.exception
+    made = Dataset.open(tmp_path / "out")
+    assert [made.supervision(v) for v in train] == ["classes", "classes", "points"]

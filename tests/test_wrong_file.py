@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from pathlib import Path
@@ -43,6 +45,8 @@ WRONG = {
     "page": (b"\n<!DOCTYPE html>\n<html><title>Quota exceeded</title></html>", "a web page or XML"),
     "xml": (b'\xef\xbb\xbf<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page or XML"),
     "gzip": (gzip.compress(b"{}"), "packed with gzip; unpack it first"),
+    "bzip2": (bz2.compress(b"{}"), "packed with bzip2; unpack it first"),
+    "xz": (lzma.compress(b"{}"), "packed with xz; unpack it first"),
     "zip": (zipped(), "a zip archive"),
     "tar": (tarred(), "a tar archive; unpack it first"),
     "zeros": (bytes(4000), "nothing but zeros"),
@@ -65,7 +69,7 @@ def test_readers_say_what_it_is(tmp_path, kind, name):
 
 
 @pytest.mark.parametrize(
-    "good", [b"", b"{}", b"video,label\n", b"\x00\x01", b"BZip,1\n"[2:], b"name: x\n", "é".encode()]
+    "good", [b"", b"{}", b"video,label\n", b"\x00\x01", b"BZh3k1_x\nPAR1\n", b"PAR1_01,1\n", b"name: x\n", "é".encode()]
 )
 def test_what_can_be_the_file_itself_is_left_alone(good):
     assert wrong_file(good) is None

@@ -174,6 +174,14 @@ class Manifest(BaseModel):
             raise ValueError("; ".join(problems[:20]))
         return classes
 
+    @field_validator("subsets")
+    @classmethod
+    def _plain_subsets(cls, subsets: dict[str, Role]) -> dict[str, Role]:
+        plain = {name.strip(): role for name, role in subsets.items()}
+        if len(plain) < len(subsets):
+            raise ValueError("a subset stands twice, but for blanks around its name")
+        return plain
+
     @field_validator("ambiguous", "held_out")
     @classmethod
     def _beside(cls, file: str | None) -> str | None:
