@@ -11,7 +11,9 @@ import io
 import json
 import math
 import os
+import re
 import stat
+import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,11 +24,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from tad.errors import DataError, listing
+from tad.wrong_file import FRONT, wrong_file
 
 MOST_NODES = 1_000_000
 """Values of a YAML document once its aliases are written out; a few lines of aliases can stand for billions."""
 MOST_FIELD = 128 << 10
 """Characters of a CSV field."""
+SEP_LINE = re.compile(r"(?i)\"?sep=([,;\t|])\"?[ \t]*(?:\r\n|\r|\n)")
+"""The line by which a CSV file tells Excel what separates its columns."""
 LONG_INTEGER = 18
 """Digits; a longer integer of a JSON file is read as a float, infinite if it is beyond one."""
 
@@ -73,12 +78,17 @@ def read_text(path: Path) -> str:
     """The whole text of a file.
 
     Raises:
-        DataError: as `regular`, it cannot be read, or it is not UTF-8; the message names the line.
+        DataError: as `regular`, it cannot be read, it is no text (says what it is), or it is not UTF-8; the message
+            names the line.
     """
     try:
         content = regular(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {cause(error)}") from None
+    if (what := wrong_file(content[:FRONT])) is not None:
+        raise DataError(f"{path}: is {what}")
+    if content[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        raise DataError(f"{path}: is UTF-32; save it as UTF-8")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path}: is UTF-16, as spreadsheets write it; save it as UTF-8")
     try:
@@ -123,8 +133,8 @@ def parse_json(text: str, name: str, doubled: list[Doubled] | None = None) -> An
 
     try:
         document = json.loads(text, object_pairs_hook=pairs, parse_int=_integer)
-    except ValueError as error:
-        raise DataError(f"{name}: not a JSON file: {error}") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{name}: not a JSON file: {error}{_hint(text, error)}") from None
     except RecursionError:
         raise DataError(f"{name}: not a JSON file of this kind: it is nested too deeply") from None
     if doubled is not None:
@@ -132,6 +142,21 @@ def parse_json(text: str, name: str, doubled: list[Doubled] | None = None) -> An
     elif twice:
         raise DataError(f"{name}: " + listing([f"key {one.key!r}: an object holds it twice" for one in twice]))
     return document
+
+
+def _hint(text: str, error: json.JSONDecodeError) -> str:
+    """What usually makes a JSON file break in this way."""
+    if not text.strip():
+        return "; it is empty"
+    if error.msg == "Extra data":
+        return "; it holds several documents, one a line maybe (JSON lines): make one of them"
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        return "; it seems to be cut off"
+    if text[error.pos : error.pos + 2] in ("//", "/*") or text[error.pos] == "#":
+        return "; JSON has no comments: remove them"
+    if error.msg.startswith(("Expecting property name", "Illegal trailing comma")):
+        return "; JSON has double quotes, and no comma behind the last item"
+    return ""
 
 
 def _integer(text: str) -> int | float:
@@ -226,24 +251,33 @@ def read_rows(
     Args:
         header: the columns that the file must have, in this order; None takes any.
         uneven: takes line number and problem of rows with more or fewer fields than the header, which are left out; by
-            default they are an error.
+            default they are an error. Empty fields beyond the header do not count.
         columns: what the file's columns are, if it has no header.
 
     Raises:
         DataError: as `read_text`; the header is another one or holds a name twice; a row has more or fewer fields
             than the header (all such rows are listed before any row is given).
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
+    text = read_text(path)
+    if (told := SEP_LINE.match(text)) is not None:
+        text, delimiter = "\n" + text[told.end() :], told[1]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     csv.field_size_limit(MOST_FIELD)
     try:
-        names = [name.strip() for name in (next(reader, []) if columns is None else columns)]
+        names = [name.strip() for name in (_first(reader) if columns is None else columns)]
+        while len(names) > 1 and not names[-1]:  # spreadsheets add empty columns
+            names.pop()
         lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}") from None
+    found = shortened(delimiter.join(names)) or "nothing"
     if header is not None and names != list(header):
-        raise DataError(f"{path}: the header must be {','.join(header)}; found {','.join(names) or 'nothing'}")
+        raise DataError(f"{path}: the header must be {','.join(header)}; found {found}")
     if len(set(names)) < len(names):
-        raise DataError(f"{path}: the header holds a name twice: {','.join(names)}")
+        raise DataError(f"{path}: the header holds a name twice: {found}")
+    for _, row in lines:
+        while len(row) > len(names) and not row[-1]:
+            row.pop()
     odd = [
         (line, f"{len(row)} fields, but the header has {len(names)}") for line, row in lines if len(row) != len(names)
     ]
@@ -252,6 +286,21 @@ def read_rows(
     elif odd:
         raise DataError(f"{path}: " + listing([f"line {line}: {problem}" for line, problem in odd]))
     return iter([(line, dict(zip(names, row, strict=True))) for line, row in lines if len(row) == len(names)])
+
+
+def _first(rows: Iterator[list[str]]) -> list[str]:
+    return next((row for row in rows if any(field.strip() for field in row)), [])
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text of a file, cut for a message."""
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
+def name_of(value: Any) -> str:
+    """A class name of a published file: without blanks around it, and with composed characters (Unicode's NFC), for
+    files of one data set come from systems that write the same letters in two ways."""
+    return unicodedata.normalize("NFC", str(value).strip())
 
 
 def number(value: Any) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from tad.data.dataset import ROLES, Dataset
 from tad.data.detections import Detections
 from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, repaired
+from tad.data.labels import unlike
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluate import DEFAULT_TIOUS, Evaluation, check_videos, evaluate, some
@@ -76,7 +77,9 @@ class Subset:
                 f"{path}: subset {', '.join(names)} has {len(videos)} videos and no ground-truth segment; "
                 "there is nothing to evaluate against"
             )
-        kept = RawGroundTruth(videos, raw.video_id[keep], raw.start[keep], raw.end[keep], raw.label[keep])
+        kept = RawGroundTruth(
+            videos, raw.video_id[keep], raw.start[keep], raw.end[keep], raw.label[keep], raw.durations
+        )
         return cls(kept, intervals, frozenset(everything.difference(videos)))
 
     def own(self, detections: Segments | Detections) -> Segments | Detections:
@@ -109,3 +112,27 @@ class Subset:
         own = self.own(detections)
         result = evaluate(own, self.ground_truth, tious, protocol, self.ambiguous)
         return replace(result, counts=result.counts | {"detections_in_other_videos": len(detections) - len(own)})
+
+    def doubts(self, detections: Segments | Detections) -> list[str]:
+        """What makes it likely that the file means something else than it is read as: other units, ids and names."""
+        own = self.own(detections)
+        codes, videos = own.codes("video_id")
+        notes = []
+        durations = np.array([self.ground_truth.durations.get(v, np.nan) for v in videos])[codes]
+        late = int((own.spans[:, 0] >= durations).sum())
+        if 2 * late > len(own):
+            notes.append(
+                f"{late} of {len(own)} detections begin after the end of their video: times are read as seconds; are "
+                "these frames or milliseconds?"
+            )
+        elif own.spans.max() <= 1 < np.nanmedian(self.ground_truth.end):
+            notes.append("all detections end within 1 s: times are read as seconds; are these shares of the video?")
+        unknown = sorted(set(videos) - set(self.ground_truth.videos) - self.elsewhere)
+        if unknown:
+            notes.append(f"the annotations do not know {len(unknown)} videos: {some(unknown)}")
+        classes = set(self.ground_truth.label.tolist())
+        others = sorted(set(own.codes("label")[1]) - classes)
+        if others:
+            names = ", ".join(unlike(name, classes) for name in others[:5])
+            notes.append(f"classes that are not in the ground truth: {names}")
+        return notes

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tad", "distributed", "search_spaces")
 
 LAYERS = {
-    "data": ("tad.data", "tad.files", "tad.errors", "tad.bounds"),
+    "data": ("tad.data", "tad.files", "tad.errors", "tad.bounds", "tad.wrong_file"),
     "ops": ("tad.ops",),
     "models": ("tad.models",),
     "methods": ("tad.proposers", "tad.labelers", "tad.detectors", "tad.stage", "tad.published"),

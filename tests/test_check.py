@@ -14,6 +14,7 @@ from tad.commands import data as commands
 from tad.data.check import check
 from tad.data.dataset import Dataset
 from tad.data.findings import summary
+from tad.data.ground_truth import ground_truth
 from tad.data.import_hrpro import import_hrpro
 from tad.data.import_opentad import import_opentad
 from tad.data.synth import make_dataset
@@ -307,3 +308,55 @@ def test_real_annotations_have_only_warnings(shared, tmp_path):
         ("error", "no features", "features"),
         ("warning", "segment exceeds video", "video S3_CofHoney_C1, row 19"),
     }
+
+
+def test_segments_in_frames_are_an_error(folder):
+    def to_frames(database):
+        for entry in database.values():
+            for row in entry["annotations"]:
+                row["segment"] = [25 * t + 1000 for t in row["segment"]]
+
+    annotations(folder, to_frames)
+    assert ("error", "segments not in seconds", "annotations.json") in found(folder)
+    with pytest.raises(DataError, match=r"segments lie beyond the end of their video.*are these frames"):
+        ground_truth(Dataset.open(folder), "train")
+
+
+def test_points_of_another_unit_are_told(folder):
+    data = Dataset.open(folder)
+    rows = [r for r in ground_truth(data, "train").rows() if r["start"] > 2]
+    assert len(rows) >= 10
+    middle = [(r["video_id"], r["label"], (r["start"] + r["end"]) / 2) for r in rows]
+    for factor, told in ((1, False), (0.01, True)):
+        lines = "".join(f"{video},{label},{time * factor}\n" for video, label, time in middle)
+        (folder / "points.csv").write_text("video_id,label,time\n" + lines)
+        assert (("warning", "points outside segments", "points.csv") in found(folder)) == told
+
+
+def test_classes_that_are_none_or_look_alike(folder):
+    manifest = (folder / "dataset.yaml").read_text()
+    (folder / "dataset.yaml").write_text(manifest.replace("- jump", "- jump\n- Jump\n- Background"))
+    names = {(kind, where) for _, kind, where in found(folder)}
+    assert {("class that may be no action", "class Background"), ("classes alike", "classes jump, Jump")} <= names
+
+
+def test_a_training_set_that_is_ignored_as_a_whole(folder):
+    text = (folder / "dataset.yaml").read_text()
+    (folder / "dataset.yaml").write_text(
+        text.replace("ignored: []", f"ignored: {Dataset.open(folder).videos('train')}")
+    )
+    assert ("error", "empty subset", "role train") in found(folder)
+
+
+def test_null_for_no_annotation_and_blanks_around_subsets(folder):
+    def change(database):
+        for video, entry in database.items():
+            entry["subset"] += " "
+            if video.startswith("train"):
+                entry["annotations"] = None
+
+    annotations(folder, change)
+    manifest = (folder / "dataset.yaml").read_text()
+    (folder / "dataset.yaml").write_text(manifest.replace("  train: train", "  ' train': train"))
+    assert not [row for row in found(folder) if row[0] == "error"]
+    assert len(Dataset.open(folder).videos("train")) == 3 and not len(ground_truth(Dataset.open(folder), "train"))

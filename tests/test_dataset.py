@@ -137,7 +137,7 @@ def videos(**changes):
         ("points.csv", POINTS + "a,swim,1\n", "line 5 .video a.: unknown class 'swim'"),
         ("points.csv", POINTS + "a,jump,1,2\n", "line 5: 4 fields, but the header has 3"),
         ("points.csv", POINTS + "a,jump,1_0\n", "line 5 .video a.: time '1_0' is not a number"),
-        ("points.csv", POINTS + "a,Jump,1\n", "line 5 .video a.: unknown class 'Jump'; dataset.yaml has 'jump'"),
+        ("points.csv", POINTS + "a,Jump,1\n", "line 5 .video a.: unknown class 'Jump' .but there is 'jump'"),
         ("points.csv", POINTS + "a," + "x" * 200_000 + ",1\n", "line 5: field larger than field limit"),
         ("points.csv", POINTS + "zz,jump,1\nzz,jump,2\n", "(?s)2 problems.*line 5: video 'zz'.*line 6"),
         (

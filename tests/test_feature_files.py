@@ -208,7 +208,7 @@ def test_streams_are_joined_rgb_first(tmp_path, names, pattern):
     assert f"feature files are named {names}" in found.notes
     for video in ROWS:
         assert np.array_equal(made[video], np.hstack([matrix(video, 3), matrix(video, 3, 1000)]))
-        assert any(f"video {video}: streams of {ROWS[video]} and {ROWS[video] + 1} rows, cut" in w for w in warnings)
+        assert any(f"video {video}: {ROWS[video]} and {ROWS[video] + 1} rows, cut" in w for w in warnings)
 
 
 def test_a_stream_that_is_missing_or_too_short_is_named(tmp_path):

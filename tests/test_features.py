@@ -65,7 +65,7 @@ def archive() -> bytes:
 HEADER = "{{'descr': '<f4', 'fortran_order': False, 'shape': {}, }}"
 BAD = {
     "nothing": (b"", "0 bytes"),
-    "text": (b"hello, world", "its header is damaged: the magic string is not correct"),
+    "text": (b"hello, world", "it is no NumPy array; save the array alone"),
     "cut in the header": (saved(np.zeros((3, 4), np.float32))[:20], "its header is damaged"),
     "cut in the values": (saved(np.zeros((3, 4), np.float32))[:-1], "it is cut off: 175 bytes, 176 expected of shape"),
     "two arrays": (saved(np.zeros((3, 4), np.float32)) * 2, "there is more behind the array"),
@@ -74,7 +74,7 @@ BAD = {
     "flags as shape": (claiming(HEADER.format((True, 4))), "its header is damaged"),
     "code in the header": (claiming("{'descr': __import__('os').getcwd(), 'shape': (1, 4)}"), "its header is damaged"),
     "nested header": (claiming("(" * 100), "its header is damaged"),
-    "npz": (archive(), "it is an archive, such as .npz and .pt files are"),
+    "npz": (archive(), r"it is a zip archive \(as .npz, .pt and spreadsheets are\)"),
     "pickle": (b"\x80\x04K\x00.", "it is a pickle"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file"),
     "objects": (saved(np.array([{}], dtype=object)), "it holds Python objects, which are never unpacked"),

@@ -158,3 +158,38 @@ def test_errors_cannot_command_a_terminal():
     evil = "class \x1b]0;owned\x07\x1b[2J \udc80 \u202e café 動作\nnext"
     assert str(TadError(evil)) == "class \\x1b]0;owned\\x07\\x1b[2J \\udc80 \\u202e café 動作\nnext"
     assert printable("plain") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "it is empty"),
+        ('{"a": 1}\n{"a": 2}\n', "several documents, one a line maybe"),
+        ('// mine\n{"a": 1}', "JSON has no comments"),
+        ('{"a": 1, # mine\n "b": 2}', "JSON has no comments"),
+        ('{"a": 1,}', "no comma behind the last item"),
+        ("{'a': 1}", "double quotes"),
+        ('{"a": [1, 2', "cut off"),
+        ('{"a": "xy', "cut off"),
+    ],
+)
+def test_what_usually_breaks_json_is_said(text, hint):
+    with pytest.raises(DataError, match=hint):
+        parse_json(text, "a.json")
+
+
+def test_what_spreadsheets_add_to_csv_is_no_content(tmp_path):
+    path = written(tmp_path, b"sep=;\r\n\r\na;b;;\r\n1;2;;\r\n3;4\r\n;;;\r\n")
+    assert list(read_rows(path)) == [(4, {"a": "1", "b": "2"}), (5, {"a": "3", "b": "4"})]
+    path = written(tmp_path, b"a,b\n1,2,\n3,4,,5\n")
+    with pytest.raises(DataError, match=r"1 problem:\n  line 3: 4 fields, but the header has 2"):
+        read_rows(path)
+    path = written(tmp_path, b"x" * 100_000)
+    with pytest.raises(DataError) as caught:
+        read_rows(path, ("a", "b"))
+    assert len(str(caught.value)) < 500
+
+
+def test_utf_32_is_told_from_utf_16(tmp_path):
+    with pytest.raises(DataError, match="is UTF-32"):
+        read_text(written(tmp_path, "a".encode("utf-32")))

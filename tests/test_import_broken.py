@@ -42,7 +42,7 @@ def edited(path: Path, change: Any) -> None:
         ({"annotations": [ROW | {"segment": [1, 2, 3]}]}, r"row 0: segment \[1, 2, 3\] must be \[start, end\]"),
         ({"annotations": [ROW | {"segment": [float("nan"), 2]}]}, r"row 0: segment \[nan, 2\] must be"),
         ({"annotations": [ROW | {"segment": [False, 2]}]}, "row 0: False is not a number"),
-        ({"annotations": [ROW | {"label": None}]}, "and label None a name"),
+        ({"annotations": [ROW | {"label": None}]}, "label None must be a class name"),
     ],
 )
 def test_values_of_opentad_annotations(tmp_path, changes, message):

@@ -247,15 +247,15 @@ def test_class_lists(tmp_path, lines, classes):
     ],
 )
 def test_roles_by_name(names, roles):
-    assert default_roles({n: {"subset": n, "annotations": [1]} for n in names}) == roles
+    assert default_roles({n: {"subset": n, "annotations": [1]} for n in names}, Path("a.json")) == roles
 
 
 def test_unannotated_test_subsets_have_no_role():
     database = {n: {"subset": n, "annotations": [1]} for n in ("training", "validation")}
     database["x"] = {"subset": "testing", "annotations": []}
-    assert default_roles(database) == {"training": "train", "validation": "test"}
-    with pytest.raises(DataError, match="no training subset among test"):
-        default_roles({"a": {"subset": "test", "annotations": [1]}})
+    assert default_roles(database, Path("a.json")) == {"training": "train", "validation": "test"}
+    with pytest.raises(DataError, match=r"a\.json: no training subset among test"):
+        default_roles({"a": {"subset": "test", "annotations": [1]}}, Path("a.json"))
 
 
 @pytest.mark.parametrize(

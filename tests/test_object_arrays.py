@@ -227,11 +227,19 @@ def test_random_damage(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{", b"PK\x03\x04", b"\x93NUMPY\x09\x00"]
+    ("content", "says"),
+    [
+        (b"", "is no .npy file"),
+        (b"\x93NUMPY", "is damaged, or no .npy file"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", "is damaged, or no .npy file"),
+        (b"\x93NUMPY\x09\x00", "is damaged, or no .npy file"),
+        (b"PK\x03\x04", "is a zip archive"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer"),
+    ],
 )
-def test_no_npy(tmp_path, content):
+def test_no_npy(tmp_path, content, says):
     (tmp_path / "x.npy").write_bytes(content)
-    with pytest.raises(DataError, match=r"x\.npy: is damaged, or no \.npy file"):
+    with pytest.raises(DataError, match=f"x.npy: {says}"):
         load(tmp_path / "x.npy")
 
 

@@ -138,6 +138,8 @@ def evaluate(
     except DataError as error:
         raise DataError(f"{detections}: {error}") from error
     say("\n".join(evaluation_lines(result)))
+    for doubt in target.doubts(found):
+        say(f"note: {doubt}")
     if protocol in ("hrpro", "gaufuse", "thumos14") and not target.ambiguous:
         say(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
     if out is not None:
@@ -160,6 +162,7 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     """
     from tad.commands.output_file import file_to_write
     from tad.data.dataset import Dataset
+    from tad.data.labels import unlike
     from tad.data.segments import Segments
     from tad.errors import DataError
     from tad.instance_quality import instance_quality
@@ -170,6 +173,9 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     segments = Segments.from_file(labels, dict(enumerate(dataset.classes)))
     if not len(segments):
         raise DataError(f"{labels}: holds no pseudo-labels")
+    strange = [unlike(name, dataset.classes) for name in segments.codes("label")[1] if name not in dataset.classes]
+    if strange:
+        raise DataError(f"{labels}: classes that dataset.yaml does not have: {', '.join(strange[:5])}")
     pointed = any(len(dataset.points(v).time) for v in dataset.videos(subset))
     by_instance = None if pointed else instance_quality(segments, dataset, subset)
     if by_instance is not None:

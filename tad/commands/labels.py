@@ -75,6 +75,7 @@ def labels(
     """
     from tad.data.dataset import Dataset
     from tad.data.derive import Origin, derive_labels, drawn, one_kind, summary
+    from tad.data.imported import known
     from tad.errors import DataError
     from tad.files import read_text
 
@@ -87,6 +88,8 @@ def labels(
         listed = read_text(videos).split() if videos is not None else None
         if listed == []:
             raise DataError(f"{videos}: names no video; one a line")
+        train = set(data.videos("train"))
+        listed = None if listed is None else [known(name, train) or name for name in listed]
         kinds = one_kind(data, kind, listed)  # type: ignore[arg-type]
     else:
         kinds = drawn(data, mix or {}, seed)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tad.data.check_features import check_features
-from tad.data.check_ids import check_ids
+from tad.data.check_ids import check_classes, check_ids
 from tad.data.check_labels import check_labels
 from tad.data.findings import Finding, error, warning
-from tad.data.ground_truth import State, annotated, judged, read_ambiguous
+from tad.data.ground_truth import State, annotated, judged, read_ambiguous, wrong_unit
 from tad.data.labels import POINTS, read_held_out, read_points, unlike
 from tad.data.manifest import Manifest, beside, read_manifest, shortened
 from tad.data.remote import RemoteFolder, is_uri
@@ -54,13 +55,13 @@ def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]]
     if manifest is not None and found.readable:
         _against_manifest(manifest, found, findings)
     findings += check_ids(found.videos)
-    findings += check_labels(root, manifest, found.videos, found.ids)
+    findings += check_labels(root, manifest, found.videos, found.ids, found.spans, known=found.readable)
     if manifest is not None and manifest.ambiguous is not None:
         _ambiguous(root, manifest.ambiguous, found, findings)
     if manifest is not None and manifest.held_out is not None and not any(f.severity == "error" for f in findings):
         _held_out(root, manifest, found, findings)
-    findings += check_features(root, manifest, found.videos, found.ids, progress)
-    return findings
+    features = check_features(root, manifest, found.videos, found.ids, progress)
+    return findings + [f for f in features if found.readable or f.kind != "extra file"]
 
 
 @dataclass
@@ -73,6 +74,8 @@ class _Found:
     videos: dict[str, Video] = field(default_factory=dict)
     """Usable videos of subsets with a role."""
     subsets: Counter[str] = field(default_factory=Counter)
+    spans: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
+    """Start and end of the usable segments by video and class."""
 
 
 def _manifest(root: Path, findings: list[Finding]) -> Manifest | None:
@@ -84,8 +87,9 @@ def _manifest(root: Path, findings: list[Finding]) -> Manifest | None:
 
 
 def _without(root: Path, problem: DataError) -> str:
-    """The text of an error whose file is named anyway."""
-    return str(problem).replace(f"{root}/", "")
+    """The text of an error whose file, at its front, is named anyway."""
+    text = str(problem).replace(f"{root}/", "")
+    return re.sub(r"^[^/:\s]+: ", "", text, count=1)
 
 
 def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding]) -> _Found:
@@ -97,6 +101,7 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
         findings.append(error("annotations.json", "annotations.json", _without(path.parent, problem)))
         return found
     found.readable = True
+    states: Counter[State] = Counter()
     for key, values in doubled:
         findings.append(_doubled(key, values))
     for video_id, entry in database.items():
@@ -111,8 +116,10 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
             findings.append(error(problem.kind, f"video {name}", str(problem)))
             continue
         if video is not None:
-            _segments(video, entry, manifest, findings)
+            _segments(video, entry, manifest, found.spans, states, findings)
             found.videos[video_id] = video
+    if (wrong := wrong_unit(states["beyond"], states.total())) is not None:
+        findings.append(error("segments not in seconds", "annotations.json", wrong))
     return found
 
 
@@ -125,7 +132,14 @@ def _doubled(key: str, values: list[Any]) -> Finding:
     return error("duplicate id", f"video {key}", f"stands {len(values)} times in annotations.json")
 
 
-def _segments(video: Video, entry: Any, manifest: Manifest | None, findings: list[Finding]) -> None:
+def _segments(
+    video: Video,
+    entry: Any,
+    manifest: Manifest | None,
+    spans: dict[tuple[str, str], list[tuple[float, float]]],
+    states: Counter[State],
+    findings: list[Finding],
+) -> None:
     problems: list[str] = []
     rows = annotated(video.id, entry, problems)
     for problem in problems:
@@ -133,9 +147,11 @@ def _segments(video: Video, entry: Any, manifest: Manifest | None, findings: lis
         findings.append(error("malformed segment", where, detail))
     for row, state in judged(rows, video.duration):
         where = f"video {video.id}, row {row.number}"
+        states[state] += 1
+        spans.setdefault((video.id, row.label), []).append((row.start, row.end))
         if manifest is not None and row.label not in manifest.classes:
             findings.append(
-                error("unknown class", where, f"{unlike(row.label, manifest.classes)} is not in dataset.yaml")
+                error("unknown class", where, f"not in dataset.yaml: {unlike(row.label, manifest.classes)}")
             )
         if state == "malformed":
             findings.append(error("reversed segment", where, f"{row}: start must be before end, both finite"))
@@ -149,6 +165,10 @@ def _against_manifest(manifest: Manifest, found: _Found, findings: list[Finding]
         if not found.subsets[subset]:
             names = ", ".join(sorted(found.subsets)) or "none"
             findings.append(error("empty subset", f"subset {subset}", f"no video is in it; found {names}"))
+    train = {v.id for v in found.videos.values() if manifest.subsets[v.subset] == "train"}
+    if train and train <= set(manifest.ignored):
+        findings.append(error("empty subset", "role train", "dataset.yaml ignores all its videos"))
+    findings += check_classes(manifest.classes)
     for subset, count in sorted(found.subsets.items()):
         if subset not in manifest.subsets:
             detail = f"has no role in dataset.yaml: its {count} videos are left out"

@@ -1,4 +1,4 @@
-"""Findings of video ids that are good names here and none on another system."""
+"""Findings of names: video ids that are none on another system, and classes that may be none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,28 @@ from tad.data.findings import Finding, warning
 
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows keeps for devices, with any extension."""
+
+NO_ACTION = {"background", "bg", "none", "null", "nan", "na", "n/a", "no action", "noaction", "ambiguous", "unlabeled"}
+"""What other tools call the time without an action, or an empty cell, in small letters."""
+
+
+def check_classes(classes: Iterable[str]) -> list[Finding]:
+    """Warnings: classes that would be learnt as actions and look like none, and classes that look like one."""
+    findings = []
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        plain = " ".join(re.split(r"[\s_-]+", name.casefold()))
+        alike.setdefault(plain, []).append(name)
+        if plain in NO_ACTION:
+            detail = (
+                "is learnt as an action; background needs no class: if it is none, leave the class and its rows out"
+            )
+            findings.append(warning("class that may be no action", f"class {name}", detail))
+    for group in alike.values():
+        if len(group) > 1:
+            detail = "differ in case or blanks only, and are two classes"
+            findings.append(warning("classes alike", f"classes {', '.join(group)}", detail))
+    return findings
 
 
 def check_ids(ids: Iterable[str]) -> list[Finding]:

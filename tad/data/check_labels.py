@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,17 +24,30 @@ class _Row(NamedTuple):
     """Seconds: of a point, or start and end."""
 
 
-def check_labels(root: Path, manifest: Manifest | None, videos: Mapping[str, Video], ids: set[str]) -> list[Finding]:
+OUTSIDE, FEW = 0.5, 10
+"""Share of the points that may lie outside the annotated segments (annotators slip, but seldom), and the number of
+points from which it says something."""
+Spans = Mapping[tuple[str, str], Sequence[tuple[float, float]]]
+
+
+def check_labels(
+    root: Path, manifest: Manifest | None, videos: Mapping[str, Video], ids: set[str], spans: Spans, *, known: bool
+) -> list[Finding]:
     """Bad rows, then contradictions between the files, then classes and training videos without any label.
 
     Args:
         videos: usable videos of subsets with a role.
         ids: every id of annotations.json; labels of the others are errors.
+        spans: annotated segments by video and class.
+        known: whether annotations.json could be read; else nothing is said of videos that it may hold.
     """
     if not any((root / name).exists() for name in WORDS):
         return [warning("no labels", POINTS, f"missing, and so are {CLASSES} and {FULL}: nothing can be trained")]
     findings: list[Finding] = []
     given = {name: _rows(root / name, manifest, videos, ids, findings) for name in WORDS}
+    if not known:
+        return [f for f in findings if not f.kind.endswith("of unknown video")]
+    findings += _beside_segments(given[POINTS], spans)
     _contradictions(given[POINTS], given[CLASSES], given[FULL], findings)
     if manifest is not None:
         train = {v.id for v in videos.values() if manifest.subsets.get(v.subset) == "train"} - set(manifest.ignored)
@@ -81,7 +94,7 @@ def _rows(
             continue
         one = _Row(video_id, label, times)  # type: ignore[arg-type]
         if manifest is not None and not empty and label not in manifest.classes:
-            findings.append(error("unknown class", where, f"{unlike(label, manifest.classes)} is not in dataset.yaml"))
+            findings.append(error("unknown class", where, f"not in dataset.yaml: {unlike(label, manifest.classes)}"))
         if name == FULL and manifest is not None and manifest.subsets.get(video.subset) != "train":
             findings.append(
                 error("full label outside training", where, "does not train: nothing may read its boundaries")
@@ -97,6 +110,19 @@ def _rows(
         seen.add(one)
         found.append(one)
     return found
+
+
+def _beside_segments(points: list[_Row], spans: Spans) -> list[Finding]:
+    """A warning if most points of videos with segments of their class lie in none of them."""
+    judged = [row for row in points if (row.video, row.label) in spans]
+    outside = sum(not any(start <= row.times[0] <= end for start, end in spans[row.video, row.label]) for row in judged)
+    if len(judged) < FEW or outside <= OUTSIDE * len(judged):
+        return []
+    detail = (
+        f"{outside} of {len(judged)} lie in no annotated segment of their class: points are seconds; is their unit or "
+        "the frame rate by which they were made right?"
+    )
+    return [warning("points outside segments", POINTS, detail)]
 
 
 def _contradictions(points: list[_Row], listed: list[_Row], full: list[_Row], findings: list[Finding]) -> None:

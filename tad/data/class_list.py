@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tad.errors import DataError, listing
-from tad.files import read_json, read_rows, read_text
+from tad.files import name_of, read_json, read_rows, read_text
 
 NUMBERED = re.compile(r"(\d+)\s+(\S.*)")
 
@@ -37,7 +37,7 @@ def read_classes(path: Path) -> dict[int, str]:
         raise DataError(f"{path}: " + listing(problems))
     if not pairs:
         raise DataError(f"{path}: holds no class")
-    return dict(pairs)
+    return {number: name_of(name) for number, name in pairs}
 
 
 def label_ids(document: Any) -> dict[int, str]:

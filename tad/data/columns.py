@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tad.errors import DataError, listing
 from tad.files import number
@@ -183,7 +184,7 @@ def _span(names: Mapping[int, str]) -> str:
 
 
 def _texts(values: Values, key: str, faults: list[tuple[int, str]]) -> pa.Array:
-    """[N] texts of valid characters."""
+    """[N] texts of valid characters, without blanks around them."""
     if isinstance(values, pa.ChunkedArray):
         if not _is_text(values.type):
             name = "video_id" if key == "video" else key
@@ -192,13 +193,13 @@ def _texts(values: Values, key: str, faults: list[tuple[int, str]]) -> pa.Array:
             try:
                 found = values.cast(pa.string())
                 found.validate(full=True)
-                return found
+                return pc.utf8_trim_whitespace(found)
             except pa.ArrowInvalid:
                 raise DataError(f"column {key} holds text that is not UTF-8") from None
         values = values.to_pylist()
     try:
         if set(map(type, values)) <= {str}:
-            return pa.array(values, pa.string())
+            return pc.utf8_trim_whitespace(pa.array(values, pa.string()))
     except UnicodeEncodeError:  # half a character
         pass
     faults += _bad_texts(values, key)

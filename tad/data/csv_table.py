@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from tad.errors import DataError
-from tad.files import number, read_rows, read_text
+from tad.files import SEP_LINE, number, read_rows, read_text
 
 Unit = Literal["seconds", "frames", "ms"]
 UNITS: tuple[Unit, ...] = ("seconds", "frames", "ms")
 
 NAMES = {
     "video": "video video_id videoid vid video_name video_file video_path file filename file_name file_path clip "
-    "media media_file",
+    "media media_file media_file_path media_file_name",
     "label": "label class class_name label_name action activity category event event_type behavior behaviour",
     "start": "start begin onset from t_start start_time time_start begin_time start_timestamp",
     "end": "end stop to t_end end_time time_end stop_time finish stop_timestamp end_timestamp",
@@ -33,7 +33,12 @@ WORDS: dict[str, Unit] = {
     **dict.fromkeys(["frame", "frames"], "frames"),
 }
 TIMES = ("start", "end", "time")
-FILES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".mts", ".wmv", ".flv"}
+NUMBERS = (*TIMES, "duration", "length", "fps")
+DECIMAL_COMMA = re.compile(r"[-+]?(\d+:)*\d+,\d+")
+FILES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".mts", ".wmv", ".flv", ".ogv", ".3gp"} | {
+    *(".wav", ".mp3", ".flac", ".npy", ".npz", ".pt", ".pth", ".csv")
+}
+"""Ends of the names of files, which are no part of a video's id."""
 
 
 class Table(NamedTuple):
@@ -60,8 +65,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     Raises:
         DataError: it cannot be read, has no column of videos, or two columns are the same thing.
     """
-    head = next((line for line in read_text(path).splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=head.count)
+    head, delimiter = head_of(path)
     rows = list(read_rows(path, columns=columns, delimiter=delimiter))
     header = list(rows[0][1]) if rows else [name.strip() for name in columns or head.split(delimiter)]
     found: dict[str, str] = {}
@@ -81,11 +85,31 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
             "header, say what its columns are with --columns, for instance video,time,label"
         )
     kept = [(line, {key: row[column] for key, column in found.items()}) for line, row in rows]
+    if delimiter == ";":  # where a comma stands before the decimals, columns are separated by semicolons
+        kept = [(line, {key: with_point(v) if key in NUMBERS else v for key, v in row.items()}) for line, row in kept]
     if "length" in found and "duration" not in found and not _of_segments(kept):
         found["duration"] = found.pop("length")
         units |= {"duration": units.pop("length")} if "length" in units else {}
         kept = [(line, row | {"duration": row["length"]}) for line, row in kept]
     return Table(path, kept, found, units)
+
+
+def head_of(path: Path) -> tuple[str, str]:
+    """The header line of a CSV file, and what separates its columns: a comma, a semicolon or a tab.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    text = read_text(path)
+    told = SEP_LINE.match(text)
+    lines = text[told.end() if told is not None else 0 :].splitlines()
+    head = next((line for line in lines if line.strip()), "")
+    return head, told[1] if told is not None else max(",;\t", key=head.count)
+
+
+def with_point(text: str) -> str:
+    """A number with a decimal comma, with a point; anything else as it is."""
+    return text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text
 
 
 def _of_segments(rows: Sequence[tuple[int, dict[str, str]]]) -> bool:
@@ -122,6 +146,7 @@ def clock(text: str) -> float:
     """
     if ":" not in text:
         return number(text)
+    text = with_point(text)  # 0:00:01,500, as subtitles have it
     parts = [number(part) for part in text.split(":")]
     if len(parts) > 3 or any(part < 0 for part in parts) or any(part >= 60 for part in parts[1:]):
         raise ValueError(f"{text!r} is no time of the form H:M:S")

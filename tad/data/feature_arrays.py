@@ -23,6 +23,8 @@ import pyarrow.csv as pacsv
 from tad.data.features import FRONT, header_of, read_header, values_of
 from tad.errors import DataError
 from tad.files import regular
+from tad.wrong_file import FRONT as SIGNS
+from tad.wrong_file import wrong_file
 
 KINDS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".csv")
 CONTAINERS = (".npz", ".h5", ".hdf5")
@@ -39,6 +41,11 @@ REFUSED = {"b": "true or false", "i": "integers", "u": "integers", "c": "complex
     "O": "text or objects",
     "V": "records",
 }
+
+
+ZIP, HDF5 = b"PK\x03\x04", b"\x89HDF"
+OWN_SIGNS = {".npz": (ZIP,), ".pt": (ZIP, b"\x80"), ".pth": (ZIP, b"\x80"), ".h5": (HDF5,), ".hdf5": (HDF5,)}
+"""What files of these kinds begin with."""
 
 
 class Stored(NamedTuple):
@@ -74,6 +81,7 @@ def look(path: Path, key: str | None = None, member: str | None = None) -> Store
     """
     kind = regular(path).suffix.lower()
     with _reading(path):
+        _check_sign(path, kind)
         if kind == ".npy":
             return _look_npy(path)
         if kind == ".npz":
@@ -123,6 +131,7 @@ def members(path: Path) -> list[str]:
         DataError: as `look`.
     """
     with _reading(regular(path)):
+        _check_sign(path, path.suffix.lower())
         if path.suffix.lower() == ".npz":
             return _npz_names(path)
         with _h5(path) as file:
@@ -145,7 +154,8 @@ def refusal(stored: Stored) -> str | None:
         kind = REFUSED.get(_kind_of(stored.dtype))
         return f"{stored.where}: holds {kind or stored.dtype} ({stored.dtype}); features are float16 or float32"
     if matrix_shape(stored.shape) is None:
-        return f"{stored.where}: shape {_text(stored.shape)}, expected [T, D]: a row for each snippet"
+        crops = "; of several crops or clips keep one, or their mean" if len(stored.shape) > 2 else ""
+        return f"{stored.where}: shape {_text(stored.shape)}, expected [T, D]: a row for each snippet{crops}"
     if math.prod(stored.shape) == 0:
         return f"{stored.where}: is empty: shape {_text(stored.shape)}"
     return None
@@ -164,9 +174,22 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error).strip().splitlines()
-        raise DataError(
-            f"{path}: not a plain {path.suffix.lower()} file: {text[0] if text else type(error).__name__}"
-        ) from None
+        why = text[0] if text else type(error).__name__
+        if isinstance(error, zipfile.BadZipFile):
+            why = f"it is cut off or damaged ({why})"
+        raise DataError(f"{path}: not a plain {path.suffix.lower()} file: {why}") from None
+
+
+def _check_sign(path: Path, kind: str) -> None:
+    """Says what a file is that is not of the kind of its name, before a reader says something that misleads."""
+    with path.open("rb") as file:
+        front = file.read(SIGNS)
+    if kind == ".npy" or any(front.startswith(sign) for sign in OWN_SIGNS.get(kind, ())):
+        return  # read_header looks itself
+    if not front:
+        raise DataError(f"{path}: 0 bytes")
+    if (what := wrong_file(front)) is not None:
+        raise DataError(f"{path}: is not a {kind} file but {what}")
 
 
 def _look_npy(path: Path) -> Stored:

@@ -189,7 +189,10 @@ def examine(
         problems += refused
         if not refused:
             stored[video_id] = parts
-    plans = {v: _plan(v, parts, lookup.transpose, problems, warnings) for v, parts in stored.items()}
+    uneven: list[str] = []
+    plans = {v: _plan(v, parts, lookup.transpose, problems, uneven) for v, parts in stored.items()}
+    if uneven:
+        warnings.append(f"streams that differ by a row are cut to the shorter one: {listing(uneven, 5)}")
     if len(problems) == before:
         problems += _orientation({v: p.shape for v, p in plans.items()}, rows, lookup.transpose)
     widths = Counter(p.shape[1] for p in plans.values())
@@ -209,7 +212,7 @@ def examine(
     )
 
 
-def _plan(video_id: str, parts: Sequence[Stored], transpose: bool, problems: list[str], warnings: list[str]) -> Plan:
+def _plan(video_id: str, parts: Sequence[Stored], transpose: bool, problems: list[str], uneven: list[str]) -> Plan:
     shapes = [matrix_shape(part.shape) or (0, 0) for part in parts]
     shapes = [shape[::-1] if transpose else shape for shape in shapes]
     lengths = [shape[0] for shape in shapes]
@@ -219,7 +222,7 @@ def _plan(video_id: str, parts: Sequence[Stored], transpose: bool, problems: lis
             f"({', '.join(part.where for part in parts)}); they may differ by {CUT}"
         )
     elif max(lengths) > min(lengths):
-        warnings.append(f"video {video_id}: streams of {' and '.join(map(str, lengths))} rows, cut to {min(lengths)}")
+        uneven.append(f"video {video_id}: {' and '.join(map(str, lengths))} rows, cut to {min(lengths)}")
     dtypes = {FLOATS[part.dtype] for part in parts}
     plain = len(parts) == 1 and parts[0].plain and len(parts[0].shape) == 2 and not transpose
     shape = (min(lengths), sum(width for _, width in shapes))

@@ -69,7 +69,10 @@ def locate(folder: Path, videos: Collection[str], pattern: str | None, problems:
             return Located()
         names = set(_names(folder)) if only is None else set(only)
         names |= _members_of(folder, {m[1] for m in [CONTAINER.fullmatch(pattern)] if m}, problems)
-        return _located(folder, videos, pattern, names, problems, given=True)
+        located = _located(folder, videos, pattern, names, problems, given=True)
+        if videos and not located.files and not problems:
+            problems.append(f"{folder}: no video has a file named {pattern}; videos are called {_few(videos, 2)}")
+        return located
     names = set(_names(folder)) if only is None else set(only)
     usable = {name for name in names if Path(name).suffix.lower() in KINDS}
     found = _patterns(usable, videos)
@@ -79,7 +82,7 @@ def locate(folder: Path, videos: Collection[str], pattern: str | None, problems:
         usable |= inside
         found = _patterns(inside, videos)
     if not found:
-        problems += _nothing_fits(folder, names, usable)
+        problems += _nothing_fits(folder, names, usable, videos)
         return Located()
     best = _best(folder, found, videos, usable)
     if len(best) > 1:
@@ -215,13 +218,16 @@ def _place(folder: Path, name: str) -> Place:
     return Place(folder / name, None)
 
 
-def _nothing_fits(folder: Path, names: Collection[str], usable: Collection[str]) -> list[str]:
+def _nothing_fits(
+    folder: Path, names: Collection[str], usable: Collection[str], videos: Collection[str]
+) -> list[str]:  # fmt: skip
     """What to say of a folder without a file for any video; nothing of one without files."""
     kinds = sorted({Path(name).suffix for name in names} - {"", ".txt", ".json", ".md", ".yaml"})
     if usable:
         return [
-            f"{folder}: {len(usable)} feature files, none named after a video: {_few(usable)}; say how they are named "
-            "with --feature-pattern 'v_{id}.npy', or leave them with --features none"
+            f"{folder}: {len(usable)} feature files, none named after a video: {_few(usable)}; videos are called "
+            f"{_few(videos, 2)}: say where in the names that stands with --feature-pattern 'v_{{id}}.npy', rename the "
+            "files, or leave them with --features none"
         ]
     if kinds:
         return [

@@ -22,14 +22,11 @@ from tad.data.manifest import FeatureGrid, shortened
 from tad.data.videos import Video
 from tad.errors import DataError
 from tad.files import cause
+from tad.wrong_file import FRONT as SIGNS
+from tad.wrong_file import wrong_file
 
 FRONT = 16_384
 """Bytes at the front of a file that surely hold its header: numpy reads no longer one."""
-KINDS = {
-    b"PK\x03\x04": "an archive, such as .npz and .pt files are",
-    b"\x89HDF": "an HDF5 file",
-    b"\x80": "a pickle",
-}
 CONVERT = "convert it: np.save(path, array.astype(np.float32))"
 MOST_OFF, SOME_OFF, ROWS_OFF = 0.1, 0.02, 2
 """Rows may differ from what duration and grid say: extractors differ by a row or two at the end, which is no finding,
@@ -62,8 +59,10 @@ def read_header(front: bytes, size: int) -> Header:
     """
     if size == 0:
         raise Unreadable("0 bytes")
-    if kind := next((kind for sign, kind in KINDS.items() if front.startswith(sign)), None):
-        raise Unreadable(f"it is {kind}; save the array alone with np.save, or import it with `tad import`")
+    if not front.startswith(npy.MAGIC_PREFIX):
+        what = "a pickle" if front.startswith(b"\x80") else wrong_file(front[:SIGNS]) or "no NumPy array"
+        cure = "" if ";" in what else "; save the array alone with np.save, or import it with `tad import`"
+        raise Unreadable(f"it is {what}{cure}")
     file = io.BytesIO(front)
     try:
         version = npy.read_magic(file)

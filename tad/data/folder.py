@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
+from pydantic import ValidationError
 
 from tad.data.dataset import FeatureGrid, Manifest
 from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, FullLabels
+from tad.data.manifest import problems_of
 from tad.data.output import check_room
-from tad.errors import DataError
+from tad.errors import DataError, listing
 
 Transfer = Literal["link", "copy", "none"]
 
@@ -181,8 +183,8 @@ def feature_grid(**keys: Any) -> FeatureGrid:
     """A FeatureGrid from options; DataError names what is wrong."""
     try:
         return FeatureGrid(**keys)
-    except ValueError as error:
-        raise DataError(f"the feature grid cannot be {keys}: {error}") from error
+    except ValidationError as error:
+        raise DataError("the feature grid cannot be so: " + listing(problems_of(error))) from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -70,6 +71,8 @@ class RawGroundTruth(NamedTuple):
     """[N] float64 seconds."""
     label: np.ndarray
     """[N] str class names."""
+    durations: Mapping[str, float] = {}
+    """Seconds of the videos that tell them."""
 
 
 def ground_truth(dataset: Dataset, role: Role) -> Segments:
@@ -94,10 +97,12 @@ def repaired(dataset: Dataset, video_ids: Sequence[str]) -> tuple[Segments, Repa
     repairs = Repairs()
     problems: list[str] = []
     rows: list[tuple[str, float, float, str]] = []
+    total = 0
     for video_id in video_ids:
         duration = dataset.duration(video_id)
         for row, state in judged(annotated(video_id, database.get(video_id), problems), duration):
             where = f"video {video_id}, row {row.number}: {row}"
+            total += 1
             if row.label not in classes:
                 problems.append(f"{where}: class not in dataset.yaml: {unlike(row.label, classes)}")
             elif state == "malformed":
@@ -114,12 +119,24 @@ def repaired(dataset: Dataset, video_ids: Sequence[str]) -> tuple[Segments, Repa
                 if state == "exceeds":
                     repairs.clipped.append(f"{where} of {duration:g} s")
                 rows.append((video_id, max(row.start, 0.0), min(row.end, duration), row.label))
+    if (wrong := wrong_unit(len(repairs.beyond), total)) is not None:
+        problems.append(wrong)
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     if not rows:
         return Segments.empty(), repairs
     ids, starts, ends, labels = zip(*rows, strict=True)
     return Segments.of(ids, starts, ends, labels, source=SOURCE), repairs
+
+
+def wrong_unit(beyond: int, total: int) -> str | None:
+    """What to say where most segments lie entirely beyond the end of their video; None if it is not so."""
+    if 2 * beyond <= total:
+        return None
+    return (
+        f"{beyond} of {total} segments lie beyond the end of their video: times and durations must be seconds; "
+        "are these frames or milliseconds?"
+    )
 
 
 def raw_ground_truth(path: Path | str, subsets: Collection[str]) -> RawGroundTruth:
@@ -142,10 +159,13 @@ def raw_ground_truth(path: Path | str, subsets: Collection[str]) -> RawGroundTru
     problems: list[str] = []
     videos: list[str] = []
     rows: list[tuple[str, float, float, str]] = []
+    durations: dict[str, float] = {}
     for video_id, entry in database.items():
         if subsets and subset_of(entry) not in subsets:
             continue
         videos.append(video_id)
+        with suppress(AttributeError, ValueError):  # evaluation needs no durations
+            durations[video_id] = number(entry.get("duration"))
         for row in annotated(video_id, entry, problems):
             if math.isfinite(row.start) and math.isfinite(row.end):
                 rows.append((video_id, row.start, row.end, row.label))
@@ -155,7 +175,7 @@ def raw_ground_truth(path: Path | str, subsets: Collection[str]) -> RawGroundTru
         raise DataError(f"{path}: " + listing(problems))
     ids, starts, ends, labels = zip(*rows, strict=True) if rows else ((), (), (), ())
     times = np.array([starts, ends], dtype=np.float64).reshape(2, -1)
-    return RawGroundTruth(videos, np.array(ids, dtype=str), times[0], times[1], np.array(labels, dtype=str))
+    return RawGroundTruth(videos, np.array(ids, dtype=str), times[0], times[1], np.array(labels, dtype=str), durations)
 
 
 def ambiguous(dataset: Dataset) -> dict[str, list[tuple[float, float]]]:
@@ -209,6 +229,8 @@ State = Literal["good", "exceeds", "beyond", "duplicate", "zero length", "revers
 def annotated(video_id: str, entry: Any, problems: list[str]) -> list[Row]:
     """The rows of a video's entry; those that cannot be read become problems. Blanks around class names are cut off."""
     annotations = entry.get("annotations", []) if isinstance(entry, dict) else None
+    if isinstance(entry, dict) and annotations is None:
+        return []
     if not isinstance(annotations, list):
         problems.append(f"video {video_id}: annotations must be a list")
         return []

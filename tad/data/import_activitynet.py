@@ -16,7 +16,7 @@ from tad.data.class_list import read_classes
 from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
-from tad.data.import_opentad import default_roles
+from tad.data.import_opentad import default_roles, without_role
 from tad.data.imported import (
     Dropped,
     Imported,
@@ -24,6 +24,7 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    not_seconds,
     order_note,
     positive,
     segments,
@@ -33,7 +34,7 @@ from tad.data.manifest import parse_manifest
 from tad.data.opentad_files import annotation_files, block_list
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
-from tad.files import read_json
+from tad.files import name_of, read_json
 
 
 def import_activitynet(
@@ -75,7 +76,7 @@ def import_activitynet(
     source = document.get("database") if isinstance(document, dict) else None
     if len(paths) > 1 or not isinstance(source, dict) or not source:
         raise DataError(f'{paths[0]}: expected {{"taxonomy": [...], "database": {{video: ...}}}}')
-    roles = dict(subsets) if subsets is not None else default_roles(source)
+    roles = dict(subsets) if subsets is not None else default_roles(source, paths[0])
     database = _database(source, roles, problems, warnings, dropped, untimed)
     labels = sorted({row["label"] for entry in database.values() for row in entry["annotations"]})
     names, order = _classes(document, labels, classes, problems, warnings)
@@ -100,6 +101,7 @@ def import_activitynet(
         found = find(where, lookup, expected_rows(grid, database), problems, warnings, ignored)
     warnings += untimed.warnings(listed)
     grid = fitted(grid, dim, 2048, found, problems)
+    problems += not_seconds(database)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
     described = {
@@ -162,7 +164,7 @@ def _database(
         for subset in roles
         if not any(e["subset"] == subset for e in database.values()) and not problems
     ]
-    warnings += [f"{n} videos of subset {subset} have no role and were left out" for subset, n in others.items()]
+    warnings += [without_role(subset, n) for subset, n in others.items()]
     return database
 
 
@@ -176,8 +178,8 @@ def _classes(
         return names, str(path)
     nodes = document.get("taxonomy")
     nodes = [n for n in nodes if isinstance(n, dict)] if isinstance(nodes, list) else []
-    inner = {str(node.get("parentName")).strip() for node in nodes}
-    ordered = list(dict.fromkeys(str(node.get("nodeName")).strip() for node in nodes))
+    inner = {name_of(node.get("parentName")) for node in nodes}
+    ordered = list(dict.fromkeys(name_of(node.get("nodeName")) for node in nodes))
     names = [node for node in ordered if node not in inner or node in labels]
     beside = [label for label in labels if label not in set(names)]
     if names and beside:

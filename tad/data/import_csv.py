@@ -23,9 +23,11 @@ from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, 
 from tad.data.manifest import parse_manifest
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
-from tad.files import number
+from tad.files import name_of, number
 
 Kind = Literal["annotations", "full", "points", "classes"]
+Row = tuple[str, str, float, float]
+"""Video, class, start and end in seconds."""
 NEEDS: dict[Kind, tuple[str, ...]] = {
     "annotations": ("start", "end"), "full": ("start", "end"), "points": ("time",), "classes": ()
 }  # fmt: skip
@@ -118,12 +120,12 @@ def import_csv(
     rows = {v: expected for v in known.duration if (expected := _expected(grid, known, v)) is not None}
     found = find(where, lookup, rows, problems, warnings)
     notes = _measure(grid, known, found, problems)
-    made: list[tuple[Kind, list[tuple[str, str, float, float]]]] = []
+    made: list[tuple[Kind, list[Row]]] = []
     for one, its in tables:
         used, how = _unit(one, its, unit, known, problems)
         notes += how
         made.append((its, _labels(one, its, used, known, problems, warnings, dropped)))
-    names, order = _classes(classes, [row[1] for _, its in made for row in its], problems)
+    names, order = _classes(classes, made, problems)
     if not problems:
         expected_rows(grid, {v: {"duration": known.duration[v], "fps": known.fps.get(v)} for v in known.names})
     grid = fitted(grid, dim, 2048, found, problems)
@@ -299,9 +301,9 @@ def _labels(
     problems: list[str],
     warnings: list[str],
     dropped: Dropped,
-) -> list[tuple[str, str, float, float]]:
+) -> list[Row]:
     """Video, class, start and end in seconds (both the time of a point; 0 for classes) of each good row."""
-    rows: list[tuple[str, str, float, float]] = []
+    rows: list[Row] = []
     late: list[str] = []
     if unit == "frames" and NEEDS[kind]:
         without = sorted({video_id(row["video"]) for _, row in table.rows} - set(known.fps))
@@ -312,7 +314,7 @@ def _labels(
             )
             return rows
     for line, row in table.rows:
-        video, label = video_id(row["video"]), row["label"]
+        video, label = video_id(row["video"]), name_of(row["label"])
         where = f"{table.path.name}, line {line}: video {video}"
         if not label:
             if any(row[key] for key in NEEDS[kind]) or kind == "classes":
@@ -342,20 +344,27 @@ def _labels(
     return rows
 
 
-def _classes(path: Path | None, labels: Sequence[str], problems: list[str]) -> tuple[list[str], str]:
-    """The class names, and where their order comes from."""
+def _classes(path: Path | None, made: list[tuple[Kind, list[Row]]], problems: list[str]) -> tuple[list[str], str]:
+    """The class names, and where their order comes from; rows that name their class by its id get the name."""
+    labels = [row[1] for _, rows in made for row in rows]
     if path is None:
         if not labels and not problems:
             problems.append("no row has a label")
         return sorted(set(labels)), "the alphabet"
-    names = [name for _, name in sorted(read_classes(path).items())]
+    classes = read_classes(path)
+    names = [name for _, name in sorted(classes.items())]
+    if labels and set(names).isdisjoint(labels) and all(label.isdecimal() for label in labels):
+        ids = {str(number): name for number, name in classes.items()}
+        for _, rows in made:
+            rows[:] = [(video, ids.get(label, label), start, end) for video, label, start, end in rows]
+        labels = [ids.get(label, label) for label in labels]
     unknown = Counter(label for label in labels if label not in set(names))
     problems += [f"class {label!r} of {n} rows is not in {path}" for label, n in unknown.items()]
     return names, str(path)
 
 
 def _written(
-    made: Sequence[tuple[Kind, Sequence[tuple[str, str, float, float]]]],
+    made: Sequence[tuple[Kind, Sequence[Row]]],
     database: Mapping[str, dict[str, Any]],
     train: Collection[str],
 ) -> LabelRows:

@@ -28,6 +28,7 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    not_seconds,
     order_note,
     positive,
     unusable,
@@ -116,6 +117,7 @@ def import_epic(
         expected = expected_rows(grid, database)
         stored = find(dict.fromkeys(database, folder), lookup, expected, problems, warnings)
     grid = fitted(grid, dim, DIM, stored, problems)
+    problems += not_seconds(database)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
@@ -220,7 +222,7 @@ def _seconds(text: str) -> float:
         ValueError: it is none.
     """
     hours, minutes, seconds = (number(part) for part in text.split(":"))
-    if not (min(hours, minutes, seconds) >= 0 and max(hours, minutes, seconds) < math.inf):
+    if "-" in text or not (min(hours, minutes, seconds) >= 0 and max(hours, minutes, seconds) < math.inf):
         raise ValueError(text)
     return round(3600 * hours + 60 * minutes + seconds, 3)
 

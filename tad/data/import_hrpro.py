@@ -27,6 +27,8 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    known,
+    not_seconds,
     order_note,
     positive,
     segments,
@@ -35,7 +37,7 @@ from tad.data.imported import (
 from tad.data.manifest import parse_manifest
 from tad.data.output import output_folder
 from tad.errors import DataError, listing
-from tad.files import number, read_json, read_rows, read_text
+from tad.files import name_of, number, read_json, read_rows, read_text
 
 AMBIGUOUS = "ambiguous.csv"
 NTSC = {23.976: 24000 / 1001, 29.97: 30000 / 1001, 59.94: 60000 / 1001}
@@ -78,7 +80,7 @@ def import_hrpro(
     database = {v: entry for v, entry in entries.items() if entry is not None}
     warnings += untimed.warnings()
     problems += untimed.empty(dict(roles), database)
-    labels = {str(a["label"]).strip() for e in source.values() for a in _items(e) if "label" in a}
+    labels = {name_of(a["label"]) for e in source.values() for a in _items(e) if type(a.get("label")) in (str, int)}
     path = _points_file(src / "point_labels", points)
     seconds = [] if path is None else _points(path, database, set(roles), labels, problems, warnings)
     if path is None:
@@ -88,6 +90,7 @@ def import_hrpro(
     kept = {v: role for v, role in roles.items() if v in database}
     found = _features(src, kept, features, files or Lookup(), expected_rows(grid, database), problems, warnings)
     grid = fitted(grid, dim, 2048, found, problems)
+    problems += not_seconds(database)
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
@@ -118,9 +121,9 @@ def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict
             if role != "dev":
                 problems.append(f"{path.name}: missing")
             continue
-        for video_id in read_text(path).split():
-            if video_id not in database:
-                problems.append(f"{path.name}: video {video_id} is not in gt_full.json")
+        for name in read_text(path).split():
+            if (video_id := known(name, database)) is None:
+                problems.append(f"{path.name}: video {name} is not in gt_full.json")
             elif roles.setdefault(video_id, role) != role:
                 problems.append(f"{path.name}: video {video_id} is in split_{roles[video_id]}.txt, too")
         if role == "train" and not roles and not problems:
@@ -177,7 +180,9 @@ def _points(
     """(video, label, seconds) of each point of a listed video; of a row only these three fields are looked at."""
     columns = ("video_id", "class", "point")
     try:
-        table = [(line, row["video_id"], row["class"], row["point"]) for line, row in read_rows(path)]
+        table = [
+            (line, known(row["video_id"], listed), name_of(row["class"]), row["point"]) for line, row in read_rows(path)
+        ]
     except KeyError as error:
         problems.append(f"{path.name}: needs the columns {', '.join(columns)}; there is no {error.args[0]}")
         return []
@@ -187,7 +192,7 @@ def _points(
     rows: list[tuple[str, str, float]] = []
     clipped = []
     for line, video_id, label, point in table:
-        if video_id not in database:  # left out, or already reported
+        if video_id is None or video_id not in database:  # left out, or already reported
             continue
         where = f"{path.name}, line {line}: video {video_id}"
         try:
@@ -205,7 +210,7 @@ def _points(
             rows.append((video_id, label, min(time, duration)))
     if clipped:
         warnings.append(f"{path.name}: points beyond the end of their video, moved to its end: {listing(clipped, 5)}")
-    left_out = sum(video_id not in listed for _, video_id, _, _ in table)
+    left_out = sum(video_id is None for _, video_id, _, _ in table)
     if left_out:
         warnings.append(f"{path.name}: {left_out} points of videos in no split list were left out")
     return rows
@@ -227,8 +232,8 @@ def ambiguous_rows(
             except (IndexError, ValueError):
                 problems.append(f"{path.name}, line {line}: {text!r} is not `video start end`")
                 continue
-            if video_id in kept and whole:
-                rows.append((video_id, start, end))
+            if (video := known(video_id, kept)) is not None and whole:
+                rows.append((video, start, end))
     return rows
 
 

@@ -23,6 +23,7 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    not_seconds,
     order_note,
     positive,
     segments,
@@ -73,7 +74,7 @@ def import_opentad(
     dropped, untimed = Dropped(), Untimed()
     paths = annotation_files(src, (annotations,) if isinstance(annotations, str) else annotations)
     source = read_database(paths, problems)
-    roles = dict(subsets) if subsets is not None else default_roles(source)
+    roles = dict(subsets) if subsets is not None else default_roles(source, paths[0])
     chosen = _in_roles(source, roles, problems, warnings)
     lookup = files or Lookup()
     folder = feature_folder(src, lookup) if features != "none" else None
@@ -105,6 +106,7 @@ def import_opentad(
         rows = expected_rows(grid, database)
         found = examine(where, located, lookup, rows, problems, warnings, {*ignored, *left_out})
     grid = fitted(grid, dim, 2048, found, problems)
+    problems += not_seconds(database)
     if problems:
         raise DataError(f"{paths[0]}: " + listing(problems))
 
@@ -134,7 +136,7 @@ def _in_roles(
     for subset in sorted(set(roles) - set(found)):
         problems.append(f"no video is in subset {subset}; found {', '.join(sorted(found))}")
     for subset in sorted(set(found) - set(roles)):
-        warnings.append(f"{found[subset]} videos of subset {subset} have no role and were left out")
+        warnings.append(without_role(subset, found[subset]))
     return {video_id: source[video_id] for video_id, subset in named.items() if subset is None or subset in roles}
 
 
@@ -147,18 +149,25 @@ def _known(names: Sequence[str], videos: Collection[str], located: Mapping[Path,
     ]
 
 
-def default_roles(database: Mapping[str, Any]) -> dict[str, Role]:
+def without_role(subset: str, count: int) -> str:
+    """The warning that the videos of a subset are left out."""
+    return (
+        f"{count} videos of subset {subset} have no role and were left out; --test-subset, --dev-subset or "
+        "--train-subset takes them in, also without annotations"
+    )
+
+
+def default_roles(database: Mapping[str, Any], where: Path) -> dict[str, Role]:
     """The usual meaning of subset names; subsets without any annotation have no role.
 
     "train..." trains. Beside it, "val..." is the test set (THUMOS14 in OpenTAD, ActivityNet), or the development set
     where an annotated "test..." exists. Without a "train...", "val..." trains (THUMOS14 in ActionFormer).
 
     Raises:
-        DataError: the names do not tell a training subset.
+        DataError: the names do not tell a training subset; `where` is what it calls the file.
     """
-    annotated = {
-        str(e.get("subset")).strip() for e in database.values() if isinstance(e, dict) and e.get("annotations")
-    }
+    named = [e for e in database.values() if isinstance(e, dict) and e.get("subset") is not None]
+    annotated = {str(e["subset"]).strip() for e in named if e.get("annotations")}
     kinds = {s: kind for s in annotated for kind in ("train", "val", "test") if s.lower().startswith(kind)}
     has = set(kinds.values())
     meaning: dict[str, Role] = {"train": "train", "test": "test", "val": "test"}
@@ -168,7 +177,14 @@ def default_roles(database: Mapping[str, Any]) -> dict[str, Role]:
         meaning["val"] = "dev"
     roles = {subset: meaning[kind] for subset, kind in sorted(kinds.items())}
     if "train" not in roles.values():
-        raise DataError(f"no training subset among {', '.join(sorted(annotated))}; name it with --train-subset")
+        if not named:
+            raise DataError(f'{where}: no training subset: no video has a "subset"')
+        if not annotated:
+            raise DataError(f"{where}: no training subset: no video has annotations; name it with --train-subset")
+        raise DataError(
+            f"{where}: no training subset among {', '.join(sorted(annotated))}, by names that begin with train or val; "
+            "name it with --train-subset"
+        )
     return roles
 
 

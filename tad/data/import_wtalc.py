@@ -33,6 +33,8 @@ from tad.data.imported import (
     expected_rows,
     feature_folder,
     fitted,
+    known,
+    not_seconds,
     order_note,
     unusable,
 )
@@ -115,7 +117,7 @@ def import_wtalc(
     if problems:
         raise DataError(f"{home}: " + listing(problems))
 
-    roles = default_roles(database)
+    roles = default_roles(database, home)
     left_out = Counter(e["subset"] for e in database.values() if e["subset"] not in roles)
     warnings += [f"{n} videos of subset {s} have no action and were left out" for s, n in left_out.items()]
     database = {v: e for v, e in database.items() if e["subset"] in roles}
@@ -127,6 +129,7 @@ def import_wtalc(
         src, home, features, files or Lookup(), ids, database, expected_rows(grid, database), problems, warnings
     )
     grid = fitted(grid, dim, 2048, found, problems)  # type: ignore[arg-type]
+    problems += not_seconds(database)
     clicks = None if points is None else _clicks(points, database, roles, names, problems, warnings)
     ambiguous = ambiguous_rows(home / "Ambiguous_test.txt", database, problems, dropped)
     if problems:
@@ -281,15 +284,16 @@ def _clicks(
     rows: list[tuple[str, str, float]] = []
     left_out = 0
     for line, row in table.rows:
-        entry = database.get(row["video"])
-        if entry is None or roles[entry["subset"]] != "train":
+        video = known(row["video"], database)
+        if video is None or roles[database[video]["subset"]] != "train":
             left_out += 1
             continue
+        entry = database[video]
         try:
             time = number(row["time"])
             if not 0 <= time <= entry["duration"] + 1:
                 raise ValueError(f"{row['time']} s is outside the video of {entry['duration']:g} s")
-            rows.append((row["video"], _known(row["label"], names), min(time, entry["duration"])))
+            rows.append((video, _known(row["label"], names), min(time, entry["duration"])))
         except ValueError as error:
             problems.append(f"{path.name}, line {line} (video {row['video']}): {error}")
     if left_out:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tad.data.csv_table import video_id as file_stem
+from tad.data.feature_arrays import CONTAINERS
 from tad.data.feature_files import Features, Lookup
+from tad.data.ground_truth import wrong_unit
 from tad.data.manifest import SAFE_ID, FeatureGrid, shortened
 from tad.data.videos import Unusable, video_of
 from tad.errors import DataError
-from tad.files import number
+from tad.files import name_of, number, regular
 
 ROUNDING = 0.1
 """Seconds by which a segment may be reversed and still count as one that rounding has emptied."""
@@ -120,10 +123,11 @@ def segments(video_id: str, items: Any, problems: list[str], dropped: Dropped) -
             continue
         try:
             times, label = item["segment"], item["label"]
-            if not isinstance(times, list) or len(times) != 2 or type(label) not in (str, int):
-                raise ValueError(f"segment {times!r} must be [start, end], and label {label!r} a name")
+            if not isinstance(times, list) or len(times) != 2:
+                raise ValueError(f"segment {shortened(times)} must be [start, end], in seconds")
+            if type(label) not in (str, int) or not (label := name_of(label)):
+                raise ValueError(f"label {shortened(label)} must be a class name")
             start, end = number(times[0]), number(times[1])
-            label = str(label).strip()
             if dropped.keep(where, start, end):
                 rows.append({"segment": [start, end], "label": label})
         except KeyError as error:
@@ -150,6 +154,17 @@ def positive(entry: Mapping[str, Any], key: str) -> float:
     return value
 
 
+def known(name: str, videos: Container[str]) -> str | None:
+    """The video that a list of a data set means: by its id, its file or path, or with or without "v_"; None if none.
+
+    Published lists name the same videos differently: `video_1`, `features/video_1.npy`, `v_video_1`.
+    """
+    if name in videos:
+        return name
+    stem = file_stem(name)
+    return next((v for v in (stem, stem.removeprefix("v_"), f"v_{stem}") if v in videos), None)
+
+
 def unsafe(video_id: str) -> str | None:
     """What to say of a video id that cannot be a file name; None if it can."""
     if SAFE_ID.fullmatch(video_id):
@@ -170,16 +185,26 @@ def feature_folder(src: Path, lookup: Lookup) -> Path | None:
     """Where features are looked for: what the user chose, SRC/features, or the only folder of SRC named like that.
 
     Raises:
-        DataError: the chosen one is not there.
+        DataError: the chosen one is not there, or can hold no features.
     """
     if lookup.folder is not None:
-        if not (src / lookup.folder).exists():
-            raise DataError(f"{src / lookup.folder}: no such feature folder")
-        return src / lookup.folder
+        chosen = src / lookup.folder
+        if not chosen.exists():
+            raise DataError(f"{chosen}: no such feature folder")
+        if not chosen.is_dir() and regular(chosen).suffix.lower() not in CONTAINERS:
+            raise DataError(f"{chosen}: is no folder of features, nor one file of all videos ({', '.join(CONTAINERS)})")
+        return chosen
     if (src / "features").is_dir():
         return src / "features"
     named = [path for path in sorted(src.glob("*feat*")) if path.is_dir()]
     return named[0] if len(named) == 1 else None
+
+
+def not_seconds(database: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A problem if most segments lie beyond the end of their video."""
+    starts = [(row["segment"][0], entry["duration"]) for entry in database.values() for row in entry["annotations"]]
+    wrong = wrong_unit(sum(start >= duration for start, duration in starts), len(starts))
+    return [] if wrong is None else [wrong]
 
 
 def expected_rows(grid: FeatureGrid, database: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

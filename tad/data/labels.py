@@ -223,13 +223,13 @@ def _unknown(
 
 
 def unlike(label: str, classes: Collection[str]) -> str:
-    """A class name that dataset.yaml does not have, and the one that it may stand for."""
+    """A class name that is none of `classes`, and the one that it may stand for."""
     alike = next((name for name in classes if _plain(name) == _plain(label)), None)
-    return shortened(label) + (f"; dataset.yaml has {alike!r} (case, blanks or Unicode form differ)" if alike else "")
+    return shortened(label) + (f" (but there is {alike!r}: case, blanks or Unicode form differ)" if alike else "")
 
 
 def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
 
 
 def _no_interval(line: int, row: Mapping[str, str], durations: Mapping[str, float]) -> str | None:

@@ -174,6 +174,14 @@ class Manifest(BaseModel):
             raise ValueError("; ".join(problems[:20]))
         return classes
 
+    @field_validator("subsets")
+    @classmethod
+    def _plain_subsets(cls, subsets: dict[str, Role]) -> dict[str, Role]:
+        plain = {name.strip(): role for name, role in subsets.items()}
+        if len(plain) < len(subsets):
+            raise ValueError("a subset stands twice, but for blanks around its name")
+        return plain
+
     @field_validator("ambiguous", "held_out")
     @classmethod
     def _beside(cls, file: str | None) -> str | None:
@@ -223,7 +231,7 @@ def parse_manifest(document: Any, where: str) -> Manifest:
     try:
         return Manifest.model_validate(document)
     except ValidationError as error:
-        raise DataError(f"{where}: " + listing(_problems(error))) from None
+        raise DataError(f"{where}: " + listing(problems_of(error))) from None
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -238,7 +246,8 @@ def read_manifest(root: Path) -> Manifest:
     return parse_manifest(read_yaml(path), str(path))
 
 
-def _problems(error: ValidationError) -> list[str]:
+def problems_of(error: ValidationError) -> list[str]:
+    """Place and text of every problem, in our words."""
     found = []
     for one in error.errors():
         text, value = one["msg"].removeprefix("Value error, "), one["input"]

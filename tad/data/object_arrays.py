@@ -18,6 +18,7 @@ import numpy as np
 
 from tad.errors import DataError
 from tad.files import cause, regular
+from tad.wrong_file import FRONT, wrong_file
 
 KNOWN = {
     (f"numpy.{core}.multiarray", name): name for core in ("core", "_core") for name in ("_reconstruct", "scalar")
@@ -51,6 +52,10 @@ def load(path: Path) -> np.ndarray:
     """
     try:
         with regular(path).open("rb") as file:
+            front = file.read(FRONT)
+            if not front.startswith(np.lib.format.MAGIC_PREFIX):
+                raise DataError(f"{path}: is {wrong_file(front) or 'no .npy file'}")
+            file.seek(0)
             version = np.lib.format.read_magic(file)
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"version {version} of the format")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tad.errors import DataError
-from tad.files import read_json, read_text
+from tad.files import name_of, read_json, read_text
 
 CLASS_LISTS = ("category_idx.txt", "classes.txt", "anet_activity_indexes_val.txt")
 BLOCK_LISTS = ("missing_files.txt", "block_list.txt", "blocked.json")
@@ -107,7 +107,7 @@ def class_list(
         return ClassList(by_id, "label_id in the annotations") if by_id else ClassList(alphabet, "the alphabet")
     if chosen is not None and not path.exists():
         raise DataError(f"{path}: no such class list")
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    lines = [name_of(line) for line in read_text(path).splitlines() if line.strip()]
     if lines and all(re.match(r"\d{1,9}\s+\S", line) for line in lines):
         numbered = sorted((int(line.split()[0]), line.split(None, 1)[1]) for line in lines)
         problems += _twice(path, "indices", [str(index) for index, _ in numbered])
@@ -125,9 +125,12 @@ def _by_annotations(database: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Names by label_id (empty unless each name has one of its own), and by the alphabet."""
     lists = [e.get("annotations") for e in database.values() if isinstance(e, dict)]
     items = [a for found in lists if isinstance(found, list) for a in found if isinstance(a, dict)]
-    pairs = {(a.get("label_id"), str(a.get("label")).strip()) for a in items}
-    labels = sorted({label for _, label in pairs})
-    if all(type(i) is int for i, _ in pairs) and len(pairs) == len(labels) == len({i for i, _ in pairs}):
+    named = [a for a in items if type(a.get("label")) in (str, int)]  # the others are reported as rows
+    labels = sorted({name_of(a["label"]) for a in named})
+    if not all(type(a.get("label_id")) is int for a in named):
+        return [], labels
+    pairs = {(a["label_id"], name_of(a["label"])) for a in named}
+    if len(pairs) == len(labels) == len({i for i, _ in pairs}):
         return [label for _, label in sorted(pairs)], labels
     return [], labels
 

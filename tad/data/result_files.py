@@ -15,6 +15,7 @@ All times are seconds. A label is a class name or a class id; tad.data.columns c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tad.data.columns import REQUIRED, SCHEMA, Columns
+from tad.data.csv_table import KNOWN, head_of, with_point
 from tad.errors import DataError, listing
 from tad.files import cause, parse_json, read_rows, read_text, regular
+from tad.wrong_file import FRONT, wrong_file
 
 Task = Literal["verb", "noun", "action"]
 
-NAMES = {"video-id": "video_id", "video": "video_id", "t-start": "start", "t-end": "end", "class": "label"}
-"""Other names of columns."""
+SCORES = ("score", "scores", "confidence", "conf", "probability", "prob")
 PICKLES = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth")
 STAND_IN: dict[str, Any] = {"segment": [0.0, 1.0], "label": "", "score": 1.0}
 """In place of a row that is none."""
@@ -43,7 +45,7 @@ def read_columns(path: Path, task: Task | None = None) -> Columns:
     """The rows of a file, unchecked.
 
     Args:
-        path: .parquet, .csv or .txt (THUMOS toolkit); anything else is read as JSON.
+        path: .parquet, .csv, .tsv or .txt (THUMOS toolkit); anything else is read as JSON.
         task: which label of the EPIC-KITCHENS challenge's rows counts.
 
     Raises:
@@ -52,7 +54,7 @@ def read_columns(path: Path, task: Task | None = None) -> Columns:
     kind = path.suffix.lower()
     if kind == ".parquet":
         return parquet_columns(path)
-    if kind == ".csv":
+    if kind in (".csv", ".tsv"):
         return _csv(path)
     if kind == ".txt":
         return _thumos(path)
@@ -66,7 +68,7 @@ def read_columns(path: Path, task: Task | None = None) -> Columns:
 
 def json_columns(document: Any, name: str, task: Task | None = None) -> Columns:
     """The rows of a JSON document; `name` is what errors call it."""
-    if isinstance(document, dict) and {"video-id", "t-start", "t-end", "label"} <= document.keys():
+    if isinstance(document, dict) and {"video-id", "t-start", "t-end"} <= document.keys():
         return _action_former(document, name)
     results = document
     for key in ("results", "database"):
@@ -99,7 +101,10 @@ def _results(results: Mapping[str, Any], name: str, task: Task | None) -> Column
     segments: list[Any] = [item.get("segment") for item in items]
     for i, segment in enumerate(segments):
         if type(segment) is not list or len(segment) != 2:
-            faults.append((i, f"segment {segment!r:.60} is not [start, end]"))
+            what = f"segment {segment!r:.60} is not [start, end]" if "segment" in items[i] else "has no segment"
+            faults.append(
+                (i, what if "segment" in items[i] else f"{what}, but {', '.join(items[i]) or 'nothing'}"[:100])
+            )
             segments[i] = STAND_IN["segment"]
     epic = bool(items) and all(key in items[0] for key in ("verb", "noun")) and "label" not in items[0]
     if epic and task is None:
@@ -156,10 +161,10 @@ def _by_video(results: Mapping[str, Mapping[str, Any]], name: str) -> Columns:
 
 
 def _action_former(document: Mapping[str, Any], name: str) -> Columns:
+    if "label" not in document:
+        raise DataError(f"{name}: ActionFormer's columns lack label; found {', '.join(document)}")
     columns = {
-        NAMES.get(key, key): document[key]
-        for key in ("video-id", "t-start", "t-end", "label", "score")
-        if key in document
+        _key(key): document[key] for key in ("video-id", "t-start", "t-end", "label", "score") if key in document
     }
     sizes = {key: len(values) if isinstance(values, list) else None for key, values in columns.items()}
     if None in sizes.values() or len(set(sizes.values())) > 1:
@@ -169,22 +174,32 @@ def _action_former(document: Mapping[str, Any], name: str) -> Columns:
 
 
 def _csv(path: Path) -> Columns:
-    rows = list(read_rows(path))
-    header = list(rows[0][1]) if rows else _header(path)
-    names = _named(header, path)
+    head, delimiter = head_of(path)
+    rows = list(read_rows(path, delimiter=delimiter))
+    names = _named(list(rows[0][1]) if rows else [name.strip() for name in head.split(delimiter)], path)
     columns = {key: [row[column] or None for _, row in rows] for key, column in names.items()}
+    if delimiter == ";":  # where a comma stands before the decimals
+        times = {key: columns[key] for key in ("start", "end", "score", "point") if key in columns}
+        columns |= {key: [with_point(v) if v else v for v in values] for key, values in times.items()}
     return Columns("CSV", columns, line=[line for line, _ in rows])
 
 
-def _header(path: Path) -> list[str]:
-    return [name.strip() for name in read_text(path).split("\n", 1)[0].split(",")]
+def _key(column: str) -> str:
+    """The name in SCHEMA of a column that is called so, or in a usual other way; its own if it is none of SCHEMA."""
+    if column in SCHEMA.names:
+        return column
+    plain = "_".join(word for word in re.split(r"[^a-z0-9]+", column.lower()) if word)
+    if plain in SCORES:
+        return "score"
+    key = {"video": "video_id", "time": "point"}.get(KNOWN.get(plain, plain), KNOWN.get(plain, plain))
+    return key if key in ("video_id", "start", "end", "label") else column
 
 
 def _named(header: Sequence[str], path: Path) -> dict[str, str]:
     """The file's name of each column of SCHEMA that it has."""
     names: dict[str, str] = {}
     for column in header:
-        key = NAMES.get(column, column)
+        key = _key(column)
         if key in SCHEMA.names and key in names:
             raise DataError(f"{path}: the columns {names[key]} and {column} are both {key}")
         if key in SCHEMA.names:
@@ -210,7 +225,11 @@ def _thumos(path: Path) -> Columns:
 def parquet_columns(path: Path) -> Columns:
     """The rows of a Parquet file, unchecked."""
     try:
-        table = pq.ParquetFile(regular(path)).read()
+        with regular(path).open("rb") as file:
+            front = file.read(FRONT)
+        if not front.startswith(b"PAR1") and (what := wrong_file(front)) is not None:
+            raise DataError(f"{path}: is not a Parquet file but {what}")
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {cause(error)}") from None
     names = _named(table.column_names, path)

@@ -49,7 +49,7 @@ def database_of(document: Any, where: str) -> dict[str, Any]:
 def subset_of(entry: Any) -> str | None:
     """The subset that an entry names; None if it names none."""
     subset = entry.get("subset") if isinstance(entry, dict) else None
-    return str(subset) if isinstance(subset, (str, int)) and not isinstance(subset, bool) else None
+    return str(subset).strip() if isinstance(subset, (str, int)) and not isinstance(subset, bool) else None
 
 
 def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | None:
