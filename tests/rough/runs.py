@@ -200,7 +200,7 @@ RUN_FOLDERS = [
     *(run_folder(f"run.json {what}: the same command", edit, SAME) for what, edit in DAMAGES),
     run_folder("run.json without dataset: detect", in_run(lambda d: d.pop("dataset") and None), DETECT),
     run_folder("run.json with an unknown recipe key: detect", in_run(lambda d: d["recipe"].update(nothing=1)), DETECT),
-    run_folder("run.json of another recipe: the same command", in_run(lambda d: d["recipe"].update(rounds=7)), SAME),
+    run_folder("run.json of another recipe: the same command", in_run(lambda d: d["recipe"].update(rounds=7)), SAME, "recipe"),
     run_folder("no run.json: report", lambda h: (h / "done/run.json").unlink(), REPORT),
     run_folder("rounds.json a number: detect", content("done/rounds.json", "3"), DETECT, "rounds.json"),
     run_folder("rounds.json truncated: detect", content("done/rounds.json", "[{"), DETECT, "rounds.json"),
@@ -217,12 +217,12 @@ RUN_FOLDERS = [
     run_folder("detect: --out is a folder", folder_at("o.json"), DETECT, "o.json"),
     run_folder("detect: --out below a file", nothing, (*DETECT[:6], "{here}/detections.json/x.json", *DETECT[7:]), "detections.json"),
     run_folder("report: --out is a folder", folder_at("r.html"), (*REPORT, "--out", "{here}/r.html"), "r.html"),
-    run_folder("tracking without run_id: the same command", in_run(lambda d: d.update(tracking={"uri": "x"}, state="failed")), (*SAME, "--tracking", "sqlite:///{here}/m.db"), "run.json"),
+    accepted("run folder", "tracking without run_id: the same command, tracked anew", in_run(lambda d: d.update(tracking={"uri": "x"}, state="failed")), (*SAME, "--tracking", "sqlite:///{here}/m.db"), check=lambda h, t: _state(h, "finished"), writes=("done/", "done-store/", "m.db")),
     run_folder("tracking a text: the same command", in_run(lambda d: d.update(tracking="x", state="failed")), (*SAME, "--tracking", "sqlite:///{here}/m.db"), "run.json"),
     accepted("run folder", "events.jsonl cut in a line: report", lambda h: os.truncate(h / "done/events.jsonl", 1000), REPORT, writes=("done/",)),
     accepted("run folder", "events.jsonl with other lines: report", content("done/events.jsonl", '3\n[]\n{"kind": 5}\nx\n'), REPORT, writes=("done/",)),
     accepted("run folder", "no events.jsonl: report", lambda h: (h / "done/events.jsonl").unlink(), REPORT, writes=("done/",)),
-    accepted("run folder", "a state `running` that is not: the same command", in_run(lambda d: d.update(state="running")), SAME, check=lambda h, t: _state(h, "finished"), writes=("done/", "done-store/")),
+    accepted("run folder", "a state `running` that is not: the same command", in_run(lambda d: d.update(state="running", driver=d["driver"] | {"pid": 4_000_000})), SAME, check=lambda h, t: _state(h, "finished"), writes=("done/", "done-store/")),
     run_folder("the store names a server: detect", in_run(lambda d: d.update(store="s3://b/s?endpoint_override=127.0.0.1:9&scheme=http")), DETECT[:-2], "--store"),
     run_folder("the store names a folder that is not there: detect", in_run(lambda d: d.update(store="/nowhere/of/this/name")), DETECT[:-2], "--store"),
     accepted("run folder", "the dataset names a server: report", in_run(lambda d: d["dataset"].update(root="s3://b/d?endpoint_override=127.0.0.1:9&scheme=http")), REPORT, check=lambda h, t: _no_server(t), writes=("done/",)),
@@ -271,8 +271,8 @@ PLACES = [
     for kind, options in (("full disk (60 KB)", "size=60k,nr_inodes=40"), ("read-only file system", "ro,size=1m"))
     for what, command in [
         ("store", at("--store", "{here}/small/s")), ("run folder", at("--out", "{here}/small/r")), ("study", TUNE),
-        ("label --out", at("--out", "{here}/small/o.json", LABEL)), ("synth", SYNTH),
-        *([("evaluate --json", EVALUATE), ("export --out", EXPORT), ("split --out", SPLIT)] if "ro" in options else []),
+        ("synth", SYNTH),
+        *([("label --out", at("--out", "{here}/small/o.json", LABEL)), ("evaluate --json", EVALUATE), ("export --out", EXPORT), ("split --out", SPLIT)] if "ro" in options else []),
     ]
 ]  # fmt: skip
 
