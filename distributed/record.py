@@ -9,6 +9,7 @@ RUN/round-N/        that round's labels and detections
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -44,13 +45,16 @@ class Record:
 
     Args:
         quiet: nothing on the console; for one of many runs at once.
+
+    Raises:
+        OSError: the folder cannot be written, or its events.jsonl is a link or a pipe.
     """
 
     def __init__(self, folder: Path, tracker: Tracker | None = None, quiet: bool = False) -> None:
         self.folder = folder
         self.tracker = tracker
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = (folder / "events.jsonl").open("a", buffering=1, encoding="utf-8")
+        self._events = open(folder / "events.jsonl", "a", buffering=1, encoding="utf-8", opener=_no_link)
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
@@ -146,6 +150,11 @@ class Record:
             self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         self.tracker.close()
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file to write; a link is not followed, and a named pipe not waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def hidden(document: Any) -> Any:

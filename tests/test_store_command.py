@@ -178,6 +178,42 @@ def test_verify_reads_everything_and_changes_nothing(place):
     assert "1 were made before there were digests" in call("verify")
 
 
+@pytest.mark.parametrize("meta", [None, "", "[]", "{", "{}", '{"fingerprint": "of another"}', '{"inputs": 3}'])
+def test_verify_finds_a_damaged_description(place, meta):
+    """Of an artifact that nothing but its name tells from anybody's folder."""
+    path = Path("runs/store") / place["model"] / "meta.json"
+    path.unlink()
+    if meta is not None:
+        path.write_text(meta)
+    said = call("verify", fails=meta != "{}")
+    assert meta == "{}" or f"{place['model']} (unknown stage): meta.json" in said
+    call("list"), call("gc")
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "nothing"])
+def test_verify_finds_what_is_no_folder(place, tmp_path, kind):
+    path = Path("runs/store") / place["model"]
+    path.rename(tmp_path / "away")
+    path.write_text("x") if kind == "file" else path.symlink_to(tmp_path / ("away" if kind == "link" else "nowhere"))
+    assert f"{place['model']} (unknown stage): " in call("verify", fails=True)
+
+
+@pytest.mark.parametrize("name", ["run.json", "rounds.json", "events.jsonl"])
+def test_a_pipe_or_a_device_in_a_runs_folder_is_not_read(place, name):
+    path = Path("runs/two") / name
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink(missing_ok=True)
+        make(path)
+        for command in ("list", "gc"):
+            assert f"{path}: is a" in call(command, fails=True)
+
+
+def test_links_within_a_runs_folder_are_not_followed(place):
+    """They may lead anywhere, to / for instance."""
+    (Path("runs/one") / "round-9").symlink_to("/proc")
+    assert place["map"] in call("list")
+
+
 def test_a_store_in_a_bucket_is_listed_verified_and_tidied(place, tmp_path, data, monkeypatch):
     """A bucket behind file://; a copy of each artifact lies in the cache."""
     uri = f"file://{tmp_path / 'bucket'}"

@@ -73,20 +73,22 @@ def verify(keys: tuple[str, ...], place: str) -> None:
     """
     from distributed.disk import size
     from distributed.inventory import entries
+    from distributed.store import KEY
     from distributed.verify import verified
     from tad.errors import RunError, listing
 
     opened = _opened(place)
     remote = opened.bucket is not None
-    chosen = [e for e in entries(opened) if e.kind == "artifact" and e.local != remote and (not keys or e.key in keys)]
-    if missing := sorted(set(keys) - {entry.key for entry in chosen}):
+    # Whatever has the name of an artifact, also if its description is damaged.
+    chosen = [e for e in entries(opened) if KEY.fullmatch(e.name) and e.local != remote and (not keys or e.name in keys)]
+    if missing := sorted(set(keys) - {entry.name for entry in chosen}):
         raise RunError(f"{opened.uri}: no such artifact: {', '.join(missing)}")
     problems, old = [], 0
     for entry in chosen:
-        problem, had_digests = verified(opened, entry.key)
+        problem, had_digests = verified(opened, entry.name)
         old += not had_digests
         if problem is not None:
-            problems.append(f"{entry.key} ({entry.stage or 'unknown stage'}): {problem}")
+            problems.append(f"{entry.name} ({entry.stage or 'unknown stage'}): {problem}")
     click.echo(f"{opened.uri}: {len(chosen)} artifacts read, {size(sum(entry.bytes for entry in chosen))}")
     if old:
         click.echo(f"{old} were made before there were digests, and are not checked")
