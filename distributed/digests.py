@@ -99,11 +99,11 @@ def problem(folder: Path, again: bool = False) -> str | None:
         files: dict[str, str] = meta.get("files", {})
         for name in files:
             check_name(name, str(folder / META))
+        if "files" not in meta and (strange := odd(folder)) is not None:
+            return strange
         state = _state(folder, files)
         if not again and _seen.get(folder) == state:
             return None
-        if "files" not in meta and (strange := odd(folder)) is not None:
-            return strange
         if linked := next((path for name in files for path in Path(name).parents if (folder / path).is_symlink()), None):
             return f"{linked} is a link"
         found = [text for text in in_threads(lambda item: wrong(folder, *item), files.items()) if text]

@@ -8,10 +8,14 @@ RUN/round-N/        that round's labels and detections
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import stat
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +26,11 @@ from tqdm import tqdm
 from tad.data.remote import redacted
 from tad.errors import printable
 from tad.files import write_json
+
+
+FIRST = 200
+"""Bytes of events.jsonl in which its first event lies."""
+_BEGAN = re.compile(rb'\{"time": [\d.]+, "kind": "began", "id": "([0-9a-f]{32})"\}\n')
 
 
 class Tracker(Protocol):
@@ -46,6 +55,9 @@ class Record:
     Args:
         quiet: nothing on the console; for one of many runs at once.
 
+    Attributes:
+        id: of the run, wherever its folder is moved; the first event has it.
+
     Raises:
         OSError: the folder cannot be written, or its events.jsonl is a link or a pipe.
     """
@@ -54,10 +66,18 @@ class Record:
         self.folder = folder
         self.tracker = tracker
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = open(folder / "events.jsonl", "a", buffering=1, encoding="utf-8", opener=_no_link)
+        self._events = open(folder / "events.jsonl", "a+", buffering=1, encoding="utf-8", opener=opened_here)
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
+        handle = self._events.fileno()
+        size = os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":  # half a line of an attempt that was killed
+            self._events.write("\n")
+        earlier = id_in(os.pread(handle, FIRST, 0))
+        self.id = earlier or uuid.uuid4().hex
+        if earlier is None:
+            self.event("began", id=self.id)
 
     def event(self, kind: str, **values: Any) -> None:
         """One line of events.jsonl."""
@@ -152,9 +172,19 @@ class Record:
         self.tracker.close()
 
 
-def _no_link(path: str, flags: int) -> int:
-    """Opens a file to write; a link is not followed, and a named pipe not waited for."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+def opened_here(path: str, flags: int) -> int:
+    """Opens a regular file; a link is not followed, and a named pipe not waited for."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is no regular file", path)
+    return handle
+
+
+def id_in(first: bytes) -> str | None:
+    """The id of a run by the first bytes of its events.jsonl; None if they have none, as in those of older runs."""
+    found = _BEGAN.match(first[:FIRST])
+    return found[1].decode() if found is not None else None
 
 
 def hidden(document: Any) -> Any:

@@ -53,7 +53,7 @@ def warnings(folder: Path) -> list[str]:
 
 
 def first(folder: Path, pattern: str) -> Path:
-    return sorted(folder.glob(pattern))[0]
+    return sorted(folder.glob(pattern))[0] if pattern else folder
 
 
 def cut(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from distributed.inventory import Needed
     from distributed.store import Store
 
 STORE = click.option(
@@ -23,10 +24,11 @@ RUNS = click.option(
     "--runs",
     type=click.Path(file_okay=False, path_type=Path),
     multiple=True,
-    default=["runs"],
-    show_default=True,
+    show_default="runs",
     help="Folder below which runs and searches lie; may be repeated.",
 )
+DEFAULT = [Path("runs")]
+MOST_LINES = 20
 
 
 @click.group()
@@ -38,13 +40,16 @@ def store() -> None:
 @STORE
 @RUNS
 def list_(place: str, runs: tuple[Path, ...]) -> None:
-    """Show what is in the store: stage, size, age, and the runs that need it."""
+    """Show what is in the store: stage, size, age, and the runs that need it.
+
+    Runs that do not lie below --runs are known by what is noted in the store.
+    """
     from distributed.disk import size
     from distributed.inventory import entries, locks_held, needed
 
     opened = _opened(place)
     held, every = locks_held(opened), entries(opened)
-    wanted = needed(opened, [folder for folder in runs if folder.is_dir()])
+    wanted = needed(opened, [folder for folder in runs or DEFAULT if folder.is_dir()]).by
     rows = [["what", "name", "stage", "size", "age", "needed by"]]
     for entry in every:
         if entry.kind == "lock":
@@ -99,21 +104,40 @@ def verify(keys: tuple[str, ...], place: str) -> None:
 @store.command()
 @STORE
 @RUNS
+@click.option(
+    "--forget",
+    metavar="DIR",
+    multiple=True,
+    help="Folder of runs that are gone for good: what is noted of them counts no more; may be repeated.",
+)
 @click.option("--yes", is_flag=True, help="Remove it. Without, it is only shown.")
-def gc(place: str, runs: tuple[Path, ...], yes: bool) -> None:
-    """Show what no run below --runs needs, and with --yes remove it.
+def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -> None:
+    """Show what no run needs, and with --yes remove it.
 
-    That is: artifacts that no run names, itself or as an input of another; work in progress that no run names or whose
-    artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
+    That is: artifacts that no run asked for, itself or as an input of another; work in progress that no run needs or
+    whose artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
     TAD_CACHE that were not read for 30 days. What changed within the last hour stays (in a bucket: the last day), and
-    nothing is removed while a stage runs on the store. Name the folders of everybody who shares the store.
+    nothing is removed while a stage runs on the store.
+
+    Each run is noted in the store, so those of others count, too, and those that were moved. A run that was removed
+    has to be forgotten with --forget; one that lies below --runs is never forgotten.
     """
-    from distributed.disk import size
+    from distributed import uses
+    from distributed.disk import size, writing
     from distributed.garbage import find_rubbish, remove
+    from distributed.inventory import needed
+    from tad.errors import RunError
 
     opened = _opened(place)
-    rubbish = find_rubbish(opened, list(runs))
+    places = {text for folder in forget for text in (folder, str(Path(folder).expanduser().absolute()))}
+    folders = runs or [folder for folder in DEFAULT if folder.is_dir()]
+    found = needed(opened, folders, places)
+    if forget and not found.forgotten:
+        there = ", ".join(sorted(map(str, found.elsewhere))) or "none"
+        raise RunError(f"--forget {', '.join(forget)}: no run is noted there that lies elsewhere now; noted: {there}")
+    rubbish = find_rubbish(opened, found.by)
     _table([["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)])
+    _tell_elsewhere(opened, found)
     total = size(sum(item.bytes for item in rubbish))
     if not rubbish:
         click.echo(f"{opened.uri}: nothing to remove")
@@ -121,6 +145,24 @@ def gc(place: str, runs: tuple[Path, ...], yes: bool) -> None:
         click.echo(f"removed: {size(remove(opened, rubbish))} of {total}")
     else:
         click.echo(f"{total} would be removed; run it again with --yes")
+    if yes:
+        with writing(opened.root):
+            uses.forget(opened, found.forgotten)
+
+
+def _tell_elsewhere(store: Store, found: Needed) -> None:
+    """The runs for whose sake alone artifacts stay, and that do not lie below the folders."""
+    from distributed.inventory import entries
+    from tad.errors import printable
+
+    there = {entry.key for entry in entries(store) if entry.kind == "artifact"}
+    counts = {str(use): n for use in found.elsewhere if (n := len((use.keys & there) - found.here))}
+    if counts:
+        click.echo("kept for runs that do not lie below --runs (--forget DIR, if they are gone for good):", err=True)
+    for use, n in list(counts.items())[:MOST_LINES]:
+        click.echo(printable(f"  {use}: {n} artifact{'s' if n > 1 else ''}"), err=True)
+    if len(counts) > MOST_LINES:
+        click.echo(f"  and {len(counts) - MOST_LINES} more", err=True)
 
 
 def _opened(place: str) -> Store:
