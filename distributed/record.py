@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from tad.data.remote import redacted
-from tad.errors import printable
+from tad.errors import RunError, printable
 from tad.files import write_json
 
 
@@ -70,6 +70,7 @@ class Record:
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
+        self._place = _which(folder)
         handle = self._events.fileno()
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":  # half a line of an attempt that was killed
@@ -96,8 +97,25 @@ class Record:
         self.event("warning", text=text)
         self.say(f"warning: {text}")
 
+    def check(self) -> None:
+        """To be called before something is written into the folder: what is written must not be torn in two.
+
+        Raises:
+            RunError: it was moved or removed.
+        """
+        if _which(self.folder) != self._place:
+            raise RunError(
+                f"{self.folder}: was moved or removed while this run works in it; move it back and give the same "
+                "command again: what is finished is in the store"
+            )
+
     def save(self, name: str, document: Any) -> None:
-        """A JSON file of the run's folder, written whole; passwords in addresses are left out."""
+        """A JSON file of the run's folder, written whole; passwords in addresses are left out.
+
+        Raises:
+            RunError: as `check`.
+        """
+        self.check()
         write_json(self.folder / name, hidden(document))
 
     @contextmanager
@@ -110,6 +128,7 @@ class Record:
     def stage(self, name: str, config: dict[str, Any], tags: dict[str, str], total: int, unit: str) -> Iterator[None]:
         """A stage that is being run: `total` epochs or videos."""
         start = time.perf_counter()
+        self.check()
         self.event("stage", name=name, **tags)
         with self._nested("stage", name, config, tags):
             if self._attended:
@@ -170,6 +189,15 @@ class Record:
             self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         self.tracker.close()
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    """Device and inode of a folder; None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def opened_here(path: str, flags: int) -> int:
