@@ -104,8 +104,9 @@ def problem(folder: Path, again: bool = False) -> str | None:
         state = _state(folder, files)
         if not again and _seen.get(folder) == state:
             return None
-        if linked := next((path for name in files for path in Path(name).parents if (folder / path).is_symlink()), None):
-            return f"{linked} is a link"
+        between = {parent for name in files if "/" in name for parent in Path(name).parents}
+        if linked := sorted(str(path) for path in between if (folder / path).is_symlink()):
+            return f"{linked[0]} is a link"
         found = [text for text in in_threads(lambda item: wrong(folder, *item), files.items()) if text]
         if found:
             return "; ".join(found[:3]) + (f" and {len(found) - 3} more files" if len(found) > 3 else "")

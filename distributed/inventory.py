@@ -138,9 +138,7 @@ def _runs(store: Store, folders: Iterable[Path]) -> Iterator[Path]:
                 yield Path(above)
 
 
-def _with_inputs(
-    store: Store, found: Mapping[str, set[str]], inputs: dict[str, list[str]]
-) -> dict[str, set[str]]:
+def _with_inputs(store: Store, found: Mapping[str, set[str]], inputs: dict[str, list[str]]) -> dict[str, set[str]]:
     """Artifacts and those who need them, with all that was an input; `inputs` remembers those of each."""
     every = {key: set(runs) for key, runs in found.items()}
     todo = list(every)

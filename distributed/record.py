@@ -27,7 +27,6 @@ from tad.data.remote import redacted
 from tad.errors import RunError, printable
 from tad.files import write_json
 
-
 FIRST = 200
 """Bytes of events.jsonl in which its first event lies."""
 _BEGAN = re.compile(rb'\{"time": [\d.]+, "kind": "began", "id": "([0-9a-f]{32})"\}\n')
@@ -66,12 +65,12 @@ class Record:
         self.folder = folder
         self.tracker = tracker
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = open(folder / "events.jsonl", "a+", buffering=1, encoding="utf-8", opener=opened_here)
+        handle = opened_here(str(folder / "events.jsonl"), os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self._events = os.fdopen(handle, "a+", buffering=1, encoding="utf-8")
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
         self._place = _which(folder)
-        handle = self._events.fileno()
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":  # half a line of an attempt that was killed
             self._events.write("\n")

@@ -4,6 +4,7 @@ STORE/FINGERPRINT/             finished: meta.json and the stage's files; read w
 STORE/FINGERPRINT.partial/     in progress (distributed/partial.py); the same command resumes from it
 STORE/FINGERPRINT.lock         held by the process that makes it (distributed/locks.py)
 STORE/FINGERPRINT.damaged-1    set aside: not what was written there
+STORE/.runs/                   who needs what (distributed/uses.py)
 """
 
 from __future__ import annotations

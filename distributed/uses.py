@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ class Use:
         """Whether it never was anywhere but in these folders, or below them; a run may also be named by its id."""
         if self.id in folders:
             return True
-        below = [any(f"{place}/".startswith(f"{folder.rstrip('/')}/") for folder in folders) for place, _ in self.places]
-        return bool(below) and all(below)
+        tops = tuple(f"{folder.rstrip('/')}/" for folder in folders)
+        return bool(self.places) and all(f"{place}/".startswith(tops) for place, _ in self.places)
 
     def __str__(self) -> str:
         return " and ".join(f"{place} ({owner})" for place, owner in self.places) or f"a run of id {self.id}"
@@ -76,7 +77,10 @@ class Notes:
                     lines = [json.dumps({"folder": here, "owner": _owner()}), *lines]
             if key in self._known and len(lines) == 1:
                 return
+            new = not path.exists()
             with open(path, "a", encoding="utf-8", opener=opened_here) as file:
+                if new and path.parent.stat().st_mode & stat.S_IWGRP:  # another of the group may go on with the run
+                    os.fchmod(file.fileno(), 0o664)
                 file.write("".join(f"{line}\n" for line in lines))
             self._known.add(key)
             if self._store.bucket is not None:

@@ -20,6 +20,7 @@ from tad import cli
 from tad.commands.crash import sentence
 from tad.errors import DataError
 
+
 class Panic(BaseException):
     """As those of libraries in Rust: no Exception."""
 

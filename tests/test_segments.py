@@ -153,7 +153,8 @@ def test_unreadable_files(tmp_path, name, content, message):
 
 def test_a_few_bytes_of_parquet_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "x.parquet"
-    rows = pa.Table.from_pydict({name: pa.repeat(pa.scalar("v" if t == "string" else 0.5, t), 1_000_000) for name, t in KINDS})
+    values = {"string": "v", "double": 0.5}
+    rows = pa.Table.from_pydict({name: pa.repeat(pa.scalar(values[t], t), 1_000_000) for name, t in KINDS})
     with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
         for _ in range(11):
             writer.write_table(rows)

@@ -192,7 +192,7 @@ def test_a_full_disk_is_named_and_other_errors_stay(tmp_path):
 # -- of somebody else ------------------------------------------------------------------------------------------------
 
 
-LINKED = ("study.json", "study.db", "best.yaml", "data", "trials", "trials/0002/events.jsonl", "figures", "events.jsonl")
+LINKED = ("study.json", "study.db", "best.yaml", "data", "trials", "trials/2/events.jsonl", "figures", "events.jsonl")
 
 
 @pytest.mark.parametrize("name", LINKED)

@@ -36,7 +36,8 @@ MADE_FIRST = re.compile(r"\.?study\.(db|json)")
 """Files that another driver may have made before study.json says whose they are."""
 
 
-OWN = (MARKER, "study.db", "study.db-journal", "study.db-wal", "study.db-shm", ".study.db.lock", ".lock", "best.yaml", "data")
+DATABASE = ("study.db", "study.db-journal", "study.db-wal", "study.db-shm", ".study.db.lock")
+OWN = (MARKER, *DATABASE, ".lock", "best.yaml", "data")
 """What a study's folder has besides what a run's has, and folders of figures and trials."""
 
 

@@ -85,7 +85,8 @@ def verify(keys: tuple[str, ...], place: str) -> None:
     opened = _opened(place)
     remote = opened.bucket is not None
     # Whatever has the name of an artifact, also if its description is damaged.
-    chosen = [e for e in entries(opened) if KEY.fullmatch(e.name) and e.local != remote and (not keys or e.name in keys)]
+    there = [entry for entry in entries(opened) if KEY.fullmatch(entry.name) and entry.local != remote]
+    chosen = [entry for entry in there if not keys or entry.name in keys]
     if missing := sorted(set(keys) - {entry.name for entry in chosen}):
         raise RunError(f"{opened.uri}: no such artifact: {', '.join(missing)}")
     problems, old = [], 0
