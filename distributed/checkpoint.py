@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from distributed.disk import writing
 from distributed.locks import Tell, note
 from distributed.partial import CHECKPOINT, Partial
-from tad.data.artifact import first_line, set_aside
+from tad.data.artifact import first_line, saved, set_aside
 from tad.files import sync
 
 State = dict[str, Any]
@@ -40,7 +39,7 @@ class Checkpoint:
         """The last one, or None; one that is damaged is set aside."""
         path = self.partial.folder / CHECKPOINT
         try:
-            with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it writes
+            with saved(path) as archive:  # torch does not look at the checksums that it writes
                 if (bad := archive.testzip()) is not None:
                     raise ValueError(f"the checksum of {bad} differs")
             state = torch.load(path, map_location="cpu", weights_only=True)

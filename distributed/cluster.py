@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from distributed.autoscaler import startable, wait_for
 from distributed.cluster_token import check_token
@@ -86,11 +88,37 @@ def connected(address: str | None = None) -> Iterator[None]:
         # The dashboard process also cleans up after stopped training workers; without it they can leak.
         options = {"include_dashboard": True, "logging_level": logging.ERROR, "log_to_driver": False}
         try:
-            ray.init(address=address, **options, **more)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            with _own_modules():
+                ray.init(address=address, **options, **more)
+        except Exception as error:  # Ray's are of many kinds, plain Exception among them
             raise RunError(f"cannot connect to Ray at {address}: {_why(error)}") from error
         stack.callback(ray.shutdown)
         yield
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """Within, the current folder is that of this package.
+
+    Ray's workers import modules from the folder in which Ray was started, before all others; a dataset's or run's
+    folder of somebody else may hold a torch.py. Where this process itself imports from the current folder (`python -m`,
+    a notebook, a script that lies there), workers do so, too.
+    """
+    own = Path(__file__).resolve().parents[1]
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        os.chdir(own)
+        yield
+        return
+    if here in {os.path.abspath(folder) for folder in sys.path}:
+        yield
+        return
+    os.chdir(own)
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 def nodes() -> list[Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,16 +51,40 @@ def read_meta(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it cannot be read, or holds something else.
     """
-    meta = read_json(folder / META)
-    if not isinstance(meta, dict) or not isinstance(meta.get("files", {}), dict):
-        raise DataError(f"{folder / META}: not the description of an artifact")
-    return meta
+    return checked_meta(read_json(folder / META), str(folder / META))
+
+
+def checked_meta(document: Any, name: str) -> dict[str, Any]:
+    """A meta.json, if it is one.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    if not isinstance(document, dict) or not all(isinstance(document.get(k, {}), dict) for k in ("files", "inputs")):
+        raise DataError(f"{name}: not the description of an artifact")
+    return document
+
+
+def odd(folder: Path) -> str | None:
+    """What there is below a folder that no stage makes: a link, a named pipe, a device; or None.
+
+    Whoever reads or writes below a folder that holds none stays below it, and waits for nobody.
+    """
+    if folder.is_symlink():
+        return "is a link"
+    for above, below, names in os.walk(folder):
+        for name in (*below, *names):
+            path = os.path.join(above, name)
+            if not stat.S_ISDIR(mode := os.lstat(path).st_mode) and not stat.S_ISREG(mode):
+                what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                return f"{os.path.relpath(path, folder)} is {what}"
+    return None
 
 
 def problem(folder: Path, again: bool = False) -> str | None:
     """Why a folder is no whole artifact, or None; its content is read once by each process, unless it changes.
 
-    Artifacts that were made before there were digests are only looked at for their meta.json.
+    Of artifacts that were made before there were digests, contents are not looked at. Links are not followed.
 
     Args:
         again: reads the content in any case.
@@ -68,13 +93,20 @@ def problem(folder: Path, again: bool = False) -> str | None:
         RunError: this user may not read it.
     """
     try:
+        if folder.is_symlink() or (folder / META).is_symlink():
+            return "it is a link, which is not followed" if folder.is_symlink() else f"{META} is a link"
         meta = read_meta(folder)
         files: dict[str, str] = meta.get("files", {})
         for name in files:
             check_name(name, str(folder / META))
+        if "files" not in meta and (strange := odd(folder)) is not None:
+            return strange
         state = _state(folder, files)
         if not again and _seen.get(folder) == state:
             return None
+        between = {parent for name in files if "/" in name for parent in Path(name).parents}
+        if linked := sorted(str(path) for path in between if (folder / path).is_symlink()):
+            return f"{linked[0]} is a link"
         found = [text for text in in_threads(lambda item: wrong(folder, *item), files.items()) if text]
         if found:
             return "; ".join(found[:3]) + (f" and {len(found) - 3} more files" if len(found) > 3 else "")
@@ -124,7 +156,7 @@ def _state(folder: Path, files: Iterable[str]) -> int:
 
     def one(name: str) -> tuple[int, ...]:
         try:
-            found = (folder / name).stat()
+            found = (folder / name).lstat()
         except FileNotFoundError:
             return ()
         return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
@@ -140,9 +172,11 @@ def wrong(folder: Path, name: str, wanted: str) -> str | None:
     """
     path, (wanted_size, _, wanted_hash) = folder / name, str(wanted).partition(" ")
     try:
-        size = path.stat().st_size
-        if wanted_size != str(size) or not path.is_file():
-            return f"{name} has {size} bytes, not {wanted_size}"
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            return f"{name} is no file"
+        if wanted_size != str(found.st_size):
+            return f"{name} has {found.st_size} bytes, not {wanted_size}"
         right = not wanted_hash or _digest(path) == wanted
         return None if right else f"{name} is not what was written (its SHA-256 differs)"
     except PermissionError:

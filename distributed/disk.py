@@ -17,6 +17,7 @@ REMEDIES = {
     errno.EDQUOT: "your quota is used up: free some, or choose another --store",
     errno.EFBIG: "files may not be so large here; see `ulimit -f`",
     errno.EIO: "the disk or the network file system fails; see the system's log",
+    errno.ENOENT: "was the store moved or removed meanwhile? Bring it back, or let it be made again",
     errno.EROFS: "choose a --store that can be written",
     errno.EACCES: "choose a --store that you may write, or ask its owner for the right to",
     errno.EPERM: "choose a --store that you may write, or ask its owner for the right to",

@@ -17,6 +17,7 @@ from distributed.parts import Chunk, Done, check_parts, chunks, collect, part_na
 from distributed.record import Record
 from distributed.store import Store, fingerprint
 from distributed.train import fit_here, fit_on_workers
+from distributed.uses import Notes
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import RunError, listing
@@ -66,6 +67,9 @@ class Engine:
     resources: Resources = field(default_factory=Resources)
     round: int = 0
     _dataset_keys: dict[Role, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._notes = Notes(self.store, self.record)
 
     def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact:
         """The trained stage: an artifact with model.pt and history.json.
@@ -127,6 +131,7 @@ class Engine:
     def adopt(self, segments: Segments, name: str) -> Artifact:
         """Segments from outside (another method's proposals) as an artifact, under a hash of their content."""
         key = fingerprint({"format": FORMAT, "adopted": name, "content": segments.digest()})
+        self._notes.add(key)
         if (found := self.store.find(key)) is not None:
             return found
         with self.store.lock(key, name, self.record.warn):
@@ -139,6 +144,7 @@ class Engine:
 
     def _once(self, name: str, key: str, tags: dict[str, str], make: Callable[[Partial], Artifact]) -> Artifact:
         """The artifact as it is found, without a lock, or as this process or the one that holds the lock makes it."""
+        self._notes.add(key)  # before it is looked for
         if (found := self._find(name, key, tags)) is not None:
             return found
         with self.store.lock(key, f"stage {name}", self.record.warn):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,10 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from distributed.disk import writing
-from distributed.inventory import Entry, caches, entries, locks_held, needed
+from distributed.inventory import Entry, caches, entries, locks_held
 from distributed.partial import SUFFIX
 from distributed.store import KEY, Store
+from distributed.uses import noted
 from tad.errors import RunError
 
 YOUNG_S = 3600.0
@@ -34,17 +36,19 @@ class Rubbish(NamedTuple):
     entry: Entry | None
 
 
-def find_rubbish(store: Store, runs: list[Path]) -> list[Rubbish]:
+def find_rubbish(store: Store, wanted: Collection[str]) -> list[Rubbish]:
     """What may go.
 
+    Args:
+        wanted: artifacts that are needed (`inventory.needed`).
+
     Raises:
-        RunError: there is no run below the folders, so that all would go.
+        RunError: none is, so that all would go.
     """
-    wanted = needed(store, runs)
     if not wanted:
         raise RunError(
-            f"no run below {', '.join(map(str, runs))} names an artifact, so everything in {store.uri} would go; name "
-            "the folders of your runs and searches with --runs"
+            f"no run is known that needs an artifact, so everything in {store.uri} would go; name the folders of your "
+            "runs and searches with --runs"
         )
     found, every = [], entries(store)
     finished = {(e.key, e.local) for e in every if e.kind == "artifact"}
@@ -54,12 +58,12 @@ def find_rubbish(store: Store, runs: list[Path]) -> list[Rubbish]:
             continue
         why = None
         if entry.kind == "artifact" and entry.key not in wanted:
-            why = "no run names it"
+            why = "no run needs it"
         elif entry.kind == "in progress":
             if (entry.key, entry.local) in finished:
                 why = "its artifact is finished"
             elif entry.key not in wanted:
-                why = "no run names it"
+                why = "no run needs it"
         elif entry.kind == "set aside":
             why = "set aside as damaged"
         elif entry.kind == "left over":
@@ -72,7 +76,7 @@ def find_rubbish(store: Store, runs: list[Path]) -> list[Rubbish]:
 
 
 def remove(store: Store, rubbish: list[Rubbish]) -> int:
-    """Removes it; the bytes that went. What somebody begins to make meanwhile stays.
+    """Removes it; the bytes that went. What somebody begins to make or to need meanwhile stays.
 
     Raises:
         RunError: an artifact is being made in this store, or the store cannot be written.
@@ -80,41 +84,56 @@ def remove(store: Store, rubbish: list[Rubbish]) -> int:
     if held := locks_held(store):
         key, holder = next(iter(held.items()))
         raise RunError(f"{store.uri}: {holder} makes {key}; nothing is removed while a stage runs on this store")
-    gone = 0
+    before, gone = _noted(store), 0
     with writing(store.root):
+        here = [item for item in rubbish if item.entry is None or item.entry.local]
+        aside = [(item, place) for item in here if (place := _set_aside(store.root, item))]
+        # Whoever needs an artifact notes it, then looks for it: it was noted by now, or will not be found.
+        wanted = {key for _, key in _noted(store) - before}
+        for item, place in aside:
+            path = store.root / item.path
+            if item.entry is not None and item.entry.key in wanted and not os.path.lexists(path):
+                os.rename(place, path)
+                continue
+            _delete(place)
+            gone += item.bytes
+            if item.entry is not None:
+                _clear_locks(store.root, item.entry.key)
         for item in rubbish:
-            if item.entry is None:
-                shutil.rmtree(item.path)
-            elif not item.entry.local:
+            if item.entry is not None and not item.entry.local and item.entry.key not in wanted:
                 assert store.bucket is not None
                 store.bucket.delete(item.entry.name)
-            elif not _remove_here(store.root, item.entry):
-                continue
-            gone += item.bytes
+                gone += item.bytes
     return gone
 
 
-def _remove_here(root: Path, entry: Entry) -> bool:
-    """Under the artifact's lock, so that nobody makes it meanwhile; renamed first, so that nobody reads half of it."""
-    path, lock = root / entry.name, FileLock(root / f"{entry.key}.lock")
-    if not KEY.fullmatch(entry.key):
-        _delete(path)
-        return True
+def _noted(store: Store) -> set[tuple[str, str]]:
+    """Runs and the artifacts that they need."""
+    return {(use.id, key) for use in noted(store) for key in use.keys}
+
+
+def _set_aside(root: Path, item: Rubbish) -> Path | None:
+    """Renames what is to go, so that nobody reads half of it, under its lock; None if somebody makes it now."""
+    path, entry = root / item.path, item.entry
+    if entry is None or not KEY.fullmatch(entry.key) or entry.kind == "lock":
+        return path
+    aside = root / f".gone-{entry.key}-{uuid.uuid4().hex[:8]}"
     try:
-        with lock.acquire(blocking=False):
-            if entry.kind == "lock":
-                path.unlink(missing_ok=True)
-            else:
-                aside = root / f".gone-{entry.key}-{uuid.uuid4().hex[:8]}"
-                with suppress(FileNotFoundError):
-                    os.rename(path, aside)
-                    _delete(aside)
-            if not os.path.lexists(root / entry.key) and not os.path.lexists(root / f"{entry.key}{SUFFIX}"):
-                for suffix in ("lock", "lock.holder", "fetch", "fetch.holder"):
-                    (root / f"{entry.key}.{suffix}").unlink(missing_ok=True)
-    except Timeout:
-        return False
-    return True
+        with FileLock(root / f"{entry.key}.lock").acquire(blocking=False):
+            os.rename(path, aside)
+    except (Timeout, FileNotFoundError):
+        return None
+    return aside
+
+
+def _clear_locks(root: Path, key: str) -> None:
+    """Removes the lock files of what is gone, unless somebody makes it now."""
+    if not KEY.fullmatch(key):
+        return
+    with suppress(Timeout), FileLock(root / f"{key}.lock").acquire(blocking=False):
+        if not os.path.lexists(root / key) and not os.path.lexists(root / f"{key}{SUFFIX}"):
+            for suffix in ("lock", "lock.holder", "fetch", "fetch.holder"):
+                (root / f"{key}.{suffix}").unlink(missing_ok=True)
 
 
 def _delete(path: Path) -> None:

@@ -6,17 +6,19 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from distributed.locks import is_held
 from distributed.partial import SUFFIX
+from distributed.record import id_in
 from distributed.store import KEY, Store
+from distributed.uses import RUNS, Use, noted
 from tad.data.digests import CACHE_REMEDY, cache_folder
 from tad.errors import DataError, RunError
-from tad.files import cause
+from tad.files import cause, regular
 
 Kind = Literal["artifact", "in progress", "set aside", "left over", "lock", "not the store's"]
 
@@ -48,16 +50,37 @@ class Entry:
     local: bool = True
 
 
+@dataclass(frozen=True)
+class Needed:
+    """Which artifacts of a store are needed.
+
+    Attributes:
+        by: artifact to the runs that need it, itself or as an input of another.
+        here: those that runs below the folders need.
+        elsewhere: other runs that are noted in the store.
+        forgotten: runs that were noted, and count no more.
+    """
+
+    by: dict[str, list[str]]
+    here: set[str]
+    elsewhere: list[Use]
+    forgotten: list[Use]
+
+
 def entries(store: Store) -> list[Entry]:
     """All that lies in a store, by name; with a bucket, first what lies there."""
     found = []
     if store.bucket is not None:
         for name in store.bucket.folders():
+            if name == RUNS:
+                continue
             files = store.bucket.listed(name).values()
             changed = max(((info.mtime_ns or 0) / 1e9 for info in files), default=time.time())
             kind, key, stage = _kind(store, name, folder=True)
             found.append(Entry(name, kind, key, stage, sum(i.size for i in files), time.time() - changed, local=False))
     for path in sorted(store.root.iterdir()):
+        if path.name == RUNS:
+            continue
         size, changed = _measure(path)
         is_folder = path.is_dir() and not path.is_symlink()
         kind, key, stage = _kind(store, path.name, is_folder) if not path.is_symlink() else _foreign()
@@ -65,36 +88,70 @@ def entries(store: Store) -> list[Entry]:
     return found
 
 
-def needed(store: Store, folders: Iterable[Path]) -> dict[str, list[str]]:
-    """For each artifact that a run below the folders names, itself or as an input of another: those runs' folders.
+def needed(store: Store, folders: Iterable[Path], forgotten: Collection[str] = ()) -> Needed:
+    """What runs need: those below the folders by what lies there, too, all others by what is noted in the store.
+
+    Args:
+        forgotten: folders; what is noted of runs that lay there counts no more.
 
     Raises:
-        RunError: a run's file cannot be read.
+        RunError: a run's file, or what is noted of a run, cannot be read.
     """
     found: dict[str, set[str]] = {}
+    ids: dict[str | None, str] = {}
+    for run in _runs(store, folders):
+        for name in NAMED_IN:
+            if os.path.lexists(path := run / name):
+                try:
+                    text = regular(path).read_bytes()
+                except (OSError, DataError) as error:
+                    raise RunError(f"{_unread(path, error)}; it is not known which artifacts it names") from error
+                ids[id_in(text)] = str(run)
+                for key in _KEY_IN_TEXT.findall(text):
+                    found.setdefault(key.decode(), set()).add(str(run))
+    uses = noted(store)
+    for use in uses:
+        for key in use.keys if use.id in ids else ():
+            found.setdefault(key, set()).add(ids[use.id])
+    inputs: dict[str, list[str]] = {}
+    here = set(_with_inputs(store, found, inputs))
+    elsewhere = [use for use in uses if use.id not in ids]
+    kept = [use for use in elsewhere if not use.lies_in(forgotten)]
+    for use in kept:
+        for key in use.keys:
+            found.setdefault(key, set()).add(str(use))
+    by = {key: sorted(runs) for key, runs in _with_inputs(store, found, inputs).items()}
+    return Needed(by, here, kept, [use for use in elsewhere if use not in kept])
+
+
+def _runs(store: Store, folders: Iterable[Path]) -> Iterator[Path]:
+    """The folders of runs below some folders; a run may lie elsewhere, with a link to it here."""
     seen = {store.root}
-    for folder in folders:  # a run may lie elsewhere, with a link to it here
+    for folder in folders:
         for above, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
             if Path(above).resolve() in seen:
                 below.clear()
                 continue
             seen.add(Path(above).resolve())
-            for name in sorted(set(names) & set(NAMED_IN)):
-                try:
-                    text = Path(above, name).read_bytes()
-                except OSError as error:
-                    _unreadable(error)
-                for key in _KEY_IN_TEXT.findall(text):
-                    found.setdefault(key.decode(), set()).add(above)
-    todo = list(found)
+            if {*NAMED_IN, "study.json"} & {*names, *below}:
+                below[:] = [name for name in below if not os.path.islink(os.path.join(above, name))]
+                yield Path(above)
+
+
+def _with_inputs(store: Store, found: Mapping[str, set[str]], inputs: dict[str, list[str]]) -> dict[str, set[str]]:
+    """Artifacts and those who need them, with all that was an input; `inputs` remembers those of each."""
+    every = {key: set(runs) for key, runs in found.items()}
+    todo = list(every)
     while todo:
         key = todo.pop()
-        for other in store.meta(key).get("inputs", {}).values():
-            before = found.setdefault(str(other), set())
-            if KEY.fullmatch(str(other)) and not found[key] <= before:
-                before |= found[key]
-                todo.append(str(other))
-    return {key: sorted(runs) for key, runs in found.items()}
+        if key not in inputs:
+            inputs[key] = [str(k) for k in store.meta(key).get("inputs", {}).values() if KEY.fullmatch(str(k))]
+        for other in inputs[key]:
+            before = every.setdefault(other, set())
+            if not every[key] <= before:
+                before |= every[key]
+                todo.append(other)
+    return every
 
 
 def locks_held(store: Store) -> dict[str, str]:
@@ -171,4 +228,8 @@ def _measure(path: Path) -> tuple[int, float]:
 
 
 def _unreadable(error: OSError) -> None:
-    raise RunError(f"{error.filename}: cannot be read: {cause(error)}; it is not known which artifacts it names")
+    raise RunError(f"{_unread(error.filename, error)}; it is not known which artifacts it names")
+
+
+def _unread(path: Path | str, error: Exception) -> str:
+    return str(error) if isinstance(error, DataError) else f"{path}: cannot be read: {cause(error)}"

@@ -8,9 +8,14 @@ RUN/round-N/        that round's labels and detections
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import stat
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +24,12 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from tad.data.remote import redacted
-from tad.errors import printable
+from tad.errors import RunError, printable
 from tad.files import write_json
+
+FIRST = 200
+"""Bytes of events.jsonl in which its first event lies."""
+_BEGAN = re.compile(rb'\{"time": [\d.]+, "kind": "began", "id": "([0-9a-f]{32})"\}\n')
 
 
 class Tracker(Protocol):
@@ -44,16 +53,31 @@ class Record:
 
     Args:
         quiet: nothing on the console; for one of many runs at once.
+
+    Attributes:
+        id: of the run, wherever its folder is moved; the first event has it.
+
+    Raises:
+        OSError: the folder cannot be written, or its events.jsonl is a link or a pipe.
     """
 
     def __init__(self, folder: Path, tracker: Tracker | None = None, quiet: bool = False) -> None:
         self.folder = folder
         self.tracker = tracker
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = (folder / "events.jsonl").open("a", buffering=1, encoding="utf-8")
+        handle = opened_here(str(folder / "events.jsonl"), os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self._events = os.fdopen(handle, "a+", buffering=1, encoding="utf-8")
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
+        self._place = _which(folder)
+        size = os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":  # half a line of an attempt that was killed
+            self._events.write("\n")
+        earlier = id_in(os.pread(handle, FIRST, 0))
+        self.id = earlier or uuid.uuid4().hex
+        if earlier is None:
+            self.event("began", id=self.id)
 
     def event(self, kind: str, **values: Any) -> None:
         """One line of events.jsonl."""
@@ -72,8 +96,25 @@ class Record:
         self.event("warning", text=text)
         self.say(f"warning: {text}")
 
+    def check(self) -> None:
+        """To be called before something is written into the folder: what is written must not be torn in two.
+
+        Raises:
+            RunError: it was moved or removed.
+        """
+        if _which(self.folder) != self._place:
+            raise RunError(
+                f"{self.folder}: was moved or removed while this run works in it; move it back and give the same "
+                "command again: what is finished is in the store"
+            )
+
     def save(self, name: str, document: Any) -> None:
-        """A JSON file of the run's folder, written whole; passwords in addresses are left out."""
+        """A JSON file of the run's folder, written whole; passwords in addresses are left out.
+
+        Raises:
+            RunError: as `check`.
+        """
+        self.check()
         write_json(self.folder / name, hidden(document))
 
     @contextmanager
@@ -86,6 +127,7 @@ class Record:
     def stage(self, name: str, config: dict[str, Any], tags: dict[str, str], total: int, unit: str) -> Iterator[None]:
         """A stage that is being run: `total` epochs or videos."""
         start = time.perf_counter()
+        self.check()
         self.event("stage", name=name, **tags)
         with self._nested("stage", name, config, tags):
             if self._attended:
@@ -146,6 +188,30 @@ class Record:
             self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         self.tracker.close()
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    """Device and inode of a folder; None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def opened_here(path: str, flags: int) -> int:
+    """Opens a regular file; a link is not followed, and a named pipe not waited for."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is no regular file", path)
+    return handle
+
+
+def id_in(first: bytes) -> str | None:
+    """The id of a run by the first bytes of its events.jsonl; None if they have none, as in those of older runs."""
+    found = _BEGAN.match(first[:FIRST])
+    return found[1].decode() if found is not None else None
 
 
 def hidden(document: Any) -> Any:

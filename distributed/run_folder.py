@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tad.report.run import RunInfo, read_info
 
 LOCK = ".lock"
 FILES = ("run.json", "rounds.json", "events.jsonl", "spool.jsonl", "spool-refused.jsonl", "report.html")
+FOLDERS = ("round-*", "spool")
 SAME = ("recipe", "dataset", "seed")
 """What makes two attempts the same run."""
 
@@ -96,20 +97,24 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def refuse_links(folder: Path) -> None:
+def refuse_links(folder: Path, files: Iterable[str] = FILES, folders: Iterable[str] = FOLDERS) -> None:
     """A run's folder holds no links: what is written below it stays below it.
+
+    Args:
+        files: names in it that are written.
+        folders: patterns of names of folders in it, in which anything may be written.
 
     Raises:
         RunError: it holds some, or something else that is neither file nor folder.
     """
-    ours = [folder / name for name in FILES]
-    for pattern in ("round-*", "spool"):
+    ours = [folder / name for name in files]
+    for pattern in folders:
         for top in folder.glob(pattern):
             ours += [top, *top.rglob("*")] if not top.is_symlink() else [top]
     for path in ours:
         if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
             what = "a link" if path.is_symlink() else "neither a file nor a folder"
-            raise RunError(f"{path}: is {what}, which no run makes; choose another folder with --out, or remove it")
+            raise RunError(f"{path}: is {what}, which tad never makes; choose another folder with --out, or remove it")
 
 
 def died(info: RunInfo) -> str | None:

@@ -265,7 +265,8 @@ class SelfTraining:
 
     def _keep(self, number: int, artifacts: dict[str, Artifact]) -> None:
         """Copies a round's segments into the run's folder, for the report and for people."""
-        self._folder(number).mkdir(parents=True, exist_ok=True)
+        self.engine.record.check()
+        self._folder(number).mkdir(exist_ok=True)
         for name, artifact in artifacts.items():
             target = self._folder(number) / f"{name}.parquet"
             shutil.copyfile(artifact.path / "segments.parquet", target)

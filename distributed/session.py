@@ -24,6 +24,7 @@ from distributed.signals import heard_again, in_order
 from distributed.store import Store
 from tad.config import Recipe
 from tad.data.dataset import ROLES, Dataset
+from tad.errors import RunError
 from tad.report.budget import LabelBudget, label_budget
 
 PACKAGES = ("tad-selftrain", "torch", "numpy", "pyarrow", "ray", "mlflow")
@@ -118,7 +119,8 @@ def _whole(
     finally:
         document["seconds"] = round(time.perf_counter() - start, 1)
         status = STATUS[document["state"]]
-        with suppress(*([OSError] if status != "FINISHED" else [])):  # a full disk may be why it failed
+        # A full disk, or a folder that was moved, may be why it failed.
+        with suppress(*([OSError, RunError] if status != "FINISHED" else [])):
             record.save("run.json", document)
         if tracker is not None and status != "FINISHED":
             tracker.end_all(status)  # before what takes long: a second signal cuts it off

@@ -4,6 +4,7 @@ STORE/FINGERPRINT/             finished: meta.json and the stage's files; read w
 STORE/FINGERPRINT.partial/     in progress (distributed/partial.py); the same command resumes from it
 STORE/FINGERPRINT.lock         held by the process that makes it (distributed/locks.py)
 STORE/FINGERPRINT.damaged-1    set aside: not what was written there
+STORE/.runs/                   who needs what (distributed/uses.py)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed.bucket import Bucket
-from distributed.digests import problem, read_meta, remember, sealed
+from distributed.digests import checked_meta, odd, problem, read_meta, remember, sealed
 from distributed.disk import writing
 from distributed.locks import Tell, held, note
 from distributed.partial import OUTPUT, SUFFIX, Partial, make_folder
@@ -98,10 +99,10 @@ class Store:
             if self.bucket is None or (path / META).is_file():
                 return read_meta(path)
             content = self.bucket.read(f"{key}/{META}")
-            meta = parse_json(content.decode(), f"{self.uri}/{key}/{META}") if content is not None else {}
+            name = f"{self.uri}/{key}/{META}"
+            return checked_meta(parse_json(content.decode(), name), name) if content is not None else {}
         except (DataError, UnicodeDecodeError):
             return {}
-        return meta if isinstance(meta, dict) else {}
 
     def here(self, context: Context) -> Context:
         """What a stage may read, as this machine has it: inputs that are only in the bucket are fetched.
@@ -132,8 +133,10 @@ class Store:
             if os.path.lexists(final):
                 wrong = problem(final)
                 tell(f"{final}: damaged: {wrong}; it was moved to {set_aside(final).name} and is made again")
-            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-                tell(f"{folder}: is no folder; it was moved to {set_aside(folder).name}")
+            if os.path.lexists(folder):
+                strange = "is no folder" if folder.is_symlink() or not folder.is_dir() else odd(folder)
+                if strange is not None:
+                    tell(f"{folder}: {strange}; it was moved to {set_aside(folder).name}")
             if self.bucket is not None and self.bucket.read(f"{key}/{META}") is not None:
                 aside = self.bucket.set_aside(key)
                 tell(f"{self.uri}/{key}: damaged; it was moved to {aside} and is made again")

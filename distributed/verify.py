@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distributed.digests import problem
 from distributed.store import Store
+from tad.data.artifact import META
 
 
 def verified(store: Store, key: str) -> tuple[str | None, bool]:
@@ -14,8 +15,11 @@ def verified(store: Store, key: str) -> tuple[str | None, bool]:
 
     Of a store in a bucket, the bucket's files are read, to a folder that does not stay.
     """
-    had_digests = "files" in store.meta(key)
-    if store.bucket is None:
+    meta = store.meta(key)
+    had_digests = "files" in meta
+    if meta.get("fingerprint", key) != key:
+        wrong: str | None = f"{META} is that of another artifact, {meta['fingerprint']}"
+    elif store.bucket is None:
         wrong = problem(store.root / key, again=True)
     else:
         with tempfile.TemporaryDirectory(prefix=".node-", dir=store.root) as folder:

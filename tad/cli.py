@@ -60,9 +60,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(context)
         except KeyboardInterrupt as error:
-            with suppress(OSError):
-                click.echo("interrupted", err=True)
-            sys.exit(128 + getattr(error, "number", signal.SIGINT))
+            sys.exit(_interrupted(error))
         except EOFError as error:
             sys.exit(_told(error))
 
@@ -96,7 +94,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = end.code
     except TadError as error:
         status = _told(error, str(error))
-    except Exception as error:
+    except KeyboardInterrupt as error:  # before the command began
+        status = _interrupted(error)
+    except BaseException as error:  # also the panics of libraries in Rust, which are no Exception
         status = _told(error)
     try:
         if sys.stdout is not None:
@@ -107,7 +107,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def _told(error: Exception, text: str | None = None) -> int:
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Says so; the exit status."""
+    with suppress(OSError):
+        click.echo("interrupted", err=True)
+    return 128 + int(getattr(error, "number", signal.SIGINT))
+
+
+def _told(error: BaseException, text: str | None = None) -> int:
     """Says what is wrong; the exit status."""
     if os.environ.get("TAD_TRACEBACK"):
         raise error

@@ -20,6 +20,11 @@ from tad import cli
 from tad.commands.crash import sentence
 from tad.errors import DataError
 
+
+class Panic(BaseException):
+    """As those of libraries in Rust: no Exception."""
+
+
 ERRORS = {
     "a full disk": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; make room"),
     "a full disk, with a place": (OSError(errno.ENOSPC, "No space", "/out/x"), "/out/x: the disk is full"),
@@ -37,6 +42,7 @@ ERRORS = {
     "torch's disk": (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 12800"), "disk full?"),
     "no home": (RuntimeError("Could not determine home directory."), "set HOME to a folder"),
     "a fault": (KeyError("dataset"), "unexpected KeyError: 'dataset'; this is a fault of tad"),
+    "a library's panic": (Panic("index out of bounds"), "unexpected Panic: index out of bounds"),
     "escape codes": (ValueError("\x1b[2Jcleared\x07\nsecond line"), r"ValueError: \x1b[2Jcleared\x07; this"),
     "a secret": (ValueError("at s3://KEY:word@b?x=1"), "ValueError: at s3://***@b?*** this"),
 }
@@ -96,6 +102,16 @@ def test_an_interrupt_gives_130_and_an_exit_its_own_status(raising, capsys):
     assert capsys.readouterr().err == "interrupted\n"
     assert raising(SystemExit(7)) == 7
     assert raising(click.UsageError("no such option")) == 2
+
+
+def test_an_interrupt_before_the_command_begins(capsys, monkeypatch):
+    def ends() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "check_distributed", ends)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["spaces"])
+    assert end.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_an_unknown_error_of_the_system_keeps_its_text():

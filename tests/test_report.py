@@ -274,6 +274,7 @@ def test_names_of_classes_videos_and_settings_are_escaped(tmp_path):
     document = json.loads((root / "run.json").read_text())
     document["recipe"]["<b>"] = "</td><img src=x onerror=alert(1)>"
     document["recipe_name"] = "</title><script>1</script>"
+    document["command"] = "tad \x1b]0;title\x07\x9b2J"  # a terminal that shows the page would obey
     (root / "run.json").write_text(json.dumps(document))
     path = root / "round-1" / "detections-test.parquet"
     bad = Segments.of(["../../etc/passwd", "<script>"], [0.0, 1.0], [5.0, 6.0], "<script>", 1.0)
@@ -281,6 +282,7 @@ def test_names_of_classes_videos_and_settings_are_escaped(tmp_path):
     text = written(root, data)
     assert "<script" not in text and "<img" not in text and "<b>" not in text
     parsed = Page(text)
+    assert r"tad \x1b]0;title\x07\x9b2J" in parsed.text
     assert HOSTILE in parsed.text and "onerror=alert(1)" in parsed.text
     assert len(figures_of_round(root, data, 1)) == 4
 

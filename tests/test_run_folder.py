@@ -15,7 +15,9 @@ from click.testing import CliRunner
 
 import distributed.run_folder
 from distributed.identity import Identity
+from distributed.record import Record
 from distributed.run_folder import claimed, locked
+from distributed.selftrain import SelfTraining
 from distributed.session import Options, self_train
 from distributed.tracking import connect
 from distributed.tracking_replay import Replayed, replay
@@ -102,6 +104,34 @@ def test_a_run_that_was_killed_is_mended_by_the_next_start(data, finished, tmp_p
     assert f"the attempt of 2026-01-02 ended without a word (process {dead.pid} on" in said
     after = json.loads((run / "run.json").read_text())
     assert after["state"] == "finished" and after["driver"] == Identity.me()._asdict()
+
+
+def test_a_folder_that_is_moved_ends_the_run_and_it_goes_on_when_it_is_back(data, tmp_path, monkeypatch):
+    """What it writes must not be torn in two."""
+    run, away, propose = tmp_path / "run", tmp_path / "away", SelfTraining._propose
+
+    def moved(self, whole):
+        run.rename(away)
+        return propose(self, whole)
+
+    options = Options(run, tmp_path / "store", local=True)
+    monkeypatch.setattr(SelfTraining, "_propose", moved)
+    with pytest.raises(RunError, match=rf"{run}: was moved or removed .* the same command again"):
+        self_train("tiny", recipe(), data, options)
+    assert not run.exists() and (away / "events.jsonl").exists()
+    monkeypatch.setattr(SelfTraining, "_propose", propose)
+    away.rename(run)
+    assert self_train("tiny", recipe(), data, options).is_file()
+
+
+def test_a_record_is_written_into_no_link_or_pipe(tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    for name, make in (("a", lambda path: path.symlink_to(tmp_path / "victim")), ("b", os.mkfifo)):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / "events.jsonl")
+        with pytest.raises(OSError, match=r"link|regular"):
+            Record(tmp_path / name)
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 # -- places that cannot be a run's folder --------------------------------------------------------------------------

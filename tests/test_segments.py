@@ -151,6 +151,26 @@ def test_unreadable_files(tmp_path, name, content, message):
         Segments.from_file(tmp_path / name)
 
 
+def test_a_few_bytes_of_parquet_that_would_fill_the_memory(tmp_path):
+    path = tmp_path / "x.parquet"
+    values = {"string": "v", "double": 0.5}
+    rows = pa.Table.from_pydict({name: pa.repeat(pa.scalar(values[t], t), 1_000_000) for name, t in KINDS})
+    with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+        for _ in range(11):
+            writer.write_table(rows)
+    with pytest.raises(DataError, match="cannot be 11,000,000 rows"):
+        Segments.from_file(path)
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, "int32"), ["v" * 1_000_000])
+    for stored in (False, True):  # whether Arrow's own type is written, too
+        pq.write_table(rows.slice(0, 100_000).set_column(0, "video_id", long), path, store_schema=stored)
+        assert path.stat().st_size < 2_000_000
+        with pytest.raises(DataError, match=r"video_id: 100,000 texts of up to 1,000,000 bytes are too many"):
+            Segments.from_file(path)
+
+
+KINDS = [("video_id", "string"), ("start", "double"), ("end", "double"), ("label", "string"), ("score", "double")]
+
+
 def test_parquet_of_something_else(tmp_path):
     pq.write_table(pa.table({"video_id": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="lacks the columns start, end"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import distributed.garbage
 from distributed.engine import Engine
 from distributed.record import Record
 from distributed.store import Store
@@ -27,16 +30,19 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def place(data, tmp_path, monkeypatch):
-    """A store inside the folder of two runs, one of which is interrupted; and an artifact that no run names."""
+    """A store inside the folder of two runs, one of which is interrupted; and an artifact of a run that is gone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TAD_STORE", raising=False)
     model = engine(data, "one").fit(ToyFit(ToyConfig(epochs=2)))
     found = engine(data, "one").map(ToyMap(ToyMapConfig()), {"model": model})
     given_up = engine(data, "gone").fit(ToyFit(ToyConfig(epochs=1)))
-    (Path("runs") / "gone" / "events.jsonl").unlink()
-    # The second run names the map only: its model is needed as an input.
+    shutil.rmtree(Path("runs") / "gone")
+    # The second run, which was made before runs were noted, names the map only: its model is needed as an input.
     (Path("runs") / "one" / "events.jsonl").unlink()
+    for path in Path("runs/store/.runs").iterdir():
+        if found.fingerprint in path.read_text():
+            path.unlink()
     (Path("runs") / "one" / "rounds.json").write_text(json.dumps([{"round": 0, "model": found.fingerprint}]))
     with pytest.raises(RuntimeError):
         engine(data, "two").map(Broken(ToyMapConfig(segments=3)))
@@ -76,24 +82,88 @@ def test_list_shows_what_needs_what(place):
     [model] = [row for row in rows if place["model"] in row]
     assert "toy/fit" in model and model.endswith("one") and " kB" in model and "min" in model
     [other] = [row for row in rows if place["given up"] in row]
-    assert other.endswith("no run")
+    assert f"gone ({getpass.getuser()} on " in other, "it is known from the store"
     [partial] = [row for row in rows if ".partial" in row]
     assert partial.startswith("in progress") and partial.endswith("two")
     assert "3 artifacts" in rows[-1]
 
 
-def test_gc_shows_first_and_removes_only_what_no_run_names(place):
+GONE = ("--forget", "runs/gone")
+
+
+def test_gc_shows_first_and_removes_only_what_no_run_needs(place):
     before = names()
-    assert "nothing to remove" in call("gc"), "all is of the last hour"
+    assert "nothing to remove" in call("gc", *GONE), "all is of the last hour"
     age()
-    shown = call("gc")
-    assert place["given up"] in shown and "no run names it" in shown and "run it again with --yes" in shown
+    shown = call("gc", *GONE)
+    assert place["given up"] in shown and "no run needs it" in shown and "run it again with --yes" in shown
     assert place["model"] not in shown and place["map"] not in shown and ".partial" not in shown
     assert names() == before, "it was only shown"
-    assert "removed: " in call("gc", "--yes")
+    assert "removed: " in call("gc", *GONE, "--yes")
     assert before - names() == {place["given up"]}
     assert not (Path("runs/store") / f"{place['given up']}.lock").exists()
     assert "nothing to remove" in call("gc", "--yes")
+    assert "no run is noted there" in call("gc", *GONE, "--yes", fails=True), "it was forgotten"
+
+
+def test_gc_keeps_what_runs_need_that_it_does_not_see(place, tmp_path, data):
+    """Of others who share the store, of a run that was moved, of one whose place another has taken."""
+    theirs = Engine(data, Store("runs/store"), Record(tmp_path / "theirs")).fit(ToyFit(ToyConfig(epochs=3)))
+    Path("runs/two").rename(tmp_path / "away")
+    engine(data, "two").fit(ToyFit(ToyConfig(epochs=4)))
+    age()
+    before = names()
+    shown = call("gc", "--yes")
+    assert names() == before and "nothing to remove" in shown
+    for folder, n in ((tmp_path / "theirs", 1), (tmp_path / "runs" / "gone", 1)):
+        assert f"{folder} ({getpass.getuser()} on " in shown and f"): {n} artifact" in shown
+    assert theirs.fingerprint not in call("gc", "--runs", "runs/two"), "a run alone"
+    Path(tmp_path / "theirs").rename("runs/mine")
+    assert "theirs" not in call("gc"), "it lies below --runs now"
+    assert "no run is noted there" in call("gc", "--forget", "runs/mine", fails=True)
+    assert theirs.fingerprint not in call("gc", *GONE, "--yes")
+    assert theirs.path.exists() and names() == before - {place["given up"]}
+
+
+def test_gc_gives_back_what_a_run_needs_since_it_was_looked_for(place, data, monkeypatch):
+    """Another run finds an artifact between the list and its removal."""
+    age()
+    found = Path("runs/store") / place["given up"]
+    held = distributed.garbage.locks_held
+
+    def begins(store):
+        monkeypatch.setattr(os, "rename", late)
+        return held(store)
+
+    rename = os.rename
+
+    def late(path, target):
+        monkeypatch.setattr(os, "rename", rename)
+        assert engine(data, "late").fit(ToyFit(ToyConfig(epochs=1))).path == found.resolve()
+        rename(path, target)
+
+    monkeypatch.setattr(distributed.garbage, "locks_held", begins)
+    assert "removed: 0 bytes" in call("gc", *GONE, "--yes")
+    assert (found / "model.pt").exists() and not list(Path("runs/store").glob(".gone*"))
+
+
+def test_notes_that_cannot_be_read_keep_everything(place):
+    (Path("runs/store/.runs") / ("0" * 32)).mkdir()
+    assert "is a folder, not a file; it is not known" in call("gc", *GONE, "--yes", fails=True)
+
+
+def test_a_run_is_known_by_its_first_event(tmp_path):
+    """Also after half a line of a killed process; a folder that was copied is the same run's."""
+    ids = [Record(tmp_path / "run").id]
+    with (tmp_path / "run" / "events.jsonl").open("a") as file:
+        file.write('{"time": 1, "ki')
+    ids.append(Record(tmp_path / "run").id)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    ids.append(Record(tmp_path / "copy").id)
+    assert len(set(ids)) == 1 and Record(tmp_path / "other").id not in ids
+    Record(tmp_path / "run").event("warning", text="x")
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    assert lines[1] == '{"time": 1, "ki' and json.loads(lines[2])["text"] == "x"
 
 
 def test_gc_removes_what_is_left_over_and_nothing_that_is_not_the_stores(place, tmp_path):
@@ -116,9 +186,9 @@ def test_gc_removes_what_is_left_over_and_nothing_that_is_not_the_stores(place, 
         (store / name / "link").symlink_to(precious)
     (store / f"{'a' * 24}.lock").touch()
     age()
-    shown = call("gc")
+    shown = call("gc", *GONE)
     assert all(name in shown for name in stale) and not any(f"{name} " in shown for name in mine)
-    call("gc", "--yes")
+    call("gc", *GONE, "--yes")
     assert mine <= names() and not stale & names() and place["map"] in names()
     assert not (store / f"{'a' * 24}.lock").exists()
     assert (precious / "kept").read_text() == "x", "links are not followed"
@@ -127,13 +197,14 @@ def test_gc_removes_what_is_left_over_and_nothing_that_is_not_the_stores(place, 
 def test_gc_removes_nothing_while_a_stage_runs(place):
     age()
     with Store("runs/store").lock("b" * 24, "stage x"):
-        assert "nothing is removed while a stage runs" in call("gc", "--yes", fails=True)
+        assert "nothing is removed while a stage runs" in call("gc", *GONE, "--yes", fails=True)
         assert place["given up"] in names()
-        assert f"process {os.getpid()} on " in call("gc", "--yes", fails=True)
+        assert f"process {os.getpid()} on " in call("gc", *GONE, "--yes", fails=True)
 
 
 def test_gc_refuses_when_it_knows_no_run(place, tmp_path):
     (tmp_path / "empty").mkdir()
+    shutil.rmtree("runs/store/.runs")
     assert "name the folders of your runs" in call("gc", "--yes", "--runs", str(tmp_path / "empty"), fails=True)
     assert "nowhere: cannot be read" in call("gc", "--runs", "runs", "--runs", "nowhere", fails=True)
     assert "no such store" in call("gc", "--store", "nowhere", fails=True) and not Path("nowhere").exists()
@@ -178,11 +249,47 @@ def test_verify_reads_everything_and_changes_nothing(place):
     assert "1 were made before there were digests" in call("verify")
 
 
+@pytest.mark.parametrize("meta", [None, "", "[]", "{", "{}", '{"fingerprint": "of another"}', '{"inputs": 3}'])
+def test_verify_finds_a_damaged_description(place, meta):
+    """Of an artifact that nothing but its name tells from anybody's folder."""
+    path = Path("runs/store") / place["model"] / "meta.json"
+    path.unlink()
+    if meta is not None:
+        path.write_text(meta)
+    said = call("verify", fails=meta != "{}")
+    assert meta == "{}" or f"{place['model']} (unknown stage): meta.json" in said
+    call("list"), call("gc")
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "nothing"])
+def test_verify_finds_what_is_no_folder(place, tmp_path, kind):
+    path = Path("runs/store") / place["model"]
+    path.rename(tmp_path / "away")
+    path.write_text("x") if kind == "file" else path.symlink_to(tmp_path / ("away" if kind == "link" else "nowhere"))
+    assert f"{place['model']} (unknown stage): " in call("verify", fails=True)
+
+
+@pytest.mark.parametrize("name", ["run.json", "rounds.json", "events.jsonl"])
+def test_a_pipe_or_a_device_in_a_runs_folder_is_not_read(place, name):
+    path = Path("runs/two") / name
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink(missing_ok=True)
+        make(path)
+        for command in ("list", "gc"):
+            assert f"{path}: is a" in call(command, fails=True)
+
+
+def test_links_within_a_runs_folder_are_not_followed(place):
+    """They may lead anywhere, to / for instance."""
+    (Path("runs/one") / "round-9").symlink_to("/proc")
+    assert place["map"] in call("list")
+
+
 def test_a_store_in_a_bucket_is_listed_verified_and_tidied(place, tmp_path, data, monkeypatch):
     """A bucket behind file://; a copy of each artifact lies in the cache."""
-    uri = f"file://{tmp_path / 'bucket'}"
+    uri, other_run = f"file://{tmp_path / 'bucket'}", tmp_path / "other"
     model = Engine(data, Store(uri), Record(Path("runs") / "one")).fit(ToyFit(ToyConfig(epochs=2)))
-    other = Engine(data, Store(uri), Record(tmp_path / "other")).fit(ToyFit(ToyConfig(epochs=3)))
+    other = Engine(data, Store(uri), Record(other_run)).fit(ToyFit(ToyConfig(epochs=3)))
     rows = call("list", "--store", uri).splitlines()
     assert sum(model.fingerprint in row for row in rows) == 2 and sum("(copy here)" in row for row in rows) == 2
     assert "2 artifacts read" in call("verify", "--store", uri)
@@ -191,6 +298,9 @@ def test_a_store_in_a_bucket_is_listed_verified_and_tidied(place, tmp_path, data
     assert "nothing to remove" in call("gc", "--store", uri)
     monkeypatch.setattr("distributed.garbage.YOUNG_S", -1.0)
     monkeypatch.setattr("distributed.garbage.YOUNG_IN_BUCKET_S", -1.0)
-    call("gc", "--store", uri, "--yes")
-    assert {p.name for p in (tmp_path / "bucket").iterdir()} == {model.fingerprint}
+    assert str(other_run) in call("gc", "--store", uri, "--yes")
+    assert other.path.exists() and (tmp_path / "bucket" / other.fingerprint).exists()
+    call("gc", "--store", uri, "--forget", str(other_run), "--yes")
+    assert {p.name for p in (tmp_path / "bucket").iterdir()} == {model.fingerprint, ".runs"}
+    assert len(list((tmp_path / "bucket" / ".runs").iterdir())) == 1
     assert model.path.exists() and not other.path.exists()

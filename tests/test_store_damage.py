@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,7 @@ def warnings(folder: Path) -> list[str]:
 
 
 def first(folder: Path, pattern: str) -> Path:
-    return sorted(folder.glob(pattern))[0]
+    return sorted(folder.glob(pattern))[0] if pattern else folder
 
 
 def cut(path: Path) -> None:
@@ -83,6 +85,17 @@ def link_to_nothing(path: Path) -> None:
     path.symlink_to("/nowhere/at/all")
 
 
+def link_to_the_same(path: Path) -> None:
+    """A file or folder of elsewhere that holds the same."""
+    path.rename(target := path.parent.parent.parent / "elsewhere")
+    path.symlink_to(target)
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 def other_weights(path: Path) -> None:
     torch.save({"state": {"weight": torch.zeros(2, 2)}, "settings": {}}, path)
 
@@ -100,6 +113,11 @@ FINISHED = [
     *(("fit", "meta.json", harm) for harm in (said('{"files": {"../../x": "1 a"}}'), folder_instead)),
     *(("fit", "model.pt", harm) for harm in (empty, cut, zeros, changed, other_weights, Path.unlink, folder_instead)),
     ("fit", "model.pt", link_to_nothing),
+    ("fit", "model.pt", link_to_the_same),
+    ("fit", "model.pt", pipe),
+    ("fit", "", link_to_the_same),
+    ("fit", "meta.json", said('{"inputs": 3}')),
+    ("arrays", "mean", link_to_the_same),
     ("fit", "history.json", Path.unlink),
     ("segments", "segments.parquet", Path.unlink),
     ("segments", "segments.parquet", changed),
@@ -147,6 +165,9 @@ def test_an_artifact_from_before_digests_is_used_and_set_aside_when_it_cannot_be
     meta.write_text(json.dumps(document))
     found = STAGES["fit"](TinyEngine(data, 0, tmp_path))
     assert contents(found.path) == content and warnings(tmp_path) == []
+    pipe(found.path / "model.pt")
+    assert Store(tmp_path / "store").find(key) is None, "it would be waited for without end"
+    (found.path / "model.pt").unlink()
     empty(found.path / "model.pt")
     with pytest.raises(DamagedError, match=rf"model.pt: .*moved to {key}.damaged-1. Run the same command again"):
         found.model()
@@ -212,7 +233,16 @@ def no_state(path: Path) -> None:
     torch.save([1, 2], path)
 
 
-CHECKPOINTS = [empty, cut, other_weight, zeros, other_state, no_state, folder_instead, said("rubbish")]
+def compressed(path: Path) -> None:
+    """The same values; of somebody else's it might be a few bytes that become more than the memory holds."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+CHECKPOINTS = [compressed, empty, cut, other_weight, zeros, other_state, no_state, folder_instead, said("rubbish")]
 
 
 @pytest.mark.parametrize("harm", CHECKPOINTS, ids=lambda x: x.__name__)
@@ -292,6 +322,33 @@ def test_what_is_in_the_way_is_moved_and_never_followed(data, made, tmp_path, su
     assert (tmp_path / "store" / f"{key}{suffix}.damaged-1").exists()
     if harm is a_link:
         assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("name", ["output", "chunks", "checkpoint.pt", "output/mean"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_work_in_progress_of_somebody_else_leads_nowhere(data, made, tmp_path, name, kind):
+    """Nothing is written, removed or waited for through it, hidden files of the target's least of all."""
+    stage = "fit" if name == "checkpoint.pt" else "arrays"
+    key, content = made[1][stage]
+    victim, place = tmp_path / "victim", tmp_path / "store" / f"{key}.partial" / name
+    (victim / ".git").mkdir(parents=True)
+    (victim / ".bashrc").write_text("mine")
+    place.parent.mkdir(parents=True)
+    place.symlink_to(victim) if kind == "link" else os.mkfifo(place)
+    artifact = STAGES[stage](TinyEngine(data, 0, tmp_path))
+    assert contents(artifact.path) == content and not artifact.path.is_symlink()
+    assert {path.name for path in victim.iterdir()} == {".git", ".bashrc"}
+    [line] = warnings(tmp_path)
+    assert f"{name} is {'a link' if kind == 'link' else 'neither'}" in line
+    assert f"moved to {key}.partial.damaged-1" in line
+
+
+def test_a_model_that_is_compressed_is_not_unpacked(made, tmp_path):
+    source, expected = made
+    shutil.copytree(source / "store" / expected["fit"][0], tmp_path / "x")
+    compressed(tmp_path / "x" / "model.pt")
+    with pytest.raises(DamagedError, match="compressed"):
+        Artifact("x", tmp_path / "x").model()
 
 
 @pytest.mark.parametrize("key", ["../../etc", "k", "", "A" * 24, "0" * 23, "0" * 24 + "\n", None, "0" * 24 + "/x"])

@@ -126,6 +126,23 @@ def test_each_error_of_the_disk_is_one_sentence_with_a_remedy(tmp_path, number):
         raise RuntimeError("of another kind")
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_store_that_is_removed_is_told_and_the_same_command_makes_it_again(data, tmp_path, monkeypatch, stage):
+    """While a stage runs on it."""
+    running, opened = engine(data, tmp_path), Store.partial
+
+    def removed(*arguments):
+        partial = opened(*arguments)
+        (tmp_path / "store").rename(tmp_path / "away")
+        return partial
+
+    monkeypatch.setattr(Store, "partial", removed)
+    with pytest.raises(RunError, match="was the store moved or removed meanwhile"):
+        STAGES[stage](running)
+    monkeypatch.undo()
+    assert STAGES[stage](engine(data, tmp_path)).path.is_dir()
+
+
 def test_sizes_are_written_as_people_do(tmp_path):
     assert [size(n) for n in (0, 999, 1500, 250_000, 3.2e9, 5e13)] == [
         "0 bytes", "999 bytes", "1.5 kB", "250 kB", "3.2 GB", "50.0 TB",

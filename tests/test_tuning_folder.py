@@ -192,6 +192,24 @@ def test_a_full_disk_is_named_and_other_errors_stay(tmp_path):
 # -- of somebody else ------------------------------------------------------------------------------------------------
 
 
+LINKED = ("study.json", "study.db", "best.yaml", "data", "trials", "trials/2/events.jsonl", "figures", "events.jsonl")
+
+
+@pytest.mark.parametrize("name", LINKED)
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_study_does_not_write_through_links(tmp_path, name, kind):
+    victim, out = tmp_path / "victim", tmp_path / "study"
+    victim.mkdir()
+    claim(out, "s")
+    sign(out, "s", None)
+    (out / name).unlink(missing_ok=True)
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).symlink_to(victim) if kind == "link" else os.mkfifo(out / name)
+    with pytest.raises(RunError, match=f"{name}: is "):
+        claim(out, "s")
+    assert not list(victim.iterdir())
+
+
 def another(folder):
     """A finished study of another user."""
     claim(folder, "theirs")

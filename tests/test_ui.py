@@ -20,7 +20,11 @@ def test_ui_shows_runs_and_artifacts_and_stops(start, database, tmp_path):
     tracker.finish()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        page = Page(tracker.uri, tmp_path, port)
+        # A folder of somebody else, with modules that the page's processes must not take for their own.
+        (folder := tmp_path / "theirs").mkdir()
+        for name in ("mlflow", "uvicorn", "flask", "multiprocessing", "pickle", "yaml"):
+            (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'run-by-mistake')!r}, 'w')")
+        page = Page(tracker.uri, folder, port)
     try:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", page.url) and int(page.url.split(":")[-1]) > port
         assert b"<title>MLflow</title>" in page.get("")
@@ -28,6 +32,7 @@ def test_ui_shows_runs_and_artifacts_and_stops(start, database, tmp_path):
     finally:
         page.stop()
     assert page.process.returncode == 0
+    assert not (tmp_path / "run-by-mistake").exists()
     assert group_is_empty(page.server)
 
 

@@ -63,6 +63,7 @@ class Page:
     def __init__(self, uri: str, folder: Path, port: int) -> None:
         command = [
             sys.executable,
+            "-P",
             "-c",
             "from tad.cli import main; main()",
             "ui",

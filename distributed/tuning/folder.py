@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from distributed.run_folder import FILES, FOLDERS, refuse_links
 from distributed.tuning.study import digest, shown
 from search_spaces.space import Space
 from tad.config import Recipe
@@ -33,6 +34,11 @@ VERSION = 1
 """Of study.json; earlier ones, which name none, are read, too."""
 MADE_FIRST = re.compile(r"\.?study\.(db|json)")
 """Files that another driver may have made before study.json says whose they are."""
+
+
+DATABASE = ("study.db", "study.db-journal", "study.db-wal", "study.db-shm", ".study.db.lock")
+OWN = (MARKER, *DATABASE, ".lock", "best.yaml", "data")
+"""What a study's folder has besides what a run's has, and folders of figures and trials."""
 
 
 def claim(out: Path, name: str) -> None:
@@ -54,11 +60,16 @@ def claim(out: Path, name: str) -> None:
 
 
 def make(out: Path) -> None:
-    """Makes a study's folder where it is missing; a RunError if it cannot be."""
+    """Makes a study's folder where it is missing.
+
+    Raises:
+        RunError: it cannot be made, or holds links: what is written below it stays below it.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # in the way, too long, read-only, no permission
         raise RunError(f"{out}: cannot be a study's folder: {cause(error)}; choose another with --out") from None
+    refuse_links(out, (*FILES, *OWN), (*FOLDERS, "trials", "figures"))
 
 
 def sign(out: Path, name: str, storage: str | None) -> None:

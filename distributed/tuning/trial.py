@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -161,4 +162,5 @@ def _dataset(folder: Path) -> Dataset:
 
 
 def _seconds(store: Store, use: StageUse) -> float:
-    return float(store.meta(use.fingerprint).get("seconds", 0.0))
+    seconds = store.meta(use.fingerprint).get("seconds")
+    return float(seconds) if isinstance(seconds, (int, float)) and math.isfinite(seconds) else 0.0

@@ -10,6 +10,7 @@ import click
 from tad.commands.say import say
 
 if TYPE_CHECKING:
+    from distributed.inventory import Needed
     from distributed.store import Store
 
 STORE = click.option(
@@ -25,10 +26,11 @@ RUNS = click.option(
     "--runs",
     type=click.Path(file_okay=False, path_type=Path),
     multiple=True,
-    default=["runs"],
-    show_default=True,
+    show_default="runs",
     help="Folder below which runs and searches lie; may be repeated.",
 )
+DEFAULT = [Path("runs")]
+MOST_LINES = 20
 
 
 @click.group()
@@ -40,13 +42,16 @@ def store() -> None:
 @STORE
 @RUNS
 def list_(place: str, runs: tuple[Path, ...]) -> None:
-    """Show what is in the store: stage, size, age, and the runs that need it."""
+    """Show what is in the store: stage, size, age, and the runs that need it.
+
+    Runs that do not lie below --runs are known by what is noted in the store.
+    """
     from distributed.disk import size
     from distributed.inventory import entries, locks_held, needed
 
     opened = _opened(place)
     held, every = locks_held(opened), entries(opened)
-    wanted = needed(opened, [folder for folder in runs if folder.is_dir()])
+    wanted = needed(opened, [folder for folder in runs or DEFAULT if folder.is_dir()]).by
     rows = [["what", "name", "stage", "size", "age", "needed by"]]
     for entry in every:
         if entry.kind == "lock":
@@ -75,20 +80,23 @@ def verify(keys: tuple[str, ...], place: str) -> None:
     """
     from distributed.disk import size
     from distributed.inventory import entries
+    from distributed.store import KEY
     from distributed.verify import verified
     from tad.errors import RunError, listing
 
     opened = _opened(place)
     remote = opened.bucket is not None
-    chosen = [e for e in entries(opened) if e.kind == "artifact" and e.local != remote and (not keys or e.key in keys)]
-    if missing := sorted(set(keys) - {entry.key for entry in chosen}):
+    # Whatever has the name of an artifact, also if its description is damaged.
+    there = [entry for entry in entries(opened) if KEY.fullmatch(entry.name) and entry.local != remote]
+    chosen = [entry for entry in there if not keys or entry.name in keys]
+    if missing := sorted(set(keys) - {entry.name for entry in chosen}):
         raise RunError(f"{opened.uri}: no such artifact: {', '.join(missing)}")
     problems, old = [], 0
     for entry in chosen:
-        problem, had_digests = verified(opened, entry.key)
+        problem, had_digests = verified(opened, entry.name)
         old += not had_digests
         if problem is not None:
-            problems.append(f"{entry.key} ({entry.stage or 'unknown stage'}): {problem}")
+            problems.append(f"{entry.name} ({entry.stage or 'unknown stage'}): {problem}")
     say(f"{opened.uri}: {len(chosen)} artifacts read, {size(sum(entry.bytes for entry in chosen))}")
     if old:
         say(f"{old} were made before there were digests, and are not checked")
@@ -99,21 +107,40 @@ def verify(keys: tuple[str, ...], place: str) -> None:
 @store.command()
 @STORE
 @RUNS
+@click.option(
+    "--forget",
+    metavar="DIR",
+    multiple=True,
+    help="Folder of runs that are gone for good: what is noted of them counts no more; may be repeated.",
+)
 @click.option("--yes", is_flag=True, help="Remove it. Without, it is only shown.")
-def gc(place: str, runs: tuple[Path, ...], yes: bool) -> None:
-    """Show what no run below --runs needs, and with --yes remove it.
+def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -> None:
+    """Show what no run needs, and with --yes remove it.
 
-    That is: artifacts that no run names, itself or as an input of another; work in progress that no run names or whose
-    artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
+    That is: artifacts that no run asked for, itself or as an input of another; work in progress that no run needs or
+    whose artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
     TAD_CACHE that were not read for 30 days. What changed within the last hour stays (in a bucket: the last day), and
-    nothing is removed while a stage runs on the store. Name the folders of everybody who shares the store.
+    nothing is removed while a stage runs on the store.
+
+    Each run is noted in the store, so those of others count, too, and those that were moved. A run that was removed
+    has to be forgotten with --forget; one that lies below --runs is never forgotten.
     """
-    from distributed.disk import size
+    from distributed import uses
+    from distributed.disk import size, writing
     from distributed.garbage import find_rubbish, remove
+    from distributed.inventory import needed
+    from tad.errors import RunError
 
     opened = _opened(place)
-    rubbish = find_rubbish(opened, list(runs))
+    places = {text for folder in forget for text in (folder, str(Path(folder).expanduser().absolute()))}
+    folders = runs or [folder for folder in DEFAULT if folder.is_dir()]
+    found = needed(opened, folders, places)
+    if forget and not found.forgotten:
+        there = ", ".join(sorted(map(str, found.elsewhere))) or "none"
+        raise RunError(f"--forget {', '.join(forget)}: no run is noted there that lies elsewhere now; noted: {there}")
+    rubbish = find_rubbish(opened, found.by)
     _table([["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)])
+    _tell_elsewhere(opened, found)
     total = size(sum(item.bytes for item in rubbish))
     if not rubbish:
         say(f"{opened.uri}: nothing to remove")
@@ -121,6 +148,23 @@ def gc(place: str, runs: tuple[Path, ...], yes: bool) -> None:
         say(f"removed: {size(remove(opened, rubbish))} of {total}")
     else:
         say(f"{total} would be removed; run it again with --yes")
+    if yes:
+        with writing(opened.root):
+            uses.forget(opened, found.forgotten)
+
+
+def _tell_elsewhere(store: Store, found: Needed) -> None:
+    """The runs for whose sake alone artifacts stay, and that do not lie below the folders."""
+    from distributed.inventory import entries
+
+    there = {entry.key for entry in entries(store) if entry.kind == "artifact"}
+    counts = {str(use): n for use in found.elsewhere if (n := len((use.keys & there) - found.here))}
+    if counts:
+        say("kept for runs that do not lie below --runs (--forget DIR, if they are gone for good):", err=True)
+    for use, n in list(counts.items())[:MOST_LINES]:
+        say(f"  {use}: {n} artifact{'s' if n > 1 else ''}", err=True)
+    if len(counts) > MOST_LINES:
+        say(f"  and {len(counts) - MOST_LINES} more", err=True)
 
 
 def _opened(place: str) -> Store:

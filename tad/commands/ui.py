@@ -77,10 +77,11 @@ def _serve(uri: str, path: Path, host: str, port: int) -> None:
     local = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    with tempfile.TemporaryFile("w+") as log:
+    # Python, MLflow and uvicorn would import modules from the current folder, which may be somebody else's.
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as empty:
         # A session of its own, so that Ctrl-C reaches this process alone and the server is stopped in order.
         server = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, cwd=empty
         )
         try:
             say(f"starting MLflow on {path} ...", err=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,8 @@ class Artifact:
     def model(self) -> dict[str, Any]:
         """What a fit stage saved: {"state": state dict, "settings": dict of plain values}."""
         try:
+            with saved(self.path / "model.pt"):
+                pass
             found: dict[str, Any] = torch.load(self.path / "model.pt", map_location="cpu", weights_only=True)
             if not isinstance(found, dict) or not {"state", "settings"} <= found.keys():
                 raise ValueError("it holds no model of this project")
@@ -94,6 +99,20 @@ class Artifact:
         if isinstance(origin, OSError) and origin.errno and not isinstance(origin, FileNotFoundError):
             return RunError(f"{self.path / name}: cannot be read: {cause(origin)}")
         return damaged(self.path, f"{name}: {first_line(error)}")
+
+
+@contextmanager
+def saved(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive that torch saved; a few compressed bytes of somebody else would become more than the memory holds.
+
+    Raises:
+        ValueError: it is compressed, as torch never does.
+        zipfile.BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed, as no training writes it")
+        yield archive
 
 
 def damaged(path: Path, problem: str, of: Path | None = None) -> DamagedError:

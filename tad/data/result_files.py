@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tad.data.columns import REQUIRED, SCHEMA, Columns
@@ -33,6 +34,10 @@ Task = Literal["verb", "noun", "action"]
 
 SCORES = ("score", "scores", "confidence", "conf", "probability", "prob")
 PICKLES = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth")
+MOST_PACKED = 10_000_000
+"""Rows of a Parquet file that may take less than a byte each; real times take more."""
+MOST_TEXT = 8 << 30
+"""Bytes of a column of texts, each counted as long as the longest."""
 STAND_IN: dict[str, Any] = {"segment": [0.0, 1.0], "label": "", "score": 1.0}
 """In place of a row that is none."""
 EXPECTED = (
@@ -229,8 +234,35 @@ def parquet_columns(path: Path) -> Columns:
             front = file.read(FRONT)
         if not front.startswith(b"PAR1") and (what := wrong_file(front)) is not None:
             raise DataError(f"{path}: is not a Parquet file but {what}")
-        table = pq.ParquetFile(path).read()
+        table = _unpacked(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {cause(error)}") from None
     names = _named(table.column_names, path)
     return Columns("Parquet", {key: table.column(column) for key, column in names.items()}, line=0)
+
+
+def _unpacked(path: Path) -> pa.Table:
+    """A Parquet file's table, with texts in place of dictionaries.
+
+    Raises:
+        DataError: some bytes of it stand for more than a file of segments has; they may be made to fill the memory.
+    """
+    size = path.stat().st_size
+    flat = [field for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
+    texts = [field.name for field in flat if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        rows = file.metadata.num_rows
+        if rows > max(MOST_PACKED, size):
+            raise DataError(f"{path}: {size:,} bytes cannot be {rows:,} rows of segments")
+        table = file.read([field.name for field in flat])
+    for field in flat:
+        found = table.column_names.index(field.name)
+        column = table.column(found)
+        if pa.types.is_dictionary(column.type) and not pa.types.is_primitive(column.type.value_type):
+            lengths = [pc.max(pc.binary_length(chunk.dictionary.cast(pa.binary()))).as_py() for chunk in column.chunks]
+            longest = max((n for n in lengths if n is not None), default=0)
+            if rows * longest > MOST_TEXT:
+                raise DataError(f"{path}: {field.name}: {rows:,} texts of up to {longest:,} bytes are too many")
+        if field.name in texts and column.type != field.type:
+            table = table.set_column(found, field, column.cast(field.type))
+    return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,8 @@ from tad.report.timeline import timeline_figure
 from tad.report.view import View
 
 T = TypeVar("T")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal that shows the file would obey; the names are somebody else's."""
 SHOWN: dict[Role, int] = {"test": 3, "train": 2}
 """Timelines of so many best and so many worst videos."""
 
@@ -64,7 +67,8 @@ def write_report(
     """
     run = Run.open(folder)
     path = Path(out).expanduser().resolve() if out is not None else run.folder / "report.html"
-    page = redacted(render(run, data, scores or {})).encode("utf-8", "backslashreplace")
+    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", redacted(render(run, data, scores or {})))
+    page = text.encode("utf-8", "backslashreplace")
     try:
         with whole(path) as temporary:
             temporary.write_bytes(page)

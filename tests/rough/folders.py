@@ -15,7 +15,17 @@ LABELS = ("labels", "{here}/data", "{here}/new", "--kind", "classes", "--force")
 KFOLD = ("split", "{here}/data", "--kfold", "2", "--out", "{here}/new", "--force")
 SYNTH = ("synth", "{here}/new", "--videos", "4", "--force")
 IMPORT = ("import", "opentad", "{here}/src", "{here}/new", "--fps", "25", "--stride", "16", "--force")
-EXPORT = ("export", "opentad", "--labels", "{here}/done/round-1/labels.parquet", "--data", "{here}/data", "--out", "{here}/new", "--force")
+EXPORT = (
+    "export",
+    "opentad",
+    "--labels",
+    "{here}/done/round-1/labels.parquet",
+    "--data",
+    "{here}/data",
+    "--out",
+    "{here}/new",
+    "--force",
+)
 WRITERS = {"split": SPLIT, "kfold": KFOLD, "labels": LABELS, "synth": SYNTH, "import": IMPORT, "export": EXPORT}
 
 
@@ -64,7 +74,13 @@ AT_RISK = [
     if not (name == "synth" and "dataset" in what)  # synth writes features into a dataset: below
 ]
 AT_RISK += [
-    refused("files at risk", f"{name} without --force into a folder of the user's", (source, content("new/thesis.txt", "mine")), [a for a in command if a != "--force"], "new")
+    refused(
+        "files at risk",
+        f"{name} without --force into a folder of the user's",
+        (source, content("new/thesis.txt", "mine")),
+        [a for a in command if a != "--force"],
+        "new",
+    )
     for name, command in WRITERS.items()
 ]
 AT_RISK += [

@@ -98,12 +98,18 @@ def main(kind: str, wanted: int) -> int:
             text = (place / "output.txt").read_text(errors="replace")
             found = results(place, kind) if status == 0 else {}
             differ = sorted(k for k in right.keys() | found.keys() if right.get(k) != found.get(k))
-            junk = [p.name for p in (place / "store").iterdir() if p.name.startswith(".") or "partial" in p.name]
+            junk = [
+                p.name
+                for p in (place / "store").iterdir()
+                if (p.name[0] == "." and p.name != ".runs") or "partial" in p.name
+            ]
             if status != 0 or differ or junk or "Traceback" in text:
                 bad += 1
                 print(f"series {series}: status {status}, differ {differ[:5]}, junk {junk[:5]}\n{text[-1500:]}")
             print(f"series {series}: {own} kills, {'same' if not differ else 'DIFFERENT'}", flush=True)
-        print(f"{kind}: {kills} kills in {series} series, {series - bad} series with the same bytes; plain {whole:.0f} s")
+        print(
+            f"{kind}: {kills} kills in {series} series, {series - bad} series with the same bytes; plain {whole:.0f} s"
+        )
     return bad
 
 

@@ -20,7 +20,13 @@ AGAIN = (
     "--set", "detector.epochs=1", "--store", "{here}/done-store", "--out", "{here}/again",
 )  # fmt: skip
 """The command that made `done`, into another folder."""
-FIT, SCORE, PROPOSE, DETECTOR, LABELS = "snippet/train", "snippet/score", "snippet/propose", "actionformer/train", "pser-seed/label"
+FIT, SCORE, PROPOSE, DETECTOR, LABELS = (
+    "snippet/train",
+    "snippet/score",
+    "snippet/propose",
+    "actionformer/train",
+    "pser-seed/label",
+)
 
 
 def artifact(here: Path, stage: str) -> Path:
@@ -260,9 +266,47 @@ def at(option: str, place: str, command: tuple[str, ...] = RUN) -> tuple[str, ..
 
 
 LABEL = ("label", "pser-seed", "--proposals", "{here}/done/round-0/proposals.parquet", "--data", "{here}/data", "--local", "--store", "{here}/store", "--out", "{here}/o.json")  # fmt: skip
-EVALUATE = ("evaluate", "{here}/detections.json", "--data", "{here}/data", "--subset", "test", "--json", "{here}/small/x")
-EXPORT = ("export", "opentad", "--labels", "{here}/done/round-1/labels.parquet", "--data", "{here}/data", "--out", "{here}/small/x")
-TUNE = ("tune", "seeds", "--space", "thresholds", "--data", "{here}/data", "--objective", "points", "--trials", "2", "--set", "rounds=0", "--set", "proposer.training.epochs=1", "--local", "--out", "{here}/small/st", "--store", "{here}/store")
+EVALUATE = (
+    "evaluate",
+    "{here}/detections.json",
+    "--data",
+    "{here}/data",
+    "--subset",
+    "test",
+    "--json",
+    "{here}/small/x",
+)
+EXPORT = (
+    "export",
+    "opentad",
+    "--labels",
+    "{here}/done/round-1/labels.parquet",
+    "--data",
+    "{here}/data",
+    "--out",
+    "{here}/small/x",
+)
+TUNE = (
+    "tune",
+    "seeds",
+    "--space",
+    "thresholds",
+    "--data",
+    "{here}/data",
+    "--objective",
+    "points",
+    "--trials",
+    "2",
+    "--set",
+    "rounds=0",
+    "--set",
+    "proposer.training.epochs=1",
+    "--local",
+    "--out",
+    "{here}/small/st",
+    "--store",
+    "{here}/store",
+)
 SYNTH = ("synth", "{here}/small/new", "--videos", "4")
 SPLIT = ("split", "{here}/data", "--dev", ".4", "--out", "{here}/small/new")
 
