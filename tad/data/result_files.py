@@ -34,6 +34,9 @@ Task = Literal["verb", "noun", "action"]
 
 SCORES = ("score", "scores", "confidence", "conf", "probability", "prob")
 PICKLES = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth")
+HOLDS = dict.fromkeys(("start", "end", "score", "point"), "numbers")
+HOLDS |= {"video_id": "text", "source": "text", "label": "class names or class ids"}
+"""What a column must hold."""
 MOST_PACKED = 10_000_000
 """Rows of a Parquet file that may take less than a byte each; real times take more."""
 MOST_TEXT = 8 << 30
@@ -248,6 +251,10 @@ def _unpacked(path: Path) -> pa.Table:
         DataError: some bytes of it stand for more than a file of segments has; they may be made to fill the memory.
     """
     size = path.stat().st_size
+    for field in pq.read_schema(path):
+        key = _key(field.name)
+        if key in HOLDS and pa.types.is_nested(field.type):
+            raise DataError(f"{path}: column {field.name} is of type {field.type}; it must hold {HOLDS[key]}")
     flat = [field for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
     texts = [field.name for field in flat if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     with pq.ParquetFile(path, read_dictionary=texts) as file:
