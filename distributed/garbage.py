@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from distributed.disk import writing
 from distributed.inventory import Entry, caches, entries, locks_held
-from distributed.partial import SUFFIX
+from distributed.partial import LEFT_S, SUFFIX
 from distributed.store import KEY, Store
 from distributed.uses import noted
 from tad.errors import RunError
@@ -66,7 +66,7 @@ def find_rubbish(store: Store, wanted: Collection[str]) -> list[Rubbish]:
                 why = "no run needs it"
         elif entry.kind == "set aside":
             why = "set aside as damaged"
-        elif entry.kind == "left over":
+        elif entry.kind == "left over" and (entry.age > LEFT_S or not entry.name.startswith(".node-")):
             why = "left by a killed process"
         elif entry.kind == "lock" and entry.key not in remain:
             why = "of no artifact"
@@ -95,7 +95,8 @@ def remove(store: Store, rubbish: list[Rubbish]) -> int:
             if item.entry is not None and item.entry.key in wanted and not os.path.lexists(path):
                 os.rename(place, path)
                 continue
-            _delete(place)
+            if item.entry is None or item.entry.kind != "lock" or item.path.endswith(".holder"):
+                _delete(place)
             gone += item.bytes
             if item.entry is not None:
                 _clear_locks(store.root, item.entry.key)
@@ -127,13 +128,16 @@ def _set_aside(root: Path, item: Rubbish) -> Path | None:
 
 
 def _clear_locks(root: Path, key: str) -> None:
-    """Removes the lock files of what is gone, unless somebody makes it now."""
+    """Removes the lock files of what is gone, unless somebody holds them now."""
     if not KEY.fullmatch(key):
         return
-    with suppress(Timeout), FileLock(root / f"{key}.lock").acquire(blocking=False):
-        if not os.path.lexists(root / key) and not os.path.lexists(root / f"{key}{SUFFIX}"):
-            for suffix in ("lock", "lock.holder", "fetch", "fetch.holder"):
-                (root / f"{key}.{suffix}").unlink(missing_ok=True)
+    for name in (f"{key}.lock", f"{key}.fetch"):
+        if (root / name).is_symlink() or not (root / name).is_file():
+            continue
+        with suppress(Timeout), FileLock(root / name).acquire(blocking=False):
+            if not os.path.lexists(root / key) and not os.path.lexists(root / f"{key}{SUFFIX}"):
+                for path in (root / name, root / f"{name}.holder"):
+                    path.unlink(missing_ok=True)
 
 
 def _delete(path: Path) -> None:

@@ -88,10 +88,9 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(_busy(folder)) from None
         except OSError:  # a file system without locks; then the process that run.json names has to tell
-            pass
-        driver = _driver(folder)
-        if driver is not None and driver != Identity.me() and driver.state() == "alive":
-            raise RunError(_busy(folder))
+            driver = _driver(folder)
+            if driver is not None and driver != Identity.me() and driver.state() == "alive":
+                raise RunError(_busy(folder)) from None
         yield
     finally:
         os.close(handle)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import psutil
@@ -13,6 +16,7 @@ from distributed.cluster_token import exposed
 from distributed.own_ray import ray_folder
 from tad.data.dataset import Dataset
 from tad.errors import RunError
+from tests.nodes import ROOT
 from tests.tiny import TinyEngine, tiny_dataset
 from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
@@ -132,3 +136,18 @@ def test_an_error_on_a_worker_comes_back_in_one_sentence(data, resources, tmp_pa
     with pytest.raises(RunError, match=r"toy/fit.*loss is (nan|inf)") as caught:
         TinyEngine(data, 0, tmp_path, resources).fit(ToyFit(ToyConfig(lr=1e30, epochs=50)))
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.slow
+def test_nothing_is_imported_from_the_current_folder(tmp_path):
+    """It may be somebody else's dataset. Ray's own processes and workers would import from it before all others."""
+    tiny_dataset(tmp_path / "data", videos=8, classes=2, dim=8)
+    for name in ("torch", "numpy", "pyarrow", "distributed", "tad", "pickle", "struct", "multiprocessing", "aiohttp"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run-by-mistake')!r}, 'w')")
+    command = [sys.executable, "-P", "-c", "from tad.cli import main; main()", "run", str(ROOT / "tests" / "tiny.yaml")]
+    command += ["--data", "data", "--rounds", "0", "--workers", "2", "--set", "proposer.training.batch_size=4"]
+    command += ["--tracking", "none", "--out", "run", "--store", "store"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run-by-mistake").exists()

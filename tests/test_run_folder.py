@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -75,6 +76,9 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path):
         write(out, driver=Identity.me()._asdict())
         with pytest.raises(RunError, match=rf"another process works in this folder: process {os.getpid()} on .* today"):
             claimed(out, DOCUMENT).__enter__()
+        shutil.copytree(out, tmp_path / "copy")
+        with claimed(tmp_path / "copy", DOCUMENT):
+            pass  # of which run.json says the same, but nobody works in it
     with claimed(out, DOCUMENT) as earlier:
         assert earlier is not None and earlier.state == "running"
 

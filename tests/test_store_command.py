@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import distributed.garbage
 from distributed.engine import Engine
+from distributed.locks import held
 from distributed.record import Record
 from distributed.store import Store
 from tad.cli import tad
@@ -186,6 +187,10 @@ def test_gc_removes_what_is_left_over_and_nothing_that_is_not_the_stores(place, 
         (store / name / "link").symlink_to(precious)
     (store / f"{'a' * 24}.lock").touch()
     age()
+    assert ".node-xy" not in call("gc", *GONE), "of a node that may still work"
+    then = time.time() - 25 * 3600
+    os.utime(store / ".node-xy" / "link", (then, then), follow_symlinks=False)
+    os.utime(store / ".node-xy", (then, then))
     shown = call("gc", *GONE)
     assert all(name in shown for name in stale) and not any(f"{name} " in shown for name in mine)
     call("gc", *GONE, "--yes")
@@ -200,6 +205,19 @@ def test_gc_removes_nothing_while_a_stage_runs(place):
         assert "nothing is removed while a stage runs" in call("gc", *GONE, "--yes", fails=True)
         assert place["given up"] in names()
         assert f"process {os.getpid()} on " in call("gc", *GONE, "--yes", fails=True)
+
+
+def test_gc_leaves_lock_files_that_are_held(place):
+    """Of a download, of which no stage's lock tells; who waits for a lock must not be given a file that is gone."""
+    key = place["given up"]
+    lock = Path("runs/store") / f"{key}.fetch"
+    with held(lock, "the download"):
+        age()
+        call("gc", *GONE, "--yes")
+        assert lock.exists() and not (Path("runs/store") / f"{key}.lock").exists()
+    age()
+    call("gc", "--yes")
+    assert not lock.exists()
 
 
 def test_gc_refuses_when_it_knows_no_run(place, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 
 from distributed import locks
 from distributed.locks import held, is_held
+from distributed.record import Record
 from distributed.store import Store, fingerprint
+from distributed.uses import Notes, noted
 from tad.errors import RunError
 from tests.nodes import ROOT
 
@@ -97,7 +100,9 @@ def artifact(folder: Path) -> Path:
 def as_other(code: str, *arguments: object) -> str:
     """What a second Unix user's process prints, or its error."""
     become = f"import os; os.setgroups([]); os.setgid({OTHER}); os.setuid({OTHER}); os.umask(0o022)\n"
-    code = "import sys, encodings.utf_8_sig; from distributed.store import Store\n" + become + code
+    imports = "import sys, encodings.utf_8_sig\nfrom distributed.record import Record\n"
+    imports += "from distributed.store import Store\nfrom distributed.uses import Notes, noted\n"
+    code = imports + become + code
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     return done.stdout + (done.stderr.splitlines()[-1] if done.returncode else "")
@@ -144,6 +149,29 @@ with store.lock(sys.argv[2], "stage a"):
 """
     assert as_other(go_on, shared, K).strip() == "state"
     assert Store(shared).find(K) is not None
+
+
+@as_root
+def test_runs_of_all_users_of_a_group_are_noted(shared, tmp_path):
+    """Also when the second user goes on with a run of the first; one who may only read the store is not noted."""
+    shared.mkdir()
+    os.chown(shared, 0, OTHER)
+    shared.chmod(0o2775)
+    Notes(Store(shared), Record(shared.parent / "one")).add(K)
+    shutil.copytree(shared.parent / "one", shared.parent / "two")
+    for path in (shared.parent / "two", shared.parent / "two" / "events.jsonl"):
+        os.chown(path, OTHER, OTHER)
+    note = "Notes(Store(sys.argv[1]), Record(__import__('pathlib').Path(sys.argv[2]))).add(sys.argv[3])"
+    assert as_other(note, shared, shared.parent / "two", "1" * 24) == ""
+    [use] = noted(Store(shared))
+    assert use.keys == {K, "1" * 24} and [Path(place).name for place, _ in use.places] == ["one", "two"]
+    assert not use.lies_in([str(shared.parent / "one")]) and use.lies_in([str(shared.parent)])
+    [path] = (shared / ".runs").iterdir()
+    path.chmod(0o600)
+    assert "it is not known which artifacts a run needs" in as_other("noted(Store(sys.argv[1]))", shared)
+    shared.chmod(0o755)
+    (shared / ".runs").chmod(0o755)
+    assert as_other(note, shared, shared.parent / "two", "2" * 24) == ""
 
 
 @as_root

@@ -128,6 +128,31 @@ def locked(here: Path, kind: str) -> None:
         lock.symlink_to(here / "data" / "dataset.yaml")
 
 
+def in_the_way(name: str, make: Callable[[Path], object]) -> Edit:
+    """Something else in the place of what a training writes; a folder that it might lead to must stay as it is."""
+
+    def edit(here: Path) -> None:
+        folder = artifact(here, FIT)
+        shutil.rmtree(folder)
+        (here / "mine" / ".git").mkdir(parents=True)
+        (here / "mine" / ".bashrc").write_text("mine")
+        place = folder.with_name(f"{folder.name}.partial") / name
+        place.parent.mkdir()
+        make(place)
+
+    return edit
+
+
+WAYS: list[tuple[str, Callable[[Path], object]]] = [
+    ("a link", lambda path: path.symlink_to(path.parents[2] / "mine")),
+    ("a named pipe", os.mkfifo),
+]
+
+
+def _kept(text: str) -> None:
+    assert "kept for runs that do not lie below --runs" in text and "nothing to remove" in text, text
+
+
 STORE = [
     *(
         store(f"meta.json {what}", damaged(stage, with_meta(text)))
@@ -156,6 +181,15 @@ STORE = [
     store("checkpoint.pt a list", partial(FIT, lambda f: f.mkdir() or torch.save([1], f / "checkpoint.pt"))),
     store("a map's part truncated", partial(PROPOSE, lambda f: (f / "parts").mkdir(parents=True) or ((f / "parts/000000.parquet").write_bytes(b"PAR1") and None))),
     store("a map's part 0 bytes", partial(PROPOSE, lambda f: (f / "parts").mkdir(parents=True) or ((f / "parts/000000.parquet").write_bytes(b"") and None))),
+    *(store(f"{name} of work in progress {what}", in_the_way(name, make)) for name in ("output", "checkpoint.pt") for what, make in WAYS),
+    store("model.pt is a link to another file", damaged(FIT, lambda f: (f / "model.pt").rename(f.parent.parent / "m.pt") and (f / "model.pt").symlink_to(f.parent.parent / "m.pt"))),
+    store("model.pt is a named pipe", damaged(FIT, lambda f: (f / "model.pt").unlink() or os.mkfifo(f / "model.pt"))),
+    store("an artifact is a link", damaged(FIT, lambda f: f.rename(f.parent.parent / "moved") and f.symlink_to(f.parent.parent / "moved"))),
+    store("meta.json with inputs that are a number", damaged(FIT, with_meta('{"inputs": 3}'))),
+    *(refused("store", f"verify: meta.json {what}", damaged(FIT, with_meta(text)), ("store", "verify", "--store", "{here}/done-store"), "meta.json") for what, text in [("empty", ""), ("a list", "[]"), ("of another artifact", '{"fingerprint": "x"}')]),
+    *(refused("store", f"gc: events.jsonl of a run {what}", make("done/events.jsonl"), ("store", "gc", "--store", "{here}/done-store", "--runs", "{here}", "--yes"), "events.jsonl") for what, make in [("a named pipe", pipe_at), ("a device", lambda name: link_at(name, "/dev/zero"))]),
+    accepted("store", "gc: no runs below --runs", folder_at("empty"), ("store", "gc", "--store", "{here}/done-store", "--runs", "{here}/empty", "--yes"), check=lambda h, t: _kept(t)),
+    accepted("store", "gc: the run was moved", lambda h: (h / "done").rename(h / "moved"), ("store", "gc", "--store", "{here}/done-store", "--runs", "{here}/data", "--yes"), check=lambda h, t: _kept(t), writes=("done",)),
     store("partial is a file", partial(FIT, lambda f: f.write_text("x") and None)),
     store("lock file is a folder", lambda h: locked(h, "folder")),
     store("lock file is a link to another file", lambda h: locked(h, "link")),
@@ -234,6 +268,27 @@ RUN_FOLDERS = [
     accepted("run folder", "the dataset names a server: report", in_run(lambda d: d["dataset"].update(root="s3://b/d?endpoint_override=127.0.0.1:9&scheme=http")), REPORT, check=lambda h, t: _no_server(t), writes=("done/",)),
     run_folder("replay of a file of elsewhere", [content("done/spool.jsonl", '{"uri": "sqlite:////tmp/none.db", "experiment": "x"}\n{"op": "artifact", "run": 0, "path": "/etc/hostname", "folder": ""}\n')], ("ui", "--replay", "{here}/done"), "spool"),
     run_folder("replay of a spool that is a list", content("done/spool.jsonl", "[]\n"), ("ui", "--replay", "{here}/done"), "spool"),
+]  # fmt: skip
+
+
+STUDY = ("tune", "seeds", "--space", "thresholds", "--data", "{here}/data", "--objective", "points", "--trials", "1", "--set", "rounds=0", "--set", "proposer.training.epochs=1", "--local", "--out", "{here}/st", "--store", "{here}/done-store")  # fmt: skip
+
+
+def linked(name: str) -> list[Edit]:
+    """A study's folder of somebody else, in which something is a link to the user's own."""
+
+    def edit(here: Path) -> None:
+        (here / "mine").mkdir()
+        (here / "mine" / "history.png").write_text("mine")
+        (here / "st" / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / "st" / name).symlink_to(here / "mine")
+
+    return [content("st/study.json", '{"version": 1, "study": "seeds-synthetic-points-seed0"}'), edit]
+
+
+RUN_FOLDERS += [
+    refused("run folder", f"study: {name} is a link", linked(name), (*STUDY, "--study", "seeds-synthetic-points-seed0"), name, "is a link", writes=("done-store/",))
+    for name in ("study.db", "trials", "figures", "data", "trials/0000/events.jsonl")
 ]  # fmt: skip
 
 
