@@ -1,0 +1,21 @@
+"""The whole table of bad inputs, and kills at random moments; both take minutes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rough import __main__ as table
+from tests.rough import kills
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_bad_input_ends_as_it_should():
+    assert table.main([]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.ray), "search"])
+def test_random_kills_do_not_change_the_result(kind):
+    assert kills.main(kind, 6) == 0
