@@ -17,7 +17,7 @@ import pytest
 
 from distributed.identity import Identity
 from distributed.signals import Interrupted, as_interrupts, in_order
-from distributed.tracking import replay
+from distributed.tracking_replay import replay
 from tests.tiny import tiny_dataset
 from tests.tracked_run import client
 
