@@ -80,6 +80,7 @@ def epochs(folder: Path) -> list[int]:
 
 
 def check(stage: str, data: Any, tmp_path: Path, step: int) -> None:
+    attempt(stage, data, tmp_path / "warm")  # what PyTorch makes once in a process is no change of the store
     whole, count = attempt(stage, data, tmp_path / "whole")
     assert count > 15, "it counts"
     for last in range(1, count + 1, step):
