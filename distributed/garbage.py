@@ -40,7 +40,7 @@ def find_rubbish(store: Store, wanted: Collection[str]) -> list[Rubbish]:
     """What may go.
 
     Args:
-        wanted: artifacts that are needed (`inventory.needed`).
+        wanted: artifacts that are needed (`needs.needed`).
 
     Raises:
         RunError: none is, so that all would go.

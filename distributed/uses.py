@@ -21,7 +21,7 @@ from distributed.partial import make_folder
 from distributed.record import Record, opened_here
 from distributed.store import KEY, Store
 from tad.errors import DataError, RunError
-from tad.files import read_text
+from tad.files import read_text, write_text
 
 RUNS = ".runs"
 ID = re.compile(r"[0-9a-f]{32}")
@@ -60,31 +60,34 @@ class Notes:
 
     def __init__(self, store: Store, record: Record) -> None:
         self._store, self._record = store, record
-        self._known: set[str] | None = None
+        self._lines: list[str] | None = None
 
     def add(self, key: str) -> None:
-        lines = [key]
         with suppress(OSError, RunError, DataError):
-            path = make_folder(self._store.root / RUNS) / self._record.id
-            if self._known is None:
-                self._known, places = set(), {}
-                if (text := _text(self._store, self._record.id)) is not None:
-                    earlier = _parsed(self._record.id, text)
-                    self._known, places = set(earlier.keys), dict(earlier.places)
-                    if not path.exists():  # another machine's, in the bucket
-                        lines = text.splitlines() + lines
-                if (here := str(self._record.folder.resolve())) not in places:
-                    lines = [json.dumps({"folder": here, "owner": _owner()}), *lines]
-            if key in self._known and len(lines) == 1:
-                return
-            new = not path.exists()
-            with open(path, "a", encoding="utf-8", opener=opened_here) as file:
-                if new and path.parent.stat().st_mode & stat.S_IWGRP:  # another of the group may go on with the run
-                    os.fchmod(file.fileno(), 0o664)
-                file.write("".join(f"{line}\n" for line in lines))
-            self._known.add(key)
-            if self._store.bucket is not None:
-                self._store.bucket.upload(path.parent, RUNS, [path.name])
+            if self._lines is None:
+                self._lines = (_text(self._store, self._record.id) or "").splitlines()
+            earlier = _parsed(self._record.id, self._lines)
+            here = str(self._record.folder.resolve())
+            more = [] if here in dict(earlier.places) else [json.dumps({"folder": here, "owner": _owner()})]
+            more += [] if key in earlier.keys else [key]
+            if more:
+                self._write(more)
+                self._lines += more
+
+    def _write(self, more: list[str]) -> None:
+        path = self._store.root / RUNS / self._record.id
+        if path.parent.is_symlink():
+            return
+        make_folder(path.parent)
+        if self._store.bucket is not None:  # another machine may have written what is not here
+            write_text(path, "".join(f"{line}\n" for line in [*(self._lines or []), *more]))
+            self._store.bucket.upload(path.parent, RUNS, [path.name])
+            return
+        new = not path.exists()
+        with open(path, "a", encoding="utf-8", opener=opened_here) as file:
+            if new and path.parent.stat().st_mode & stat.S_IWGRP:  # another of the group may go on with the run
+                os.fchmod(file.fileno(), 0o664)
+            file.write("".join(f"\n{line}\n" for line in more))  # the last line may be half a one of a killed process
 
 
 def noted(store: Store) -> list[Use]:
@@ -101,7 +104,7 @@ def noted(store: Store) -> list[Use]:
                 text = _text(store, name)
             except DataError as error:
                 raise RunError(f"{error}; it is not known which artifacts a run needs") from error
-            found.append(_parsed(name, text or ""))
+            found.append(_parsed(name, (text or "").splitlines()))
     return found
 
 
@@ -135,10 +138,10 @@ def _text(store: Store, name: str) -> str | None:
     return read_text(path) if os.path.lexists(path) else None
 
 
-def _parsed(name: str, text: str) -> Use:
+def _parsed(name: str, lines: Iterable[str]) -> Use:
     places: dict[str, str] = {}
     keys = set()
-    for line in text.splitlines():
+    for line in lines:
         if KEY.fullmatch(line):
             keys.add(line)
         elif line.startswith("{"):

@@ -18,6 +18,7 @@ from distributed.engine import Engine
 from distributed.locks import held
 from distributed.record import Record
 from distributed.store import Store
+from distributed.uses import Notes, noted
 from tad.cli import tad
 from tests.test_store_damage import changed
 from tests.tiny import tiny_dataset
@@ -151,6 +152,34 @@ def test_gc_gives_back_what_a_run_needs_since_it_was_looked_for(place, data, mon
 def test_notes_that_cannot_be_read_keep_everything(place):
     (Path("runs/store/.runs") / ("0" * 32)).mkdir()
     assert "is a folder, not a file; it is not known" in call("gc", *GONE, "--yes", fails=True)
+
+
+def test_what_is_noted_of_a_run(place, data, tmp_path):
+    """Each artifact once, also after half a line of a killed process; nothing through a link."""
+    one, two, three = "1" * 24, "2" * 24, "3" * 24
+    store, record = Store(tmp_path / "other"), Record(tmp_path / "run")
+    note = tmp_path / "other" / ".runs" / record.id
+    Notes(store, record).add(one)
+    with note.open("a") as file:
+        file.write("2" * 10)
+    for key in (one, two, two):
+        Notes(store, record).add(key)
+    [use] = noted(store)
+    assert use.keys == {one, two} and [place for place, _ in use.places] == [str(tmp_path / "run")]
+    assert note.read_text().count(one) == 1 == note.read_text().count(two)
+    (tmp_path / "other" / ".runs").rename(tmp_path / "victim")
+    (tmp_path / "other" / ".runs").symlink_to(tmp_path / "victim")
+    Notes(store, Record(tmp_path / "new")).add(three)
+    assert len(list((tmp_path / "victim").iterdir())) == 1 and noted(store) == []
+
+
+def test_notes_of_two_machines_in_a_bucket_are_put_together(tmp_path, monkeypatch):
+    record, keys = Record(tmp_path / "run"), ["1" * 24, "2" * 24, "3" * 24]
+    for machine, key in zip("aba", keys, strict=True):
+        monkeypatch.setenv("TAD_CACHE", str(tmp_path / machine))
+        Notes(Store(f"file://{tmp_path / 'bucket'}"), record).add(key)
+    [use] = noted(Store(f"file://{tmp_path / 'bucket'}"))
+    assert use.keys == set(keys)
 
 
 def test_a_run_is_known_by_its_first_event(tmp_path):

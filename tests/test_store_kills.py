@@ -44,6 +44,8 @@ class Killer:
                 return
         elif event not in CHANGES:
             return
+        elif os.path.isabs(name := os.fspath(arguments[0])) and not str(name).startswith(self.folder):
+            return  # of the cache, for instance, which remembers digests of files once they are some seconds old
         with self.lock:
             self.count += 1
             if self.last is not None and self.count >= self.last:

@@ -10,7 +10,7 @@ import click
 from tad.commands.say import say
 
 if TYPE_CHECKING:
-    from distributed.inventory import Needed
+    from distributed.needs import Needed
     from distributed.store import Store
 
 STORE = click.option(
@@ -47,7 +47,8 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
     Runs that do not lie below --runs are known by what is noted in the store.
     """
     from distributed.disk import size
-    from distributed.inventory import entries, locks_held, needed
+    from distributed.inventory import entries, locks_held
+    from distributed.needs import needed
 
     opened = _opened(place)
     held, every = locks_held(opened), entries(opened)
@@ -128,7 +129,7 @@ def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -
     from distributed import uses
     from distributed.disk import size, writing
     from distributed.garbage import find_rubbish, remove
-    from distributed.inventory import needed
+    from distributed.needs import needed
     from tad.errors import RunError
 
     opened = _opened(place)
