@@ -104,7 +104,7 @@ def read_json(path: Path) -> Any:
     """A JSON document.
 
     Raises:
-        DataError: as `read_text`, not JSON, nested too deeply, or with keys that an object holds twice (all are named).
+        DataError: as `read_text`, not JSON, nested too deeply, or keys appear twice in an object (all are named).
     """
     return parse_json(read_text(path), str(path))
 
@@ -120,7 +120,7 @@ def parse_json(text: str, name: str, doubled: list[Doubled] | None = None) -> An
     """A JSON document from its text; `name` is what errors call it.
 
     Args:
-        doubled: takes the keys that an object holds twice, which then are no error; the last value counts.
+        doubled: takes the keys that appear twice in an object, which then are no error; the last value counts.
     """
     twice: list[Doubled] = []
 
@@ -140,7 +140,7 @@ def parse_json(text: str, name: str, doubled: list[Doubled] | None = None) -> An
     if doubled is not None:
         doubled += twice
     elif twice:
-        raise DataError(f"{name}: " + listing([f"key {one.key!r}: an object holds it twice" for one in twice]))
+        raise DataError(f"{name}: " + listing([f"key {one.key!r}: appears twice in one object" for one in twice]))
     return document
 
 
@@ -176,7 +176,7 @@ def parse_yaml(text: str, name: str) -> Any:
     """A YAML document of plain values from its text; `name` is what errors call it.
 
     Raises:
-        DataError: not YAML, nested too deeply, a key stands twice in a mapping, or its aliases stand for too much.
+        DataError: not YAML, nested too deeply, a key appears twice in a mapping, or its aliases stand for too much.
     """
     try:
         loader = _Yaml(text)
@@ -201,7 +201,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 class _Yaml(yaml.SafeLoader):
-    """Plain values only; notes the keys that stand twice in a mapping, of which YAML would keep the last."""
+    """Plain values only; notes the keys that appear twice in a mapping, of which YAML would keep the last."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -215,7 +215,7 @@ class _Yaml(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if (earlier := seen.get((key.tag, key.value))) is not None and earlier is not key:
                     self.doubled.append(
-                        f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice in one mapping"
+                        f"line {key.start_mark.line + 1}: the key {key.value!r} appears twice in one mapping"
                     )
                 seen[key.tag, key.value] = key
         return super().construct_mapping(node, deep)

@@ -290,7 +290,7 @@ def test_transposed_files_are_named_and_turned(tmp_path):
     with pytest.raises(DataError, match=r"video a has \[40, 10\]; the feature grid expects 10 rows; give --transpose"):
         bring(tmp_path / "resized", tmp_path / "2", expected)
     assert bring(tmp_path / "resized", tmp_path / "3", expected, transpose=True)[0].width == 40
-    with pytest.raises(DataError, match="leave --transpose away"):
+    with pytest.raises(DataError, match="leave out --transpose"):
         bring(tmp_path / "resized", tmp_path / "4", dict.fromkeys(ROWS, 40), transpose=True)
 
 

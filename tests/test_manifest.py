@@ -94,7 +94,7 @@ def test_names_of_real_datasets(tmp_path):
         ('["a\\u2028b"]', "holds a line break"),
         ('["a\\x1b[2J"]', "holds a line break or control character"),
         ("[a, 'a ', b, b, c]", "classes listed twice: a, b"),
-        ('["caf\\u00e9", "cafe\\u0301"]', "'café' stands twice, in two Unicode forms"),
+        ('["caf\\u00e9", "cafe\\u0301"]', "'café' appears twice, in two Unicode forms"),
         ("[%s]" % ("x" * 501), "xxx.* is longer than 500 characters"),
         ("[no, 1]", r"(?s)classes.0: .*not False; put it in quotes.*classes.1: .*not 1; put it in quotes"),
         ("{a: 1}", "classes: Input should be a valid list"),

@@ -80,7 +80,7 @@ def test_an_sqlite_url_with_a_question_mark_is_not_cut_off(tmp_path):
         (b"{}", "names no study"),
         (b'{"study": 3}', "names no study"),
         (b'{"study": ""}', "names no study"),
-        (b'{"study": "s", "study": "t"}', "'study': an object holds it twice"),
+        (b'{"study": "s", "study": "t"}', "'study': appears twice in one object"),
         (b'{"study": "s", "version": 2}', "is of version 2; this tad-selftrain reads version 1"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"study": "\xff"}', "not UTF-8"),

@@ -126,10 +126,10 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
 def _doubled(key: str, values: list[Any]) -> Finding:
     subsets = {s for value in values if (s := subset_of(value)) is not None}
     if not subsets:
-        return error("duplicate key", f"key {key}", f"stands {len(values)} times in one object")
+        return error("duplicate key", f"key {key}", f"appears {len(values)} times in one object")
     if len(subsets) > 1:
         return error("video in two subsets", f"video {key}", f"is in the subsets {', '.join(sorted(subsets))}")
-    return error("duplicate id", f"video {key}", f"stands {len(values)} times in annotations.json")
+    return error("duplicate id", f"video {key}", f"appears {len(values)} times in annotations.json")
 
 
 def _segments(

@@ -106,7 +106,7 @@ def _rows(
             findings.append(error(f"{word} outside video", where, f"{texts} s of {video.duration:g} s"))
         if one in seen:
             at = f" at {', '.join(f'{t:g}' for t in one.times)} s" if one.times else ""
-            findings.append(warning(f"duplicate {word}", where, f"{label}{at} stands twice"))
+            findings.append(warning(f"duplicate {word}", where, f"{label}{at} appears twice"))
         seen.add(one)
         found.append(one)
     return found

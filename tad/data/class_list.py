@@ -31,8 +31,8 @@ def read_classes(path: Path) -> dict[int, str]:
         pairs = _document(read_json(path), path)
     else:
         pairs = _lines(read_text(path), path)
-    problems = [f"id {n} stands {count} times" for n, count in Counter(n for n, _ in pairs).items() if count > 1]
-    problems += [f"class {c!r} stands {count} times" for c, count in Counter(c for _, c in pairs).items() if count > 1]
+    problems = [f"id {n} appears {count} times" for n, count in Counter(n for n, _ in pairs).items() if count > 1]
+    problems += [f"class {c!r} appears {count} times" for c, count in Counter(c for _, c in pairs).items() if count > 1]
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     if not pairs:

@@ -27,7 +27,7 @@ CUT = 1
 
 @dataclass(frozen=True)
 class Lookup:
-    """What the user says of the feature files; all may be left away.
+    """What the user says of the feature files; all may be left out.
 
     Attributes:
         folder: folder, or one file that holds all videos; relative to the source.
@@ -43,7 +43,7 @@ class Lookup:
 
 
 class Plan(NamedTuple):
-    """What becomes of one video's files.
+    """What is done with one video's files.
 
     Attributes:
         parts: its array, or those of its streams.
@@ -245,7 +245,7 @@ def _orientation(shapes: Mapping[str, tuple[int, int]], rows: Mapping[str, int],
     video_id = known[0] if known else next(iter(shapes))
     expected = f"; the feature grid expects {rows[video_id]} rows" if known else ""
     shape = f"[{shapes[video_id][0]}, {shapes[video_id][1]}]"
-    cure = "leave --transpose away" if transpose else "give --transpose"
+    cure = "leave out --transpose" if transpose else "give --transpose"
     return [f"features: look transposed, [D, T] in place of [T, D]: video {video_id} has {shape}{expected}; {cure}"]
 
 

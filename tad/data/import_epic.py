@@ -169,7 +169,7 @@ def _videos(src: Path, problems: list[str], untimed: Untimed) -> dict[str, dict[
         except ValueError as error:
             wrong = f"video {video_id}: {error}"
         if video_id in videos:
-            wrong = f"video {video_id} stands twice"
+            wrong = f"video {video_id} appears twice"
         if wrong is not None:
             problems.append(f"{path.name}, line {line}: {wrong}")
         videos[video_id] = found if wrong is None else None

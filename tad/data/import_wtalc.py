@@ -87,8 +87,8 @@ def import_wtalc(
     rate = _numbers(home / "extracted_fps.npy", len(ids)) if (home / "extracted_fps.npy").exists() else None
     segments, labels = (_lists(home / f"{key}.npy", len(ids)) for key in ("segments", "labels"))
     weak = _lists(home / "labels_all.npy", len(ids)) if (home / "labels_all.npy").exists() else labels
-    problems += [f"classlist.npy: class {c!r} stands {n} times" for c, n in Counter(names).items() if n > 1]
-    problems += [f"videoname.npy: video {v} stands {n} times" for v, n in Counter(ids).items() if n > 1]
+    problems += [f"classlist.npy: class {c!r} appears {n} times" for c, n in Counter(names).items() if n > 1]
+    problems += [f"videoname.npy: video {v} appears {n} times" for v, n in Counter(ids).items() if n > 1]
     if rate is None and fps == "native" and length is None:
         problems.append("no extracted_fps.npy: say with --fps at which rate frames were extracted")
     database: dict[str, dict[str, Any]] = {}

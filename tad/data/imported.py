@@ -220,7 +220,7 @@ def fitted(grid: FeatureGrid, dim: int | None, usual: int, found: Features, prob
         usual: where there are no files.
     """
     if dim is not None and found.width is not None and dim != found.width:
-        problems.append(f"the feature files are {found.width} wide, not {dim}; leave --dim away")
+        problems.append(f"the feature files are {found.width} wide, not {dim}; leave out --dim")
     return grid.model_copy(update={"dim": dim or found.width or usual, "dtype": found.dtype or "float32"})
 
 

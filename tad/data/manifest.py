@@ -169,7 +169,7 @@ class Manifest(BaseModel):
         forms: dict[str, list[str]] = {}
         for name in count:
             forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-        problems += [f"{form!r} stands twice, in two Unicode forms" for form, names in forms.items() if len(names) > 1]
+        problems += [f"{form!r} appears twice, in two Unicode forms" for form, names in forms.items() if len(names) > 1]
         if problems:
             raise ValueError("; ".join(problems[:20]))
         return classes

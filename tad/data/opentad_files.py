@@ -55,7 +55,7 @@ def read_database(paths: Sequence[Path], problems: list[str]) -> dict[str, Any]:
         for key, entry in _entries(path).items():
             video_id = key.strip()
             if video_id in database:
-                problems.append(f"{path.name}: video {video_id} stands twice, or in another file, too")
+                problems.append(f"{path.name}: video {video_id} appears twice, or in another file, too")
             database[video_id] = entry
     return database
 
