@@ -23,9 +23,9 @@ from distributed.digests import digest_of, in_threads, wrong
 from distributed.disk import writing
 from distributed.locks import Tell
 from distributed.partial import OUTPUT, Partial, make_folder
-from tad.data.artifact import damaged, first_line, set_aside
+from tad.data.artifact import damaged, set_aside
 from tad.data.segments import SCHEMA, Segments
-from tad.errors import DamagedError, DataError
+from tad.errors import DamagedError, DataError, first_line
 from tad.files import beside, sync, whole
 from tad.stage import Context, MapStage
 

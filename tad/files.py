@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tad.errors import DataError, listing
+from tad.errors import DataError, cut, listing, shortened
 from tad.wrong_file import FRONT, wrong_file
 
 MOST_NODES = 1_000_000
@@ -270,7 +270,7 @@ def read_rows(
         lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}") from None
-    found = shortened(delimiter.join(names)) or "nothing"
+    found = cut(delimiter.join(names)) or "nothing"
     if header is not None and names != list(header):
         raise DataError(f"{path}: the header must be {','.join(header)}; found {found}")
     if len(set(names)) < len(names):
@@ -292,11 +292,6 @@ def _first(rows: Iterator[list[str]]) -> list[str]:
     return next((row for row in rows if any(field.strip() for field in row)), [])
 
 
-def shortened(text: str, most: int = 200) -> str:
-    """A text of a file, cut for a message."""
-    return text if len(text) <= most else f"{text[: most - 4]} ..."
-
-
 def name_of(value: Any) -> str:
     """A class name of a published file: without blanks around it, and with composed characters (Unicode's NFC), for
     files of one data set come from systems that write the same letters in two ways."""
@@ -310,13 +305,13 @@ def number(value: Any) -> float:
         ValueError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)) or (isinstance(value, str) and "_" in value):
-        raise ValueError(f"{value!r} is not a number")
+        raise ValueError(f"{shortened(value)} is not a number")
     try:
         return float(value)
     except OverflowError:
         return math.inf
     except ValueError:
-        raise ValueError(f"{value!r} is not a number") from None
+        raise ValueError(f"{shortened(value)} is not a number") from None
 
 
 def beside(path: Path) -> Path:

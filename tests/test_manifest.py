@@ -138,7 +138,7 @@ def test_other_files_are_beside_the_manifest(tmp_path, key):
     [
         ("", "must hold the keys name, classes, subsets and grid"),
         ("- a\n", "must hold the keys"),
-        (TEXT + "name: y\nclasses: [c]\n", "2 problems.*line 5: the key 'name' stands.*line 6: the key 'classes'"),
+        (TEXT + "name: y\nclasses: [c]\n", "2 problems.*line 5: the key 'name' appears.*line 6: the key 'classes'"),
         ("[" * 100_000, "nested too deeply"),
         ("name: \x00", "not a YAML file"),
     ],

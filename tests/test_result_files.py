@@ -279,7 +279,7 @@ BAD_JSON = [
     (json.dumps({"a": [ONE | {"label": True}]}), "video a, row 0: label True is not text"),
     (json.dumps({"a": [ONE | {"label": 2}]}), r"row 0: label 2 is not an id of the class list \(2 classes, 0 to 1\)"),
     (json.dumps({"a": [ONE | {"label": "\ud800"}]}), r"video a, row 0: label '\\ud800' holds half a character"),
-    (json.dumps({"\udc00": [ONE]}), r"video \\udc00, row 0: video_id '\\udc00' holds half a character"),
+    (json.dumps({"\udc00": [ONE]}), r"video \\udc00, row 0: video '\\udc00' holds half a character"),
     (json.dumps({"a": {"segments": [[0, 1]], "scores": [1], "labels": []}}), "video a: 1 segments, 1 scores, 0 labels"),
     (json.dumps({"a": {"segments": [0], "scores": [1], "labels": [1]}}), "video a: each of segments must be"),
     (json.dumps({"a": {"segments": [[0, 1]], "scores": [1]}}), "video a: expected the lists segments, scores"),
@@ -330,7 +330,7 @@ BAD_PARQUET = [
     ({"start": [0.0, None]}, r"row 1 \(video b\): start is missing"),
     ({"score": [0.5, float("nan")]}, r"row 1 \(video b\): score nan is not finite"),
     ({"label": ["jump", None]}, r"row 1 \(video b\): label is missing"),
-    ({"video_id": [None, "b"]}, r"row 0 \(video None\): video_id is missing"),
+    ({"video_id": [None, "b"]}, r"row 0 \(video None\): video is missing"),
     ({"score": pa.nulls(2)}, "column score is of type null"),
     ({"video": ["a", "b"]}, "the columns video_id and video are both video_id"),
 ]

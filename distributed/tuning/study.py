@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from search_spaces.space import Space
 from tad.data.remote import redacted
-from tad.errors import RunError, TadError
+from tad.errors import RunError, TadError, first_line
 from tad.files import cause, regular
 
 PASSWORDS = "its password in PGPASSWORD or ~/.pgpass, not in the URL"
@@ -133,12 +133,6 @@ def in_one_sentence(place: Path | str) -> Iterator[None]:
     else:
         return
     raise RunError(f"{name}; once it is mended, the same command goes on")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line: of tracebacks and hints of libraries only the beginning."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def join(

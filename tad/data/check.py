@@ -15,10 +15,10 @@ from tad.data.check_labels import check_labels
 from tad.data.findings import Finding, error, warning
 from tad.data.ground_truth import State, annotated, judged, read_ambiguous, wrong_unit
 from tad.data.labels import POINTS, read_held_out, read_points, unlike
-from tad.data.manifest import Manifest, beside, read_manifest, shortened
+from tad.data.manifest import Manifest, beside, read_manifest
 from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
-from tad.errors import DataError
+from tad.errors import DataError, shortened
 from tad.files import Doubled, parse_json, read_text
 
 SEGMENTS: dict[State, tuple[str, str]] = {

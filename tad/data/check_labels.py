@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from tad.data.findings import Finding, error, warning
 from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, is_empty, number, rows, unlike
-from tad.data.manifest import Manifest, shortened
+from tad.data.manifest import Manifest
 from tad.data.videos import Video
-from tad.errors import DataError
+from tad.errors import DataError, shortened
 
 WORDS = {POINTS: "point", CLASSES: "label", FULL: "full label"}
 

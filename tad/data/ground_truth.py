@@ -25,10 +25,10 @@ import numpy as np
 
 from tad.data.dataset import Dataset, Role
 from tad.data.labels import unlike
-from tad.data.manifest import beside, shortened
+from tad.data.manifest import beside
 from tad.data.segments import Segments
-from tad.data.videos import cut, database_of, subset_of, subsets_in
-from tad.errors import DataError, listing
+from tad.data.videos import database_of, subset_of, subsets_in
+from tad.errors import DataError, listing, shortened
 from tad.files import number, read_json, read_rows
 
 ROUNDING = 0.1
@@ -248,7 +248,7 @@ def annotated(video_id: str, entry: Any, problems: list[str]) -> list[Row]:
         except TypeError:
             problems.append(f"video {video_id}, row {i}: {shortened(item)} must hold segment and label")
         except ValueError as error:
-            problems.append(f"video {video_id}, row {i}: {cut(error)}")
+            problems.append(f"video {video_id}, row {i}: {error}")
     return rows
 
 

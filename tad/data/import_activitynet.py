@@ -33,7 +33,7 @@ from tad.data.imported import (
 from tad.data.manifest import parse_manifest
 from tad.data.opentad_files import annotation_files, block_list
 from tad.data.output import output_folder
-from tad.errors import DataError, listing
+from tad.errors import DataError, few, listing
 from tad.files import name_of, read_json
 
 
@@ -183,5 +183,5 @@ def _classes(
     names = [node for node in ordered if node not in inner or node in labels]
     beside = [label for label in labels if label not in set(names)]
     if names and beside:
-        warnings.append(f"{len(beside)} classes are not in the taxonomy and come last: {', '.join(beside[:5])}")
+        warnings.append(f"{len(beside)} classes are not in the taxonomy and come last: {few(beside)}")
     return names + beside, "the taxonomy" if names else "the alphabet"

@@ -22,7 +22,7 @@ from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid, write_da
 from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unsafe, unusable
 from tad.data.manifest import parse_manifest
 from tad.data.output import output_folder
-from tad.errors import DataError, listing
+from tad.errors import DataError, few, listing
 from tad.files import name_of, number
 
 Kind = Literal["annotations", "full", "points", "classes"]
@@ -227,7 +227,7 @@ def _measure(grid: FeatureGrid, known: _Videos, found: Features, problems: list[
         return []
     if grid.length is not None or (grid.fps == "native" and not all(v in known.fps for v in without)):
         problems.append(
-            f"no duration of {len(without)} of {len(known.names)} videos ({', '.join(without[:3])}, ...): add a "
+            f"no duration of {len(without)} of {len(known.names)} videos ({few(without, 3)}): add a "
             "column or a table of videos (--videos), or say by --fps, --stride and --window how the features were made"
         )
         return []
@@ -310,7 +310,7 @@ def _labels(
         if without:
             problems.append(
                 f"{table.path.name}: times are frames, but the frame rate of {len(without)} videos is not known "
-                f"({', '.join(without[:3])}): add a column fps, or give --video-fps"
+                f"({few(without, 3)}): add a column fps, or give --video-fps"
             )
             return rows
     for line, row in table.rows:

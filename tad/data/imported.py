@@ -12,9 +12,9 @@ from tad.data.csv_table import video_id as file_stem
 from tad.data.feature_arrays import CONTAINERS
 from tad.data.feature_files import Features, Lookup
 from tad.data.ground_truth import wrong_unit
-from tad.data.manifest import SAFE_ID, FeatureGrid, shortened
+from tad.data.manifest import SAFE_ID, FeatureGrid
 from tad.data.videos import Unusable, video_of
-from tad.errors import DataError
+from tad.errors import DataError, few, shortened
 from tad.files import name_of, number, regular
 
 ROUNDING = 0.1
@@ -57,8 +57,7 @@ class Dropped:
     def notes(self) -> list[str]:
         if not self.rows:
             return []
-        some = ", ".join(self.rows[:3]) + (", ..." if len(self.rows) > 3 else "")
-        return [f"dropped {len(self.rows)} segments of no length: {some}"]
+        return [f"dropped {len(self.rows)} segments of no length: {few(self.rows, 3)}"]
 
 
 @dataclass
@@ -87,8 +86,8 @@ class Untimed:
         left = [v for v in self.videos if v not in ignored]
         if not left:
             return []
-        some = ", ".join(shortened(v) if unsafe(v) else v for v in left[:5]) + (", ..." if len(left) > 5 else "")
-        return [f"{len(left)} videos without a duration were left out: {some}"]
+        named = few([shortened(v) if unsafe(v) else v for v in left])
+        return [f"{len(left)} videos without a duration were left out: {named}"]
 
     def empty(self, subsets: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """What to say of subsets of which no video is left.

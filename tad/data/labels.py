@@ -18,8 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tad.data.manifest import shortened
-from tad.errors import DataError, listing
+from tad.errors import DataError, listing, shortened
 from tad.files import number as number_of
 from tad.files import read_rows
 

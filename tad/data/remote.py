@@ -21,8 +21,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tad.data.digests import CACHE_REMEDY, Stamp, cache_folder, digests
-from tad.data.manifest import shortened, unprintable
-from tad.errors import DataError
+from tad.data.manifest import unprintable
+from tad.errors import DataError, first_line, shortened
 from tad.files import beside, cause
 
 UNKNOWN = 1 << 62
@@ -129,7 +129,7 @@ def opened(uri: str) -> tuple[fs.FileSystem, str]:
 
 def reason(error: BaseException) -> str:
     """An error of pyarrow.fs in a short line, with what to do where that is known."""
-    text = str(error).split(" (Request ID")[0].splitlines()[0]
+    text = first_line(error, most=10_000).split(" (Request ID")[0]
     hint = next((hint for sign, hint in HINTS.items() if sign in text), None)
     return redacted(f"{hint} [{text}]" if hint else text)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tad.data.manifest import LEAST_RATE, MOST_RATE, SAFE_ID, Manifest, shortened
-from tad.errors import DataError, listing
+from tad.data.manifest import LEAST_RATE, MOST_RATE, SAFE_ID, Manifest
+from tad.errors import DataError, listing, shortened
 from tad.files import number, read_json
 
 SHORTEST, LONGEST = 1e-3, 30 * 86_400.0
@@ -69,7 +69,7 @@ def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | No
         duration = number(entry.get("duration"))
         fps = None if entry.get("fps") is None else number(entry["fps"])
     except ValueError as error:
-        raise Unusable("malformed video", f"needs subset, duration (seconds) and fps: {cut(error)}") from None
+        raise Unusable("malformed video", f"needs subset, duration (seconds) and fps: {error}") from None
     if not SHORTEST <= duration <= LONGEST:
         limits = f"must be {SHORTEST:g} to {LONGEST:g} (30 days)"
         raise Unusable("malformed video", f"duration {duration} s; {limits}; is it in seconds?")
@@ -112,9 +112,3 @@ def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
 
 def subsets_in(database: Mapping[str, Any]) -> list[str]:
     return sorted({subset for entry in database.values() if (subset := subset_of(entry)) is not None})
-
-
-def cut(error: ValueError, most: int = 100) -> str:
-    """The text of an error that shows a value of a file, cut."""
-    text = str(error)
-    return text if len(text) <= most else f"{text[: most - 4]} ..."
