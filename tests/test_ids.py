@@ -33,7 +33,7 @@ def test_a_run_on_ids_with_a_dash_in_front(tmp_path):
         assert result.exit_code == 0, result.output
         return result.output
 
-    call(run, RECIPE, "--data", made.root, "--local", "--rounds", 1, "--out", out, "--store", store)
+    call(run, RECIPE, "--data", made.root, "--local", "--rounds", 1, "--set", "proposer.training.epochs=2", "--out", out, "--store", store)
     report = (out / "report.html").read_text()
     assert any(new in report for new in ids.values())
     found = tmp_path / "found.json"

@@ -208,7 +208,7 @@ SHAPES = {
     "classes a number": (json.dumps(GOOD | {"dataset": {"classes": 3}}), "dataset.classes"),
     "driver without its number": (json.dumps(GOOD | {"driver": {"host": "x"}}), "driver.pid"),
     "nested": ("[" * 100_000, "nested too deeply"),
-    "a key twice": ('{"seed": 0, "seed": 1}', "holds it twice"),
+    "a key twice": ('{"seed": 0, "seed": 1}', "appears twice"),
     "a long integer": (json.dumps(GOOD)[:-1] + ', "points": 1, "best_round": 1' + "0" * 500 + "}", "best_round"),
 }
 
