@@ -32,6 +32,8 @@ MOST_FIELD = 128 << 10
 """Characters of a CSV field."""
 SEP_LINE = re.compile(r"(?i)\"?sep=([,;\t|])\"?[ \t]*(?:\r\n|\r|\n)")
 """The line by which a CSV file tells Excel what separates its columns."""
+LONGEST_NAME = 200
+"""Bytes of a folder's name: file systems take 255."""
 LONG_INTEGER = 18
 """Digits; a longer integer of a JSON file is read as a float, infinite if it is beyond one."""
 
@@ -361,6 +363,13 @@ def sync(path: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def folder_name(text: str, otherwise: str) -> str:
+    """Any text as the name of one folder: no separators, no leading dot or dash, not too long; `otherwise` if nothing
+    is left."""
+    name = re.sub(r"[^\w.+=@-]+", "-", text).encode(errors="ignore")[:LONGEST_NAME].decode(errors="ignore")
+    return name.strip("-.") or otherwise
 
 
 def cause(error: BaseException) -> str:

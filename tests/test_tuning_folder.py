@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from distributed.tuning.folder import MARKER, claim, make, name_in, sign
-from distributed.tuning.study import best_of, in_one_sentence, join, open_storage, read_storage, study_name
+from distributed.tuning.study import best_of, in_one_sentence, join, open_storage, read_storage
 from distributed.tuning.trial import reason
 from search_spaces.space import Float, Parameter, Space
 from tad.errors import DataError, RunError
+from tad.files import folder_name
 
 SPACE = Space((Parameter("x", Float(0.0, 8.0), "for tests", "labels"),))
 ODD_NAMES = [
@@ -56,7 +57,7 @@ def test_the_file_is_made_in_the_folder_and_found_again(tmp_path, name):
 
 @pytest.mark.parametrize("text", ["x" * 5000, "ä" * 5000, "../../etc", ".", "", "a/b", "\x00", "\udcff"])
 def test_a_study_s_name_can_be_a_folder(tmp_path, text):
-    name = study_name(text)
+    name = folder_name(text, "study")
     assert name and "/" not in name and not name.startswith(".")
     (tmp_path / name).mkdir()
 

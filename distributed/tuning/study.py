@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +22,6 @@ from tad.files import cause, regular
 
 PASSWORDS = "its password in PGPASSWORD or ~/.pgpass, not in the URL"
 """For PostgreSQL; other users of the machine see the commands that run."""
-LONGEST = 200
-"""Bytes of a study's name: file systems take 255."""
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """What a disk may say at any write."""
 
@@ -203,12 +200,6 @@ def _inside(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
         if key in params and distribution._contains(distribution.to_internal_repr(params[key])):
             good[key] = params[key]
     return good
-
-
-def study_name(text: str) -> str:
-    """A name that can be a folder, too."""
-    name = re.sub(r"[^\w.+=@-]+", "-", text).encode(errors="ignore")[:LONGEST].decode(errors="ignore")
-    return name.strip("-.") or "study"
 
 
 def digest(document: Any) -> str:

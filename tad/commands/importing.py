@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tad.commands.numbers import FRAMES, OFFSET, RATE, ROWS, VIDEO_RATE, WIDTH
+from tad.commands.options import FILE, FOLDER, FORCE, OUT_FOLDER
 from tad.commands.say import say
 
 if TYPE_CHECKING:
     from tad.data.imported import Imported
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-SRC = click.Path(exists=True, file_okay=False, path_type=Path)
-OUT = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group("import")
@@ -25,7 +22,7 @@ def import_() -> None:
     """Bring a dataset of another layout into a dataset folder."""
 
 
-def common(command: Callable[..., Imported], src: click.Path = SRC) -> Callable[..., None]:
+def common(command: Callable[..., Imported], src: click.Path = FOLDER) -> Callable[..., None]:
     """Arguments and options of every importer; prints what it returns.
 
     The importer gets `src`, `out`, `name`, `dim`, `force`, `features` (link, copy or none) and `files` (a Lookup).
@@ -116,10 +113,10 @@ _FEATURES = (
     ),
 )
 _COMMON = (
-    click.option("--force", is_flag=True, help="Replace what this command wrote there before."),
+    FORCE,
     click.option("--dim", type=WIDTH, help="Width of the features  [default: that of the files, or the usual one]"),
     click.option("--name", help="Name of the dataset  [default: that of SRC]"),
-    click.argument("out", type=OUT),
+    click.argument("out", type=OUT_FOLDER),
 )
 
 

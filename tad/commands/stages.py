@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tad.commands.numbers import ROUNDS
-from tad.commands.run import DATA, NO_CHECK, shared_options
+from tad.commands.options import DATA, NO_CHECK, shared_options
 from tad.commands.say import say
 
 if TYPE_CHECKING:

@@ -7,24 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.options import OUT_FOLDER, store_option
 from tad.commands.say import say
 
 if TYPE_CHECKING:
     from distributed.inventory import Needed
     from distributed.store import Store
 
-STORE = click.option(
-    "--store",
-    "place",
-    metavar="DIR|URI",
-    envvar="TAD_STORE",
-    default="runs/store",
-    show_default="TAD_STORE, or runs/store",
-    help="Artifact store: a folder, s3:// or gs://.",
-)
+STORE = store_option("Artifact store: a folder, s3:// or gs://.", "place")
 RUNS = click.option(
     "--runs",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OUT_FOLDER,
     multiple=True,
     show_default="runs",
     help="Folder below which runs and searches lie; may be repeated.",
