@@ -365,6 +365,14 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def is_path_below(name: str) -> bool:
+    """Whether a name from elsewhere, as a path, is a file below a folder and nothing else."""
+    plain = name.isascii() and name.isprintable()
+    if not plain and any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in name):
+        return False
+    return "\\" not in name and all(p not in ("", ".", "..") and len(p.encode()) <= 255 for p in name.split("/"))
+
+
 def folder_name(text: str, otherwise: str) -> str:
     """Any text as the name of one folder: no separators, no leading dot or dash, not too long; `otherwise` if nothing
     is left."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tad.commands.options import OUT_FOLDER, store_option
 from tad.commands.say import say
+from tad.commands.table import table
 
 if TYPE_CHECKING:
     from distributed.inventory import Needed
@@ -57,7 +58,8 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
             by = f"{held[entry.key]}, now"
         where = "" if entry.local == (opened.bucket is None) else " (copy here)"
         rows.append([entry.kind + where, entry.name, entry.stage, size(entry.bytes), _age(entry.age), by])
-    _table(rows)
+    if len(rows) > 1:
+        say("\n".join(table(rows)))
     count = sum(entry.kind == "artifact" and entry.local == (opened.bucket is None) for entry in every)
     say(f"{opened.uri}: {count} artifacts, {size(sum(entry.bytes for entry in every))} in all")
 
@@ -132,7 +134,9 @@ def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -
         there = ", ".join(sorted(map(str, found.elsewhere))) or "none"
         raise RunError(f"--forget {', '.join(forget)}: no run is noted there that lies elsewhere now; noted: {there}")
     rubbish = find_rubbish(opened, found.by)
-    _table([["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)])
+    if rubbish:
+        rows = [["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)]
+        say("\n".join(table(rows)))
     _tell_elsewhere(opened, found)
     total = size(sum(item.bytes for item in rubbish))
     if not rubbish:
@@ -175,11 +179,3 @@ def _age(seconds: float) -> str:
     if hours < 1:
         return f"{max(seconds, 0) / 60:.0f} min"
     return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
-
-
-def _table(rows: list[list[Any]]) -> None:
-
-    if len(rows) > 1:
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
-            say("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())

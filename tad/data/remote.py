@@ -21,9 +21,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tad.data.digests import CACHE_REMEDY, Stamp, cache_folder, digests
-from tad.data.manifest import unprintable
 from tad.errors import DataError, first_line, shortened
-from tad.files import beside, cause
+from tad.files import beside, cause, is_path_below
 
 UNKNOWN = 1 << 62
 """As a time of change it keeps a file from being remembered."""
@@ -156,11 +155,8 @@ def below(folder: Path, key: str) -> Path:
     Raises:
         DataError: as a path the key would lead out of the folder, or be none.
     """
-    for part in key.split("/"):
-        if part in ("", ".", "..") or "\\" in part or unprintable(part) or len(part.encode(errors="replace")) > 255:
-            raise DataError(
-                f"the object {shortened(key)} of the bucket cannot be a file below {folder}; remove it there"
-            )
+    if not is_path_below(key):
+        raise DataError(f"the object {shortened(key)} of the bucket cannot be a file below {folder}; remove it there")
     return folder / key
 
 
