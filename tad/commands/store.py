@@ -36,9 +36,10 @@ def store() -> None:
 @STORE
 @RUNS
 def list_(place: str, runs: tuple[Path, ...]) -> None:
-    """Show what is in the store: stage, size, age, and the runs that need it.
+    """Show what is there.
 
-    Runs that do not lie below --runs are known by what is noted in the store.
+    For each artifact its stage, size and age, and the runs that need it. Runs that do not lie below --runs are known
+    by what is noted in the store.
     """
     from distributed.disk import size
     from distributed.inventory import entries, locks_held, needed
@@ -68,10 +69,10 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
 @click.argument("keys", metavar="[FINGERPRINT]...", nargs=-1)
 @STORE
 def verify(keys: tuple[str, ...], place: str) -> None:
-    """Read all artifacts, or those named, and compare each file with its digest.
+    """Look for damage.
 
-    Nothing is changed; the next run that needs a damaged one sets it aside and makes it again. The exit status is 1 if
-    any is damaged.
+    Reads all artifacts, or those named, and compares each file with its digest. Nothing is changed; the next run that
+    needs a damaged one sets it aside and makes it again. The exit status is 1 if any is damaged.
     """
     from distributed.disk import size
     from distributed.inventory import entries
@@ -110,9 +111,9 @@ def verify(keys: tuple[str, ...], place: str) -> None:
 )
 @click.option("--yes", is_flag=True, help="Remove it. Without, it is only shown.")
 def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -> None:
-    """Show what no run needs, and with --yes remove it.
+    """Remove what nobody needs.
 
-    That is: artifacts that no run asked for, itself or as an input of another; work in progress that no run needs or
+    Shows what no run needs, and with --yes removes it: artifacts that no run asked for, itself or as an input of another; work in progress that no run needs or
     whose artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
     TAD_CACHE that were not read for 30 days. What changed within the last hour stays (in a bucket: the last day), and
     nothing is removed while a stage runs on the store.

@@ -35,16 +35,16 @@ def require_features(data: Dataset, roles: Sequence[Role] = ROLES) -> None:
         return _of_header(lambda: data.header(video), where, grid, data.videos_by_id[video])
 
     videos = [v for role in roles for v in data.videos(role)]
-    errors = [
-        f for found in in_threads(problems, videos, "headers of features") for f in found if f.severity == "error"
-    ]
+    found = in_threads(problems, videos, "headers of features")
+    errors = [finding for findings in found for finding in findings if finding.severity == "error"]
     if errors:
         what = f"the features of {len({f.where for f in errors})} of {len(videos)} videos cannot be used"
         how = "mend them, list the videos under `ignored` in dataset.yaml, or give --no-check if you know better"
         if all(f.kind == "missing feature file" for f in errors):
             how = f"put them there, run `tad synth {data.place}`, or list the videos under `ignored` in dataset.yaml"
-        found = listing([f"{f.where}: {f.kind}: {f.detail}" for f in errors])
-        raise DataError(f"{data.place}: {what}; {how}. {found}")
+        raise DataError(
+            f"{data.place}: {what}; {how}. " + listing([f"{f.where}: {f.kind}: {f.detail}" for f in errors])
+        )
 
 
 def check_features(

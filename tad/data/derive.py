@@ -1,8 +1,8 @@
 """`tad labels`: a dataset with weaker labels, or with some boundaries of its training videos as full labels.
 
-This, for `tad split --labelled`, too, is the one way by which boundaries of annotations.json become labels that
-training reads, and the one by which classes of videos are taken from points or annotations. dataset.yaml says what was
-done. Labels of test videos are never written.
+This module, which `tad split --labelled` uses, too, is the one way by which boundaries of annotations.json become
+labels that training reads, and the one by which classes of videos are taken from points or annotations. dataset.yaml
+says what was done. Labels of test videos are never written.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ labels.csv       video_id,label             classes that a video holds, all of t
 points.csv       video_id,label,time        one point for each action, time in seconds
 full_labels.csv  video_id,label,start,end   all actions of a video, in seconds; a row with only a video: it holds none
 
-full_labels.csv is the one file with boundaries that training reads. It holds training videos only and is written by
-`tad labels` and `tad split --labelled` alone; boundaries of annotations.json stay in tad.data.ground_truth.
+full_labels.csv is the one file with boundaries that training reads. It holds training videos only. `tad labels`,
+`tad split --labelled` and `tad import csv --as full` alone write it; boundaries of annotations.json stay in
+tad.data.ground_truth.
 """
 
 from __future__ import annotations
