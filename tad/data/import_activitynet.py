@@ -173,7 +173,7 @@ def _classes(
 ) -> tuple[list[str], str]:
     """The class names, and where their order comes from: a list, else the leaves of the taxonomy, else the alphabet."""
     if path is not None:
-        names = [name for _, name in sorted(read_classes(path).items())]
+        names = [name for _, name in sorted(read_classes(path, by_line=False).items())]
         problems += [f"class {label!r} is not in {path}" for label in labels if label not in set(names)]
         return names, str(path)
     nodes = document.get("taxonomy")

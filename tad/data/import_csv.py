@@ -351,7 +351,7 @@ def _classes(path: Path | None, made: list[tuple[Kind, list[Row]]], problems: li
         if not labels and not problems:
             problems.append("no row has a label")
         return sorted(set(labels)), "the alphabet"
-    classes = read_classes(path)
+    classes = read_classes(path, by_line=False)
     names = [name for _, name in sorted(classes.items())]
     if labels and set(names).isdisjoint(labels) and all(label.isdecimal() for label in labels):
         ids = {str(number): name for number, name in classes.items()}

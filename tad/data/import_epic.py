@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tad.data.class_list import read_classes
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
 from tad.data.imported import (
@@ -35,7 +36,7 @@ from tad.data.imported import (
 )
 from tad.data.manifest import parse_manifest
 from tad.data.output import output_folder
-from tad.errors import DataError, listing
+from tad.errors import DataError, few, listing
 from tad.files import number, read_rows, read_text
 
 Task = Literal["verb", "noun"]
@@ -86,7 +87,7 @@ def import_epic(
     warnings: list[str] = []
     dropped, untimed = Dropped(), Untimed()
     listed = _file(src, classes, (f"EPIC_100_{task}_classes.csv",))
-    names = _names(listed, problems)
+    names = _names(listed)
     videos = _videos(src, problems, untimed)
     left_out: dict[str, str] = {}
     database: dict[str, dict[str, Any]] = {}
@@ -145,14 +146,16 @@ def _file(src: Path, chosen: str | None, usual: Sequence[str]) -> Path:
     return found[0]
 
 
-def _names(path: Path, problems: list[str]) -> list[str]:
+def _names(path: Path) -> list[str]:
     """The class names in the order of their ids, which are 0, 1, 2, ..."""
-    names: list[str] = []
-    for line, row in _rows(path, ("id", "key")):
-        if row["id"] != str(len(names)) or not row["key"] or row["key"] in names:
-            problems.append(f"{path.name}, line {line}: expected id {len(names)} and a new key, found {row}")
-        names.append(row["key"])
-    return names
+    names = read_classes(path)
+    if list(names) != list(range(len(names))):
+        raise DataError(f"{path}: the ids must be 0, 1, 2, ... in this order; found {few([str(i) for i in names])}")
+    return list(names.values())
+
+
+def _header(path: Path) -> list[str]:
+    return [name.strip() for name in next(csv.reader(read_text(path).splitlines()[:1]), [])]
 
 
 def _videos(src: Path, problems: list[str], untimed: Untimed) -> dict[str, dict[str, float] | None]:
@@ -200,10 +203,6 @@ def _segments(
             times = (start, end) if whole else (None, None)
             found.append((line, row[video], *times, names[int(row[column])]))
     return found
-
-
-def _header(path: Path) -> list[str]:
-    return [name.strip() for name in next(csv.reader(read_text(path).splitlines()[:1]), [])]
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

@@ -96,7 +96,7 @@ def import_opentad(
     warnings += untimed.warnings(ignored)
     left_out = {video_id: str(chosen[video_id].get("subset")).strip() for video_id in untimed.videos}
     problems += untimed.empty(left_out, database)
-    names, order = class_list(src, classes, places, source, problems)
+    names, order = class_list(src, classes, places, source)
     unknown = Counter(a["label"] for e in database.values() for a in e["annotations"] if a["label"] not in set(names))
     problems += [f"class {label!r} of {n} annotations is not in the class list {order}" for label, n in unknown.items()]
     grid = feature_grid(fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or 1)
