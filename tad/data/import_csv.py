@@ -16,12 +16,21 @@ from typing import Any, Literal
 
 from tad.data.class_list import read_classes
 from tad.data.csv_table import UNITS, Table, Unit, clock, read_table, video_id
-from tad.data.dataset import ROLES, FeatureGrid, Role
+from tad.data.dataset import FeatureGrid, Role
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid, write_dataset
-from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unsafe, unusable
-from tad.data.manifest import parse_manifest
-from tad.data.output import output_folder
+from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid
+from tad.data.imported import (
+    Dropped,
+    Imported,
+    Told,
+    expected_rows,
+    feature_folder,
+    fitted,
+    order_note,
+    unsafe,
+    unusable,
+    write,
+)
 from tad.errors import DataError, few, listing
 from tad.files import name_of, number
 
@@ -142,20 +151,15 @@ def import_csv(
     if unfit:
         raise DataError(f"{src}: " + listing(unfit))
     labels = _written(made, database, {v for v, s in known.subset.items() if roles[s] == "train"})
-    described = {"name": name or src.resolve().stem, "classes": names, "subsets": roles, "grid": grid}
-    manifest = parse_manifest(described, "dataset.yaml of this source")
-    sources = [path for path in (src, points, videos, classes) if path is not None]
-    with output_folder(out, "import csv", force=force, sources=[*sources, *found.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, labels)
-        warnings += found.write(fresh, features)
-    count: dict[str, int] = {r: sum(roles[s] == r for s in known.subset.values()) for r in ROLES if r in roles.values()}
     notes = [order_note(names, order), *notes, *found.notes, *dropped.notes()]
     if kind == "annotations":
         notes.append(
             "the segments are ground truth, which training does not read: `--as full` gives those of training videos "
             "to training, and `tad labels` makes points or classes of them"
         )
-    return Imported(count, len(labels.points or ()), len(found), warnings, notes)
+    described = {"name": name or src.resolve().stem, "classes": names, "subsets": roles, "grid": grid}
+    sources = [path for path in (src, points, videos, classes) if path is not None]
+    return write(out, "csv", described, database, labels, found, features, sources, force, Told(warnings, notes))
 
 
 def _kind(table: Table) -> Kind:

@@ -21,10 +21,11 @@ from typing import Any, Literal
 
 from tad.data.class_list import read_classes
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid
 from tad.data.imported import (
     Dropped,
     Imported,
+    Told,
     Untimed,
     expected_rows,
     feature_folder,
@@ -33,9 +34,8 @@ from tad.data.imported import (
     order_note,
     positive,
     unusable,
+    write,
 )
-from tad.data.manifest import parse_manifest
-from tad.data.output import output_folder
 from tad.errors import DataError, few, listing
 from tad.files import number, read_rows, read_text
 
@@ -122,21 +122,14 @@ def import_epic(
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
-    described = parse_manifest(
-        {
-            "name": name or f"epic100-{task}",
-            "classes": names,
-            "subsets": {SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
-            "grid": grid,
-        },
-        "dataset.yaml of this source",
-    )
-    with output_folder(out, "import epic", force=force, sources=[src, *stored.paths()]) as fresh:
-        write_dataset(fresh, described, database, LabelRows())
-        warnings += stored.write(fresh, features)
-    count = {role: sum(e["subset"] == subset for e in database.values()) for role, subset in SUBSETS.items()}
+    described = {
+        "name": name or f"epic100-{task}",
+        "classes": names,
+        "subsets": {SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
+        "grid": grid,
+    }
     notes = [order_note(names, listed.name), *stored.notes, *dropped.notes()]
-    return Imported(count, 0, len(stored), warnings, notes)
+    return write(out, "epic", described, database, LabelRows(), stored, features, [src], force, Told(warnings, notes))
 
 
 def _file(src: Path, chosen: str | None, usual: Sequence[str]) -> Path:

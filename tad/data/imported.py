@@ -1,18 +1,22 @@
-"""What importers have in common: the result, and rows of published annotations, mended or refused."""
+"""What importers have in common: rows of published annotations, mended or refused, writing, and the result."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tad.data.csv_table import video_id as file_stem
 from tad.data.feature_arrays import CONTAINERS
 from tad.data.feature_files import Features, Lookup
+from tad.data.folder import LabelRows, Transfer, write_dataset
 from tad.data.ground_truth import wrong_unit
-from tad.data.manifest import SAFE_ID, FeatureGrid
+from tad.data.joint_features import JointFeatures
+from tad.data.manifest import ROLES, SAFE_ID, FeatureGrid, parse_manifest
+from tad.data.output import output_folder
 from tad.data.videos import Unusable, video_of
 from tad.errors import DataError, few, shortened
 from tad.files import name_of, number, regular
@@ -21,13 +25,16 @@ ROUNDING = 0.1
 """Seconds by which a segment may be reversed and still count as one that rounding has emptied."""
 
 
+class Told(NamedTuple):
+    """What the user is told of an import: what was mended on the way, and choices such as the order of classes."""
+
+    warnings: list[str]
+    notes: list[str]
+
+
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote: number of videos per role, points, feature files, and what was mended on the way.
-
-    Attributes:
-        notes: choices that the user should know: the order of classes, names of files.
-    """
+    """What an import wrote: number of videos per role, points, feature files; and what is told of it."""
 
     videos: dict[str, int]
     points: int
@@ -211,7 +218,9 @@ def expected_rows(grid: FeatureGrid, database: Mapping[str, Mapping[str, Any]]) 
     return {v: grid.expected_length(entry["duration"], entry.get("fps")) for v, entry in database.items()}
 
 
-def fitted(grid: FeatureGrid, dim: int | None, usual: int, found: Features, problems: list[str]) -> FeatureGrid:
+def fitted(
+    grid: FeatureGrid, dim: int | None, usual: int, found: Features | JointFeatures, problems: list[str]
+) -> FeatureGrid:
     """The grid with the width and type of the files; a width that contradicts them is a problem.
 
     Args:
@@ -227,3 +236,36 @@ def order_note(classes: Sequence[str], source: str) -> str:
     """One line on the order of the classes, which fixes their indices inside models."""
     shown = list(classes) if len(classes) <= 24 else [*classes[:20], "...", classes[-1]]
     return f"{len(classes)} classes in the order of {source}: {', '.join(shown)}"
+
+
+def write(
+    out: Path,
+    layout: str,
+    described: Mapping[str, Any],
+    database: Mapping[str, Mapping[str, Any]],
+    labels: LabelRows,
+    found: Features | JointFeatures,
+    how: Transfer,
+    sources: Sequence[Path],
+    force: bool,
+    told: Told,
+    ambiguous: Iterable[tuple[str, float, float]] = (),
+) -> Imported:
+    """Writes the dataset folder of an importer, when nothing is wrong with its source.
+
+    Args:
+        layout: the importer's name on the command line.
+        described: the keys of dataset.yaml.
+        database: the videos, as annotations.json holds them.
+        sources: what was read, besides the features.
+
+    Raises:
+        DataError: a key of dataset.yaml cannot be what it is, or the folder cannot be written.
+    """
+    manifest = parse_manifest(described, "dataset.yaml of this source")
+    with output_folder(out, f"import {layout}", force=force, sources=[*sources, *found.paths()]) as fresh:
+        write_dataset(fresh, manifest, database, labels, ambiguous)
+        warnings = [*told.warnings, *found.write(fresh, how)]
+    held = Counter(manifest.subsets[entry["subset"]] for entry in database.values())
+    videos: dict[str, int] = {role: held[role] for role in ROLES if role in manifest.subsets.values()}
+    return Imported(videos, len(labels.points or ()), len(found), warnings, told.notes)
