@@ -121,13 +121,13 @@ def test_whose_a_folder_is(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out, why in [
-        (tmp_path / "file", "file exists"),
-        (tmp_path / "file" / "below", "not a directory"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "below", "file is a file"),
         (tmp_path / ("x" * 300), "file name too long"),
         (tmp_path / "a\x00b", "null"),
     ]:
         for act in (lambda out=out: claim(out, "s"), lambda out=out: make(out)):
-            with pytest.raises(RunError, match="choose another with --out") as caught:
+            with pytest.raises(RunError, match="choose another folder with --out") as caught:
                 act()
             assert why in str(caught.value)
     assert (tmp_path / "file").read_text() == "mine"
@@ -157,7 +157,7 @@ def small_disk(tmp_path):
 
 def test_a_read_only_disk(small_disk):
     disk = small_disk("ro")
-    with pytest.raises(RunError, match="cannot be a study's folder: read-only file system; choose another with --out"):
+    with pytest.raises(RunError, match="cannot be made: read-only file system; choose another folder with --out"):
         claim(disk / "study", "s")
     with pytest.raises(RunError, match=r"study.json: cannot be written: read-only file system; choose another"):
         sign(disk, "s", None)

@@ -18,7 +18,7 @@ from tad.data.labels import POINTS, read_held_out, read_points, unlike
 from tad.data.manifest import Manifest, beside, read_manifest
 from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
-from tad.errors import DataError, shortened
+from tad.errors import DataError
 from tad.files import Doubled, parse_json, read_text
 
 SEGMENTS: dict[State, tuple[str, str]] = {
@@ -112,8 +112,7 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
         try:
             video = video_of(video_id, entry, manifest)
         except Unusable as problem:
-            name = shortened(video_id) if problem.kind == "unsafe id" else video_id
-            findings.append(error(problem.kind, f"video {name}", str(problem)))
+            findings.append(error(problem.kind, problem.video, str(problem)))
             continue
         if video is not None:
             _segments(video, entry, manifest, found.spans, states, findings)

@@ -19,6 +19,7 @@ from tad.data.csv_table import UNITS, Table, Unit, clock, read_table, video_id
 from tad.data.dataset import FeatureGrid, Role
 from tad.data.feature_files import Features, Lookup, find
 from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid
+from tad.data.ground_truth import ROUNDING
 from tad.data.imported import (
     Dropped,
     Imported,
@@ -330,7 +331,7 @@ def _labels(
                 for key in NEEDS[kind]
             ]
             start, end = (times[0], times[-1]) if times else (0.0, 0.0)
-            if not 0 <= start <= end + 0.1 < math.inf:
+            if not 0 <= start <= end + ROUNDING < math.inf:
                 raise ValueError(f"{' to '.join(row[key] for key in NEEDS[kind])} is no time")
             duration = known.duration.get(video, math.inf)
             if end > duration + SLACK:

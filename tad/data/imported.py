@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +13,13 @@ from tad.data.csv_table import video_id as file_stem
 from tad.data.feature_arrays import CONTAINERS
 from tad.data.feature_files import Features, Lookup
 from tad.data.folder import LabelRows, Transfer, write_dataset
-from tad.data.ground_truth import wrong_unit
+from tad.data.ground_truth import ROUNDING, wrong_unit
 from tad.data.joint_features import JointFeatures
-from tad.data.manifest import ROLES, SAFE_ID, FeatureGrid, parse_manifest
+from tad.data.manifest import ROLES, FeatureGrid, parse_manifest
 from tad.data.output import output_folder
-from tad.data.videos import Unusable, video_of
+from tad.data.videos import Unusable, check_id, video_of
 from tad.errors import DataError, few, shortened
 from tad.files import name_of, number, regular
-
-ROUNDING = 0.1
-"""Seconds by which a segment may be reversed and still count as one that rounding has emptied."""
 
 
 class Told(NamedTuple):
@@ -173,17 +170,19 @@ def known(name: str, videos: Container[str]) -> str | None:
 
 def unsafe(video_id: str) -> str | None:
     """What to say of a video id that cannot be a file name; None if it can."""
-    if SAFE_ID.fullmatch(video_id):
-        return None
-    return f"video {shortened(video_id)}: unsafe as a file name; use letters, digits and _ . + = @ -, at most 200"
+    return _said(lambda: check_id(video_id))
 
 
 def unusable(video_id: str, entry: Mapping[str, Any]) -> str | None:
     """What to say of a video that no command would read: of its id, subset, duration or fps; None if it is good."""
+    return _said(lambda: video_of(video_id, entry, None))
+
+
+def _said(check: Callable[[], object]) -> str | None:
     try:
-        video_of(video_id, entry, None)
+        check()
     except Unusable as error:
-        return f"video {shortened(video_id) if error.kind == 'unsafe id' else video_id}: {error}"
+        return f"{error.video}: {error}"
     return None
 
 
