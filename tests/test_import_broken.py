@@ -16,7 +16,7 @@ from tad.data.import_hrpro import import_hrpro
 from tad.data.import_opentad import import_opentad
 from tad.errors import DataError
 from tests.conftest import shared_path
-from tests.test_importers import hrpro_source, opentad_source
+from tests.sources import hrpro_source, opentad_source
 
 ROW = {"segment": [1, 2], "label": "throw"}
 

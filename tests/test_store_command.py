@@ -19,7 +19,7 @@ from distributed.locks import held
 from distributed.record import Record
 from distributed.store import Store
 from tad.cli import tad
-from tests.test_store_damage import changed
+from tests.artifacts import changed
 from tests.tiny import tiny_dataset
 from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 

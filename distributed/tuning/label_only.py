@@ -22,9 +22,9 @@ from optuna.trial import FrozenTrial
 
 from distributed.engine import Engine
 from distributed.record import Record
-from distributed.run_folder import make
 from distributed.store import Store
 from distributed.tuning.drivers import registered
+from distributed.tuning.folder import make
 from distributed.tuning.search import MOST_SEED, check_trials, sampler
 from distributed.tuning.study import digest, in_one_sentence, join, open_storage
 from distributed.tuning.summary import Summary, recipe_of, summarise

@@ -113,10 +113,10 @@ def verify(keys: tuple[str, ...], place: str) -> None:
 def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -> None:
     """Remove what nobody needs.
 
-    Shows what no run needs, and with --yes removes it: artifacts that no run asked for, itself or as an input of another; work in progress that no run needs or
-    whose artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
-    TAD_CACHE that were not read for 30 days. What changed within the last hour stays (in a bucket: the last day), and
-    nothing is removed while a stage runs on the store.
+    Shows what no run needs, and with --yes removes it: artifacts that no run asked for, itself or as an input of
+    another; work in progress that no run needs or whose artifact is finished; what was set aside as damaged; what
+    killed processes left; and copies of remote data in TAD_CACHE that were not read for 30 days. What changed within
+    the last hour stays (in a bucket: the last day), and nothing is removed while a stage runs on the store.
 
     Each run is noted in the store, so those of others count, too, and those that were moved. A run that was removed
     has to be forgotten with --forget; one that lies below --runs is never forgotten.
