@@ -39,8 +39,11 @@ Kind = Literal["annotations", "full", "points", "classes"]
 Row = tuple[str, str, float, float]
 """Video, class, start and end in seconds."""
 NEEDS: dict[Kind, tuple[str, ...]] = {
-    "annotations": ("start", "end"), "full": ("start", "end"), "points": ("time",), "classes": ()
-}  # fmt: skip
+    "annotations": ("start", "end"),
+    "full": ("start", "end"),
+    "points": ("time",),
+    "classes": (),
+}
 """Columns of time that each kind of table has."""
 SLACK = 1.0
 """Seconds by which a time may lie beyond its video: durations are rounded, and features end a window early."""
@@ -245,9 +248,7 @@ def _measure(grid: FeatureGrid, known: _Videos, found: Features, problems: list[
     return [f"durations of {len(without) - len(absent)} videos are those that their features cover"]
 
 
-def _unit(
-    table: Table, kind: Kind, said: Unit | None, known: _Videos, problems: list[str]
-) -> tuple[Unit, list[str]]:  # fmt: skip
+def _unit(table: Table, kind: Kind, said: Unit | None, known: _Videos, problems: list[str]) -> tuple[Unit, list[str]]:
     """The unit of a table's times, and a note if it was found."""
     keys = NEEDS[kind]
     told = {table.units[key] for key in keys if key in table.units}

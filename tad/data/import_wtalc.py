@@ -224,7 +224,7 @@ def _known(label: str, names: Sequence[str]) -> str:
 
 def _actions(
     where: str, spans: Sequence[Any], labels: Sequence[Any], names: Sequence[str], dropped: Dropped
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """The actions of a video as annotations.json holds them."""
     if len(spans) != len(labels):
         raise ValueError(f"{len(spans)} segments, but {len(labels)} labels")
