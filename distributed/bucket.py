@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from pyarrow import fs
 
-from distributed.digests import check_name, in_threads
+from distributed.digests import check_name
 from distributed.disk import writing
 from tad.data.artifact import META
+from tad.data.reading import in_threads
 from tad.data.remote import fetch, opened, reason
 from tad.errors import DataError, RunError
 

@@ -12,7 +12,8 @@ import torch
 from distributed.disk import writing
 from distributed.locks import Tell, note
 from distributed.partial import CHECKPOINT, Partial
-from tad.data.artifact import first_line, saved, set_aside
+from tad.data.artifact import saved, set_aside
+from tad.errors import first_line
 from tad.files import sync
 
 State = dict[str, Any]

@@ -5,30 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import unicodedata
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tad.data.artifact import META
+from tad.data.reading import in_threads
 from tad.errors import DataError, RunError
-from tad.files import cause, read_json, sync
-
-THREADS = 16
-"""Hashing and waiting for the disk both let other threads run."""
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+from tad.files import cause, is_path_below, read_json, sync
 
 _seen: dict[Path, int] = {}
 """Artifacts whose content was right when this process read it, and a hash of their files' sizes, times and inodes."""
-
-
-def in_threads(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-    """A function of each item, in order; what one raises is raised here."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, items))
 
 
 def sealed(folder: Path) -> dict[str, str]:
@@ -127,18 +114,10 @@ def remember(folder: Path) -> None:
     _seen[folder] = _state(folder, read_meta(folder).get("files", {}))
 
 
-def check_name(name: str, where: str) -> str:
-    """The name of a file below an artifact's folder, if it can be nothing else.
-
-    Raises:
-        RunError: it would leave the folder, or no file can have it.
-    """
-    parts = name.split("/")
-    plain = name.isascii() and name.isprintable()
-    odd = not plain and any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in name)
-    if odd or "\\" in name or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
+def check_name(name: str, where: str) -> None:
+    """Raises RunError if a name would leave an artifact's folder, or no file can have it."""
+    if not is_path_below(name):
         raise RunError(f"{where}: holds the name {name!r}, which is no file of an artifact; nothing was copied from it")
-    return name
 
 
 def digest_of(content: bytes) -> str:

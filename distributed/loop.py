@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 
 from distributed.checkpoint import State
 from distributed.read_ahead import ReadAhead
-from tad.data.artifact import first_line
-from tad.errors import RunError
+from tad.errors import RunError, first_line
 from tad.stage import Batch, Context, FitStage, FitTask
 
 Report = Callable[[State | None, dict[str, float]], None]

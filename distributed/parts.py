@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distributed.digests import digest_of, in_threads, wrong
+from distributed.digests import digest_of, wrong
 from distributed.disk import writing
 from distributed.locks import Tell
 from distributed.partial import OUTPUT, Partial, make_folder
-from tad.data.artifact import damaged, first_line, set_aside
+from tad.data.artifact import damaged, set_aside
+from tad.data.reading import in_threads
 from tad.data.segments import SCHEMA, Segments
-from tad.errors import DamagedError, DataError
+from tad.errors import DamagedError, DataError, first_line
 from tad.files import beside, sync, whole
 from tad.stage import Context, MapStage
 

@@ -71,7 +71,7 @@ def plan(
         need = _count(share * workers, "GPU") if share else _count(workers, "CPU")
         there = _count(gpus, "GPU") if share else _count(cpus, "CPU")
         if placement == "pack" and sum(rooms) >= workers:
-            why = f"do not fit on one node (--placement pack): there is room for {room} at most; leave it away"
+            why = f"do not fit on one node (--placement pack): there is room for {room} at most; leave it out"
         elif share and share * workers <= gpus:
             why = f"do not fit: a worker's GPUs must be on one node, which leaves room for {room}"
         else:

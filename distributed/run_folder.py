@@ -48,8 +48,9 @@ def claimed(out: Path, document: dict[str, Any]) -> Iterator[RunInfo | None]:
         earlier, info = read_json(out / "run.json"), read_info(out)
         differ = [key for key in SAME if earlier.get(key) != document[key]]
         if differ:
+            verb = "differs" if len(differ) == 1 else "differ"
             raise RunError(
-                f"{out}: holds another run (its {' and '.join(differ)} differ); choose another folder with --out, "
+                f"{out}: holds another run (its {' and '.join(differ)} {verb}); choose another folder with --out, "
                 "or remove this one. Finished stages are in the store and are not run again either way"
             )
         yield info

@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from distributed.tracking_address import reason
 from distributed.tracking_store import TrackingStore, refused
-from tad.errors import DataError, RunError
+from tad.errors import DataError, RunError, first_line
 from tad.files import parse_json, read_text, write_text
 from tad.report.run import inside
 
@@ -262,13 +262,9 @@ class Outbox:
     def _refuse(self, operation: Operation, error: Exception) -> None:
         self.refused += 1
         if self.refused == 1:
-            self.warn(f"MLflow refuses an operation ({_short(error)}); it is kept in {self._refusals}")
+            self.warn(f"MLflow refuses an operation ({first_line(error)}); it is kept in {self._refusals}")
         try:
             with self._refusals.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"reason": str(error)[:2000], **operation}) + "\n")
         except OSError as problem:
             self.warn(f"{self._refusals}: {problem}")
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -95,10 +95,6 @@ class MlflowTracker:
         self._outbox = outbox
         self._open = [parent]
 
-    def on_warning(self, warn: Callable[[str], None]) -> None:
-        """From now on `warn` is told when the store goes away, comes back, or refuses something."""
-        self._outbox.warn = warn
-
     def run_id(self) -> str:
         """The innermost open run. While the store is away, of a run that it does not know yet, its token: the tag
         tad.run of the later run."""

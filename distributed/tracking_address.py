@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tad.data.remote import redacted
-from tad.errors import RunError
+from tad.errors import RunError, first_line
 
 INSTEAD = "`--tracking none` runs without MLflow, `--tracking sqlite:///mlflow.db` keeps it in a local file"
 
@@ -140,4 +140,4 @@ def reason(error: BaseException) -> str:
     """The innermost of a chain of errors, in one short line."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)

@@ -1,4 +1,4 @@
-"""Detections from a trained detector: what becomes of overlaps, score floors, fusion with video scores."""
+"""Detections from a trained detector: what is done with overlaps, score floors, fusion with video scores."""
 
 from search_spaces.space import Choice, Float, Integer, Parameter
 

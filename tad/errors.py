@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 
 class TadError(Exception):
@@ -37,6 +38,27 @@ def listing(problems: Sequence[str], most: int = 20) -> str:
     head = "\n  ".join(problems[:most])
     more = f"\n  ... and {len(problems) - most} more" if len(problems) > most else ""
     return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}:\n  {head}{more}"
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first of many names in one line, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def cut(text: str, most: int = 200) -> str:
+    """A text of a file, cut for a message."""
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
+def shortened(value: Any, most: int = 60) -> str:
+    """`repr` of a value of a file, cut for a message."""
+    return cut(repr(value), most)
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """An error of a library in one line: of tracebacks and hints only the beginning; its type if it has no text."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip()[:most] if lines else type(error).__name__
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from tad.data.detections import Detections
 from tad.data.segments import Segments
-from tad.errors import ConfigError, DataError
+from tad.errors import ConfigError, DataError, few
 from tad.ops.matching import by_detection, by_truth
 from tad.protocols import protocol_named
 
@@ -301,8 +301,8 @@ def check_videos(detections: Segments | Detections, videos: Collection[str]) -> 
     names = detections.codes("video_id")[1]
     if names and set(names).isdisjoint(videos):
         raise DataError(
-            f"the detections share no video with the ground truth: they are in {len(names)} videos ({some(names)}), "
-            f"evaluated are {len(videos)} videos ({some(videos)})"
+            f"the detections share no video with the ground truth: they are in {len(names)} videos "
+            f"({few(sorted(names), 3)}), evaluated are {len(videos)} videos ({few(sorted(videos), 3)})"
         )
 
 
@@ -316,9 +316,3 @@ def _columns(ground_truth: Segments | RawGroundTruth) -> tuple[list[str], list[s
 def _codes(values: Sequence[str], names: dict[str, int]) -> np.ndarray:
     """[N] int64: the code of each value, -1 where `names` has none."""
     return np.fromiter((names.get(v, -1) for v in values), dtype=np.int64, count=len(values))
-
-
-def some(names: Collection[str]) -> str:
-    """A few of many names, for messages."""
-    first = sorted(names)[:3]
-    return ", ".join(first) + (", ..." if len(names) > 3 else "")

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tad.errors import DataError, listing
+from tad.errors import DataError, cut, listing, shortened
 from tad.wrong_file import FRONT, wrong_file
 
 MOST_NODES = 1_000_000
@@ -32,6 +32,8 @@ MOST_FIELD = 128 << 10
 """Characters of a CSV field."""
 SEP_LINE = re.compile(r"(?i)\"?sep=([,;\t|])\"?[ \t]*(?:\r\n|\r|\n)")
 """The line by which a CSV file tells Excel what separates its columns."""
+LONGEST_NAME = 200
+"""Bytes of a folder's name: file systems take 255."""
 LONG_INTEGER = 18
 """Digits; a longer integer of a JSON file is read as a float, infinite if it is beyond one."""
 
@@ -104,7 +106,7 @@ def read_json(path: Path) -> Any:
     """A JSON document.
 
     Raises:
-        DataError: as `read_text`, not JSON, nested too deeply, or with keys that an object holds twice (all are named).
+        DataError: as `read_text`, not JSON, nested too deeply, or keys appear twice in an object (all are named).
     """
     return parse_json(read_text(path), str(path))
 
@@ -120,7 +122,7 @@ def parse_json(text: str, name: str, doubled: list[Doubled] | None = None) -> An
     """A JSON document from its text; `name` is what errors call it.
 
     Args:
-        doubled: takes the keys that an object holds twice, which then are no error; the last value counts.
+        doubled: takes the keys that appear twice in an object, which then are no error; the last value counts.
     """
     twice: list[Doubled] = []
 
@@ -140,7 +142,7 @@ def parse_json(text: str, name: str, doubled: list[Doubled] | None = None) -> An
     if doubled is not None:
         doubled += twice
     elif twice:
-        raise DataError(f"{name}: " + listing([f"key {one.key!r}: an object holds it twice" for one in twice]))
+        raise DataError(f"{name}: " + listing([f"key {one.key!r}: appears twice in one object" for one in twice]))
     return document
 
 
@@ -176,7 +178,7 @@ def parse_yaml(text: str, name: str) -> Any:
     """A YAML document of plain values from its text; `name` is what errors call it.
 
     Raises:
-        DataError: not YAML, nested too deeply, a key stands twice in a mapping, or its aliases stand for too much.
+        DataError: not YAML, nested too deeply, a key appears twice in a mapping, or its aliases stand for too much.
     """
     try:
         loader = _Yaml(text)
@@ -201,7 +203,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 class _Yaml(yaml.SafeLoader):
-    """Plain values only; notes the keys that stand twice in a mapping, of which YAML would keep the last."""
+    """Plain values only; notes the keys that appear twice in a mapping, of which YAML would keep the last."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -215,7 +217,7 @@ class _Yaml(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if (earlier := seen.get((key.tag, key.value))) is not None and earlier is not key:
                     self.doubled.append(
-                        f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice in one mapping"
+                        f"line {key.start_mark.line + 1}: the key {key.value!r} appears twice in one mapping"
                     )
                 seen[key.tag, key.value] = key
         return super().construct_mapping(node, deep)
@@ -270,7 +272,7 @@ def read_rows(
         lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}") from None
-    found = shortened(delimiter.join(names)) or "nothing"
+    found = cut(delimiter.join(names)) or "nothing"
     if header is not None and names != list(header):
         raise DataError(f"{path}: the header must be {','.join(header)}; found {found}")
     if len(set(names)) < len(names):
@@ -292,11 +294,6 @@ def _first(rows: Iterator[list[str]]) -> list[str]:
     return next((row for row in rows if any(field.strip() for field in row)), [])
 
 
-def shortened(text: str, most: int = 200) -> str:
-    """A text of a file, cut for a message."""
-    return text if len(text) <= most else f"{text[: most - 4]} ..."
-
-
 def name_of(value: Any) -> str:
     """A class name of a published file: without blanks around it, and with composed characters (Unicode's NFC), for
     files of one data set come from systems that write the same letters in two ways."""
@@ -310,13 +307,13 @@ def number(value: Any) -> float:
         ValueError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)) or (isinstance(value, str) and "_" in value):
-        raise ValueError(f"{value!r} is not a number")
+        raise ValueError(f"{shortened(value)} is not a number")
     try:
         return float(value)
     except OverflowError:
         return math.inf
     except ValueError:
-        raise ValueError(f"{value!r} is not a number") from None
+        raise ValueError(f"{shortened(value)} is not a number") from None
 
 
 def beside(path: Path) -> Path:
@@ -366,6 +363,21 @@ def sync(path: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_path_below(name: str) -> bool:
+    """Whether a name from elsewhere, as a path, is a file below a folder and nothing else."""
+    plain = name.isascii() and name.isprintable()
+    if not plain and any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in name):
+        return False
+    return "\\" not in name and all(p not in ("", ".", "..") and len(p.encode()) <= 255 for p in name.split("/"))
+
+
+def folder_name(text: str, otherwise: str) -> str:
+    """Any text as the name of one folder: no separators, no leading dot or dash, not too long; `otherwise` if nothing
+    is left."""
+    name = re.sub(r"[^\w.+=@-]+", "-", text).encode(errors="ignore")[:LONGEST_NAME].decode(errors="ignore")
+    return name.strip("-.") or otherwise
 
 
 def cause(error: BaseException) -> str:

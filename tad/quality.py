@@ -16,7 +16,7 @@ import numpy as np
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.errors import DataError
+from tad.errors import DataError, few
 from tad.ops.iou import paired_tiou
 
 SHARES = (0.3, 0.5, 0.7)
@@ -232,6 +232,6 @@ def _check_videos(labels: Segments, videos: list[str], dataset: Dataset, role: R
     names = labels.codes("video_id")[1]
     if names and set(names).isdisjoint(videos):
         raise DataError(
-            f"none of the {len(names)} videos of the labels ({', '.join(sorted(names)[:3])}) "
-            f"is among the {len(videos)} {role} videos of {dataset.root} ({', '.join(sorted(videos)[:3])})"
+            f"none of the {len(names)} videos of the labels ({few(sorted(names), 3)}) "
+            f"is among the {len(videos)} {role} videos of {dataset.root} ({few(sorted(videos), 3)})"
         )

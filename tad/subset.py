@@ -13,8 +13,8 @@ from tad.data.detections import Detections
 from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, repaired
 from tad.data.labels import unlike
 from tad.data.segments import Segments
-from tad.errors import DataError
-from tad.evaluate import DEFAULT_TIOUS, Evaluation, check_videos, evaluate, some
+from tad.errors import DataError, few
+from tad.evaluate import DEFAULT_TIOUS, Evaluation, check_videos, evaluate
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Subset:
         if classes.isdisjoint(labels):
             raise DataError(
                 f"the detections share no class with the ground truth: "
-                f"theirs are {some(labels)}, its are {some(classes)}"
+                f"theirs are {few(sorted(labels), 3)}, its are {few(sorted(classes), 3)}"
             )
         codes, names = detections.codes("video_id")
         scored = np.array([v not in self.elsewhere for v in names], dtype=bool)
@@ -129,7 +129,7 @@ class Subset:
             notes.append("all detections end within 1 s: times are read as seconds; are these shares of the video?")
         unknown = sorted(set(videos) - set(self.ground_truth.videos) - self.elsewhere)
         if unknown:
-            notes.append(f"the annotations do not know {len(unknown)} videos: {some(unknown)}")
+            notes.append(f"the annotations do not know {len(unknown)} videos: {few(unknown, 3)}")
         classes = set(self.ground_truth.label.tolist())
         others = sorted(set(own.codes("label")[1]) - classes)
         if others:

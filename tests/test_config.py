@@ -78,7 +78,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         (b"rounds: 3\n# \xe4", "line 2: the byte 0xe4 is not UTF-8"),
         ("rounds: 3".encode("utf-16"), "UTF-16"),
         (b"\x7fELF\x02\x01\x01\x00", "not a YAML file"),
-        (b"rounds: 1\nrounds: 2", "the key 'rounds' stands twice"),
+        (b"rounds: 1\nrounds: 2", "the key 'rounds' appears twice"),
         (b"labeler: &a {method: *a}", "an alias holds itself"),
         (BOMB.encode(), "aliases stand for more than 1,000,000 values"),
         (b"[" * 100_000, "nested too deeply"),
@@ -120,7 +120,7 @@ def test_a_byte_order_mark_and_umlauts_are_read_in_any_locale(tmp_path):
     ("override", "message"),
     [
         ("rounds=[", "'[' is not a YAML value: while parsing a flow node"),
-        ("labeler={method: pser, method: hrpro}", "the key 'method' stands twice"),
+        ("labeler={method: pser, method: hrpro}", "the key 'method' appears twice"),
         ("rounds=&a [*a]", "an alias holds itself"),
         ("rounds=" + "[" * 100_000, "nested too deeply"),
         ("rounds=!!python/name:os.system", "could not determine a constructor"),

@@ -126,7 +126,7 @@ def videos(**changes):
         ("annotations.json", videos(e=["training"], f=None), "(?s)2 problems.*video e: needs.*video f: needs"),
         ("annotations.json", videos(**{"a" * 201: VIDEOS["a"]}), "unsafe as a file name"),
         ("annotations.json", videos(**{".a": VIDEOS["a"], "a b": VIDEOS["a"], "a/b": VIDEOS["a"]}), "3 problems"),
-        ("annotations.json", videos()[:-1] + ', "database": {}}', "key 'database': an object holds it twice"),
+        ("annotations.json", videos()[:-1] + ', "database": {}}', "key 'database': appears twice in one object"),
         ("annotations.json", videos()[:-2] + ', "a": {}, "b": {}}}', "(?s)2 problems.*key 'a'.*key 'b'"),
         ("annotations.json", "[" * 200_000, "nested too deeply"),
         ("points.csv", "video,label,time\n", "the header must be video_id,label,time"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tad.errors import DataError
-from tests.test_feature_files import bring, matrix, put
+from tests.brought import bring, matrix, put
 
 
 @pytest.mark.parametrize(

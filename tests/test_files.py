@@ -78,9 +78,9 @@ def test_only_regular_files_are_opened(tmp_path):
 
 
 def test_a_key_twice_is_an_error_that_names_it():
-    with pytest.raises(DataError, match="key 'a': an object holds it twice"):
+    with pytest.raises(DataError, match="key 'a': appears twice in one object"):
         parse_json('{"x": {"a": 1, "b": 2, "a": 3}}', "file.json")
-    with pytest.raises(DataError, match=r"line 3: the key 'a' stands twice in one mapping"):
+    with pytest.raises(DataError, match=r"line 3: the key 'a' appears twice in one mapping"):
         parse_yaml("a: 1\nb: 2\na: 3\n", "file.yaml")
 
 

@@ -38,7 +38,7 @@ def test_a_run_on_ids_with_a_dash_in_front(tmp_path):
     report = (out / "report.html").read_text()
     assert any(new in report for new in ids.values())
     found = tmp_path / "found.json"
-    call(detect, out, "--data", made.root, "--local", "--store", store, "--out", found)
+    call(detect, out, *where, "--out", found)
     results = json.loads(found.read_text())["results"]
     assert set(results) <= set(ids.values()) and any(v.startswith("-") for v in results)
     assert set(Segments.from_file(found).codes("video_id")[1]) == set(results)

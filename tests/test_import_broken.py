@@ -16,7 +16,7 @@ from tad.data.import_hrpro import import_hrpro
 from tad.data.import_opentad import import_opentad
 from tad.errors import DataError
 from tests.conftest import shared_path
-from tests.test_importers import hrpro_source, opentad_source
+from tests.sources import hrpro_source, opentad_source
 
 ROW = {"segment": [1, 2], "label": "throw"}
 
@@ -58,10 +58,10 @@ def test_values_of_opentad_annotations(tmp_path, changes, message):
     [
         ("anno.json", "[1, 2]", "anno.json: expected"),
         ("anno.json", '{"database": []}', 'expected {"database": {video: ...}}'),
-        ("anno.json", '{"database": {"a": {}, "a": {}}}', "key 'a': an object holds it twice"),
-        ("anno.json", '{"database": {"a": {}, " a": {}}}', "video a stands twice"),
-        ("category_idx.txt", "throw\njump\nthrow", "classes listed twice: throw"),
-        ("category_idx.txt", "0 throw\n0 jump", "indices listed twice: 0"),
+        ("anno.json", '{"database": {"a": {}, "a": {}}}', "key 'a': appears twice in one object"),
+        ("anno.json", '{"database": {"a": {}, " a": {}}}', "video a appears twice"),
+        ("category_idx.txt", "throw\njump\nthrow", "class 'throw' appears 2 times"),
+        ("category_idx.txt", "0 throw\n0 jump", "id 0 appears 2 times"),
         ("category_idx.txt", "jump", "class 'throw' of 2 annotations is not in the class list category_idx.txt"),
         ("blocked.json", "3", "blocked.json: expected a list of videos"),
     ],
@@ -122,7 +122,7 @@ def test_epics_list_of_videos(tmp_path):
     path.write_text("\n".join([*lines, lines[1], "P09_09,1e300,50,1x1", "../x,5,50,1x1"]))
     with pytest.raises(DataError) as caught:
         import_epic(src, tmp_path / "out", task="verb")
-    for part in ("3 problems", "line 8: video P01_01 stands twice", "line 9: video P09_09: duration 1e+300", "'../x'"):
+    for part in ("3 problems", "line 8: video P01_01 appears twice", "line 9: video P09_09: duration 1e+300", "'../x'"):
         assert part in str(caught.value), str(caught.value)
     path.write_text("\n".join(lines))
     (src / "EPIC_100_validation.csv").write_text((src / "EPIC_100_validation.csv").read_text().splitlines()[0])

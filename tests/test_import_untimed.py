@@ -108,7 +108,7 @@ def test_many_are_counted_and_some_named() -> None:
     assert found.warnings() == []
     for number in range(7):
         assert found.duration(f"v{number}", {"frame": 3}) is None
-    assert found.warnings() == ["7 videos without a duration were left out: v0, v1, v2, v3, v4, ..."]
+    assert found.warnings() == ["7 videos without a duration were left out: v0, v1, v2, v3, v4 and 2 more"]
     assert found.warnings({"v0", "v1"}) == ["5 videos without a duration were left out: v2, v3, v4, v5, v6"]
     with pytest.raises(ValueError, match="duration 0 must be positive"):
         found.duration("v8", {"duration": 0})

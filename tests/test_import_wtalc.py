@@ -128,11 +128,11 @@ def cycle():
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("classlist", np.array([b"jump", b"jump"]), "class b?'jump' stands 2 times"),
+        ("classlist", np.array([b"jump", b"jump"]), "class b?'jump' appears 2 times"),
         ("classlist", np.array([b"jump"]), "video v_-a: class 'kick' is not in classlist.npy"),
         ("classlist", objects([["jump"], 3]), "int in place of text|list in place of text"),
         ("classlist", np.array([b"\xff", b"kick"]), "classlist.npy: .*decode.*expected text"),
-        ("videoname", np.array([b"a", b"a", b"c"]), "video a stands 2 times"),
+        ("videoname", np.array([b"a", b"a", b"c"]), "video a appears 2 times"),
         ("videoname", np.array([b"../../x", b"b", b"c"]), r"video '../../x': unsafe as a file name"),
         ("subset", np.array([b"test"]), "1 in place of one item for each of 3 videos"),
         ("subset", np.array([b"odd", b"odd", b"test"]), "no training subset among odd, test"),

@@ -94,7 +94,7 @@ def test_names_of_real_datasets(tmp_path):
         ('["a\\u2028b"]', "holds a line break"),
         ('["a\\x1b[2J"]', "holds a line break or control character"),
         ("[a, 'a ', b, b, c]", "classes listed twice: a, b"),
-        ('["caf\\u00e9", "cafe\\u0301"]', "'café' stands twice, in two Unicode forms"),
+        ('["caf\\u00e9", "cafe\\u0301"]', "'café' appears twice, in two Unicode forms"),
         ("[%s]" % ("x" * 501), "xxx.* is longer than 500 characters"),
         ("[no, 1]", r"(?s)classes.0: .*not False; put it in quotes.*classes.1: .*not 1; put it in quotes"),
         ("{a: 1}", "classes: Input should be a valid list"),
@@ -138,7 +138,7 @@ def test_other_files_are_beside_the_manifest(tmp_path, key):
     [
         ("", "must hold the keys name, classes, subsets and grid"),
         ("- a\n", "must hold the keys"),
-        (TEXT + "name: y\nclasses: [c]\n", "2 problems.*line 5: the key 'name' stands.*line 6: the key 'classes'"),
+        (TEXT + "name: y\nclasses: [c]\n", "2 problems.*line 5: the key 'name' appears.*line 6: the key 'classes'"),
         ("[" * 100_000, "nested too deeply"),
         ("name: \x00", "not a YAML file"),
     ],

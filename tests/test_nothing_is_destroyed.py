@@ -17,7 +17,7 @@ from tad.data.dataset import Dataset
 from tad.data.output import MARKER, output_folder, strangers
 from tad.data.synth import make_dataset
 from tad.errors import DataError
-from tests.test_importers import add_features, hrpro_source, opentad_source
+from tests.sources import add_features, hrpro_source, opentad_source
 
 VERBS = "id,key,instances,category\n0,take,[],x\n1,put,[],x\n"
 INFO = "video_id,duration,fps,resolution\nP01_01,100.5,59.94,1x1\nP03_01,50,50,1x1\n"

@@ -235,7 +235,7 @@ def test_real_small_datasets(shared, tmp_path, name, videos, points):
         sizes = [f.videos["dev"] for f in folds]
         assert sum(sizes) == videos[0] and max(sizes) - min(sizes) <= 1
         assert not any(f.missing for f in folds)  # every class is in two videos or more
-    with pytest.raises(DataError, match=f"(?s)needs a label: {videos[1]} problems:.*leave --pool away"):
+    with pytest.raises(DataError, match=f"(?s)needs a label: {videos[1]} problems:.*leave out --pool"):
         split_kfold(data, 4, 0, tmp_path / "pool", pool=True)
     points_of_test_videos(data)
     folds = split_kfold(Dataset.open(data.root), 4, 0, tmp_path / "pool", pool=True)

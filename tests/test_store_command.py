@@ -20,7 +20,7 @@ from distributed.record import Record
 from distributed.store import Store
 from distributed.uses import Notes, noted
 from tad.cli import tad
-from tests.test_store_damage import changed
+from tests.artifacts import changed
 from tests.tiny import tiny_dataset
 from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 

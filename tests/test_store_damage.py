@@ -15,18 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.engine import Engine
 from distributed.store import Store
 from tad.errors import DamagedError, RunError
 from tad.stage import Artifact, Context
+from tests.artifacts import STAGES, changed, contents
 from tests.tiny import TinyEngine, tiny_dataset
 from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
-
-STAGES: dict[str, Callable[[Engine], Artifact]] = {
-    "fit": lambda engine: engine.fit(ToyFit(ToyConfig(epochs=3))),
-    "segments": lambda engine: engine.map(ToyMap(ToyMapConfig())),
-    "arrays": lambda engine: engine.map(ToyMap(ToyMapConfig(), version=2, output="arrays")),
-}
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +36,6 @@ def made(data, tmp_path_factory):
     return folder, {name: (artifact.fingerprint, contents(artifact.path)) for name, artifact in found.items()}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "meta.json"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def warnings(folder: Path) -> list[str]:
     lines = (folder / "run" / "events.jsonl").read_text().splitlines()
     return [event["text"] for line in lines if (event := json.loads(line))["kind"] == "warning"]
@@ -58,13 +47,6 @@ def first(folder: Path, pattern: str) -> Path:
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def changed(path: Path) -> None:
-    """The same size, one bit of its middle another."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def zeros(path: Path) -> None:

@@ -22,7 +22,7 @@ from distributed.engine import Engine
 from distributed.record import Record
 from distributed.store import Store
 from tad.errors import RunError
-from tests.test_store_damage import contents
+from tests.artifacts import contents
 from tests.tiny import TinyEngine, tiny_dataset
 from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from distributed.uses import RUNS
-from tests.test_store_damage import STAGES, contents
+from tests.artifacts import STAGES, contents
 from tests.tiny import TinyEngine, tiny_dataset
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink"}

@@ -75,8 +75,8 @@ def refused(capsys, *arguments) -> str:
         (["--space", "perturbation", "--trials", "3", "--concurrency", "9" * 5000], "neither a positive number"),
         (["--space", "perturbation", "--trials", "3", "--seed", "-1"], "-1 is not in the range"),
         (["--space", "perturbation", "--trials", "3", "--seed", str(2**32)], "is not in the range 0<=x<=4294967295"),
-        (["--space", "perturbation", "--trials", "3", "--out", "/proc/self/study"], "cannot be a study's folder"),
-        (["--space", "perturbation", "--trials", "3", "--out", "x" * 300], "cannot be a study's folder: file name too"),
+        (["--space", "perturbation", "--trials", "3", "--out", "/proc/self/study"], "cannot be made"),
+        (["--space", "perturbation", "--trials", "3", "--out", "x" * 300], "cannot be made: file name too"),
         (
             ["--space", "perturbation", "--trials", "3", "--set", "detector.lr=.inf"],
             "detector.lr: input should be a finite number",

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from distributed.tuning.folder import MARKER, claim, make, name_in, sign
-from distributed.tuning.study import best_of, in_one_sentence, join, open_storage, read_storage, study_name
+from distributed.tuning.study import best_of, in_one_sentence, join, open_storage, read_storage
 from distributed.tuning.trial import reason
 from search_spaces.space import Float, Parameter, Space
 from tad.errors import DataError, RunError
+from tad.files import folder_name
 
 SPACE = Space((Parameter("x", Float(0.0, 8.0), "for tests", "labels"),))
 ODD_NAMES = [
@@ -56,7 +57,7 @@ def test_the_file_is_made_in_the_folder_and_found_again(tmp_path, name):
 
 @pytest.mark.parametrize("text", ["x" * 5000, "ä" * 5000, "../../etc", ".", "", "a/b", "\x00", "\udcff"])
 def test_a_study_s_name_can_be_a_folder(tmp_path, text):
-    name = study_name(text)
+    name = folder_name(text, "study")
     assert name and "/" not in name and not name.startswith(".")
     (tmp_path / name).mkdir()
 
@@ -80,7 +81,7 @@ def test_an_sqlite_url_with_a_question_mark_is_not_cut_off(tmp_path):
         (b"{}", "names no study"),
         (b'{"study": 3}', "names no study"),
         (b'{"study": ""}', "names no study"),
-        (b'{"study": "s", "study": "t"}', "'study': an object holds it twice"),
+        (b'{"study": "s", "study": "t"}', "'study': appears twice in one object"),
         (b'{"study": "s", "version": 2}', "is of version 2; this tad-selftrain reads version 1"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"study": "\xff"}', "not UTF-8"),
@@ -120,13 +121,13 @@ def test_whose_a_folder_is(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out, why in [
-        (tmp_path / "file", "file exists"),
-        (tmp_path / "file" / "below", "not a directory"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "below", "file is a file"),
         (tmp_path / ("x" * 300), "file name too long"),
         (tmp_path / "a\x00b", "null"),
     ]:
         for act in (lambda out=out: claim(out, "s"), lambda out=out: make(out)):
-            with pytest.raises(RunError, match="choose another with --out") as caught:
+            with pytest.raises(RunError, match="choose another folder with --out") as caught:
                 act()
             assert why in str(caught.value)
     assert (tmp_path / "file").read_text() == "mine"
@@ -156,7 +157,7 @@ def small_disk(tmp_path):
 
 def test_a_read_only_disk(small_disk):
     disk = small_disk("ro")
-    with pytest.raises(RunError, match="cannot be a study's folder: read-only file system; choose another with --out"):
+    with pytest.raises(RunError, match="cannot be made: read-only file system; choose another folder with --out"):
         claim(disk / "study", "s")
     with pytest.raises(RunError, match=r"study.json: cannot be written: read-only file system; choose another"):
         sign(disk, "s", None)

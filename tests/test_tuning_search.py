@@ -269,7 +269,7 @@ def test_a_range_in_which_training_diverges(data, tmp_path):
         (["labeler.merge.rank_power=20"], "dev-quality", {}, "labeler.merge.rank_power: the recipe's value"),
         (["rounds=0"], "dev-quality", {}, "rounds: 0 makes none"),
         (["rounds=1"], "dev-quality", {"scheduler": "asha"}, "--scheduler asha: stops trials between rounds"),
-        ([], "dev-quality", {"scheduler": "asha", "cost": True}, "with two objectives leave it away"),
+        ([], "dev-quality", {"scheduler": "asha", "cost": True}, "with two objectives leave it out"),
         ([], "dev-quality", {"storage": "postgresql://a:b@127.0.0.1:9/x"}, r"postgresql://a:\*\*\*@127.0.0.1:9/x"),
         ([], "dev-quality", {"warm_start": "nowhere"}, "--warm-start nowhere: no such study"),
         ([], "dev-quality", {"tracking": "http://127.0.0.1:9"}, "no MLflow server answers"),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from distributed import run_folder
 from distributed.run_folder import FILES, FOLDERS, refuse_links
 from distributed.tuning.study import digest, shown
 from search_spaces.space import Space
@@ -63,12 +64,9 @@ def make(out: Path) -> None:
     """Makes a study's folder where it is missing.
 
     Raises:
-        RunError: it cannot be made, or holds links: what is written below it stays below it.
+        RunError: it cannot be made or written, or holds links: what is written below it stays below it.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # in the way, too long, read-only, no permission
-        raise RunError(f"{out}: cannot be a study's folder: {cause(error)}; choose another with --out") from None
+    run_folder.make(out)
     refuse_links(out, (*FILES, *OWN), (*FOLDERS, "trials", "figures"))
 
 

@@ -61,7 +61,7 @@ def plan(available: dict[str, float], workers: int | None, gpus: float | None, c
         raise RunError(f"--gpus-per-trial {gpus:g}: the cluster has {there:g} GPUs")
     if share > 1:
         raise RunError(
-            f"--gpus-per-trial {gpus:g} with --workers {workers}: a worker uses one GPU at most; leave --workers away"
+            f"--gpus-per-trial {gpus:g} with --workers {workers}: a worker uses one GPU at most; leave out --workers"
         )
     if workers > cpus:
         raise RunError(f"--workers {workers}: every trial needs {workers} CPUs; the cluster has {cpus}")

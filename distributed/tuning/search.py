@@ -105,7 +105,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     if options.scheduler != "none" and recipe.rounds < 2 and not any(p.key == "rounds" for p in space.parameters):
         raise RunError(
             f"--scheduler {options.scheduler}: stops trials between rounds, and the recipe has {recipe.rounds}; leave "
-            "it away, or --set rounds=2"
+            "it out, or --set rounds=2"
         )
     _check(options)
     claim(options.out, options.name)
@@ -215,7 +215,7 @@ def _warm(storage: Any, space: Space, options: Options) -> list[dict[str, Any]]:
                 return best_of(storage, name, space)
             if not own.resolve().is_relative_to(folder.resolve()):
                 raise RunError(f"--warm-start {folder}: its study.db is a link to another folder; name that one")
-            with told(f"--warm-start {folder}: its study", "leave it away"):
+            with told(f"--warm-start {folder}: its study", "leave out --warm-start"):
                 return best_of(read_storage(own), name, space)
     return best_of(storage, options.warm_start, space)
 
@@ -236,7 +236,7 @@ def _check(options: Options) -> None:
     if options.minutes is not None and not 0 < options.minutes < math.inf:
         raise RunError(f"--time-budget {options.minutes:g}: give a number of minutes above 0")
     if options.cost and options.scheduler != "none":
-        raise RunError(f"--scheduler {options.scheduler}: stops by one number; with two objectives leave it away")
+        raise RunError(f"--scheduler {options.scheduler}: stops by one number; with two objectives leave it out")
 
 
 def check_trials(number: int) -> None:

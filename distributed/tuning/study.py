@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +17,11 @@ from optuna.trial import TrialState
 
 from search_spaces.space import Space
 from tad.data.remote import redacted
-from tad.errors import RunError, TadError
+from tad.errors import RunError, TadError, first_line
 from tad.files import cause, regular
 
 PASSWORDS = "its password in PGPASSWORD or ~/.pgpass, not in the URL"
 """For PostgreSQL; other users of the machine see the commands that run."""
-LONGEST = 200
-"""Bytes of a study's name: file systems take 255."""
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """What a disk may say at any write."""
 
@@ -135,12 +132,6 @@ def in_one_sentence(place: Path | str) -> Iterator[None]:
     raise RunError(f"{name}; once it is mended, the same command goes on")
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line: of tracebacks and hints of libraries only the beginning."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 def join(
     storage: optuna.storages.BaseStorage, name: str, identity: Mapping[str, str], directions: list[str]
 ) -> optuna.Study:
@@ -209,12 +200,6 @@ def _inside(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
         if key in params and distribution._contains(distribution.to_internal_repr(params[key])):
             good[key] = params[key]
     return good
-
-
-def study_name(text: str) -> str:
-    """A name that can be a folder, too."""
-    name = re.sub(r"[^\w.+=@-]+", "-", text).encode(errors="ignore")[:LONGEST].decode(errors="ignore")
-    return name.strip("-.") or "study"
 
 
 def digest(document: Any) -> str:

@@ -17,11 +17,10 @@ from distributed.record import Record
 from distributed.selection import selecting
 from distributed.selftrain import SelfTraining
 from distributed.store import Store
-from distributed.tuning.study import first_line
 from tad.config import Recipe, changed, dump
 from tad.data.dataset import Dataset
 from tad.data.remote import redacted
-from tad.errors import TadError, printable
+from tad.errors import TadError, first_line, printable
 from tad.files import read_text, write_text
 
 Tell = Callable[[dict[str, Any]], None]

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tad.commands.numbers import NO_VIDEOS_OR_MORE, SEED, SHARE, VIDEOS, Number
-from tad.commands.run import DatasetType
+from tad.commands.options import FOLDER, FORCE, OUT_FOLDER, DatasetType
 from tad.commands.say import say
 
 if TYPE_CHECKING:
     from tad.data.derive import Kind
     from tad.data.labelled import Mode
-
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FORCE = "Replace an earlier output of this command; anything else that is there is refused."
-EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
@@ -40,7 +36,7 @@ def check(dataset: Path | str) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=EXISTING)
+@click.argument("dataset", type=FOLDER)
 @click.option("--dev", type=SHARE, metavar="SHARE", help="Share of the training videos that get the role dev.")
 @click.option("--hide-points", type=SHARE, metavar="SHARE", help="Share of the training points that is held out.")
 @click.option("--labelled", type=SHARE, metavar="SHARE", help="Share of the training videos that get full labels.")
@@ -56,9 +52,9 @@ def check(dataset: Path | str) -> None:
 )
 @click.option("--kfold", type=int, metavar="K", help="Number of folds, at least 2.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--out", type=FOLDER, required=True, help="The folder to write; of folds, the one around fold-0, ...")
+@click.option("--out", type=OUT_FOLDER, required=True, help="The folder to write; of folds, the one around fold-0, ...")
 @click.option("--pool", is_flag=True, help="Fold the test videos, too: cross-validation over all videos.")
-@click.option("--force", is_flag=True, help=FORCE)
+@FORCE
 def split(
     dataset: Path,
     dev: float | None,
@@ -111,7 +107,7 @@ def split(
 
 
 @click.command()
-@click.argument("dataset", type=FOLDER)
+@click.argument("dataset", type=OUT_FOLDER)
 @click.option("--dim", type=click.IntRange(2, 65_536), help="Width  [default: that of dataset.yaml; 128 if invented]")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--difficulty", type=Number(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
@@ -142,9 +138,9 @@ def export() -> None:
 
 @export.command("opentad")
 @click.option("--labels", type=click.Path(path_type=Path), required=True, help="Pseudo-labels, .parquet or .json.")
-@click.option("--data", type=EXISTING, required=True, help="Dataset folder.")
-@click.option("--out", type=FOLDER, required=True, help="Where to write.")
-@click.option("--force", is_flag=True, help=FORCE)
+@click.option("--data", type=FOLDER, required=True, help="Dataset folder.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Where to write.")
+@FORCE
 def export_to_opentad(labels: Path, data: Path, out: Path, force: bool) -> None:
     """An OpenTAD annotation file whose training videos hold the pseudo-labels and no ground truth."""
     from tad.data.dataset import Dataset

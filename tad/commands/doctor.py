@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tad.commands.say import say
-from tad.errors import printable
+from tad.commands.table import table
 
 if TYPE_CHECKING:
     from distributed.doctor import Finding
@@ -40,7 +40,7 @@ def doctor(address: str, store: str | None, tracking: str | None) -> None:
         check_token()
     with connected(address):
         findings = examine(absolute(store) if store else None, tracking)
-    click.echo(table(findings))
+    click.echo(_nodes(findings))
     for finding in findings:
         for problem in finding.problems:
             say(f"{finding.name}: {problem}", err=True)
@@ -63,7 +63,7 @@ def before_job(skip: bool, local: bool, store: str, tracking: str | None) -> Non
         say(line, err=True)
 
 
-def table(findings: list[Finding]) -> str:
+def _nodes(findings: list[Finding]) -> str:
     """A row for each node, green or red."""
     from distributed.doctor import size
 
@@ -94,8 +94,6 @@ def table(findings: list[Finding]) -> str:
                 *("-" if text is None else "no" if text else "yes" for text in (facts.store, facts.tracking)),
             ]
         )
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
-    lines = [printable(line) for line in lines]  # before there are colours
+    lines = table(rows)
     colours = [None, *("red" if finding.problems else "green" for finding in findings)]
     return "\n".join(click.style(line, fg=colour) for line, colour in zip(lines, colours, strict=True))

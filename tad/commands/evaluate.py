@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tad.commands.options import FILE, FOLDER
 from tad.commands.say import say
 
 if TYPE_CHECKING:
     from tad.evaluate import Evaluation
     from tad.quality import Quality
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUT = click.Path(path_type=Path)
 
 

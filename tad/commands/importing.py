@@ -1,4 +1,4 @@
-"""tad import: datasets of other code bases become dataset folders."""
+"""tad import: published datasets, other code bases' layouts and tables of one's own become dataset folders."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tad.commands.numbers import FRAMES, OFFSET, RATE, ROWS, VIDEO_RATE, WIDTH
+from tad.commands.options import FILE, FOLDER, FORCE, OUT_FOLDER
 from tad.commands.say import say
 
 if TYPE_CHECKING:
     from tad.data.imported import Imported
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-SRC = click.Path(exists=True, file_okay=False, path_type=Path)
-OUT = click.Path(file_okay=False, path_type=Path)
-
 
 @click.group("import")
 def import_() -> None:
-    """Bring a dataset of another layout into a dataset folder."""
+    """Make a dataset folder of a published dataset, another code base's layout, or your own table."""
 
 
-def common(command: Callable[..., Imported], src: click.Path = SRC) -> Callable[..., None]:
+def common(command: Callable[..., Imported], src: click.Path = FOLDER) -> Callable[..., None]:
     """Arguments and options of every importer; prints what it returns.
 
     The importer gets `src`, `out`, `name`, `dim`, `force`, `features` (link, copy or none) and `files` (a Lookup).
@@ -116,10 +113,10 @@ _FEATURES = (
     ),
 )
 _COMMON = (
-    click.option("--force", is_flag=True, help="Replace what this command wrote there before."),
+    FORCE,
     click.option("--dim", type=WIDTH, help="Width of the features  [default: that of the files, or the usual one]"),
     click.option("--name", help="Name of the dataset  [default: that of SRC]"),
-    click.argument("out", type=OUT),
+    click.argument("out", type=OUT_FOLDER),
 )
 
 
@@ -139,7 +136,10 @@ def report(out: Path, imported: Imported) -> None:
 @common
 @click.option("--points", help="File in SRC/point_labels, where there are several.")
 def hrpro(**options: Any) -> Imported:
-    """The layout of HR-Pro and LACP: gt_full.json, point_labels/, split_*.txt, features/{train,test}/."""
+    """HR-Pro and LACP: gt_full.json, points, splits.
+
+    SRC holds gt_full.json, point_labels/, split_*.txt and features/{train,test}/.
+    """
     from tad.data.import_hrpro import import_hrpro
 
     return import_hrpro(**options)
@@ -155,7 +155,10 @@ def hrpro(**options: Any) -> Imported:
 @click.option("--block", help="List of videos to ignore, in SRC  [default: missing_files.txt or another usual name]")
 @_subset_options
 def opentad(**options: Any) -> Imported:
-    """The layout of OpenTAD, ActionFormer and MMAction2: annotation files, class list, features, block list."""
+    """OpenTAD, ActionFormer, MMAction2.
+
+    SRC holds annotation files, a class list, features and a block list.
+    """
     from tad.data.import_opentad import import_opentad
 
     return import_opentad(**options)
@@ -169,7 +172,10 @@ def opentad(**options: Any) -> Imported:
 @click.option("--test", help="Annotation file in SRC  [default: EPIC_100_validation.csv or validation.csv]")
 @click.option("--classes", help="Class list in SRC  [default: EPIC_100_verb_classes.csv or EPIC_100_noun_classes.csv]")
 def epic(**options: Any) -> Imported:
-    """The CSV files of EPIC-KITCHENS-100, for verbs or for nouns; its validation set tests."""
+    """EPIC-KITCHENS-100, verbs or nouns.
+
+    SRC holds its CSV files; its validation set tests.
+    """
     from tad.data.import_epic import import_epic
 
     return import_epic(**options)
@@ -188,14 +194,16 @@ def epic(**options: Any) -> Imported:
 @click.option("--points", type=FILE, help="Another table, with points: video, label, time.")
 @click.option("--videos", type=FILE, help="Table of videos: video, duration in seconds, and fps, subset if known.")
 @click.option("--classes", type=FILE, help="Class list, a name a line  [default: the labels by the alphabet]")
-@click.option("--columns", callback=lambda *a: _names(a[2]), help="If there is no header: video,time,label, say.")
+@click.option("--columns", callback=lambda *a: _names(a[2]), help="Of a file without a header: video,time,label, say.")
 @click.option(
-    "--unit", type=click.Choice(["seconds", "frames", "ms"]), help="Of times  [default: by the columns, or found]"
+    "--unit", type=click.Choice(["seconds", "frames", "ms"]), help="Unit of times  [default: by the columns, or found]"
 )
 @click.option("--video-fps", type=VIDEO_RATE, help="Frames a second of the videos, where no table has them.")
 @click.option("--subset", default="train", show_default=True, help="Subset of videos, where no table has one.")
 def csv(**options: Any) -> Imported:
-    """A table of your own: a row an action, with video, label, start, end; or video, label, time; or video, label.
+    """A table of your own.
+
+    A row for each action, with video, label, start, end; or video, label, time; or video, label.
 
     SRC is a CSV file with a header. Subset, duration and fps may be columns of it, or of the table of --videos. Feature
     files are looked for in features/ beside it, or in --feature-dir.
@@ -217,7 +225,10 @@ def _names(value: str | None) -> list[str] | None:
 @click.option("--block", help="List of videos to ignore, in SRC  [default: missing_files.txt or another usual name]")
 @_subset_options
 def activitynet(**options: Any) -> Imported:
-    """The official files of ActivityNet 1.2, 1.3 and HACS Segments; the validation set tests."""
+    """ActivityNet 1.2, 1.3, HACS Segments.
+
+    SRC holds the official file; the validation set tests.
+    """
     from tad.data.import_activitynet import import_activitynet
 
     return import_activitynet(**options)
@@ -228,7 +239,10 @@ def activitynet(**options: Any) -> Imported:
 @grid("native", 16, 16)
 @click.option("--points", type=FILE, help="Clicks of SF-Net: lines video,second,label.")
 def wtalc(**options: Any) -> Imported:
-    """The arrays of W-TALC, SF-Net and their successors: classlist.npy, videoname.npy, segments.npy and more."""
+    """W-TALC, SF-Net and their successors.
+
+    SRC holds classlist.npy, videoname.npy, segments.npy and more.
+    """
     from tad.data.import_wtalc import import_wtalc
 
     return import_wtalc(**options)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tad.commands.numbers import SEED, VIDEOS
+from tad.commands.options import store_option
 from tad.commands.say import say
 
 
@@ -27,7 +28,7 @@ from tad.commands.say import say
 @click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="[default: runs/tune/label-METHOD-DATASET-seedS]"
 )
-@click.option("--store", metavar="DIR|URI", default="runs/store", show_default=True, help="Artifact store.")
+@store_option("Artifact store.")
 def label_only(
     proposals: Path,
     data_folder: Path,
@@ -45,13 +46,13 @@ def label_only(
     on, or with more --trials to make the search longer.
     """
     from distributed.tuning.label_only import search_labels, text_of
-    from distributed.tuning.study import study_name
     from tad.commands.stages import read_proposals
     from tad.data.dataset import Dataset
+    from tad.files import folder_name
 
     data = Dataset.open(data_folder)
     found = read_proposals(proposals, data)
-    out = out or Path("runs/tune") / study_name(f"label-{method}-{data.name}-seed{seed}")
+    out = out or Path("runs/tune") / folder_name(f"label-{method}-{data.name}-seed{seed}", "study")
     result = search_labels(method, found, data, trials, seed, dev_videos, out.resolve(), store)
     say(text_of(result, method, data_folder, proposals))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from tad.commands.data import EXISTING, FOLDER, FORCE
 from tad.commands.numbers import SEED
+from tad.commands.options import FILE, FOLDER, FORCE, OUT_FOLDER
 from tad.commands.say import say
 
 KINDS = ("full", "points", "classes", "none", "keep")
@@ -32,14 +32,12 @@ class Mix(click.ParamType):
 
 
 @click.command()
-@click.argument("src", type=EXISTING)
-@click.argument("out", type=FOLDER)
+@click.argument("src", type=FOLDER)
+@click.argument("out", type=OUT_FOLDER)
 @click.option(
     "--kind", type=click.Choice(KINDS[:4]), help="What all training videos are left with, or those of --videos."
 )
-@click.option(
-    "--videos", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Training videos, one a line."
-)
+@click.option("--videos", type=FILE, help="Training videos, one a line.")
 @click.option("--mix", type=Mix(), metavar="KIND=SHARE,...", help="Shares of the training videos, stratified by class.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of --mix.")
 @click.option(
@@ -51,7 +49,7 @@ class Mix(click.ParamType):
     help="What classes of videos are taken from: points and other given labels, or annotated segments.",
 )
 @click.option("--name", help="Name of the new dataset  [default: that of SRC and the kinds]")
-@click.option("--force", is_flag=True, help=FORCE)
+@FORCE
 def labels(
     src: Path,
     out: Path,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tad.commands.run import DatasetType
+from tad.commands.options import DatasetType, store_option
 from tad.commands.say import say
 
 
@@ -20,14 +20,7 @@ from tad.commands.say import say
     default=None,
     help="The run's dataset, for timelines and curves.  [default: without them]",
 )
-@click.option(
-    "--store",
-    metavar="DIR|URI",
-    envvar="TAD_STORE",
-    default="runs/store",
-    show_default="TAD_STORE, or runs/store",
-    help="The run's artifact store, for the activations.",
-)
+@store_option("The run's artifact store, for the activations.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

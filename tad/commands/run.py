@@ -2,78 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tad.commands.numbers import GPUS, ROUNDS, SEED, Workers
+from tad.commands.numbers import ROUNDS
+from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, shared_options
 from tad.commands.say import say
-
-
-class DatasetType(click.ParamType):
-    """A folder, or a URI that stays as it is."""
-
-    name = "DIR|URI"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path | str:
-        return value if "://" in str(value) else Path(value)
-
-
-DATA = click.option(
-    "--data", "data_folder", type=DatasetType(), required=True, help="Dataset: a folder, s3:// or gs://."
-)
-SHARED = [
-    click.option("--seed", type=SEED, default=0, show_default=True, help="Same seed, same result."),
-    click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
-    click.option(
-        "--workers",
-        type=Workers(),
-        default="auto",
-        show_default=True,
-        help="Training workers; auto: one for each GPU, or one.",
-    ),
-    click.option(
-        "--gpus-per-worker", type=GPUS, default=None, help="A fraction is allowed.  [default: 1 if there are any]"
-    ),
-    click.option(
-        "--placement",
-        type=click.Choice(["pack", "spread"]),
-        default=None,
-        help="Training workers: all on one node, or over all of them.  [default: on few nodes]",
-    ),
-    click.option(
-        "--store",
-        metavar="DIR|URI",
-        envvar="TAD_STORE",
-        default="runs/store",
-        show_default="TAD_STORE, or runs/store",
-        help="Artifact store: a folder, s3:// or gs://. Finished stages found there are not run again.",
-    ),
-]
-NO_DOCTOR = click.option(
-    "--no-doctor", is_flag=True, help="Begin on a cluster (RAY_ADDRESS) without examining its nodes."
-)
-
-NO_CHECK = click.option(
-    "--no-check",
-    is_flag=True,
-    help="Take feature files as they are; by default those that `tad check` refuses stop it.",
-)
-
-
-def folder_name(text: str) -> str:
-    """Any text as the name of one folder: no separators, no leading dot or dash, not too long."""
-    return re.sub(r"[^\w.+=@-]+", "-", text)[:100].strip("-.") or "run"
-
-
-def shared_options(command: Any) -> Any:
-    """The options of every command that runs stages."""
-    for option in reversed(SHARED):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -107,6 +44,7 @@ def run(
     from tad.config import load_recipe
     from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
+    from tad.files import folder_name
 
     if rounds is not None:
         overrides = (*overrides, f"rounds={rounds}")
@@ -116,7 +54,7 @@ def run(
         require_features(data)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
-    out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}")
+    out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}", "run")
     report = self_train(name, config, data, Options(out=out.resolve(), **more))
     say(f"report: {report}")
 

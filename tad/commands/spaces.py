@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from tad.commands.say import say
+from tad.commands.table import table
 
 
 @click.group(invoke_without_command=True)
@@ -51,13 +50,6 @@ def show(names: str, recipe: str, overrides: tuple[str, ...]) -> None:
             wanted = " or ".join(shown(v) for v in (value if isinstance(value, tuple) else (value,)))
             range += f"; only if {key} is {wanted}"
         rows.append((p.key, default, range, p.stage, p.why))
-    say(_table(rows))
+    say("\n".join(table(rows)))
     tiers = ", ".join(f"{n} {stage}" for stage in STAGES if (n := sum(p.stage == stage for p in space.parameters)))
     say(f"\n{len(space.parameters)} parameters by the first stage that a change runs again: {tiers}")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    return "\n".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tad.commands.numbers import ROUNDS
-from tad.commands.run import DATA, NO_CHECK, shared_options
+from tad.commands.options import DATA, NO_CHECK, shared_options
 from tad.commands.say import say
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
         DataError: none is of a training video, or there are unknown classes.
     """
     from tad.data.segments import Segments
-    from tad.errors import DataError
+    from tad.errors import DataError, few
 
     found: Segments = Segments.from_file(path, dict(enumerate(data.classes)))
     ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
@@ -46,7 +46,7 @@ def read_proposals(path: Path, data: Dataset) -> Segments:
         )
     unknown = sorted(set(found.codes("label")[1]) - set(data.classes))
     if unknown:
-        raise DataError(f"{path}: unknown classes {', '.join(unknown[:5])}; known: {', '.join(data.classes)}")
+        raise DataError(f"{path}: unknown classes {few(unknown)}; known: {', '.join(data.classes)}")
     if ids - videos:
         text = f"warning: {len(ids - videos)} videos of {path} are no training videos and are left out"
         say(text, err=True)

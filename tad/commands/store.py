@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from tad.commands.options import OUT_FOLDER, store_option
 from tad.commands.say import say
+from tad.commands.table import table
 
 if TYPE_CHECKING:
     from distributed.needs import Needed
     from distributed.store import Store
 
-STORE = click.option(
-    "--store",
-    "place",
-    metavar="DIR|URI",
-    envvar="TAD_STORE",
-    default="runs/store",
-    show_default="TAD_STORE, or runs/store",
-    help="Artifact store: a folder, s3:// or gs://.",
-)
+STORE = store_option("Artifact store: a folder, s3:// or gs://.", "place")
 RUNS = click.option(
     "--runs",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OUT_FOLDER,
     multiple=True,
     show_default="runs",
     help="Folder below which runs and searches lie; may be repeated.",
@@ -42,9 +36,10 @@ def store() -> None:
 @STORE
 @RUNS
 def list_(place: str, runs: tuple[Path, ...]) -> None:
-    """Show what is in the store: stage, size, age, and the runs that need it.
+    """Show what is there.
 
-    Runs that do not lie below --runs are known by what is noted in the store.
+    For each artifact its stage, size and age, and the runs that need it. Runs that do not lie below --runs are known
+    by what is noted in the store.
     """
     from distributed.disk import size
     from distributed.inventory import entries, locks_held
@@ -65,7 +60,8 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
             by = f"{held[entry.key]}, now"
         where = "" if entry.local == (opened.bucket is None) else " (copy here)"
         rows.append([entry.kind + where, entry.name, entry.stage, size(entry.bytes), _age(entry.age), by])
-    _table(rows)
+    if len(rows) > 1:
+        say("\n".join(table(rows)))
     count = sum(entry.kind == "artifact" and entry.local == (opened.bucket is None) for entry in every)
     say(f"{opened.uri}: {count} artifacts, {size(sum(entry.bytes for entry in every))} in all")
 
@@ -74,10 +70,10 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
 @click.argument("keys", metavar="[FINGERPRINT]...", nargs=-1)
 @STORE
 def verify(keys: tuple[str, ...], place: str) -> None:
-    """Read all artifacts, or those named, and compare each file with its digest.
+    """Look for damage.
 
-    Nothing is changed; the next run that needs a damaged one sets it aside and makes it again. The exit status is 1 if
-    any is damaged.
+    Reads all artifacts, or those named, and compares each file with its digest. Nothing is changed; the next run that
+    needs a damaged one sets it aside and makes it again. The exit status is 1 if any is damaged.
     """
     from distributed.disk import size
     from distributed.inventory import entries
@@ -116,12 +112,12 @@ def verify(keys: tuple[str, ...], place: str) -> None:
 )
 @click.option("--yes", is_flag=True, help="Remove it. Without, it is only shown.")
 def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -> None:
-    """Show what no run needs, and with --yes remove it.
+    """Remove what nobody needs.
 
-    That is: artifacts that no run asked for, itself or as an input of another; work in progress that no run needs or
-    whose artifact is finished; what was set aside as damaged; what killed processes left; and copies of remote data in
-    TAD_CACHE that were not read for 30 days. What changed within the last hour stays (in a bucket: the last day), and
-    nothing is removed while a stage runs on the store.
+    Shows what no run needs, and with --yes removes it: artifacts that no run asked for, itself or as an input of
+    another; work in progress that no run needs or whose artifact is finished; what was set aside as damaged; what
+    killed processes left; and copies of remote data in TAD_CACHE that were not read for 30 days. What changed within
+    the last hour stays (in a bucket: the last day), and nothing is removed while a stage runs on the store.
 
     Each run is noted in the store, so those of others count, too, and those that were moved. A run that was removed
     has to be forgotten with --forget; one that lies below --runs is never forgotten.
@@ -140,7 +136,9 @@ def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -
         there = ", ".join(sorted(map(str, found.elsewhere))) or "none"
         raise RunError(f"--forget {', '.join(forget)}: no run is noted there that lies elsewhere now; noted: {there}")
     rubbish = find_rubbish(opened, found.by)
-    _table([["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)])
+    if rubbish:
+        rows = [["name", "size", "why"], *([item.path, size(item.bytes), item.why] for item in rubbish)]
+        say("\n".join(table(rows)))
     _tell_elsewhere(opened, found)
     total = size(sum(item.bytes for item in rubbish))
     if not rubbish:
@@ -183,11 +181,3 @@ def _age(seconds: float) -> str:
     if hours < 1:
         return f"{max(seconds, 0) / 60:.0f} min"
     return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
-
-
-def _table(rows: list[list[Any]]) -> None:
-
-    if len(rows) > 1:
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
-            say("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())

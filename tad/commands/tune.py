@@ -9,7 +9,7 @@ import click
 
 from tad.commands.label_only import WithLabelOnly
 from tad.commands.numbers import GPUS, MINUTES, SEED, Workers
-from tad.commands.run import DATA, NO_CHECK, NO_DOCTOR
+from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, store_option
 
 
 @click.command(cls=WithLabelOnly)
@@ -71,14 +71,7 @@ from tad.commands.run import DATA, NO_CHECK, NO_DOCTOR
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of trials and sampler.")
 @click.option("--tracking", metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]")
-@click.option(
-    "--store",
-    metavar="DIR|URI",
-    envvar="TAD_STORE",
-    default="runs/store",
-    show_default="TAD_STORE, or runs/store",
-    help="Artifact store.",
-)
+@store_option("Artifact store.")
 @NO_DOCTOR
 @NO_CHECK
 @click.option("--local", is_flag=True, help="One trial after the other in this process, without Ray and MLflow.")
@@ -108,12 +101,12 @@ def tune(
     """
     from distributed.tuning.search import Options
     from distributed.tuning.search import tune as search
-    from distributed.tuning.study import study_name
     from search_spaces.load import load
     from tad.commands.doctor import before_job
     from tad.config import load_recipe
     from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
+    from tad.files import folder_name
 
     config, space = load_recipe(recipe, overrides), load(names)
     data = Dataset.open(data_folder)
@@ -121,7 +114,7 @@ def tune(
         require_features(data, ["train", "dev"])
     pointed = any(len(data.points(v).time) for v in data.videos("train"))
     objective = objective or ("dev-map" if data.videos("dev") else "points" if pointed else "classes")
-    name = study_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}")
+    name = folder_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}", "study")
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     options = Options(
         name=name,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tad.data.segments import Segments
-from tad.errors import DamagedError, DataError, RunError
+from tad.errors import DamagedError, DataError, RunError, first_line
 from tad.files import cause, read_json
 
 META = "meta.json"
@@ -141,9 +141,3 @@ def set_aside(path: Path, of: Path | None = None) -> Path:
         number += 1
     os.rename(path, aside)
     return aside
-
-
-def first_line(error: BaseException) -> str:
-    """An error of a library in one short line."""
-    lines = str(error).strip().splitlines()
-    return f"{lines[0][:200]}" if lines else type(error).__name__

@@ -15,7 +15,7 @@ from tad.data.check_labels import check_labels
 from tad.data.findings import Finding, error, warning
 from tad.data.ground_truth import State, annotated, judged, read_ambiguous, wrong_unit
 from tad.data.labels import POINTS, read_held_out, read_points, unlike
-from tad.data.manifest import Manifest, beside, read_manifest, shortened
+from tad.data.manifest import Manifest, beside, read_manifest
 from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
 from tad.errors import DataError
@@ -112,8 +112,7 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
         try:
             video = video_of(video_id, entry, manifest)
         except Unusable as problem:
-            name = shortened(video_id) if problem.kind == "unsafe id" else video_id
-            findings.append(error(problem.kind, f"video {name}", str(problem)))
+            findings.append(error(problem.kind, problem.video, str(problem)))
             continue
         if video is not None:
             _segments(video, entry, manifest, found.spans, states, findings)
@@ -126,10 +125,10 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
 def _doubled(key: str, values: list[Any]) -> Finding:
     subsets = {s for value in values if (s := subset_of(value)) is not None}
     if not subsets:
-        return error("duplicate key", f"key {key}", f"stands {len(values)} times in one object")
+        return error("duplicate key", f"key {key}", f"appears {len(values)} times in one object")
     if len(subsets) > 1:
         return error("video in two subsets", f"video {key}", f"is in the subsets {', '.join(sorted(subsets))}")
-    return error("duplicate id", f"video {key}", f"stands {len(values)} times in annotations.json")
+    return error("duplicate id", f"video {key}", f"appears {len(values)} times in annotations.json")
 
 
 def _segments(

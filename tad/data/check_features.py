@@ -11,7 +11,7 @@ from tad.data.dataset import Dataset
 from tad.data.features import Header, Unreadable, findings_of, header_of, values_of
 from tad.data.findings import Finding, error, warning
 from tad.data.manifest import ROLES, FeatureGrid, Manifest, Role
-from tad.data.reading import read_each
+from tad.data.reading import in_threads
 from tad.data.videos import Video
 from tad.errors import DataError, listing
 from tad.files import cause
@@ -35,14 +35,16 @@ def require_features(data: Dataset, roles: Sequence[Role] = ROLES) -> None:
         return _of_header(lambda: data.header(video), where, grid, data.videos_by_id[video])
 
     videos = [v for role in roles for v in data.videos(role)]
-    errors = [f for found in read_each(problems, videos, "headers of features") for f in found if f.severity == "error"]
+    found = in_threads(problems, videos, "headers of features")
+    errors = [finding for findings in found for finding in findings if finding.severity == "error"]
     if errors:
         what = f"the features of {len({f.where for f in errors})} of {len(videos)} videos cannot be used"
         how = "mend them, list the videos under `ignored` in dataset.yaml, or give --no-check if you know better"
         if all(f.kind == "missing feature file" for f in errors):
             how = f"put them there, run `tad synth {data.place}`, or list the videos under `ignored` in dataset.yaml"
-        found = listing([f"{f.where}: {f.kind}: {f.detail}" for f in errors])
-        raise DataError(f"{data.place}: {what}; {how}. {found}")
+        raise DataError(
+            f"{data.place}: {what}; {how}. " + listing([f"{f.where}: {f.kind}: {f.detail}" for f in errors])
+        )
 
 
 def check_features(

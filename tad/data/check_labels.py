@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tad.data.findings import Finding, error, warning
-from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, is_empty, number, rows, unlike
-from tad.data.manifest import Manifest, shortened
+from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, is_empty, rows, time_of, unlike
+from tad.data.manifest import Manifest
 from tad.data.videos import Video
-from tad.errors import DataError
+from tad.errors import DataError, shortened
 
 WORDS = {POINTS: "point", CLASSES: "label", FULL: "full label"}
 
@@ -82,7 +82,7 @@ def _rows(
         video_id, label = row["video_id"], row["label"]
         where = f"{prefix}line {line}, video {video_id}"
         empty = name == FULL and is_empty(row)
-        times = () if empty else tuple(number(row[key]) for key in HEADERS[name][2:])
+        times = () if empty else tuple(time_of(row[key]) for key in HEADERS[name][2:])
         if any(t is None or t != t or abs(t) == float("inf") for t in times):
             texts = ", ".join(f"{key} {shortened(row[key])}" for key in HEADERS[name][2:])
             findings.append(error(f"malformed {word}", where, f"{texts} is not a number"))
@@ -106,7 +106,7 @@ def _rows(
             findings.append(error(f"{word} outside video", where, f"{texts} s of {video.duration:g} s"))
         if one in seen:
             at = f" at {', '.join(f'{t:g}' for t in one.times)} s" if one.times else ""
-            findings.append(warning(f"duplicate {word}", where, f"{label}{at} stands twice"))
+            findings.append(warning(f"duplicate {word}", where, f"{label}{at} appears twice"))
         seen.add(one)
         found.append(one)
     return found

@@ -11,15 +11,19 @@ from typing import Any
 from tad.errors import DataError, listing
 from tad.files import name_of, read_json, read_rows, read_text
 
-NUMBERED = re.compile(r"(\d+)\s+(\S.*)")
+NUMBERED = re.compile(r"(\d{1,9})\s+(\S.*)")
 
 
-def read_classes(path: Path) -> dict[int, str]:
+def read_classes(path: Path, *, by_line: bool = True) -> dict[int, str]:
     """Name of each class id.
 
     .csv: the columns id and key, as EPIC-KITCHENS has them. .json: a list of names, or an annotation file whose
     segments have label and label_id. Anything else is text: a name a line, counted from 0, or lines `ID NAME` as the
     THUMOS toolkit has them.
+
+    Args:
+        by_line: whether ids matter, and not only the order of the classes: text without ids may then have no empty
+            lines, since ids are counted by lines.
 
     Raises:
         DataError: the file cannot be read, holds no class, or a class or an id twice.
@@ -30,9 +34,9 @@ def read_classes(path: Path) -> dict[int, str]:
     elif kind == ".json":
         pairs = _document(read_json(path), path)
     else:
-        pairs = _lines(read_text(path), path)
-    problems = [f"id {n} stands {count} times" for n, count in Counter(n for n, _ in pairs).items() if count > 1]
-    problems += [f"class {c!r} stands {count} times" for c, count in Counter(c for _, c in pairs).items() if count > 1]
+        pairs = _lines(read_text(path), path, by_line)
+    problems = [f"id {n} appears {count} times" for n, count in Counter(n for n, _ in pairs).items() if count > 1]
+    problems += [f"class {c!r} appears {count} times" for c, count in Counter(c for _, c in pairs).items() if count > 1]
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     if not pairs:
@@ -62,7 +66,7 @@ def _rows(path: Path) -> list[tuple[int, str]]:
     for line, row in read_rows(path):
         if not {"id", "key"} <= row.keys():
             raise DataError(f"{path}: expected the columns id and key; found {', '.join(row)}")
-        if not row["id"].isdecimal() or not row["key"]:
+        if not re.fullmatch(r"\d{1,9}", row["id"]) or not row["key"]:
             raise DataError(
                 f"{path}: line {line}: id {row['id']!r}, key {row['key']!r}: expected a whole number and a name"
             )
@@ -79,12 +83,12 @@ def _document(document: Any, path: Path) -> list[tuple[int, str]]:
     return pairs
 
 
-def _lines(text: str, path: Path) -> list[tuple[int, str]]:
+def _lines(text: str, path: Path, by_line: bool) -> list[tuple[int, str]]:
     lines = [line.strip() for line in text.rstrip().split("\n")]
     empty = [f"line {n} is empty" for n, line in enumerate(lines, start=1) if not line]
-    if empty and any(lines):
-        raise DataError(f"{path}: ids are counted by lines: " + listing(empty))
-    numbered = [NUMBERED.fullmatch(line) for line in lines]
+    numbered = [NUMBERED.fullmatch(line) for line in lines if line]
     if all(numbered):
         return [(int(m[1]), m[2]) for m in numbered if m]
+    if empty and by_line:
+        raise DataError(f"{path}: ids are counted by lines: " + listing(empty))
     return [(i, line) for i, line in enumerate(lines) if line]

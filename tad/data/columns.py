@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tad.errors import DataError, listing
+from tad.errors import DataError, listing, shortened
 from tad.files import number
 
 SCHEMA = pa.schema(
@@ -146,8 +146,8 @@ def _each(values: Sequence[Any], key: str) -> tuple[np.ndarray, list[tuple[int, 
             continue
         try:
             found[i] = number(value)
-        except ValueError:
-            faults.append((i, f"{key} {value!r:.60} is not a number"))
+        except ValueError as error:
+            faults.append((i, f"{key} {error}"))
     return found, faults
 
 
@@ -211,9 +211,9 @@ def _bad_texts(values: Sequence[Any], key: str) -> Iterator[tuple[int, str]]:
         if value is None:
             yield i, f"{key} is missing"
         elif not isinstance(value, str):
-            yield i, f"{key} {value!r:.60} is not text"
+            yield i, f"{key} {shortened(value)} is not text"
         elif not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            yield i, f"{key} {value!r:.60} holds half a character (a lone surrogate)"
+            yield i, f"{key} {shortened(value)} holds half a character (a lone surrogate)"
 
 
 def _listed(values: Values) -> list[Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tad.data.features import Unreadable, opened
-from tad.data.reading import read_each
+from tad.data.reading import in_threads
 from tad.errors import DataError
 from tad.files import cause, read_json, write_text
 
@@ -81,7 +81,7 @@ def digests(place: str, stamps: Mapping[str, Stamp], read: Callable[[str], str])
     if not missing:
         return same
     began = time.time_ns()
-    fresh = dict(zip(missing, read_each(read, missing, "digest of features"), strict=True))
+    fresh = dict(zip(missing, in_threads(read, missing, "digest of features"), strict=True))
     old = {v: (stamps[v].text, digest) for v, digest in fresh.items() if stamps[v].changed_ns < began - RECENT_NS}
     if old:
         with suppress(OSError, DataError):  # of another process, what both lose is read again

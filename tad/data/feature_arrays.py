@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from tad.data.features import FRONT, header_of, read_header, values_of
-from tad.errors import DataError
+from tad.errors import DataError, few, first_line
 from tad.files import regular
 from tad.wrong_file import FRONT as SIGNS
 from tad.wrong_file import wrong_file
@@ -173,8 +173,7 @@ def _reading(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        text = str(error).strip().splitlines()
-        why = text[0] if text else type(error).__name__
+        why = first_line(error)
         if isinstance(error, zipfile.BadZipFile):
             why = f"it is cut off or damaged ({why})"
         raise DataError(f"{path}: not a plain {path.suffix.lower()} file: {why}") from None
@@ -336,17 +335,13 @@ def _choose(path: Path, names: Sequence[str], key: str | None) -> str:
     """The name of the array that is meant."""
     if key is not None:
         if key not in names:
-            raise DataError(f"{path}: holds no array {key!r}; it has {_some(names)}")
+            raise DataError(f"{path}: holds no array {key!r}; it has {few(names, 8) or 'none'}")
         return key
     usual = [name for name in USUAL_KEYS if name in names]
     found = names if len(names) == 1 else usual
     if len(found) != 1:
-        raise DataError(f"{path}: expected one array, found {_some(names)}; choose one with --key")
+        raise DataError(f"{path}: expected one array, found {few(names, 8) or 'none'}; choose one with --key")
     return found[0]
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"
 
 
 def _type_name(dtype: np.dtype[Any]) -> str:

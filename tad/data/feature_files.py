@@ -19,7 +19,7 @@ from tad.data.feature_arrays import FLOATS, Stored, look, matrix_shape, refusal,
 from tad.data.feature_names import Located, locate
 from tad.data.folder import Transfer, transfer_features
 from tad.data.output import check_room
-from tad.errors import DataError, listing
+from tad.errors import DataError, few, listing
 
 CUT = 1
 """Rows by which rgb and flow of a video may differ: extractors end them differently."""
@@ -27,7 +27,7 @@ CUT = 1
 
 @dataclass(frozen=True)
 class Lookup:
-    """What the user says of the feature files; all may be left away.
+    """What the user says of the feature files; all may be left out.
 
     Attributes:
         folder: folder, or one file that holds all videos; relative to the source.
@@ -43,7 +43,7 @@ class Lookup:
 
 
 class Plan(NamedTuple):
-    """What becomes of one video's files.
+    """What is done with one video's files.
 
     Attributes:
         parts: its array, or those of its streams.
@@ -245,7 +245,7 @@ def _orientation(shapes: Mapping[str, tuple[int, int]], rows: Mapping[str, int],
     video_id = known[0] if known else next(iter(shapes))
     expected = f"; the feature grid expects {rows[video_id]} rows" if known else ""
     shape = f"[{shapes[video_id][0]}, {shapes[video_id][1]}]"
-    cure = "leave --transpose away" if transpose else "give --transpose"
+    cure = "leave out --transpose" if transpose else "give --transpose"
     return [f"features: look transposed, [D, T] in place of [T, D]: video {video_id} has {shape}{expected}; {cure}"]
 
 
@@ -256,14 +256,10 @@ def _near(length: int, expected: int) -> bool:
 def _absent(absent: Sequence[str], total: int, located: Mapping[Path, Located]) -> str:
     unused = [name for found in located.values() for name in found.unused]
     patterns = ", ".join(dict.fromkeys(found.pattern for found in located.values() if found.pattern is not None))
-    text = f"features: no file for {len(absent)} of {total} videos: {_few(absent)}"
+    text = f"features: no file for {len(absent)} of {total} videos: {few(absent)}"
     if patterns:
         text += f"; files are named {patterns}"
-    return text + (f"; these belong to no video: {_few(unused)}" if unused else "")
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return text + (f"; these belong to no video: {few(unused)}" if unused else "")
 
 
 def _notes(located: Mapping[Path, Located], plans: Mapping[str, Plan]) -> list[str]:

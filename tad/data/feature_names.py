@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tad.data.feature_arrays import CONTAINERS, KINDS, look, matrix_shape, members
-from tad.errors import DataError
+from tad.errors import DataError, few
 
 DEPTH = 2
 """Folders below the given one that are looked into."""
@@ -71,7 +71,9 @@ def locate(folder: Path, videos: Collection[str], pattern: str | None, problems:
         names |= _members_of(folder, {m[1] for m in [CONTAINER.fullmatch(pattern)] if m}, problems)
         located = _located(folder, videos, pattern, names, problems, given=True)
         if videos and not located.files and not problems:
-            problems.append(f"{folder}: no video has a file named {pattern}; videos are called {_few(videos, 2)}")
+            problems.append(
+                f"{folder}: no video has a file named {pattern}; videos are called {few(sorted(videos), 2)}"
+            )
         return located
     names = set(_names(folder)) if only is None else set(only)
     usable = {name for name in names if Path(name).suffix.lower() in KINDS}
@@ -225,17 +227,13 @@ def _nothing_fits(
     kinds = sorted({Path(name).suffix for name in names} - {"", ".txt", ".json", ".md", ".yaml"})
     if usable:
         return [
-            f"{folder}: {len(usable)} feature files, none named after a video: {_few(usable)}; videos are called "
-            f"{_few(videos, 2)}: say where in the names that stands with --feature-pattern 'v_{{id}}.npy', rename the "
-            "files, or leave them with --features none"
+            f"{folder}: {len(usable)} feature files, none named after a video: {few(sorted(usable))}; videos are "
+            f"called {few(sorted(videos), 2)}: say where in the names that is with --feature-pattern 'v_{{id}}.npy', "
+            "rename the files, or leave them with --features none"
         ]
     if kinds:
         return [
-            f"{folder}: no features of a kind that can be read ({', '.join(KINDS)}), but {_few(names)}; convert them, "
-            "or leave them with --features none"
+            f"{folder}: no features of a kind that can be read ({', '.join(KINDS)}), but {few(sorted(names))}; "
+            "convert them, or leave them with --features none"
         ]
     return []
-
-
-def _few(names: Collection[str], most: int = 5) -> str:
-    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

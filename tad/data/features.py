@@ -18,9 +18,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tad.data.findings import Finding, error, warning
-from tad.data.manifest import FeatureGrid, shortened
+from tad.data.manifest import FeatureGrid
 from tad.data.videos import Video
-from tad.errors import DataError
+from tad.errors import DataError, shortened
 from tad.files import cause
 from tad.wrong_file import FRONT as SIGNS
 from tad.wrong_file import wrong_file

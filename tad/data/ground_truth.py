@@ -25,15 +25,15 @@ import numpy as np
 
 from tad.data.dataset import Dataset, Role
 from tad.data.labels import unlike
-from tad.data.manifest import beside, shortened
+from tad.data.manifest import beside
 from tad.data.segments import Segments
-from tad.data.videos import cut, database_of, subset_of, subsets_in
-from tad.errors import DataError, listing
+from tad.data.videos import database_of, subset_of, subsets_in
+from tad.errors import DataError, listing, shortened
 from tad.files import number, read_json, read_rows
 
-ROUNDING = 0.1
-"""Seconds. Published times are rounded to a tenth of a second or finer; an end that lies further before its start is no
-matter of rounding."""
+ROUNDING = 0.1 + 1e-9
+"""Seconds, and a hair more, since 0.3 - 0.2 is not 0.1. Published times are rounded to a tenth of a second or finer; an
+end that lies further before its start is no matter of rounding."""
 SOURCE = "ground-truth"
 
 
@@ -248,7 +248,7 @@ def annotated(video_id: str, entry: Any, problems: list[str]) -> list[Row]:
         except TypeError:
             problems.append(f"video {video_id}, row {i}: {shortened(item)} must hold segment and label")
         except ValueError as error:
-            problems.append(f"video {video_id}, row {i}: {cut(error)}")
+            problems.append(f"video {video_id}, row {i}: {error}")
     return rows
 
 
@@ -267,8 +267,7 @@ def _state(row: Row, duration: float) -> State:
     if row.start == row.end:
         return "zero length"
     if row.start > row.end:
-        # A hair more, since 0.3 - 0.2 is not 0.1.
-        return "reversed by rounding" if row.start - row.end <= ROUNDING + 1e-9 else "malformed"
+        return "reversed by rounding" if row.start - row.end <= ROUNDING else "malformed"
     if row.start >= duration or row.end <= 0:
         return "beyond"
     return "exceeds" if row.start < 0 or row.end > duration else "good"

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tad.data.class_list import read_classes
-from tad.data.dataset import ROLES, Role
+from tad.data.dataset import Role
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid
 from tad.data.import_opentad import default_roles, without_role
 from tad.data.imported import (
     Dropped,
     Imported,
+    Told,
     Untimed,
     expected_rows,
     feature_folder,
@@ -29,11 +30,10 @@ from tad.data.imported import (
     positive,
     segments,
     unusable,
+    write,
 )
-from tad.data.manifest import parse_manifest
 from tad.data.opentad_files import annotation_files, block_list
-from tad.data.output import output_folder
-from tad.errors import DataError, listing
+from tad.errors import DataError, few, listing
 from tad.files import name_of, read_json
 
 
@@ -111,18 +111,13 @@ def import_activitynet(
         "grid": grid,
         "ignored": ignored,
     }
-    manifest = parse_manifest(described, "dataset.yaml of this source")
-    sources = [src, *([classes] if classes is not None else []), *found.paths()]
-    with output_folder(out, "import activitynet", force=force, sources=sources) as fresh:
-        write_dataset(fresh, manifest, database, LabelRows())
-        warnings += found.write(fresh, features)
-    count: dict[str, int] = {
-        r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
-    }
     notes = [order_note(names, order), *found.notes, *dropped.notes()]
     if ignored:
         notes.append(f"ignored videos: {len(ignored)}, listed in {', '.join(blocked.sources)}")
-    return Imported(count, 0, len(found), warnings, notes)
+    sources = [src, *([classes] if classes is not None else [])]
+    return write(
+        out, "activitynet", described, database, LabelRows(), found, features, sources, force, Told(warnings, notes)
+    )
 
 
 def _database(
@@ -173,7 +168,7 @@ def _classes(
 ) -> tuple[list[str], str]:
     """The class names, and where their order comes from: a list, else the leaves of the taxonomy, else the alphabet."""
     if path is not None:
-        names = [name for _, name in sorted(read_classes(path).items())]
+        names = [name for _, name in sorted(read_classes(path, by_line=False).items())]
         problems += [f"class {label!r} is not in {path}" for label in labels if label not in set(names)]
         return names, str(path)
     nodes = document.get("taxonomy")
@@ -183,5 +178,5 @@ def _classes(
     names = [node for node in ordered if node not in inner or node in labels]
     beside = [label for label in labels if label not in set(names)]
     if names and beside:
-        warnings.append(f"{len(beside)} classes are not in the taxonomy and come last: {', '.join(beside[:5])}")
+        warnings.append(f"{len(beside)} classes are not in the taxonomy and come last: {few(beside)}")
     return names + beside, "the taxonomy" if names else "the alphabet"

@@ -16,21 +16,34 @@ from typing import Any, Literal
 
 from tad.data.class_list import read_classes
 from tad.data.csv_table import UNITS, Table, Unit, clock, read_table, video_id
-from tad.data.dataset import ROLES, FeatureGrid, Role
+from tad.data.dataset import FeatureGrid, Role
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid, write_dataset
-from tad.data.imported import Dropped, Imported, expected_rows, feature_folder, fitted, order_note, unsafe, unusable
-from tad.data.manifest import parse_manifest
-from tad.data.output import output_folder
-from tad.errors import DataError, listing
+from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid
+from tad.data.ground_truth import ROUNDING
+from tad.data.imported import (
+    Dropped,
+    Imported,
+    Told,
+    expected_rows,
+    feature_folder,
+    fitted,
+    order_note,
+    unsafe,
+    unusable,
+    write,
+)
+from tad.errors import DataError, few, listing
 from tad.files import name_of, number
 
 Kind = Literal["annotations", "full", "points", "classes"]
 Row = tuple[str, str, float, float]
 """Video, class, start and end in seconds."""
 NEEDS: dict[Kind, tuple[str, ...]] = {
-    "annotations": ("start", "end"), "full": ("start", "end"), "points": ("time",), "classes": ()
-}  # fmt: skip
+    "annotations": ("start", "end"),
+    "full": ("start", "end"),
+    "points": ("time",),
+    "classes": (),
+}
 """Columns of time that each kind of table has."""
 SLACK = 1.0
 """Seconds by which a time may lie beyond its video: durations are rounded, and features end a window early."""
@@ -142,20 +155,15 @@ def import_csv(
     if unfit:
         raise DataError(f"{src}: " + listing(unfit))
     labels = _written(made, database, {v for v, s in known.subset.items() if roles[s] == "train"})
-    described = {"name": name or src.resolve().stem, "classes": names, "subsets": roles, "grid": grid}
-    manifest = parse_manifest(described, "dataset.yaml of this source")
-    sources = [path for path in (src, points, videos, classes) if path is not None]
-    with output_folder(out, "import csv", force=force, sources=[*sources, *found.paths()]) as fresh:
-        write_dataset(fresh, manifest, database, labels)
-        warnings += found.write(fresh, features)
-    count: dict[str, int] = {r: sum(roles[s] == r for s in known.subset.values()) for r in ROLES if r in roles.values()}
     notes = [order_note(names, order), *notes, *found.notes, *dropped.notes()]
     if kind == "annotations":
         notes.append(
             "the segments are ground truth, which training does not read: `--as full` gives those of training videos "
             "to training, and `tad labels` makes points or classes of them"
         )
-    return Imported(count, len(labels.points or ()), len(found), warnings, notes)
+    described = {"name": name or src.resolve().stem, "classes": names, "subsets": roles, "grid": grid}
+    sources = [path for path in (src, points, videos, classes) if path is not None]
+    return write(out, "csv", described, database, labels, found, features, sources, force, Told(warnings, notes))
 
 
 def _kind(table: Table) -> Kind:
@@ -227,7 +235,7 @@ def _measure(grid: FeatureGrid, known: _Videos, found: Features, problems: list[
         return []
     if grid.length is not None or (grid.fps == "native" and not all(v in known.fps for v in without)):
         problems.append(
-            f"no duration of {len(without)} of {len(known.names)} videos ({', '.join(without[:3])}, ...): add a "
+            f"no duration of {len(without)} of {len(known.names)} videos ({few(without, 3)}): add a "
             "column or a table of videos (--videos), or say by --fps, --stride and --window how the features were made"
         )
         return []
@@ -240,9 +248,7 @@ def _measure(grid: FeatureGrid, known: _Videos, found: Features, problems: list[
     return [f"durations of {len(without) - len(absent)} videos are those that their features cover"]
 
 
-def _unit(
-    table: Table, kind: Kind, said: Unit | None, known: _Videos, problems: list[str]
-) -> tuple[Unit, list[str]]:  # fmt: skip
+def _unit(table: Table, kind: Kind, said: Unit | None, known: _Videos, problems: list[str]) -> tuple[Unit, list[str]]:
     """The unit of a table's times, and a note if it was found."""
     keys = NEEDS[kind]
     told = {table.units[key] for key in keys if key in table.units}
@@ -310,7 +316,7 @@ def _labels(
         if without:
             problems.append(
                 f"{table.path.name}: times are frames, but the frame rate of {len(without)} videos is not known "
-                f"({', '.join(without[:3])}): add a column fps, or give --video-fps"
+                f"({few(without, 3)}): add a column fps, or give --video-fps"
             )
             return rows
     for line, row in table.rows:
@@ -326,7 +332,7 @@ def _labels(
                 for key in NEEDS[kind]
             ]
             start, end = (times[0], times[-1]) if times else (0.0, 0.0)
-            if not 0 <= start <= end + 0.1 < math.inf:
+            if not 0 <= start <= end + ROUNDING < math.inf:
                 raise ValueError(f"{' to '.join(row[key] for key in NEEDS[kind])} is no time")
             duration = known.duration.get(video, math.inf)
             if end > duration + SLACK:
@@ -351,7 +357,7 @@ def _classes(path: Path | None, made: list[tuple[Kind, list[Row]]], problems: li
         if not labels and not problems:
             problems.append("no row has a label")
         return sorted(set(labels)), "the alphabet"
-    classes = read_classes(path)
+    classes = read_classes(path, by_line=False)
     names = [name for _, name in sorted(classes.items())]
     if labels and set(names).isdisjoint(labels) and all(label.isdecimal() for label in labels):
         ids = {str(number): name for number, name in classes.items()}

@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tad.data.class_list import read_classes
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid
 from tad.data.imported import (
     Dropped,
     Imported,
+    Told,
     Untimed,
     expected_rows,
     feature_folder,
@@ -32,10 +34,9 @@ from tad.data.imported import (
     order_note,
     positive,
     unusable,
+    write,
 )
-from tad.data.manifest import parse_manifest
-from tad.data.output import output_folder
-from tad.errors import DataError, listing
+from tad.errors import DataError, few, listing
 from tad.files import number, read_rows, read_text
 
 Task = Literal["verb", "noun"]
@@ -86,7 +87,7 @@ def import_epic(
     warnings: list[str] = []
     dropped, untimed = Dropped(), Untimed()
     listed = _file(src, classes, (f"EPIC_100_{task}_classes.csv",))
-    names = _names(listed, problems)
+    names = _names(listed)
     videos = _videos(src, problems, untimed)
     left_out: dict[str, str] = {}
     database: dict[str, dict[str, Any]] = {}
@@ -121,21 +122,14 @@ def import_epic(
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
-    described = parse_manifest(
-        {
-            "name": name or f"epic100-{task}",
-            "classes": names,
-            "subsets": {SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
-            "grid": grid,
-        },
-        "dataset.yaml of this source",
-    )
-    with output_folder(out, "import epic", force=force, sources=[src, *stored.paths()]) as fresh:
-        write_dataset(fresh, described, database, LabelRows())
-        warnings += stored.write(fresh, features)
-    count = {role: sum(e["subset"] == subset for e in database.values()) for role, subset in SUBSETS.items()}
+    described = {
+        "name": name or f"epic100-{task}",
+        "classes": names,
+        "subsets": {SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
+        "grid": grid,
+    }
     notes = [order_note(names, listed.name), *stored.notes, *dropped.notes()]
-    return Imported(count, 0, len(stored), warnings, notes)
+    return write(out, "epic", described, database, LabelRows(), stored, features, [src], force, Told(warnings, notes))
 
 
 def _file(src: Path, chosen: str | None, usual: Sequence[str]) -> Path:
@@ -145,14 +139,16 @@ def _file(src: Path, chosen: str | None, usual: Sequence[str]) -> Path:
     return found[0]
 
 
-def _names(path: Path, problems: list[str]) -> list[str]:
+def _names(path: Path) -> list[str]:
     """The class names in the order of their ids, which are 0, 1, 2, ..."""
-    names: list[str] = []
-    for line, row in _rows(path, ("id", "key")):
-        if row["id"] != str(len(names)) or not row["key"] or row["key"] in names:
-            problems.append(f"{path.name}, line {line}: expected id {len(names)} and a new key, found {row}")
-        names.append(row["key"])
-    return names
+    names = read_classes(path)
+    if list(names) != list(range(len(names))):
+        raise DataError(f"{path}: the ids must be 0, 1, 2, ... in this order; found {few([str(i) for i in names])}")
+    return list(names.values())
+
+
+def _header(path: Path) -> list[str]:
+    return [name.strip() for name in next(csv.reader(read_text(path).splitlines()[:1]), [])]
 
 
 def _videos(src: Path, problems: list[str], untimed: Untimed) -> dict[str, dict[str, float] | None]:
@@ -169,7 +165,7 @@ def _videos(src: Path, problems: list[str], untimed: Untimed) -> dict[str, dict[
         except ValueError as error:
             wrong = f"video {video_id}: {error}"
         if video_id in videos:
-            wrong = f"video {video_id} stands twice"
+            wrong = f"video {video_id} appears twice"
         if wrong is not None:
             problems.append(f"{path.name}, line {line}: {wrong}")
         videos[video_id] = found if wrong is None else None
@@ -200,10 +196,6 @@ def _segments(
             times = (start, end) if whole else (None, None)
             found.append((line, row[video], *times, names[int(row[column])]))
     return found
-
-
-def _header(path: Path) -> list[str]:
-    return [name.strip() for name in next(csv.reader(read_text(path).splitlines()[:1]), [])]
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

@@ -19,10 +19,11 @@ from typing import Any
 
 from tad.data.dataset import ROLES, Role
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid
 from tad.data.imported import (
     Dropped,
     Imported,
+    Told,
     Untimed,
     expected_rows,
     feature_folder,
@@ -33,9 +34,8 @@ from tad.data.imported import (
     positive,
     segments,
     unusable,
+    write,
 )
-from tad.data.manifest import parse_manifest
-from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import name_of, number, read_json, read_rows, read_text
 
@@ -94,22 +94,16 @@ def import_hrpro(
     if problems:
         raise DataError(f"{src}: " + listing(problems))
 
-    described = parse_manifest(
-        {
-            "name": name or src.resolve().name,
-            "classes": sorted(labels),
-            "subsets": {role: role for role in ROLES if role in roles.values()},
-            "grid": grid,
-            "ambiguous": AMBIGUOUS if ambiguous else None,
-        },
-        "dataset.yaml of this source",
-    )
-    with output_folder(out, "import hrpro", force=force, sources=[src, *found.paths()]) as fresh:
-        write_dataset(fresh, described, database, LabelRows(None if path is None else seconds), ambiguous)
-        warnings += found.write(fresh, features)
-    count = {role: sum(r == role for r in kept.values()) for role in described.subsets}
-    notes = [order_note(described.classes, "the alphabet"), *found.notes, *dropped.notes()]
-    return Imported(count, len(seconds), len(found), warnings, notes)
+    described = {
+        "name": name or src.resolve().name,
+        "classes": sorted(labels),
+        "subsets": {role: role for role in ROLES if role in roles.values()},
+        "grid": grid,
+        "ambiguous": AMBIGUOUS if ambiguous else None,
+    }
+    rows = LabelRows(None if path is None else seconds)
+    told = Told(warnings, [order_note(sorted(labels), "the alphabet"), *found.notes, *dropped.notes()])
+    return write(out, "hrpro", described, database, rows, found, features, [src], force, told, ambiguous)
 
 
 def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict[str, Role]:

@@ -12,13 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tad.data.dataset import ROLES, Role
+from tad.data.dataset import Role
 from tad.data.feature_files import Features, Lookup, examine, find_names, folders_of
 from tad.data.feature_names import Located
-from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid
 from tad.data.imported import (
     Dropped,
     Imported,
+    Told,
     Untimed,
     expected_rows,
     feature_folder,
@@ -28,10 +29,9 @@ from tad.data.imported import (
     positive,
     segments,
     unusable,
+    write,
 )
-from tad.data.manifest import parse_manifest
 from tad.data.opentad_files import annotation_files, block_list, class_list, read_database
-from tad.data.output import output_folder
 from tad.errors import DataError, listing
 
 
@@ -96,7 +96,7 @@ def import_opentad(
     warnings += untimed.warnings(ignored)
     left_out = {video_id: str(chosen[video_id].get("subset")).strip() for video_id in untimed.videos}
     problems += untimed.empty(left_out, database)
-    names, order = class_list(src, classes, places, source, problems)
+    names, order = class_list(src, classes, places, source)
     unknown = Counter(a["label"] for e in database.values() for a in e["annotations"] if a["label"] not in set(names))
     problems += [f"class {label!r} of {n} annotations is not in the class list {order}" for label, n in unknown.items()]
     grid = feature_grid(fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or 1)
@@ -110,21 +110,17 @@ def import_opentad(
     if problems:
         raise DataError(f"{paths[0]}: " + listing(problems))
 
-    left = [video_id for video_id in ignored if video_id in database]
-    described = parse_manifest(
-        {"name": name or src.resolve().name, "classes": names, "subsets": dict(roles), "grid": grid, "ignored": left},
-        "dataset.yaml of this source",
-    )
-    with output_folder(out, "import opentad", force=force, sources=[src, *found.paths()]) as fresh:
-        write_dataset(fresh, described, database, LabelRows())
-        warnings += found.write(fresh, features)
-    count: dict[str, int] = {
-        r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
+    described = {
+        "name": name or src.resolve().name,
+        "classes": names,
+        "subsets": roles,
+        "grid": grid,
+        "ignored": [video_id for video_id in ignored if video_id in database],
     }
     notes = [order_note(names, order), *found.notes, *dropped.notes()]
     if ignored:
         notes.append(f"ignored videos: {len(ignored)}, listed in {', '.join(blocked.sources)}")
-    return Imported(count, 0, len(found), warnings, notes)
+    return write(out, "opentad", described, database, LabelRows(), found, features, [src], force, Told(warnings, notes))
 
 
 def _in_roles(

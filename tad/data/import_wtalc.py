@@ -21,14 +21,15 @@ from typing import Any, Literal
 import numpy as np
 
 from tad.data.csv_table import read_table
-from tad.data.dataset import ROLES, Role
+from tad.data.dataset import Role
 from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid, write_dataset
+from tad.data.folder import LabelRows, Transfer, feature_grid
 from tad.data.import_hrpro import AMBIGUOUS, ambiguous_rows
 from tad.data.import_opentad import default_roles
 from tad.data.imported import (
     Dropped,
     Imported,
+    Told,
     Untimed,
     expected_rows,
     feature_folder,
@@ -37,11 +38,10 @@ from tad.data.imported import (
     not_seconds,
     order_note,
     unusable,
+    write,
 )
 from tad.data.joint_features import JointFeatures
-from tad.data.manifest import parse_manifest
 from tad.data.object_arrays import load, text
-from tad.data.output import output_folder
 from tad.errors import DataError, listing
 from tad.files import number
 
@@ -85,10 +85,10 @@ def import_wtalc(
     subsets = _texts(home / "subset.npy", len(ids))
     duration = _numbers(home / "duration.npy", len(ids))
     rate = _numbers(home / "extracted_fps.npy", len(ids)) if (home / "extracted_fps.npy").exists() else None
-    segments, labels = (_lists(home / f"{key}.npy", len(ids)) for key in ("segments", "labels"))
-    weak = _lists(home / "labels_all.npy", len(ids)) if (home / "labels_all.npy").exists() else labels
-    problems += [f"classlist.npy: class {c!r} stands {n} times" for c, n in Counter(names).items() if n > 1]
-    problems += [f"videoname.npy: video {v} stands {n} times" for v, n in Counter(ids).items() if n > 1]
+    segments, listed = (_lists(home / f"{key}.npy", len(ids)) for key in ("segments", "labels"))
+    weak = _lists(home / "labels_all.npy", len(ids)) if (home / "labels_all.npy").exists() else listed
+    problems += [f"classlist.npy: class {c!r} appears {n} times" for c, n in Counter(names).items() if n > 1]
+    problems += [f"videoname.npy: video {v} appears {n} times" for v, n in Counter(ids).items() if n > 1]
     if rate is None and fps == "native" and length is None:
         problems.append("no extracted_fps.npy: say with --fps at which rate frames were extracted")
     database: dict[str, dict[str, Any]] = {}
@@ -106,7 +106,7 @@ def import_wtalc(
         where = f"video {video}"
         try:
             classes[video] = list(dict.fromkeys(_known(text(label), names) for label in weak[i]))
-            entry["annotations"] = _actions(where, segments[i], labels[i], names, dropped)
+            entry["annotations"] = _actions(where, segments[i], listed[i], names, dropped)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
@@ -128,7 +128,7 @@ def import_wtalc(
     found = _features(
         src, home, features, files or Lookup(), ids, database, expected_rows(grid, database), problems, warnings
     )
-    grid = fitted(grid, dim, 2048, found, problems)  # type: ignore[arg-type]
+    grid = fitted(grid, dim, 2048, found, problems)
     problems += not_seconds(database)
     clicks = None if points is None else _clicks(points, database, roles, names, problems, warnings)
     ambiguous = ambiguous_rows(home / "Ambiguous_test.txt", database, problems, dropped)
@@ -136,19 +136,18 @@ def import_wtalc(
         raise DataError(f"{src}: " + listing(problems))
 
     train = [v for v, e in database.items() if roles[e["subset"]] == "train"]
-    described = {"name": name or src.resolve().name, "classes": names, "subsets": roles, "grid": grid}
-    described |= {"ambiguous": AMBIGUOUS} if ambiguous else {}
-    manifest = parse_manifest(described, "dataset.yaml of this source")
-    sources = [src, *([points] if points is not None else []), *found.paths()]
-    with output_folder(out, "import wtalc", force=force, sources=sources) as fresh:
-        rows = LabelRows(clicks, [(v, c) for v in train for c in classes[v]])
-        write_dataset(fresh, manifest, database, rows, ambiguous)
-        warnings += found.write(fresh, features)
-    count: dict[str, int] = {
-        r: sum(roles[e["subset"]] == r for e in database.values()) for r in ROLES if r in roles.values()
-    }
     notes = [order_note(names, "classlist.npy"), f"classes of {len(train)} training videos: labels.csv"]
-    return Imported(count, len(clicks or ()), len(found), warnings, [*notes, *found.notes, *dropped.notes()])
+    described = {
+        "name": name or src.resolve().name,
+        "classes": names,
+        "subsets": roles,
+        "grid": grid,
+        "ambiguous": AMBIGUOUS if ambiguous else None,
+    }
+    labels = LabelRows(clicks, [(v, c) for v in train for c in classes[v]])
+    sources = [src, *([points] if points is not None else [])]
+    told = Told(warnings, [*notes, *found.notes, *dropped.notes()])
+    return write(out, "wtalc", described, database, labels, found, features, sources, force, told, ambiguous)
 
 
 def _home(src: Path) -> Path:
@@ -225,7 +224,7 @@ def _known(label: str, names: Sequence[str]) -> str:
 
 def _actions(
     where: str, spans: Sequence[Any], labels: Sequence[Any], names: Sequence[str], dropped: Dropped
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """The actions of a video as annotations.json holds them."""
     if len(spans) != len(labels):
         raise ValueError(f"{len(spans)} segments, but {len(labels)} labels")

@@ -1,33 +1,37 @@
-"""What importers have in common: the result, and rows of published annotations, mended or refused."""
+"""What importers have in common: rows of published annotations, mended or refused, writing, and the result."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tad.data.csv_table import video_id as file_stem
 from tad.data.feature_arrays import CONTAINERS
 from tad.data.feature_files import Features, Lookup
-from tad.data.ground_truth import wrong_unit
-from tad.data.manifest import SAFE_ID, FeatureGrid, shortened
-from tad.data.videos import Unusable, video_of
-from tad.errors import DataError
+from tad.data.folder import LabelRows, Transfer, write_dataset
+from tad.data.ground_truth import ROUNDING, wrong_unit
+from tad.data.joint_features import JointFeatures
+from tad.data.manifest import ROLES, FeatureGrid, parse_manifest
+from tad.data.output import output_folder
+from tad.data.videos import Unusable, check_id, video_of
+from tad.errors import DataError, few, shortened
 from tad.files import name_of, number, regular
 
-ROUNDING = 0.1
-"""Seconds by which a segment may be reversed and still count as one that rounding has emptied."""
+
+class Told(NamedTuple):
+    """What the user is told of an import: what was mended on the way, and choices such as the order of classes."""
+
+    warnings: list[str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote: number of videos per role, points, feature files, and what was mended on the way.
-
-    Attributes:
-        notes: choices that the user should know: the order of classes, names of files.
-    """
+    """What an import wrote: number of videos per role, points, feature files; and what is told of it."""
 
     videos: dict[str, int]
     points: int
@@ -57,8 +61,7 @@ class Dropped:
     def notes(self) -> list[str]:
         if not self.rows:
             return []
-        some = ", ".join(self.rows[:3]) + (", ..." if len(self.rows) > 3 else "")
-        return [f"dropped {len(self.rows)} segments of no length: {some}"]
+        return [f"dropped {len(self.rows)} segments of no length: {few(self.rows, 3)}"]
 
 
 @dataclass
@@ -87,8 +90,8 @@ class Untimed:
         left = [v for v in self.videos if v not in ignored]
         if not left:
             return []
-        some = ", ".join(shortened(v) if unsafe(v) else v for v in left[:5]) + (", ..." if len(left) > 5 else "")
-        return [f"{len(left)} videos without a duration were left out: {some}"]
+        named = few([shortened(v) if unsafe(v) else v for v in left])
+        return [f"{len(left)} videos without a duration were left out: {named}"]
 
     def empty(self, subsets: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """What to say of subsets of which no video is left.
@@ -167,17 +170,19 @@ def known(name: str, videos: Container[str]) -> str | None:
 
 def unsafe(video_id: str) -> str | None:
     """What to say of a video id that cannot be a file name; None if it can."""
-    if SAFE_ID.fullmatch(video_id):
-        return None
-    return f"video {shortened(video_id)}: unsafe as a file name; use letters, digits and _ . + = @ -, at most 200"
+    return _said(lambda: check_id(video_id))
 
 
 def unusable(video_id: str, entry: Mapping[str, Any]) -> str | None:
     """What to say of a video that no command would read: of its id, subset, duration or fps; None if it is good."""
+    return _said(lambda: video_of(video_id, entry, None))
+
+
+def _said(check: Callable[[], object]) -> str | None:
     try:
-        video_of(video_id, entry, None)
+        check()
     except Unusable as error:
-        return f"video {shortened(video_id) if error.kind == 'unsafe id' else video_id}: {error}"
+        return f"{error.video}: {error}"
     return None
 
 
@@ -212,7 +217,9 @@ def expected_rows(grid: FeatureGrid, database: Mapping[str, Mapping[str, Any]]) 
     return {v: grid.expected_length(entry["duration"], entry.get("fps")) for v, entry in database.items()}
 
 
-def fitted(grid: FeatureGrid, dim: int | None, usual: int, found: Features, problems: list[str]) -> FeatureGrid:
+def fitted(
+    grid: FeatureGrid, dim: int | None, usual: int, found: Features | JointFeatures, problems: list[str]
+) -> FeatureGrid:
     """The grid with the width and type of the files; a width that contradicts them is a problem.
 
     Args:
@@ -220,7 +227,7 @@ def fitted(grid: FeatureGrid, dim: int | None, usual: int, found: Features, prob
         usual: where there are no files.
     """
     if dim is not None and found.width is not None and dim != found.width:
-        problems.append(f"the feature files are {found.width} wide, not {dim}; leave --dim away")
+        problems.append(f"the feature files are {found.width} wide, not {dim}; leave out --dim")
     return grid.model_copy(update={"dim": dim or found.width or usual, "dtype": found.dtype or "float32"})
 
 
@@ -228,3 +235,36 @@ def order_note(classes: Sequence[str], source: str) -> str:
     """One line on the order of the classes, which fixes their indices inside models."""
     shown = list(classes) if len(classes) <= 24 else [*classes[:20], "...", classes[-1]]
     return f"{len(classes)} classes in the order of {source}: {', '.join(shown)}"
+
+
+def write(
+    out: Path,
+    layout: str,
+    described: Mapping[str, Any],
+    database: Mapping[str, Mapping[str, Any]],
+    labels: LabelRows,
+    found: Features | JointFeatures,
+    how: Transfer,
+    sources: Sequence[Path],
+    force: bool,
+    told: Told,
+    ambiguous: Iterable[tuple[str, float, float]] = (),
+) -> Imported:
+    """Writes the dataset folder of an importer, when nothing is wrong with its source.
+
+    Args:
+        layout: the importer's name on the command line.
+        described: the keys of dataset.yaml.
+        database: the videos, as annotations.json holds them.
+        sources: what was read, besides the features.
+
+    Raises:
+        DataError: a key of dataset.yaml cannot be what it is, or the folder cannot be written.
+    """
+    manifest = parse_manifest(described, "dataset.yaml of this source")
+    with output_folder(out, f"import {layout}", force=force, sources=[*sources, *found.paths()]) as fresh:
+        write_dataset(fresh, manifest, database, labels, ambiguous)
+        warnings = [*told.warnings, *found.write(fresh, how)]
+    held = Counter(manifest.subsets[entry["subset"]] for entry in database.values())
+    videos: dict[str, int] = {role: held[role] for role in ROLES if role in manifest.subsets.values()}
+    return Imported(videos, len(labels.points or ()), len(found), warnings, told.notes)

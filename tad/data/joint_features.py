@@ -11,7 +11,7 @@ import numpy as np
 from tad.data.folder import Transfer
 from tad.data.object_arrays import load
 from tad.data.output import check_room
-from tad.errors import listing
+from tad.errors import few, listing
 
 
 @dataclass
@@ -59,7 +59,7 @@ class JointFeatures:
             problems.append(f"{path.name}: several videos refer to the same array")
         widths = {array.shape[1] for array in arrays.values()}
         if len(widths) > 1:
-            problems.append(f"{path.name}: several widths: {', '.join(map(str, sorted(widths)[:5]))}")
+            problems.append(f"{path.name}: several widths: {few([str(width) for width in sorted(widths)])}")
         half = bool(arrays) and all(array.dtype == np.float16 for array in arrays.values())
         kept = "float16" if half else "float32"
         notes = [f"features of {len(arrays)} videos are taken out of {path.name}, as {kept}"] if arrays else []

@@ -19,10 +19,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tad.data.manifest import shortened
-from tad.errors import DataError, listing
-from tad.files import number as number_of
-from tad.files import read_rows
+from tad.errors import DataError, listing, shortened
+from tad.files import number, read_rows
 
 Supervision = Literal["full", "points", "classes", "none"]
 """The strongest label of a video."""
@@ -74,7 +72,7 @@ def read_points(path: Path, classes: Sequence[str], durations: Mapping[str, floa
     problems: list[str] = []
     for line, row in _good_rows(path, POINTS, problems):
         video_id, label = row["video_id"], row["label"]
-        time = number(row["time"])
+        time = time_of(row["time"])
         if time is None:
             problems.append(f"line {line} (video {video_id}): time {shortened(row['time'])} is not a number")
         elif (problem := _unknown(line, video_id, label, durations, index)) is not None:
@@ -201,9 +199,10 @@ def _good_rows(path: Path, name: str, problems: list[str]) -> Iterator[tuple[int
     return found
 
 
-def number(text: str) -> float | None:
+def time_of(text: str) -> float | None:
+    """Seconds; None if it is no number."""
     try:
-        return number_of(text)
+        return number(text)
     except ValueError:
         return None
 
@@ -234,7 +233,7 @@ def _plain(name: str) -> str:
 
 
 def _no_interval(line: int, row: Mapping[str, str], durations: Mapping[str, float]) -> str | None:
-    start, end, duration = number(row["start"]), number(row["end"]), durations[row["video_id"]]
+    start, end, duration = time_of(row["start"]), time_of(row["end"]), durations[row["video_id"]]
     if start is not None and end is not None and 0 <= start < end <= duration:
         return None
     where, what = f"line {line} (video {row['video_id']})", f"[{row['start']}, {row['end']}]"

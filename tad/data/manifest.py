@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from tad.data.grid import SnippetGrid
-from tad.errors import DataError, listing
+from tad.errors import DataError, listing, shortened
 from tad.files import number, read_yaml
 
 Role = Literal["train", "dev", "test"]
@@ -169,7 +169,7 @@ class Manifest(BaseModel):
         forms: dict[str, list[str]] = {}
         for name in count:
             forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-        problems += [f"{form!r} stands twice, in two Unicode forms" for form, names in forms.items() if len(names) > 1]
+        problems += [f"{form!r} appears twice, in two Unicode forms" for form, names in forms.items() if len(names) > 1]
         if problems:
             raise ValueError("; ".join(problems[:20]))
         return classes
@@ -179,7 +179,7 @@ class Manifest(BaseModel):
     def _plain_subsets(cls, subsets: dict[str, Role]) -> dict[str, Role]:
         plain = {name.strip(): role for name, role in subsets.items()}
         if len(plain) < len(subsets):
-            raise ValueError("a subset stands twice, but for blanks around its name")
+            raise ValueError("a subset appears twice, but for blanks around its name")
         return plain
 
     @field_validator("ambiguous", "held_out")
@@ -257,9 +257,3 @@ def problems_of(error: ValidationError) -> list[str]:
             text += f", not {shortened(value)}"
         found.append(f"{'.'.join(map(str, one['loc']))}: {text}")
     return found
-
-
-def shortened(value: Any, most: int = 60) -> str:
-    """`repr` of a value of a file, cut."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 4]} ..."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tad.data.class_list import read_classes
 from tad.errors import DataError
 from tad.files import name_of, read_json, read_text
 
@@ -55,7 +55,7 @@ def read_database(paths: Sequence[Path], problems: list[str]) -> dict[str, Any]:
         for key, entry in _entries(path).items():
             video_id = key.strip()
             if video_id in database:
-                problems.append(f"{path.name}: video {video_id} stands twice, or in another file, too")
+                problems.append(f"{path.name}: video {video_id} appears twice, or in another file, too")
             database[video_id] = entry
     return database
 
@@ -93,9 +93,7 @@ class ClassList(NamedTuple):
     source: str
 
 
-def class_list(
-    src: Path, chosen: str | None, folders: Sequence[Path], database: Mapping[str, Any], problems: list[str]
-) -> ClassList:
+def class_list(src: Path, chosen: str | None, folders: Sequence[Path], database: Mapping[str, Any]) -> ClassList:
     """The classes: of a class list (named, or in one of the folders), else by label_id, else alphabetical.
 
     Raises:
@@ -107,18 +105,7 @@ def class_list(
         return ClassList(by_id, "label_id in the annotations") if by_id else ClassList(alphabet, "the alphabet")
     if chosen is not None and not path.exists():
         raise DataError(f"{path}: no such class list")
-    lines = [name_of(line) for line in read_text(path).splitlines() if line.strip()]
-    if lines and all(re.match(r"\d{1,9}\s+\S", line) for line in lines):
-        numbered = sorted((int(line.split()[0]), line.split(None, 1)[1]) for line in lines)
-        problems += _twice(path, "indices", [str(index) for index, _ in numbered])
-        lines = [name for _, name in numbered]
-    problems += _twice(path, "classes", lines)
-    return ClassList(lines, _within(path, src))
-
-
-def _twice(path: Path, what: str, names: Sequence[str]) -> list[str]:
-    doubled = sorted(name for name, n in Counter(names).items() if n > 1)
-    return [f"{path.name}: {what} listed twice: {', '.join(doubled)}"] if doubled else []
+    return ClassList([name for _, name in sorted(read_classes(path, by_line=False).items())], _within(path, src))
 
 
 def _by_annotations(database: Mapping[str, Any]) -> tuple[list[str], list[str]]:

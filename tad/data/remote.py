@@ -21,9 +21,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tad.data.digests import CACHE_REMEDY, Stamp, cache_folder, digests
-from tad.data.manifest import shortened, unprintable
-from tad.errors import DataError
-from tad.files import beside, cause
+from tad.errors import DataError, first_line, shortened
+from tad.files import beside, cause, is_path_below
 
 UNKNOWN = 1 << 62
 """As a time of change it keeps a file from being remembered."""
@@ -129,7 +128,7 @@ def opened(uri: str) -> tuple[fs.FileSystem, str]:
 
 def reason(error: BaseException) -> str:
     """An error of pyarrow.fs in a short line, with what to do where that is known."""
-    text = str(error).split(" (Request ID")[0].splitlines()[0]
+    text = first_line(error, most=10_000).split(" (Request ID")[0]
     hint = next((hint for sign, hint in HINTS.items() if sign in text), None)
     return redacted(f"{hint} [{text}]" if hint else text)
 
@@ -156,11 +155,8 @@ def below(folder: Path, key: str) -> Path:
     Raises:
         DataError: as a path the key would lead out of the folder, or be none.
     """
-    for part in key.split("/"):
-        if part in ("", ".", "..") or "\\" in part or unprintable(part) or len(part.encode(errors="replace")) > 255:
-            raise DataError(
-                f"the object {shortened(key)} of the bucket cannot be a file below {folder}; remove it there"
-            )
+    if not is_path_below(key):
+        raise DataError(f"the object {shortened(key)} of the bucket cannot be a file below {folder}; remove it there")
     return folder / key
 
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from tad.data.columns import REQUIRED, SCHEMA, Columns
 from tad.data.csv_table import KNOWN, head_of, with_point
-from tad.errors import DataError, listing
+from tad.errors import DataError, listing, shortened
 from tad.files import cause, parse_json, read_rows, read_text, regular
 from tad.wrong_file import FRONT, wrong_file
 
@@ -103,13 +103,15 @@ def _results(results: Mapping[str, Any], name: str, task: Task | None) -> Column
             continue
         videos += [video] * len(rows)
         items += rows
-    faults = [(i, f"expected an object, found {item!r:.60}") for i, item in enumerate(items) if type(item) is not dict]
+    faults = [
+        (i, f"expected an object, found {shortened(item)}") for i, item in enumerate(items) if type(item) is not dict
+    ]
     for i, _ in faults:
         items[i] = STAND_IN
     segments: list[Any] = [item.get("segment") for item in items]
     for i, segment in enumerate(segments):
         if type(segment) is not list or len(segment) != 2:
-            what = f"segment {segment!r:.60} is not [start, end]" if "segment" in items[i] else "has no segment"
+            what = f"segment {shortened(segment)} is not [start, end]" if "segment" in items[i] else "has no segment"
             faults.append(
                 (i, what if "segment" in items[i] else f"{what}, but {', '.join(items[i]) or 'nothing'}"[:100])
             )

@@ -62,7 +62,7 @@ def split_kfold(data: Dataset, k: int, seed: int, out: Path, *, pool: bool = Fal
         )
     bare = [f"video {v} ({_role(data, v)}) has none" for v in videos if data.supervision(v) == "none"]
     if bare:
-        hint = ", or leave --pool away" if pool else ""
+        hint = ", or leave out --pool" if pool else ""
         raise DataError(
             f"{data.root}: every video that is folded trains in some fold, so it needs a label: "
             f"{listing(bare)}\nAdd their labels, list them under `ignored` in dataset.yaml{hint}"

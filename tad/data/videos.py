@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tad.data.manifest import LEAST_RATE, MOST_RATE, SAFE_ID, Manifest, shortened
-from tad.errors import DataError, listing
+from tad.data.manifest import LEAST_RATE, MOST_RATE, SAFE_ID, Manifest
+from tad.errors import DataError, listing, shortened
 from tad.files import number, read_json
 
 SHORTEST, LONGEST = 1e-3, 30 * 86_400.0
 """Seconds of a video. A camera may run for days; more than 30 of them is a wrong unit (milliseconds, frames)."""
 MOST_ROWS = 10**8
 """Feature rows of a video: 30 days of 38 rows a second."""
+UNSAFE = "unsafe id"
 LAYOUT = 'expected {"database": {video: {subset, duration, fps, annotations}}}'
 
 
@@ -27,11 +28,17 @@ class Video(NamedTuple):
 
 
 class Unusable(ValueError):
-    """A video that cannot be used; `kind` is what `tad check` calls it."""
+    """Why a video cannot be used.
 
-    def __init__(self, kind: str, why: str) -> None:
+    Attributes:
+        kind: what `tad check` calls it.
+        video: "video ID"; an id that is none, cut.
+    """
+
+    def __init__(self, kind: str, video_id: str, why: str) -> None:
         super().__init__(why)
         self.kind = kind
+        self.video = f"video {shortened(video_id) if kind == UNSAFE else video_id}"
 
 
 def database_of(document: Any, where: str) -> dict[str, Any]:
@@ -52,6 +59,12 @@ def subset_of(entry: Any) -> str | None:
     return str(subset).strip() if isinstance(subset, (str, int)) and not isinstance(subset, bool) else None
 
 
+def check_id(video_id: str) -> None:
+    """Raises Unusable if a video id cannot be a file name."""
+    if not SAFE_ID.fullmatch(video_id):
+        raise Unusable(UNSAFE, video_id, "unsafe as a file name; use letters, digits and _ . + = @ -, at most 200")
+
+
 def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | None:
     """A video from its entry; None if its subset has no role. Without a manifest every subset has one.
 
@@ -61,24 +74,25 @@ def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | No
     subset = subset_of(entry)
     if manifest is not None and subset is not None and subset not in manifest.subsets:
         return None  # published files leave durations of such videos out
-    if not SAFE_ID.fullmatch(video_id):
-        raise Unusable("unsafe id", "unsafe as a file name; use letters, digits and _ . + = @ -, at most 200")
+    check_id(video_id)
     if subset is None:
-        raise Unusable("malformed video", "needs subset, duration (seconds) and fps")
+        raise Unusable("malformed video", video_id, "needs subset, duration (seconds) and fps")
     try:
         duration = number(entry.get("duration"))
         fps = None if entry.get("fps") is None else number(entry["fps"])
     except ValueError as error:
-        raise Unusable("malformed video", f"needs subset, duration (seconds) and fps: {cut(error)}") from None
+        raise Unusable("malformed video", video_id, f"needs subset, duration (seconds) and fps: {error}") from None
     if not SHORTEST <= duration <= LONGEST:
         limits = f"must be {SHORTEST:g} to {LONGEST:g} (30 days)"
-        raise Unusable("malformed video", f"duration {duration} s; {limits}; is it in seconds?")
+        raise Unusable("malformed video", video_id, f"duration {duration} s; {limits}; is it in seconds?")
     if fps is not None and not LEAST_RATE <= fps <= MOST_RATE:
-        raise Unusable("malformed video", f"fps {fps}; must be {LEAST_RATE:g} to {MOST_RATE:g}")
+        raise Unusable("malformed video", video_id, f"fps {fps}; must be {LEAST_RATE:g} to {MOST_RATE:g}")
     if fps is None and manifest is not None and manifest.grid.fps == "native" and manifest.grid.length is None:
-        raise Unusable("no fps", "no fps, but the feature grid counts frames of the video (fps: native)")
+        raise Unusable("no fps", video_id, "no fps, but the feature grid counts frames of the video (fps: native)")
     if manifest is not None and (rows := manifest.grid.expected_length(duration, fps)) > MOST_ROWS:
-        raise Unusable("malformed video", f"{rows} rows of {duration:g} s on the feature grid; at most {MOST_ROWS}")
+        raise Unusable(
+            "malformed video", video_id, f"{rows} rows of {duration:g} s on the feature grid; at most {MOST_ROWS}"
+        )
     return Video(video_id, subset, duration, fps)
 
 
@@ -95,8 +109,7 @@ def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
         try:
             video = video_of(video_id, entry, manifest)
         except Unusable as problem:
-            name = shortened(video_id) if problem.kind == "unsafe id" else video_id
-            problems.append(f"video {name}: {problem}")
+            problems.append(f"{problem.video}: {problem}")
             continue
         if video is not None:
             videos[video_id] = video
@@ -112,9 +125,3 @@ def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
 
 def subsets_in(database: Mapping[str, Any]) -> list[str]:
     return sorted({subset for entry in database.values() if (subset := subset_of(entry)) is not None})
-
-
-def cut(error: ValueError, most: int = 100) -> str:
-    """The text of an error that shows a value of a file, cut."""
-    text = str(error)
-    return text if len(text) <= most else f"{text[: most - 4]} ..."

@@ -67,7 +67,7 @@ class BmnDecoding(StageConfig):
 
 
 class BmnPostprocess(Postprocess):
-    """What becomes of overlapping proposals, whatever their class."""
+    """What is done with overlapping proposals, whatever their class."""
 
     sigma: float = Field(default=0.4, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
 

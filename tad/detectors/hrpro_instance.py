@@ -70,7 +70,7 @@ class InstanceDecoding(StageConfig):
 
 
 class InstancePostprocess(Postprocess):
-    """What becomes of overlapping detections."""
+    """What is done with overlapping detections."""
 
     sigma: float = Field(default=0.3, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
 

@@ -1,4 +1,4 @@
-"""What becomes of overlapping detections, whatever the detector: soft-NMS, NMS, or Gaussian weighted fusion.
+"""What is done with overlapping detections, whatever the detector: soft-NMS, NMS, or Gaussian weighted fusion.
 
 Source: GauFuse (CVPR 2023), which fuses detections where others suppress them. Changing it needs no training. Fusion
 has other defaults here than for proposals: on held-out training videos, with detections that are many and well ranked,
@@ -19,7 +19,7 @@ from tad.proposers.candidates import FusionOptions
 
 
 class Postprocess(FusionOptions):
-    """What becomes of overlapping detections of a class; options without a method's name are those of gaufuse."""
+    """What is done with overlapping detections of a class; options without a method's name are those of gaufuse."""
 
     method: Literal["soft-nms", "nms", "gaufuse"] = Field(
         default="soft-nms", description="lower the scores of overlapping detections, drop them, or fuse them"

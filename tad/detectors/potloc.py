@@ -72,7 +72,7 @@ class PotlocDecoding(RunsConfig):
 
 
 class PotlocPostprocess(Postprocess):
-    """What becomes of overlapping detections."""
+    """What is done with overlapping detections."""
 
     sigma: float = Field(default=0.3, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
     iou_threshold: float = Field(default=0.6, gt=0, le=1, description="nms: the tIoU from which it drops")

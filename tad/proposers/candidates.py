@@ -98,7 +98,7 @@ class CandidateConfig(RunsConfig):
     """How curves become proposals."""
 
     nms: Literal["none", "soft", "hard", "gaufuse"] = Field(
-        default="soft", description="what becomes of overlapping proposals of a class; gaufuse: they are fused"
+        default="soft", description="what is done with overlapping proposals of a class; gaufuse: they are fused"
     )
     sigma: float = Field(
         default=0.3, gt=0, le=bounds.TEMPERATURE, description="width of the Gaussian of soft suppression"

@@ -57,7 +57,7 @@ class RskpCandidates(StageConfig):
         "the snippet after the run and without the video's last one",
     )
     nms: Literal["none", "soft", "hard", "gaufuse"] = Field(
-        default="gaufuse", description="what becomes of overlapping candidates of a class; gaufuse: they are fused"
+        default="gaufuse", description="what is done with overlapping candidates of a class; gaufuse: they are fused"
     )
     sigma: float = Field(
         default=0.3, gt=0, le=bounds.TEMPERATURE, description="width of the Gaussian of soft suppression"

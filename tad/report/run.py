@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tad.data.segments import Segments
-from tad.errors import DataError, listing
+from tad.errors import DataError, few, listing
 from tad.files import parse_json, read_json, regular
 from tad.report.budget import LabelBudget
 
@@ -273,9 +273,8 @@ def _events(path: Path) -> tuple[list[StageRun], list[str]]:
             for video, reason in event["failures"].items():
                 reasons.setdefault(str(reason), []).append(video)
             for reason, videos in reasons.items():
-                named = ", ".join(videos[:5]) + (f" and {len(videos) - 5} more" if len(videos) > 5 else "")
                 several = "s" if len(videos) > 1 else ""
-                warnings[f"stage {name} failed for video{several} {named}: {reason}"] = None
+                warnings[f"stage {name} failed for video{several} {few(videos)}: {reason}"] = None
         elif kind in ("stage", "stage-done", "stage-cached"):
             key = str(event.get("fingerprint", name))
             stage = stages.setdefault(key, StageRun(name, str(event.get("role", "")), _integer(event.get("round"))))
