@@ -33,8 +33,8 @@ def test_a_run_on_ids_with_a_dash_in_front(tmp_path):
         assert result.exit_code == 0, result.output
         return result.output
 
-    quick = ("--local", "--rounds", 1, "--set", "proposer.training.epochs=2")
-    call(run, RECIPE, "--data", made.root, *quick, "--out", out, "--store", store)
+    where = ("--data", made.root, "--local", "--store", store)
+    call(run, RECIPE, *where, "--rounds", 1, "--set", "proposer.training.epochs=2", "--out", out)
     report = (out / "report.html").read_text()
     assert any(new in report for new in ids.values())
     found = tmp_path / "found.json"
