@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tad.commands.tune import tune
 from tad.data.check import check
 from tad.data.check_features import require_features
 from tad.data.dataset import Dataset
-from tad.data.features import Unreadable, read_header
+from tad.data.features import Unreadable, header_of, read_header
 from tad.errors import DataError, TadError
 from tests.tiny import tiny_dataset
 
@@ -219,3 +220,12 @@ def test_a_file_without_permission_is_named(data):
     path.chmod(0)
     with pytest.raises(DataError, match="permission denied"):
         data.features(VIDEO)
+
+
+def test_headers_are_read_in_threads(tmp_path):
+    """Python 3.11 may fail when two threads parse Python text at once, as numpy parses headers."""
+    for i in range(32):
+        np.save(tmp_path / f"{i}.npy", np.zeros((i + 1, 4), np.float32))
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda i: header_of(tmp_path / f"{i % 32}.npy").shape[0], range(6400)))
+    assert found == [i % 32 + 1 for i in range(6400)]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tad.data.features import PARSING
 from tad.data.segments import Segments
 from tad.errors import DamagedError, DataError, RunError, first_line
 from tad.files import cause, read_json
@@ -63,7 +64,8 @@ class Artifact:
                 content = file.readall() if small else b""
             header = HEADER.match(content)
             if header is None:
-                return np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
+                with PARSING:
+                    return np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
             shape = [int(size) for size in header[2].split(b",") if size]
             return np.frombuffer(content, header[1].decode(), offset=header.end()).reshape(shape)
         except FileNotFoundError as error:

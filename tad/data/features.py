@@ -9,6 +9,7 @@ import io
 import math
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,9 @@ CONVERT = "convert it: np.save(path, array.astype(np.float32))"
 MOST_OFF, SOME_OFF, ROWS_OFF = 0.1, 0.02, 2
 """Rows may differ from what duration and grid say: extractors differ by a row or two at the end, which is no finding,
 and by up to a tenth of the video, which is a warning."""
+
+PARSING = threading.Lock()
+"""numpy parses a header as Python text, and Python 3.11 may fail when two threads parse at once (SystemError)."""
 
 
 class Header(NamedTuple):
@@ -69,7 +73,8 @@ def read_header(front: bytes, size: int) -> Header:
         if version not in ((1, 0), (2, 0), (3, 0)):
             raise ValueError(f"format {version}")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        with PARSING:
+            shape, fortran, dtype = read(file)
     except Exception as problem:  # numpy parses the header as Python text, and each way of being wrong has its error
         raise Unreadable(f"its header is damaged: {problem}") from None
     if any(isinstance(n, bool) or n < 0 for n in shape):
