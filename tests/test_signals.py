@@ -196,6 +196,7 @@ def test_handlers_are_given_back_and_nobody_replaces_them_within():
 
 def test_a_search_takes_sigterm_for_an_interrupt_whoever_handles_that():
     heard: list[int] = []
+    closed = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))  # as Ray Tune does
     try:
         with as_interrupts() as came:
@@ -207,6 +208,7 @@ def test_a_search_takes_sigterm_for_an_interrupt_whoever_handles_that():
                 time.sleep(5)
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGHUP, closed)
     assert heard == [signal.SIGINT] and came == [signal.SIGTERM, signal.SIGHUP]
 
 

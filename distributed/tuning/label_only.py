@@ -143,9 +143,9 @@ def _search(
         },
         ["maximize"],
     )
-    study.sampler = sampler("tpe", (seed + len(study.get_trials(deepcopy=False))) % MOST_SEED)
     with registered(study) as driver:
         asked = Trials(study, space, trials, driver)
+        asked.sampler = lambda before: sampler("tpe", (seed + before) % MOST_SEED)
         asked.prepare(space.defaults(recipe), [])
         try:
             while (trial := asked.ask()) is not None:

@@ -118,7 +118,6 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     directions = ["maximize", "minimize"] if options.cost else ["maximize"]
     study = join(storage, options.name, identity(recipe, space, own, seed, options.cost), directions)
     first = _warm(storage, space, options)
-    study.sampler = sampler(options.sampler, (seed + len(study.get_trials(deepcopy=False))) % MOST_SEED)
     study.pruner = pruner(options.scheduler)
     with registered(study) as driver, _slots(options) as slots:
         heard_again()
@@ -127,6 +126,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
         progress = Progress(study, options.trials, objective)
         mirror = _mirror(study, work, data, options)
         trials = Trials(study, space, options.trials, driver, until)
+        trials.sampler = lambda before: sampler(options.sampler, (seed + before) % MOST_SEED)
 
         def began(trial: FrozenTrial) -> None:
             if mirror is not None:
@@ -163,7 +163,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
 
 
 def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """An Optuna sampler. The same seed would repeat its first suggestions, so each start of a study has its own."""
+    """An Optuna sampler. The same seed would repeat its first suggestion, so each suggestion of a study has its own."""
     if name == "tpe":
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     if name == "gp":

@@ -65,6 +65,8 @@ class Trials:
     until: float = math.inf
     began: Callable[[FrozenTrial], None] = lambda trial: None
     ended: Callable[[FrozenTrial], None] = lambda trial: None
+    sampler: Callable[[int], optuna.samplers.BaseSampler] | None = None
+    """Made anew for each suggestion, by how many went before it: so a search that was killed goes on as it would have."""
     running: dict[int, optuna.Trial] = field(default_factory=dict)
     broken: str | None = None
     """Why the recipe as it is failed: then every trial would."""
@@ -92,6 +94,8 @@ class Trials:
             trials = self.study.get_trials(deepcopy=False)
             if self.broken is not None or time.time() >= self.until or sum(map(counts, trials)) >= self.total:
                 return None
+            if self.sampler is not None:
+                self.study.sampler = self.sampler(sum(_stands(t) for t in trials))
             trial = self.study.ask()
             trial.set_user_attr(DRIVER, self.driver)
             # Several drivers may have asked for the last one, or enqueued the recipe, at the same moment.
@@ -208,3 +212,8 @@ def _is_number(value: Any) -> bool:
 
 def _age(trial: FrozenTrial) -> float:
     return (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else math.inf
+
+
+def _stands(trial: FrozenTrial) -> bool:
+    """Whether a trial was asked for and not given back."""
+    return trial.state != TrialState.WAITING and not trial.user_attrs.get(AGAIN)
