@@ -66,7 +66,7 @@ class Trials:
     began: Callable[[FrozenTrial], None] = lambda trial: None
     ended: Callable[[FrozenTrial], None] = lambda trial: None
     sampler: Callable[[int], optuna.samplers.BaseSampler] | None = None
-    """Made anew for each suggestion, by how many went before it: so a search that was killed goes on as it would have."""
+    """Made anew for each suggestion, by how many went before: so a killed search goes on as it would have."""
     running: dict[int, optuna.Trial] = field(default_factory=dict)
     broken: str | None = None
     """Why the recipe as it is failed: then every trial would."""
