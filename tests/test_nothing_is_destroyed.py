@@ -5,102 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.data.output import MARKER, output_folder, strangers
-from tad.data.synth import make_dataset
 from tad.errors import DataError
-from tests.sources import add_features, hrpro_source, opentad_source
-
-VERBS = "id,key,instances,category\n0,take,[],x\n1,put,[],x\n"
-INFO = "video_id,duration,fps,resolution\nP01_01,100.5,59.94,1x1\nP03_01,50,50,1x1\n"
-EPIC = "narration_id,video,start,stop,verb,noun,action\n"
-
-COMMANDS = {
-    "split --dev": ["split", "data", "--dev", ".4", "--out", "OUT"],
-    "split --kfold": ["split", "data", "--kfold", "2", "--out", "OUT"],
-    "split --labelled": ["split", "data", "--labelled", ".5", "--mode", "uniform", "--out", "OUT"],
-    "labels": ["labels", "data", "OUT", "--kind", "classes"],
-    "import hrpro": ["import", "hrpro", "hrpro", "OUT"],
-    "import opentad": ["import", "opentad", "opentad", "OUT", "--features", "copy"],
-    "import epic": ["import", "epic", "epic", "OUT", "--task", "verb"],
-    "export": ["export", "opentad", "--labels", "labels.json", "--data", "data", "--out", "OUT"],
-    "synth": ["synth", "OUT", "--videos", "2", "--classes", "2", "--dim", "4"],
-}
-SOURCE = dict.fromkeys(COMMANDS, "data") | {f"import {x}": x for x in ("hrpro", "opentad", "epic")}
-
-
-@pytest.fixture(scope="module")
-def users(tmp_path_factory) -> Path:
-    """A folder with what the commands read, and files of the user beside."""
-    root = tmp_path_factory.mktemp("users")
-    make_dataset(root / "data", videos=4, classes=2, dim=4, test=1)
-    for marker in root.rglob(MARKER):
-        marker.unlink()  # as if the user had made it
-    (root / "labels.json").write_text(
-        '{"version": 1, "results": {"train_0000": [{"segment": [1, 4], "label": "jump", "score": 0.5}]}}'
-    )
-    add_features(hrpro_source(root / "hrpro"), {"a": "train", "b": "train", "c": "test"})
-    opentad_source(root / "opentad")
-    (root / "epic").mkdir()
-    (root / "epic" / "EPIC_100_verb_classes.csv").write_text(VERBS)
-    (root / "epic" / "EPIC_100_video_info.csv").write_text(INFO)
-    (root / "epic" / "training.csv").write_text(EPIC + "a,P01_01,30,75,1,8,9\n")
-    (root / "epic" / "validation.csv").write_text(EPIC + "d,P03_01,30,75,1,8,9\n")
-    (root / "precious").mkdir()
-    (root / "precious" / "thesis.txt").write_text("all my work")
-    return root
-
-
-@pytest.fixture
-def world(users, tmp_path, monkeypatch) -> Path:
-    """A copy of the user's folder, which is the current one."""
-    shutil.copytree(users, tmp_path / "world", symlinks=True)
-    monkeypatch.chdir(tmp_path / "world")
-    return tmp_path / "world"
-
-
-def snapshot(root: Path) -> dict[str, tuple[str, object]]:
-    """Everything below a folder: kind, and content, link target or nothing."""
-    found: dict[str, tuple[str, object]] = {}
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = Path(folder) / name
-            key = str(path.relative_to(root))
-            if path.is_symlink():
-                found[key] = ("link", os.readlink(path))
-            else:
-                found[key] = ("folder", path.stat().st_mode) if path.is_dir() else ("file", path.read_bytes())
-    return found
-
-
-def run(name: str, out: str | Path = "OUT", *more: str) -> int:
-    """The command with its output folder; its exit status."""
-    arguments = [str(out) if a == "OUT" else a for a in COMMANDS[name]]
-    with pytest.raises(SystemExit) as end:
-        main([*arguments, *more])
-    return int(end.value.code or 0)
-
-
-def refused(name: str, root: Path, message: str, capsys, out: str | Path = "OUT") -> None:
-    """The command, with --force, ends with one clear error and leaves everything as it is."""
-    before = snapshot(root)
-    capsys.readouterr()
-    status = run(name, out, "--force")
-    said = capsys.readouterr().err
-    assert status in (1, 2) and message in said and "Traceback" not in said and ".tad-" not in said.replace(MARKER, "")
-    assert snapshot(root) == before
-
-
-every_command = pytest.mark.parametrize("name", COMMANDS)
-with_source = pytest.mark.parametrize("name", [name for name in COMMANDS if name != "synth"])
+from tests.world import SOURCE, every_command, killed_after, refused, run, snapshot, with_source
 
 
 @every_command
@@ -243,39 +156,6 @@ def test_a_parent_that_may_not_be_written(world, capsys):
     refused("split --dev", world, "permission denied", capsys, "locked/out")
 
 
-class Killed(BaseException):
-    """Stands for the end of the process: from here on no file operation succeeds any more."""
-
-
-class _Killer:
-    left: int | None = None
-
-    def __call__(self, event: str, args: tuple[object, ...]) -> None:
-        if self.left is None:
-            return
-        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if writes or event in ("os.rename", "os.mkdir", "os.symlink", "os.remove", "os.rmdir", "ctypes.dlsym"):
-            if self.left <= 0:
-                raise Killed
-            self.left -= 1
-
-
-KILLER = _Killer()
-sys.addaudithook(KILLER)
-
-
-def killed_after(operations: int, command: Callable[[], object]) -> bool:
-    """Whether the command was ended by this number of operations on files."""
-    KILLER.left = operations
-    try:
-        command()
-    except Killed:
-        return True
-    finally:
-        KILLER.left = None
-    return False
-
-
 @pytest.mark.parametrize(("name", "step"), [("split --dev", 1), ("synth", 3), ("import opentad", 3), ("export", 1)])
 def test_killed_anywhere_the_old_output_or_the_new_one_stands(name, step, world):
     before = snapshot(world)
@@ -328,116 +208,3 @@ def test_without_an_exchange_in_one_step_two_renames_do(tmp_path, monkeypatch):
         with output_folder(tmp_path / "out", "split", force=True) as fresh:
             (fresh / "a").write_text(text)
     assert (tmp_path / "out" / "a").read_text() == "2" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_synthetic_features_never_replace_real_ones(world, capsys):
-    """Nor do they go through a link, or leave dataset.yaml changed when they cannot be written."""
-    command = ["synth", "data", "--dim", "6", "--force"]
-
-    def refused_here(message: str) -> None:
-        before = snapshot(world)
-        with pytest.raises(SystemExit) as end:
-            main(command)
-        assert end.value.code == 1 and message in capsys.readouterr().err and snapshot(world) == before
-
-    refused_here("features: was not written by `tad synth`")
-    shutil.move(world / "data" / "features", world / "real")
-    (world / "data" / "features").symlink_to(world / "real")
-    refused_here("features: is a link to")
-    (world / "data" / "features").unlink()
-    (world / "data" / "features").mkdir()
-    for path in sorted((world / "real").glob("*.npy")):
-        (world / "data" / "features" / path.name).symlink_to(path)
-    (world / "data" / "features" / "readme.txt").write_text("mine")
-    refused_here("features: was not written by `tad synth`")
-    (world / "data" / "features" / "readme.txt").unlink()
-    (world / "data" / "synth.json").write_text('{"my": "own"}')
-    refused_here("synth.json: was not written by `tad synth`")
-    (world / "data" / "synth.json").unlink()
-    real = snapshot(world / "real")
-    with pytest.raises(SystemExit):
-        main(command)
-    assert snapshot(world / "real") == real  # the links are replaced, what they lead to stays
-    data = Dataset.open(world / "data")
-    assert data.manifest.grid.dim == 6 and not data.feature_path("train_0000").is_symlink()
-    (world / "data" / "features" / "train_0000.npy").unlink()
-    np.save(world / "data" / "features" / "train_0000.npy", np.ones((9, 6), np.float32))
-    refused_here("train_0000.npy: was changed")
-
-
-def test_features_that_are_killed_or_do_not_fit_leave_dataset_yaml(world, capsys):
-    shutil.rmtree(world / "data" / "features")
-    old = (world / "data" / "dataset.yaml").read_bytes()
-    for count in range(14):
-        assert killed_after(count, lambda: main(["synth", "data", "--dim", "6"]))
-        assert (world / "data" / "dataset.yaml").read_bytes() in (old, old.replace(b"dim: 4", b"dim: 6"))
-    with pytest.raises(SystemExit) as end:
-        main(["synth", "data", "--dim", "6"])
-    assert end.value.code == 0 and Dataset.open(world / "data").features("train_0000").shape[1] == 6
-
-
-def test_an_import_may_be_given_synthetic_features_and_be_made_again(world, capsys):
-    for more in ([], ["--force"]):
-        assert run("import epic", "OUT", *more) == 0, capsys.readouterr().err
-        with pytest.raises(SystemExit) as end:
-            main(["synth", "OUT", "--dim", "4"])
-        assert end.value.code == 0, capsys.readouterr().err
-    (world / "OUT" / "features" / "mine.npy").write_bytes(b"mine")
-    refused("import epic", world, "features/mine.npy: was added", capsys)
-
-
-def test_features_in_the_output_that_is_to_be_replaced(world, capsys):
-    """A dataset links to files of another one; made anew from it, that one would lose them."""
-    assert run("import opentad", "copied") == 0
-    shutil.copytree("copied", "linked", symlinks=True)
-    (world / "linked" / MARKER).unlink()
-    for path in (world / "linked" / "features").glob("*.npy"):
-        path.unlink()
-        path.symlink_to(world / "copied" / "features" / path.name)
-    before = snapshot(world)
-    with pytest.raises(SystemExit) as end:
-        main(["labels", "linked", "copied", "--kind", "none", "--force"])
-    assert end.value.code == 1 and "holds what is read" in capsys.readouterr().err
-    assert snapshot(world) == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["split", "data", "--dev", "nan", "--out", "OUT"], "nan"),
-        (["split", "data", "--hide-points", "inf", "--out", "OUT"], "is not in the range"),
-        (["split", "data", "--labelled", "1e-300", "--out", "OUT"], "is 0 labelled ones"),
-        (["split", "data", "--kfold", str(10**9), "--out", "OUT"], "needs 2 to 4"),
-        (["split", "data", "--kfold", "9" * 5000, "--out", "OUT"], "is not a valid integer"),
-        (["split", "data", "--kfold", "-2", "--out", "OUT"], "needs 2 to 4"),
-        (["split", "data", "--dev", ".4", "--seed", "-1", "--out", "OUT"], "is not in the range"),
-        (["split", "data", "--dev", ".4", "--seed", "1" * 400, "--out", "OUT"], "is not in the range"),
-        (["labels", "data", "OUT", "--mix", "full=nan,none=0.5"], "must be positive and sum to 1"),
-        (["labels", "data", "OUT", "--mix", "full=1e999"], "must be positive and sum to 1"),
-        (["labels", "data", "OUT", "--kind", "none", "--videos", "rubbish"], "rubbish: line 2: the byte 0xff is"),
-        (["labels", "data", "OUT", "--kind", "none", "--videos", "empty"], "empty: names no video"),
-        (["labels", "data", "OUT", "--kind", "none", "--videos", "precious"], "is a directory"),
-        (["labels", "data", "OUT", "--kind", "none", "--videos", "pipe"], "pipe: is a named pipe, not a file"),
-        (["labels", "data", "OUT", "--kind", "none", "--videos", "others"], "video ../x"),
-    ],
-)
-def test_numbers_and_lists_beyond_sense(arguments, message, world, capsys):
-    (world / "rubbish").write_bytes(b"train_0000\n\xff\xfe\x00")
-    (world / "empty").write_text("\n")
-    (world / "others").write_text("../x\ntrain_0000\n")
-    os.mkfifo(world / "pipe")
-    names = sorted(p.name for p in world.iterdir())
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    said = capsys.readouterr().err
-    assert end.value.code in (1, 2) and message in said and "Traceback" not in said
-    assert sorted(p.name for p in world.iterdir()) == names
-
-
-def test_a_list_of_videos_as_spreadsheets_write_it(world):
-    (world / "list").write_bytes(b"\xef\xbb\xbftrain_0000\r\ntrain_0002\r\n")
-    with pytest.raises(SystemExit) as end:
-        main(["labels", "data", "OUT", "--kind", "none", "--videos", "list"])
-    data = Dataset.open(world / "OUT")
-    assert end.value.code == 0
-    assert [v for v in data.videos("train") if data.supervision(v) == "none"] == ["train_0000", "train_0002"]

@@ -96,6 +96,19 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(run, tmp_path, ca
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_file_that_a_command_reads_is_not_replaced(run, tmp_path, capsys):
+    more = ("--data", run / "data", "--local", "--store", run / "store")
+    proposals = run / "run" / "round-0" / "proposals.parquet"
+    for command, out in (
+        (("detect", run / "run"), run / "run" / "run.json"),
+        (("detect", run / "run"), run / "data" / "points.csv"),
+        (("label", "pser-seed", "--proposals", proposals), proposals),
+    ):
+        before = out.read_bytes()
+        assert "replaces none of its files; choose another" in refused(capsys, *command, *more, "--out", out)
+        assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize("method", ["pser-seed", "pser"])
 def test_label_applies_a_labeler_to_any_proposals(run, tmp_path, method):
     proposals = Segments.from_file(run / "run" / "round-0" / "proposals.parquet")

@@ -12,6 +12,15 @@ from pathlib import Path
 
 from distributed.tracking_address import mlflow
 
+DOCUMENT = {"recipe": {}, "dataset": {}, "seed": 0, "recipe_name": "x", "state": "running", "started": "today"}
+
+
+def write(folder: Path, **values) -> Path:
+    """A run's folder that holds run.json alone."""
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(DOCUMENT | values))
+    return folder
+
 
 def client(uri):
     return mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -116,7 +116,7 @@ def evaluate(
 
     if (data is None) == (annotations is None):
         raise click.UsageError("give either --data DIR or --annotations FILE")
-    out = file_to_write(out, "--json") if out is not None else None
+    out = file_to_write(out, "--json", [detections, data, annotations, classes]) if out is not None else None
     names = read_classes(classes) if classes is not None else None
     if data is not None:
         if ignore:
@@ -167,7 +167,7 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     from tad.instance_quality import instance_quality
     from tad.quality import label_quality
 
-    out = file_to_write(out, "--json") if out is not None else None
+    out = file_to_write(out, "--json", [labels, data]) if out is not None else None
     dataset = Dataset.open(data)
     segments = Segments.from_file(labels, dict(enumerate(dataset.classes)))
     if not len(segments):

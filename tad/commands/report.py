@@ -39,7 +39,9 @@ def report(run: Path, data_folder: Path | str | None, store: str, out: Path | No
     from tad.report.run import Run, inside
 
     opened = Run.open(run)
-    target = file_to_write(out) if out is not None else inside(opened.folder, "report.html")
+    target = inside(opened.folder, "report.html")
+    if out is not None and out.expanduser().resolve() != target.resolve():
+        target = file_to_write(out, keep=[opened.folder, data_folder])
     data = Dataset.open(data_folder) if data_folder is not None else None
     scores = _scores(opened.info.keys_of_scores(), store) if data is not None else {}
     path = write_report(run, target, data, scores)

@@ -85,7 +85,7 @@ def label(
     from tad.errors import DataError
     from tad.supervision import labeler_problems
 
-    out = file_to_write(out)
+    out = file_to_write(out, keep=[data_folder, proposals])
     data = Dataset.open(data_folder)
     labeler = load_labeler(method, overrides)
     if problems := labeler_problems(labeler, data):
@@ -120,7 +120,7 @@ def detect(
     from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
 
-    out = file_to_write(out)
+    out = file_to_write(out, keep=[data_folder, run_folder])
     data = Dataset.open(data_folder)
     if not no_check:
         require_features(data, [subset])

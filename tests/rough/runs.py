@@ -292,6 +292,21 @@ RUN_FOLDERS += [
 ]  # fmt: skip
 
 
+READ = "reads"
+RUN_FOLDERS += [
+    refused("run folder", f"{what} over a file that it reads", nothing, command, READ)
+    for what, command in [
+        ("detect: --out", (*DETECT[:6], "{here}/done/run.json", *DETECT[7:])),
+        ("detect: --out", (*DETECT[:6], "{here}/data/points.csv", *DETECT[7:])),
+        ("report: --out", (*REPORT, "--out", "{here}/done/rounds.json")),
+        ("report: --out", (*REPORT, "--out", "{here}/data/dataset.yaml", "--data", "{here}/data")),
+        ("evaluate: --json", ("evaluate", "{here}/detections.json", "--data", "{here}/data", "--subset", "test", "--json", "{here}/detections.json")),
+        ("quality: --json", ("quality", "{here}/done/round-1/labels.parquet", "--data", "{here}/data", "--json", "{here}/data/annotations.json")),
+        ("label: --out", ("label", "pser-seed", "--proposals", "{here}/done/round-0/proposals.parquet", "--data", "{here}/data", "--local", "--store", "{here}/store", "--out", "{here}/done/round-0/proposals.parquet")),
+    ]
+]
+
+
 def _state(here: Path, state: str) -> None:
     assert json.loads((here / "done/run.json").read_text())["state"] == state
 
