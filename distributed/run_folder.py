@@ -118,11 +118,11 @@ def refuse_links(folder: Path, files: Iterable[str] = FILES, folders: Iterable[s
 
 
 def died(info: RunInfo) -> str | None:
-    """What to say of an earlier attempt that ended without a word: killed, or its machine went down."""
+    """What to say of an earlier attempt that was killed, or whose machine went down."""
     if info.state != "running":
         return None
     who = f"process {info.driver.pid} on {info.driver.host}" if info.driver is not None else "its process"
-    return f"the attempt of {info.started or 'earlier'} ended without a word ({who} was killed); going on from there"
+    return f"the attempt of {info.started or 'earlier'} did not end in order ({who} was killed); going on from there"
 
 
 def _driver(folder: Path) -> Identity | None:

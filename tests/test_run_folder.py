@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_is_mended_by_the_next_start(data, finished, tmp_p
     write(run, **document | {"state": "running", "driver": dead._asdict(), "started": "2026-01-02"})
     self_train("tiny", recipe(), data, Options(run, finished / "store", local=True))
     said = capsys.readouterr().err
-    assert f"the attempt of 2026-01-02 ended without a word (process {dead.pid} on" in said
+    assert f"the attempt of 2026-01-02 did not end in order (process {dead.pid} on" in said
     after = json.loads((run / "run.json").read_text())
     assert after["state"] == "finished" and after["driver"] == Identity.me()._asdict()
 
