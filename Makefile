@@ -20,6 +20,7 @@ demo: setup
 
 lint: setup
 	$(BIN)/ruff check tad distributed search_spaces tests benchmarks
+	$(BIN)/ruff format --check --quiet tad distributed search_spaces tests benchmarks
 	$(BIN)/mypy
 
 test: lint

@@ -114,8 +114,10 @@ def published_instance_training(data: Dataset, groups: list[list[str]], inputs: 
 
     items = {
         v: (spans(("candidates", "negatives"), v), spans(("labels",), v))
-        for group in groups for v in group if v in found["candidates"] and v in found["labels"]
-    }  # fmt: skip
+        for group in groups
+        for v in group
+        if v in found["candidates"] and v in found["labels"]
+    }
 
     def steps() -> None:
         for group in groups:
@@ -241,8 +243,10 @@ def benchmark(data: Dataset, folder: Path) -> int:
     """Prints all rows; the number of bars missed."""
     train, test = data.videos("train"), data.videos("test")
     lengths = np.array([len(data.features(v)) for v in train])
-    print(f"{data.name}: {len(train)} training, {len(test)} test videos, {lengths.mean():.0f} snippets (most "
-          f"{lengths.max()}), width {data.manifest.grid.dim}; one thread, CPU time\n")  # fmt: skip
+    print(
+        f"{data.name}: {len(train)} training, {len(test)} test videos, {lengths.mean():.0f} snippets (most "
+        f"{lengths.max()}), width {data.manifest.grid.dim}; one thread, CPU time\n"
+    )
     table, engine = Table(), Direct(data, folder)
 
     stages = {}
@@ -286,8 +290,13 @@ def benchmark(data: Dataset, folder: Path) -> int:
     inputs["negatives"] = Artifact("negatives", next(folder.glob("*-negatives")))
     our_ranking = engine.seconds["hrpro/rank"] + engine.seconds["hrpro-instance/negatives"]
     table.add(f"ranking, {len(train)} videos", our_ranking, their_ranking, "s")
-    table.add("candidates (published rules) and ranking", our_candidates + our_ranking,
-              their_candidates + their_ranking, "s", 10)  # fmt: skip
+    table.add(
+        "candidates (published rules) and ranking",
+        our_candidates + our_ranking,
+        their_candidates + their_ranking,
+        "s",
+        10,
+    )
 
     stage = InstanceTrain(detector.training, 10)
     groups = shared_groups(data, stage, 10**6)
@@ -295,18 +304,29 @@ def benchmark(data: Dataset, folder: Path) -> int:
     table.add(f"stage 2 epoch, {len(train)} videos", engine.seconds[stage.name], seconds, "s", 1.5)
     instance_share = matrix_share(stage, Context(data, inputs, groups[0], 0))
 
-    inference(table, Direct(data, folder / "inference", EVERY), models, instance, scores["test"], their_snippet.eval(),
-              their_instance.eval())  # fmt: skip
+    inference(
+        table,
+        Direct(data, folder / "inference", EVERY),
+        models,
+        instance,
+        scores["test"],
+        their_snippet.eval(),
+        their_instance.eval(),
+    )
     base = measured_peak("nothing", data, inputs)
     for number_of_stage, what in ((1, "step with the longest videos"), (2, "epoch")):
         ours, other = (measured_peak(f"{side} {number_of_stage}", data, inputs) for side in ("tad", "published"))
         table.add(f"peak memory, stage {number_of_stage} {what}", ours, other, "MB", 1)
 
     print(f"\npeak memory of the imports alone: {base:.0f} MB")
-    print(f"matrix products, attention and convolutions: {snippet_share:.0%} of the operators' time in a stage 1 step, "
-          f"{instance_share:.0%} in a stage 2 step")  # fmt: skip
-    print(f"candidates by published rules: {number['train'] / len(train):.0f} and {number['test'] / len(test):.0f} a "
-          f"video, all as published; reliable proposals: {points - wrong} of {points} as published")  # fmt: skip
+    print(
+        f"matrix products, attention and convolutions: {snippet_share:.0%} of the operators' time in a stage 1 step, "
+        f"{instance_share:.0%} in a stage 2 step"
+    )
+    print(
+        f"candidates by published rules: {number['train'] / len(train):.0f} and {number['test'] / len(test):.0f} a "
+        f"video, all as published; reliable proposals: {points - wrong} of {points} as published"
+    )
     print("\n" + MEASURED)
     return table.missed
 

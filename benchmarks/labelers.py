@@ -242,15 +242,30 @@ def learned(kinds: Sequence[Protocol]) -> str:
         spread = np.sqrt(labels.positions @ (place - mean) ** 2)
         rank = [np.argsort(np.argsort(x)) for x in (labels.scores[scored], kind.tiou)]
         found, really = (f"{three(m)} ± {three(s)}" for m, s in ((mean, spread), (true.mean(), true.std())))
-        lines.append([
-            of.name, f"{labels.lag:+.2f} s", found, really,
-            three(labels.scores[scored].mean()), three(kind.tiou.mean()), three(np.corrcoef(*rank)[0, 1]),
-            f"{seconds:.1f} s", str(int((~scored).sum())),
-        ])  # fmt: skip
+        lines.append(
+            [
+                of.name,
+                f"{labels.lag:+.2f} s",
+                found,
+                really,
+                three(labels.scores[scored].mean()),
+                three(kind.tiou.mean()),
+                three(np.corrcoef(*rank)[0, 1]),
+                f"{seconds:.1f} s",
+                str(int((~scored).sum())),
+            ]
+        )
     head = [
-        "points", "lag found", "position found", "true position", "mean score", "mean tIoU",
-        "rank correlation", "CPU time", "clicks outside",
-    ]  # fmt: skip
+        "points",
+        "lag found",
+        "position found",
+        "true position",
+        "mean score",
+        "mean tIoU",
+        "rank correlation",
+        "CPU time",
+        "clicks outside",
+    ]
     return f"### What `points` found out\n\n{table(head, lines)}"
 
 

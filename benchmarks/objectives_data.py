@@ -76,8 +76,14 @@ LABELERS: dict[str, list[tuple[str, list[str], list[int]]]] = {
 }
 """By proposer: labeler, options, and the detector's epochs. Bags of one scale falsify the length of all labels."""
 DETECTOR: dict[str, Any] = {
-    "width": 32, "max_length": 96, "upsample": 1, "levels": 5, "batch_size": 2, "drop_path": 0.0, "input_dropout": 0.1,
-}  # fmt: skip
+    "width": 32,
+    "max_length": 96,
+    "upsample": 1,
+    "levels": 5,
+    "batch_size": 2,
+    "drop_path": 0.0,
+    "input_dropout": 0.1,
+}
 DECODINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "no video, sigma .1": {"decode": {"video_power": 0.0}, "postprocess": {"sigma": 0.1}},

@@ -15,21 +15,44 @@ from tad.labelers.pser_seed import neighbour_times
 from tad.ops.iou import paired_tiou
 
 LABELERS: list[tuple[str, list[str]]] = [
-    *(("pser-seed", [*options]) for options in (
-        [], ["faithful=true"], ["seed_rule.crossing=keep"], ["seed_rule.half_width=0.5"], ["seed_rule.half_width=5.0"],
-        ["seed_rule.min_score=0.3"], ["seed_rule.min_score=0.6"], ["seed_rule.neighbours=any-class"],
-        ["seed_rule.min_score=0.9", "seed_rule.half_width=1.0"],
-        ["seed_rule.min_score=0.9", "seed_rule.half_width=4.0"],
-    )),
-    ("hrpro", []), ("hrpro", ["faithful=true"]),
+    *(
+        ("pser-seed", [*options])
+        for options in (
+            [],
+            ["faithful=true"],
+            ["seed_rule.crossing=keep"],
+            ["seed_rule.half_width=0.5"],
+            ["seed_rule.half_width=5.0"],
+            ["seed_rule.min_score=0.3"],
+            ["seed_rule.min_score=0.6"],
+            ["seed_rule.neighbours=any-class"],
+            ["seed_rule.min_score=0.9", "seed_rule.half_width=1.0"],
+            ["seed_rule.min_score=0.9", "seed_rule.half_width=4.0"],
+        )
+    ),
+    ("hrpro", []),
+    ("hrpro", ["faithful=true"]),
     *(("potloc", [f"rule={rule}"]) for rule in ("midpoints", "released", "paper")),
-    *(("points", [*options]) for options in (
-        [], ["compression=0.5"], ["compression=1.0"], ["compression=1.5"], ["sharpness=0.0"], ["sharpness=20.0"],
-        ["length_noise=0.1"], ["length_noise=1.0"], ["centre_noise=0.05"], ["centre_noise=0.5"], ["spread=0.2"],
-        ["spread=2.0"], ["compression=2.5", "spread=0.1"],
-        ["length_noise=2.0", "centre_noise=1.0", "sharpness=0.0"],
-    )),
-]  # fmt: skip
+    *(
+        ("points", [*options])
+        for options in (
+            [],
+            ["compression=0.5"],
+            ["compression=1.0"],
+            ["compression=1.5"],
+            ["sharpness=0.0"],
+            ["sharpness=20.0"],
+            ["length_noise=0.1"],
+            ["length_noise=1.0"],
+            ["centre_noise=0.05"],
+            ["centre_noise=0.5"],
+            ["spread=0.2"],
+            ["spread=2.0"],
+            ["compression=2.5", "spread=0.1"],
+            ["length_noise=2.0", "centre_noise=1.0", "sharpness=0.0"],
+        )
+    ),
+]
 DESIGNS = ("tIoU with the reference", "tIoU expected by the model", "not crowded", "one length a class")
 
 

@@ -173,19 +173,41 @@ def nms_cases() -> list[Case]:
     rule: dict[str, Any] = {"method": "gaussian", "sigma": 0.5, "min_score": 0.001}
     kept, _, _ = hard_nms(spans, scores, 0.5, limit=200)
     return [
-        Case("class-wise soft-NMS, 2,000 segments, 20 classes", lambda: classwise_nms(*small, limit=200, **rule),
-             lambda: loop_soft_nms(*small, limit=200), bar=3),
-        Case("  the same, none cut (limit 2,000)", lambda: classwise_nms(*small, limit=2000, **rule),
-             lambda: loop_soft_nms(*small, limit=2000), bar=3),
-        Case("class-wise soft-NMS, 40,000 segments, 20 classes", lambda: classwise_nms(*large, limit=200, **rule),
-             lambda: loop_soft_nms(*large, limit=200), bar=150),
-        Case("  the same, none cut (limit 40,000)", lambda: classwise_nms(*large, limit=40_000, **rule),
-             lambda: loop_soft_nms(*large, limit=40_000), bar=150),
-        Case("hard NMS .5, 2,000 segments", lambda: hard_nms(spans, scores, 0.5),
-             lambda: loop_hard_nms(spans, scores, 0.5)),
-        Case("voting .7, 200 kept of 2,000", lambda: vote(kept, spans, scores, 0.7),
-             lambda: loop_vote(kept, spans, scores, 0.7)),
-    ]  # fmt: skip
+        Case(
+            "class-wise soft-NMS, 2,000 segments, 20 classes",
+            lambda: classwise_nms(*small, limit=200, **rule),
+            lambda: loop_soft_nms(*small, limit=200),
+            bar=3,
+        ),
+        Case(
+            "  the same, none cut (limit 2,000)",
+            lambda: classwise_nms(*small, limit=2000, **rule),
+            lambda: loop_soft_nms(*small, limit=2000),
+            bar=3,
+        ),
+        Case(
+            "class-wise soft-NMS, 40,000 segments, 20 classes",
+            lambda: classwise_nms(*large, limit=200, **rule),
+            lambda: loop_soft_nms(*large, limit=200),
+            bar=150,
+        ),
+        Case(
+            "  the same, none cut (limit 40,000)",
+            lambda: classwise_nms(*large, limit=40_000, **rule),
+            lambda: loop_soft_nms(*large, limit=40_000),
+            bar=150,
+        ),
+        Case(
+            "hard NMS .5, 2,000 segments",
+            lambda: hard_nms(spans, scores, 0.5),
+            lambda: loop_hard_nms(spans, scores, 0.5),
+        ),
+        Case(
+            "voting .7, 200 kept of 2,000",
+            lambda: vote(kept, spans, scores, 0.7),
+            lambda: loop_vote(kept, spans, scores, 0.7),
+        ),
+    ]
 
 
 def curve_cases() -> list[Case]:
@@ -222,9 +244,12 @@ def bag_cases() -> list[Case]:
     rois = np.concatenate([some, negative_spans(u1, u2, rows)])
     return [
         Case("bags + labels + 500 negatives, 128 points", bags, lambda: loop_bags(seeds, u1, u2, extent), bar=5),
-        Case("RoI align, 815 rois x 2048 x 8 bins, 327 rows", lambda: roi_align(features, torch.from_numpy(rois), 8),
-             lambda: loop_roi(features.numpy(), rois, 8)),
-    ]  # fmt: skip
+        Case(
+            "RoI align, 815 rois x 2048 x 8 bins, 327 rows",
+            lambda: roi_align(features, torch.from_numpy(rois), 8),
+            lambda: loop_roi(features.numpy(), rois, 8),
+        ),
+    ]
 
 
 # -- table -----------------------------------------------------------------------------------------------------------
@@ -264,9 +289,12 @@ def main() -> None:
         missed += met == "NO"
         bar = "" if case.bar is None else f"{case.bar:g}"
         print(f"{case.name:<52}{wall:>9.2f}{cpu:>9.2f}{slow:>10.1f}{slow / cpu:>7.0f}x{bar:>8}  {met}")
-    print("\nimport, seconds: " + ", ".join(
-        f"{module} {import_seconds(module):.2f}" for module in ("tad.ops.iou", "tad.ops.nms", "tad.ops.roi")
-    ))  # fmt: skip
+    print(
+        "\nimport, seconds: "
+        + ", ".join(
+            f"{module} {import_seconds(module):.2f}" for module in ("tad.ops.iou", "tad.ops.nms", "tad.ops.roi")
+        )
+    )
     if missed:
         raise SystemExit(f"{missed} bar(s) missed")
 

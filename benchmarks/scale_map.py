@@ -122,10 +122,21 @@ def measured(data: Dataset, videos: int, chunk: int, actors: int, video: Video, 
     finally:
         shutil.rmtree(folder)
     return {
-        "videos": videos, "chunk": chunk, "chunks": len(todo), "actors": actors, "work": video.seconds,
-        "bytes": video.bytes, "array": bool(video.array), "first": first[0], "wall": wall, "collect": collecting,
-        "collect_cpu": collecting_cpu, "written": written / videos, "load": load, **seen,
-    }  # fmt: skip
+        "videos": videos,
+        "chunk": chunk,
+        "chunks": len(todo),
+        "actors": actors,
+        "work": video.seconds,
+        "bytes": video.bytes,
+        "array": bool(video.array),
+        "first": first[0],
+        "wall": wall,
+        "collect": collecting,
+        "collect_cpu": collecting_cpu,
+        "written": written / videos,
+        "load": load,
+        **seen,
+    }
 
 
 @contextmanager

@@ -25,17 +25,28 @@ from distributed.parts import chunk_size
 from tad.data.dataset import Dataset
 
 FITTED = [
-    (2000, 8, Video()), (8000, 32, Video()), (8000, 128, Video()), (16_000, 512, Video()),
-    (1500, 8, Video(seconds=0.002)), (2000, 32, Video(seconds=0.002)), (3000, 128, Video(seconds=0.002)),
+    (2000, 8, Video()),
+    (8000, 32, Video()),
+    (8000, 128, Video()),
+    (16_000, 512, Video()),
+    (1500, 8, Video(seconds=0.002)),
+    (2000, 32, Video(seconds=0.002)),
+    (3000, 128, Video(seconds=0.002)),
     (600, 32, Video(seconds=0.01)),
-    (3000, 32, Video(segments=200)), (3000, 128, Video(segments=200)),
-    (2000, 32, Video(array=1 << 16)), (500, 16, Video(array=1 << 19)), (1000, 64, Video(array=1 << 18)),
-]  # fmt: skip
+    (3000, 32, Video(segments=200)),
+    (3000, 128, Video(segments=200)),
+    (2000, 32, Video(array=1 << 16)),
+    (500, 16, Video(array=1 << 19)),
+    (1000, 64, Video(array=1 << 18)),
+]
 """Videos, chunk size and video of the points that the model is fitted to; each with one and with two actors."""
 HELD_OUT = [
-    (1500, 16, Video(seconds=0.005)), (4000, 64, Video(seconds=0.001, segments=50)), (10_000, 256, Video()),
-    (2000, 64, Video(seconds=0.002, array=1 << 14)), (750, 4, Video(seconds=0.004)),
-]  # fmt: skip
+    (1500, 16, Video(seconds=0.005)),
+    (4000, 64, Video(seconds=0.001, segments=50)),
+    (10_000, 256, Video()),
+    (2000, 64, Video(seconds=0.002, array=1 << 14)),
+    (750, 4, Video(seconds=0.004)),
+]
 """Points that it has not seen."""
 REPEATS = 1
 """Of several the least counts: other work on the machine only ever slows."""
@@ -158,8 +169,15 @@ CANDIDATES = [2**i for i in range(11)]
 def asked(videos: int, chunk: int, gpus: int, gpu_seconds: float) -> dict[str, Any]:
     """A map of segments as `Video()` writes them, by one actor for each GPU."""
     chunks = math.ceil(videos / chunk)
-    return {"videos": videos, "chunk": chunk, "chunks": chunks, "actors": min(gpus, chunks), "work": gpu_seconds,
-            "bytes": Video().bytes, "array": False}  # fmt: skip
+    return {
+        "videos": videos,
+        "chunk": chunk,
+        "chunks": chunks,
+        "actors": min(gpus, chunks),
+        "work": gpu_seconds,
+        "bytes": Video().bytes,
+        "array": False,
+    }
 
 
 def show(points: Path) -> None:
@@ -176,11 +194,7 @@ def show(points: Path) -> None:
             continue
         errors = []
         for p in some:
-            models = [
-                float(costs.driver @ _driver([p])[0]),
-                float(costs.actors @ _actors([p])[0]),
-                costs.collect_s(p),
-            ]
+            models = [float(costs.driver @ _driver([p])[0]), float(costs.actors @ _actors([p])[0]), costs.collect_s(p)]
             was = [p["driver_cpu"], p["actors_cpu"], p["collect_cpu"]]
             errors.append([m / w - 1 for m, w in zip(models, was, strict=True)])
             after = (1 - p["actors"] / p["chunks"]) * max(costs.driver_s(p), costs.actors_s(p, uneven=False))

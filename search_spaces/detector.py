@@ -55,11 +55,7 @@ SPACE = [
         method="potloc",
     ),
     Parameter(
-        "detector.training.stem",
-        Integer(0, 3),
-        "code 2 attention blocks at full rate",
-        "detector",
-        method="potloc",
+        "detector.training.stem", Integer(0, 3), "code 2 attention blocks at full rate", "detector", method="potloc"
     ),
     Parameter(
         "detector.training.gain",
@@ -159,13 +155,7 @@ SPACE = [
         "proposer",
         method="hrpro",
     ),
-    Parameter(
-        "proposer.training.block_dropout",
-        Float(0.0, 0.5),
-        "paper .3",
-        "proposer",
-        method="hrpro",
-    ),
+    Parameter("proposer.training.block_dropout", Float(0.0, 0.5), "paper .3", "proposer", method="hrpro"),
     Parameter(
         "labeler.heads.hidden",
         Choice(64, 128, 256, 512, 1024),
@@ -180,13 +170,7 @@ SPACE = [
         "heads",
         method="pser",
     ),
-    Parameter(
-        "labeler.heads.bins",
-        Choice(4, 8, 12, 16),
-        "paper 8 pooled rows of a segment",
-        "heads",
-        method="pser",
-    ),
+    Parameter("labeler.heads.bins", Choice(4, 8, 12, 16), "paper 8 pooled rows of a segment", "heads", method="pser"),
     Parameter(
         "labeler.heads.context",
         Float(0.0, 0.8),

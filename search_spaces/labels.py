@@ -61,18 +61,8 @@ SPACE = [
                 "PseR discard, HR-Pro keep; what happens to a proposal over two points",
                 None,
             ),
-            (
-                "min_score",
-                Float(-0.2, 0.8),
-                "papers 0; contrasts lie between -1 and 1, good ones above .3",
-                None,
-            ),
-            (
-                "fallback",
-                Choice("window", "none"),
-                "PseR window, HR-Pro none; a point without a proposal",
-                None,
-            ),
+            ("min_score", Float(-0.2, 0.8), "papers 0; contrasts lie between -1 and 1, good ones above .3", None),
+            ("fallback", Choice("window", "none"), "PseR window, HR-Pro none; a point without a proposal", None),
             (
                 "half_width",
                 Float(0.3, 5.0, log=True),
@@ -137,18 +127,8 @@ SPACE = [
                 "video is ours, the paper is silent; class and epoch let whole videos go empty",
                 ("labeler.selection.rule", "adaptive"),
             ),
-            (
-                "icd.alpha",
-                Float(0.0, 0.5),
-                "paper .3; higher eliminates more positives",
-                ("labeler.icd.use", True),
-            ),
-            (
-                "icd.beta",
-                Float(0.5, 1.0),
-                "paper .7; lower mines more candidates, 1 none",
-                ("labeler.icd.use", True),
-            ),
+            ("icd.alpha", Float(0.0, 0.5), "paper .3; higher eliminates more positives", ("labeler.icd.use", True)),
+            ("icd.beta", Float(0.5, 1.0), "paper .7; lower mines more candidates, 1 none", ("labeler.icd.use", True)),
         )
     ),
 ]

@@ -141,13 +141,7 @@ SPACE = [
         "heads",
         method="pser",
     ),
-    Parameter(
-        "labeler.heads.dropout",
-        Float(0.0, 0.5),
-        "paper 0",
-        "heads",
-        method="pser",
-    ),
+    Parameter("labeler.heads.dropout", Float(0.0, 0.5), "paper 0", "heads", method="pser"),
     Parameter(
         "labeler.icd.training.dropout",
         Float(0.0, 0.7),
@@ -155,13 +149,7 @@ SPACE = [
         "heads",
         method="apl",
     ),
-    Parameter(
-        "labeler.heads.focal",
-        Float(0.0, 3.0),
-        "paper 2; 0 is cross entropy",
-        "heads",
-        method="pser",
-    ),
+    Parameter("labeler.heads.focal", Float(0.0, 3.0), "paper 2; 0 is cross entropy", "heads", method="pser"),
     Parameter(
         "labeler.heads.bags_per_item",
         Choice(None, 8, 16, 32),

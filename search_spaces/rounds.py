@@ -6,12 +6,7 @@ MORE = (2, 3, 4)
 """Numbers of rounds between which there is something to compare."""
 
 SPACE = [
-    Parameter(
-        "rounds",
-        Integer(1, 4),
-        "papers 1; labels hardly change after the third",
-        "round",
-    ),
+    Parameter("rounds", Integer(1, 4), "papers 1; labels hardly change after the third", "round"),
     Parameter(
         "stop.change",
         Float(0.8, 1.0),

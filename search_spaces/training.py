@@ -18,27 +18,11 @@ SPACE = [
         "detector",
         method="actionformer",
     ),
+    Parameter("detector.batch_size", Integer(1, 8), "ActionFormer 2", "detector", method="actionformer"),
     Parameter(
-        "detector.batch_size",
-        Integer(1, 8),
-        "ActionFormer 2",
-        "detector",
-        method="actionformer",
+        "detector.weight_decay", Float(1e-4, 0.2, log=True), "ActionFormer .05", "detector", method="actionformer"
     ),
-    Parameter(
-        "detector.weight_decay",
-        Float(1e-4, 0.2, log=True),
-        "ActionFormer .05",
-        "detector",
-        method="actionformer",
-    ),
-    Parameter(
-        "detector.warmup",
-        Float(0.0, 0.3),
-        "ActionFormer 5 of 35 epochs",
-        "detector",
-        method="actionformer",
-    ),
+    Parameter("detector.warmup", Float(0.0, 0.3), "ActionFormer 5 of 35 epochs", "detector", method="actionformer"),
     Parameter(
         "detector.ema_decay",
         Choice(None, 0.9, 0.99, 0.995, 0.999),
@@ -141,33 +125,11 @@ SPACE = [
         method="potloc",
         stand_in=4e-4,
     ),
+    Parameter("detector.training.epochs", Integer(3, 150, log=True), "paper 100, code 50", "detector", method="potloc"),
+    Parameter("detector.training.batch_size", Integer(1, 8), "paper 3, code 4", "detector", method="potloc"),
+    Parameter("detector.training.weight_decay", Float(1e-4, 0.2, log=True), "code .05", "detector", method="potloc"),
     Parameter(
-        "detector.training.epochs",
-        Integer(3, 150, log=True),
-        "paper 100, code 50",
-        "detector",
-        method="potloc",
-    ),
-    Parameter(
-        "detector.training.batch_size",
-        Integer(1, 8),
-        "paper 3, code 4",
-        "detector",
-        method="potloc",
-    ),
-    Parameter(
-        "detector.training.weight_decay",
-        Float(1e-4, 0.2, log=True),
-        "code .05",
-        "detector",
-        method="potloc",
-    ),
-    Parameter(
-        "detector.training.warmup",
-        Float(0.0, 0.3),
-        "code 10 of 50 epochs; paper none",
-        "detector",
-        method="potloc",
+        "detector.training.warmup", Float(0.0, 0.3), "code 10 of 50 epochs; paper none", "detector", method="potloc"
     ),
     Parameter(
         "detector.training.ema_decay",
@@ -197,13 +159,7 @@ SPACE = [
         "detector",
         method="potloc",
     ),
-    Parameter(
-        "detector.training.focal",
-        Float(1.0, 3.0),
-        "paper 2",
-        "detector",
-        method="potloc",
-    ),
+    Parameter("detector.training.focal", Float(1.0, 3.0), "paper 2", "detector", method="potloc"),
     Parameter(
         "detector.training.lr",
         Float(1e-5, 1e-3, log=True),
@@ -234,11 +190,7 @@ SPACE = [
         method="hrpro-instance",
     ),
     Parameter(
-        "detector.training.dropout",
-        Float(0.2, 0.8),
-        "code .7; in the score head",
-        "detector",
-        method="hrpro-instance",
+        "detector.training.dropout", Float(0.2, 0.8), "code .7; in the score head", "detector", method="hrpro-instance"
     ),
     Parameter(
         "detector.training.score_weight",
@@ -263,19 +215,9 @@ SPACE = [
         stand_in=1e-4,
     ),
     Parameter(
-        "detector.training.epochs",
-        Integer(3, 60, log=True),
-        "BMN 10; more for few videos",
-        "detector",
-        method="bmn",
+        "detector.training.epochs", Integer(3, 60, log=True), "BMN 10; more for few videos", "detector", method="bmn"
     ),
-    Parameter(
-        "detector.training.regression_weight",
-        Float(1.0, 20.0, log=True),
-        "BMN 5",
-        "detector",
-        method="bmn",
-    ),
+    Parameter("detector.training.regression_weight", Float(1.0, 20.0, log=True), "BMN 5", "detector", method="bmn"),
     Parameter(
         "detector.training.contrast_weight",
         Float(0.0, 0.2),
@@ -305,13 +247,7 @@ SPACE = [
         "detector",
         method="rskp",
     ),
-    Parameter(
-        "detector.schedule.growth",
-        Float(1.0, 1.1),
-        "code 1.035 an epoch",
-        "detector",
-        method="rskp",
-    ),
+    Parameter("detector.schedule.growth", Float(1.0, 1.1), "code 1.035 an epoch", "detector", method="rskp"),
     Parameter(
         "detector.training.bounded",
         Choice(True, False),
@@ -326,11 +262,5 @@ SPACE = [
         "detector",
         method="rskp",
     ),
-    Parameter(
-        "detector.training.dropout",
-        Float(0.2, 0.8),
-        "code .6",
-        "detector",
-        method="rskp",
-    ),
+    Parameter("detector.training.dropout", Float(0.2, 0.8), "code .6", "detector", method="rskp"),
 ]

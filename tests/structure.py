@@ -17,13 +17,19 @@ LAYERS = {
     "methods": ("tad.proposers", "tad.labelers", "tad.detectors", "tad.stage", "tad.published"),
     "recipe": ("tad.config", "tad.recipes"),
     "judging": (
-        "tad.evaluate", "tad.quality", "tad.instance_quality", "tad.subset", "tad.protocols", "tad.honest",
-        "tad.supervision", "tad.report",
+        "tad.evaluate",
+        "tad.quality",
+        "tad.instance_quality",
+        "tad.subset",
+        "tad.protocols",
+        "tad.honest",
+        "tad.supervision",
+        "tad.report",
     ),
     "spaces": ("search_spaces",),
     "distributed": ("distributed",),
     "commands": ("tad.commands", "tad.cli", "tad.__main__"),
-}  # fmt: skip
+}
 """From low to high: a module may import from its own layer and from lower ones. The package `tad` itself is empty."""
 
 TRAINING = ("ops", "models", "methods")

@@ -142,9 +142,7 @@ def test_weight_0_is_a_run_that_never_reads_the_other_videos(plain: tuple[Datase
     data, labels = plain
     options = SMALL | {"drop_path": 0.3, "input_dropout": 0.3, "levels": 3, "max_length": 64, "epochs": 3}
     detector = ActionFormerDetector(**options, unlabelled_weight=0.0, quality={"enabled": True})
-    whole = detector.train(
-        TinyEngine(data, 0, tmp_path / "whole"), as_artifact(labels, tmp_path / "labels")
-    ).model()  # fmt: skip
+    whole = detector.train(TinyEngine(data, 0, tmp_path / "whole"), as_artifact(labels, tmp_path / "labels")).model()
     # The others have no features, nor pseudo-labels.
     for video in ("v2", "v3", "v4", "v5"):
         data.feature_path(video).unlink()
@@ -179,7 +177,7 @@ def test_only_full_labels_are_plain_training_and_none_are_refused(plain: tuple[D
     assert len(opened) == 6 and "unlabelled" not in opened.settings
     assert values(opened, batch_of(opened, [0, 2])) == (lambda t: values(t, batch_of(t, [0, 2])))(
         task(every, labels, tmp_path)
-    )  # fmt: skip
+    )
 
 
 # -- ignored zones -----------------------------------------------------------------------------------------------------
@@ -308,14 +306,19 @@ def test_training_goes_on_from_the_model_before(plain: tuple[Dataset, Segments],
     state = opened.module.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in first.module.state_dict().items())
     assert state.keys() - first.module.state_dict().keys() == {
-        "quality_head.weight", "quality_head.bias", "unlabelled_normaliser"
-    }  # fmt: skip
+        "quality_head.weight",
+        "quality_head.bias",
+        "unlabelled_normaliser",
+    }
     assert state["quality_head.bias"].tolist() == [0, -3]
     back = go_on(data, labels, tmp_path, saved(opened, tmp_path / "second"), upsample=2)
     assert all(torch.equal(value, state[key]) for key, value in back.module.state_dict().items())
 
-    encoder = {k: v for k, v in first.module.state_dict().items() if k.split(".")[0] in
-               ("embedding", "stem", "branch", "necks")}  # fmt: skip
+    encoder = {
+        k: v
+        for k, v in first.module.state_dict().items()
+        if k.split(".")[0] in ("embedding", "stem", "branch", "necks")
+    }
     settings = {k: v for k, v in first.settings.items() if k != "classes"}
     (tmp_path / "encoder").mkdir()
     torch.save({"state": encoder, "settings": settings}, tmp_path / "encoder" / "model.pt")

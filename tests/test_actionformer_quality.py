@@ -78,9 +78,7 @@ def test_the_class_loss_of_negatives_weighs_by_the_squared_score():
     expected = 0.75 * p**2 * -torch.log(1 - p)
     torch.testing.assert_close(joint_focal(logits, quality, torch.zeros(1, 2)), expected)
     plain = joint_focal(logits, torch.ones(1), torch.tensor([[1.0, 0.0]]), gamma=0.0, negative_weight=1.0)
-    cross = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits, torch.tensor([[1.0, 0.0]]), reduction="none"
-    )  # fmt: skip
+    cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor([[1.0, 0.0]]), reduction="none")
     torch.testing.assert_close(plain, cross)
 
 
@@ -104,9 +102,11 @@ def outputs(quality: list[list[float]]) -> PointOutputs:
     """Three points: (2, 2), (0, 4) and (1, 1) predicted."""
     offsets = torch.tensor([[2.0, 2.0], [0.0, 4.0], [1.0, 1.0]], requires_grad=True)
     return PointOutputs(
-        torch.tensor([[0.2, -1.0]] * 3, requires_grad=True), offsets, torch.ones(3, dtype=torch.bool),
+        torch.tensor([[0.2, -1.0]] * 3, requires_grad=True),
+        offsets,
+        torch.ones(3, dtype=torch.bool),
         torch.tensor(quality, requires_grad=True),
-    )  # fmt: skip
+    )
 
 
 def test_both_losses_of_points_by_hand():

@@ -45,8 +45,9 @@ def test_what_is_left_out_teaches_nothing(plain: tuple[Dataset, Segments], tmp_p
     task = CheckFit(SMALL).open(Context(data, {"bank": bank}, data.videos("train"), 0))
     rest = [v for v in data.videos("train") if data.full_labels(v) is not None and v not in held_out(data)]
     assert task.settings["instances"] == sum(len(data.full_labels(v).label) for v in rest)
-    other = truth.replace(label=["throw" if v in held_out(data) else c for v, c in
-                                 zip(truth.video_ids, truth.labels, strict=True)])  # fmt: skip
+    other = truth.replace(
+        label=["throw" if v in held_out(data) else c for v, c in zip(truth.video_ids, truth.labels, strict=True)]
+    )
     assert other.labels != truth.labels
     model = engine.fit(CheckFit(SMALL), {"bank": bank}).model()["state"]
     changed, _ = invent(tmp_path / "changed", videos=12)

@@ -73,10 +73,7 @@ def bank_of(folder: Path, rows: list[tuple[str, str]], vectors: np.ndarray) -> C
 
 def random_instances(count: int, seed: int, dim: int = 6, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.rand(count, dim, generator=generator),
-        torch.randint(classes, (count,), generator=generator),
-    )
+    return (torch.rand(count, dim, generator=generator), torch.randint(classes, (count,), generator=generator))
 
 
 def test_the_published_size() -> None:

@@ -59,7 +59,7 @@ BAD_JSON = [
     (json.dumps({"a": {"annotations": []}}), "is an annotation file, not a file of detections"),
     (json.dumps(COLUMNS | {"t-end": [1.0]}), "must be lists of one length; found video_id 4, start 4, end 1"),
     (json.dumps(COLUMNS | {"score": [1, 2, 3, None]}), r"row 3 \(video b\): score is missing"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_JSON)
@@ -159,10 +159,12 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "x.pkl").write_bytes(b"\x80\x04.")
     (tmp_path / "folder.parquet").mkdir()
     for name, message in (
-        ("pipe.json", "named pipe"), ("pipe.parquet", "named pipe"), ("folder.parquet", "a folder"),
+        ("pipe.json", "named pipe"),
+        ("pipe.parquet", "named pipe"),
+        ("folder.parquet", "a folder"),
         ("no.csv", "missing"),
         ("x.pkl", "unpickling runs whatever code they hold"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(DataError, match=message):
             Detections.from_file(tmp_path / name)
         with pytest.raises(DataError, match=message):

@@ -297,8 +297,14 @@ def test_proposals_lie_between_candidates_and_score_by_the_maps():
 
 def test_candidates():
     assert candidates(np.array([0.1, 0.3, 0.3, 0.9, 0.5, 0.2, 0.3]), 0.5).tolist() == [
-        False, True, False, True, True, False, True,
-    ]  # fmt: skip
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
     assert candidates(np.array([0.2, 0.2, 0.1]), 1.0).tolist() == [True, True, False]
 
 
@@ -398,9 +404,14 @@ def test_pseudo_labels_of_any_labeler(tmp_path):
     small = ["length=32", "width=16", "samples=8", "epochs=2", "batch_size=4"]
     recipe = load_recipe(
         "pser",
-        ["proposer.training.epochs=3", "labeler.heads.epochs=1", "detector.method=bmn", "rounds=1",
-         *(f"detector.training.{option}" for option in small)],
-    )  # fmt: skip
+        [
+            "proposer.training.epochs=3",
+            "labeler.heads.epochs=1",
+            "detector.method=bmn",
+            "rounds=1",
+            *(f"detector.training.{option}" for option in small),
+        ],
+    )
     options = Options(tmp_path / "run", tmp_path / "store", local=True)
     self_train("pser-bmn", recipe, data, options)
     rows = json.loads((tmp_path / "run" / "rounds.json").read_text())
@@ -416,11 +427,19 @@ def test_few_labelled_videos_teach_the_others(tmp_path):
     small = ["length=32", "width=16", "samples=8", "epochs=2", "batch_size=4"]
     recipe = load_recipe(
         "apl-bmn",
-        ["proposer.training.epochs=10", "labeler.icd.training.steps=20", "labeler.ignore=true",
-         "labeler.selection.d1=0.0", "labeler.selection.min_pos=1", "rounds=2", "stop.change=1.0",
-         "stop.score_drop=1.0", "detector.pretrain.epochs=1",
-         *(f"detector.training.{o}" for o in small)],
-    )  # fmt: skip
+        [
+            "proposer.training.epochs=10",
+            "labeler.icd.training.steps=20",
+            "labeler.ignore=true",
+            "labeler.selection.d1=0.0",
+            "labeler.selection.min_pos=1",
+            "rounds=2",
+            "stop.change=1.0",
+            "stop.score_drop=1.0",
+            "detector.pretrain.epochs=1",
+            *(f"detector.training.{o}" for o in small),
+        ],
+    )
     self_train("apl-bmn", recipe, data, Options(tmp_path / "run", tmp_path / "store", local=True))
     for number in (1, 2):
         labels = Segments.from_parquet(tmp_path / "run" / f"round-{number}/labels.parquet")

@@ -105,8 +105,9 @@ def test_the_network_equals_its_published_form():
     mask = torch.from_numpy(dense_mask(10, 6, 4, 3, True)).float()
     base = net.base(x.transpose(1, 2))
     sampled = torch.einsum("bct,tndj->bcndj", net.reduce(base), mask)
-    reduced = torch.relu(torch.einsum("bcndj,ocn->bodj", sampled, net.matching.weight)
-                         + net.matching.bias[:, None, None])  # fmt: skip
+    reduced = torch.relu(
+        torch.einsum("bcndj,ocn->bodj", sampled, net.matching.weight) + net.matching.bias[:, None, None]
+    )
     want = net.maps(torch.relu(net.project(reduced.permute(0, 2, 3, 1))).permute(0, 3, 1, 2))
     got = net(x, torch.ones(2, 10, dtype=torch.bool))
     assert got.maps.shape == (2, 2, 6, 10)

@@ -278,9 +278,14 @@ def test_feature_loss_by_hand() -> None:
     embedding[0, :4], embedding[0, 4:8], embedding[0, 8:] = torch.tensor([2.0, 0.0]), 3 * rest, torch.tensor([1.0, 0.0])
     embedding[1] = 1
     found = segments(
-        (0, 1, 0, 4, True), (0, 1, 4, 8, False), (0, 1, 8, 12, True),
-        (0, 0, 0, 4, True), (0, 0, 4, 12, False), (1, 1, 0, 5, True), (1, 1, 5, 12, False),
-    )  # fmt: skip
+        (0, 1, 0, 4, True),
+        (0, 1, 4, 8, False),
+        (0, 1, 8, 12, True),
+        (0, 0, 0, 4, True),
+        (0, 0, 4, 12, False),
+        (1, 1, 0, 5, True),
+        (1, 1, 5, 12, False),
+    )
     want = np.log1p(np.exp((0.5 - 1) / 0.1))  # class 0 and the second video have one action only
     assert feature_loss(embedding, found).tolist() == pytest.approx([want, 0], rel=1e-3)
 
@@ -386,6 +391,10 @@ def test_the_recipe_trains_both_terms() -> None:
     training = recipe.proposer.training
     weights = {k: v for k, v in training.model_dump().items() if k.endswith("_weight")}
     assert weights == {
-        "video_weight": 1.0, "point_weight": 0.5, "background_weight": 1.0, "score_weight": 1.0, "feature_weight": 1.0,
-    }  # fmt: skip
+        "video_weight": 1.0,
+        "point_weight": 0.5,
+        "background_weight": 1.0,
+        "score_weight": 1.0,
+        "feature_weight": 1.0,
+    }
     assert training.epochs * (200 // 16) == pytest.approx(2000, abs=12)

@@ -210,8 +210,13 @@ def test_training_starts_from_the_encoder_and_takes_its_shape(labelled, tmp_path
     state = task.module.state_dict()
     assert all(torch.equal(state[key], value) for key, value in saved["state"].items())
     assert {key.split(".")[0] for key in state.keys() - saved["state"].keys()} == {
-        "class_stack", "offset_stack", "class_head", "offset_head", "scales", "normaliser"
-    }  # fmt: skip
+        "class_stack",
+        "offset_stack",
+        "class_head",
+        "offset_head",
+        "scales",
+        "normaliser",
+    }
     for key in ("dim", "width", "levels", "upsample"):
         assert task.settings[key] == saved["settings"][key]
 

@@ -72,8 +72,7 @@ def run(command, path, data, *more):
 
 
 @pytest.mark.parametrize(
-    ("factor", "says"),
-    [(25, "are these frames or milliseconds"), (1e-3, "are these shares of the video"), (1, None)],
+    ("factor", "says"), [(25, "are these frames or milliseconds"), (1e-3, "are these shares of the video"), (1, None)]
 )
 def test_detections_in_another_unit_are_told(data, tmp_path, factor, says):
     path = tmp_path / "a.json"

@@ -39,9 +39,12 @@ def raw(rows: list[list[Any]], videos: list[str]) -> RawGroundTruth:
     """Ground truth of the golden file: (video, start, end, class number)."""
     columns = list(zip(*rows, strict=True))
     return RawGroundTruth(
-        videos, np.array(columns[0]), np.array(columns[1], float), np.array(columns[2], float),
+        videos,
+        np.array(columns[0]),
+        np.array(columns[1], float),
+        np.array(columns[2], float),
         np.array([str(c) for c in columns[3]]),
-    )  # fmt: skip
+    )
 
 
 # -- published numbers -------------------------------------------------------------------------------------------------
@@ -96,9 +99,15 @@ def test_challenge_entry(shared, tmp_path):
     """A real ActivityNet entry; its published mAP is .2222 at .5 and .1389 on average. 198 durations are null."""
     arguments = [
         str(shared("data", "evaluator", "activitynet13_upc2016_detections.json")),
-        "--annotations", str(shared("data", "activitynet13", "activitynet13_val_full_gt.json")),
-        "--subset", "validation", "--tiou", "0.5:0.95:0.05", "--json", str(tmp_path / "out.json"),
-    ]  # fmt: skip
+        "--annotations",
+        str(shared("data", "activitynet13", "activitynet13_val_full_gt.json")),
+        "--subset",
+        "validation",
+        "--tiou",
+        "0.5:0.95:0.05",
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and "mAP" in result.output
     document = json.loads((tmp_path / "out.json").read_text())
@@ -154,8 +163,11 @@ def test_classes_without_ground_truth_or_detections():
     gt = truth(("a", "seen", 0, 10), ("a", "never found", 20, 30))
     result = evaluate(found(("a", "seen", 0, 10, 0.5), ("a", "unheard of", 0, 10, 0.9)), gt, [0.3, 0.5])
     assert result.to_json()["per_class"]["seen"] == {
-        "ap": {"0.3": 1.0, "0.5": 1.0}, "average": 1.0, "ground_truth": 1, "detections": 1
-    }  # fmt: skip
+        "ap": {"0.3": 1.0, "0.5": 1.0},
+        "average": 1.0,
+        "ground_truth": 1,
+        "detections": 1,
+    }
     assert result.average == pytest.approx(0.5) and result.counts["detections_of_unknown_classes"] == 1
     assert evaluate(Segments.empty(), gt).average == 0
 

@@ -130,12 +130,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(data, kind):
 
 @pytest.mark.parametrize(
     "make",
-    [
-        lambda x: np.asfortranarray(x),
-        lambda x: x.astype(">f4"),
-        lambda x: x.astype(np.float16),
-        lambda x: x[:-1],
-    ],
+    [lambda x: np.asfortranarray(x), lambda x: x.astype(">f4"), lambda x: x.astype(np.float16), lambda x: x[:-1]],
     ids=["columns first", "other byte order", "half", "a row less"],
 )
 def test_what_published_files_may_be_is_read(data, make):

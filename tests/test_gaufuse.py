@@ -33,9 +33,11 @@ from tad.stage import Before, Context, one_worker
 from tests.tiny import TinyEngine, tiny_dataset
 
 SMALL = [
-    "proposer.training.epochs=4", "detector.schedule.epochs=[2]", "detector.schedule.label_epochs=[2,1,0]",
+    "proposer.training.epochs=4",
+    "detector.schedule.epochs=[2]",
+    "detector.schedule.label_epochs=[2,1,0]",
     "stop.score_drop=1",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +166,11 @@ def test_lists_are_of_rounds_and_the_last_entry_goes_on():
     )
     found = [[epoch_of(schedule, k, e) for e in range(n)] for k, n in ((1, 3), (2, 2), (3, 2), (4, 2))]
     assert [[(x.labels, x.change) for x in row] for row in found] == [
-        [(1, 0), (2, 0), (4, 0)], [(8, 0), (0, 24)], [(0, 48), (0, 75)], [(0, 75), (0, 75)],
-    ]  # fmt: skip
+        [(1, 0), (2, 0), (4, 0)],
+        [(8, 0), (0, 24)],
+        [(0, 48), (0, 75)],
+        [(0, 75), (0, 75)],
+    ]
     assert [row[0].lr for row in found] == [1e-3, 1e-4, 1e-4, 1e-4]
 
 

@@ -12,15 +12,7 @@ import tad.models.hrpro_instance as modelling
 from tad.data.segments import Segments
 from tad.detectors.hrpro_instance import HrproInstanceDetector, InstanceDecoding, InstanceDetect, InstanceDetection
 from tad.detectors.hrpro_instance_negatives import Negatives, NegativesConfig
-from tad.detectors.hrpro_instance_training import (
-    ANY,
-    InstanceTask,
-    InstanceTraining,
-    Item,
-    Proposals,
-    overlap,
-    targets,
-)
+from tad.detectors.hrpro_instance_training import ANY, InstanceTask, InstanceTraining, Item, Proposals, overlap, targets
 from tad.errors import DataError, RunError
 from tad.labelers.hrpro import HrproLabeler
 from tad.models.hrpro_instance import InstanceModel, framed
@@ -329,9 +321,11 @@ def test_wild_offsets_still_give_segments_inside_the_video(engine, inputs, model
     saved = {"state": wild.state_dict(), "settings": model.model()["settings"]}
     monkeypatch.setattr(type(model), "model", lambda self: saved)
     context = Context(
-        engine.data, {"model": found, "scores": inputs[0]["test"], "candidates": inputs[1]["test"]},
-        engine.data.videos("test"), 0,
-    )  # fmt: skip
+        engine.data,
+        {"model": found, "scores": inputs[0]["test"], "candidates": inputs[1]["test"]},
+        engine.data.videos("test"),
+        0,
+    )
     detect = InstanceDetect(InstanceDetection(decode=InstanceDecoding(keep="refined", min_score=None))).open(context)
     for video in context.videos:
         segments = detect(video)

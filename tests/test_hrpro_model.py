@@ -17,9 +17,17 @@ DIM, CLASSES = 8, 3
 def model(**changes: object) -> HrproModel:
     torch.manual_seed(0)
     options = {
-        "attention_layers": 2, "heads": 2, "feedforward": 12, "attention_dropout": 0.1, "block_dropout": 0.3,
-        "double_projection": False, "scrambled": False, "dim": DIM, "classes": CLASSES, "width": DIM,
-    }  # fmt: skip
+        "attention_layers": 2,
+        "heads": 2,
+        "feedforward": 12,
+        "attention_dropout": 0.1,
+        "block_dropout": 0.3,
+        "double_projection": False,
+        "scrambled": False,
+        "dim": DIM,
+        "classes": CLASSES,
+        "width": DIM,
+    }
     net = HrproModel(**(options | changes))  # type: ignore[arg-type]
     net.initialise(torch.rand(CLASSES, DIM))
     return net

@@ -16,9 +16,7 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tests.tiny import tiny_dataset
 
-SHORT = [
-    "proposer.training.epochs=4", "proposer.training.heads=4", "detector.training.epochs=2", "stop.change=1.0",
-]  # fmt: skip
+SHORT = ["proposer.training.epochs=4", "proposer.training.heads=4", "detector.training.epochs=2", "stop.change=1.0"]
 FAITHFUL = ["proposer.faithful=true", "labeler.faithful=true", "detector.faithful=true"]
 MORE = {"default": ["rounds=2"], "faithful": ["proposer.training.attention_layers=2", *FAITHFUL]}
 NAMES = ["round-1/labels", "round-1/detections", "round-1/detections-test", "round-0/proposals-test"]
@@ -75,9 +73,13 @@ def test_detect_repeats_the_runs_own_detections(data: Dataset, tmp_path: Path) -
 def test_labelers_and_detectors_mix(data: Dataset, tmp_path: Path) -> None:
     """PseR on HR-Pro's proposals and embedding, its pseudo-labels for HR-Pro's instance model."""
     overrides = [
-        "proposer.training.epochs=3", "proposer.training.heads=4", "labeler.heads.epochs=2", "rounds=1",
-        "detector.method=hrpro-instance", "detector.training.epochs=2",
-    ]  # fmt: skip
+        "proposer.training.epochs=3",
+        "proposer.training.heads=4",
+        "labeler.heads.epochs=2",
+        "rounds=1",
+        "detector.method=hrpro-instance",
+        "detector.training.epochs=2",
+    ]
     folder = run(data, tmp_path, overrides, "pser-hrpro")
     assert len(Segments.from_parquet(folder / "round-1/labels.parquet")) == sum(
         len(data.points(v).time) for v in data.videos("train")

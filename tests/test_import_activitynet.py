@@ -15,9 +15,13 @@ from tad.data.import_activitynet import import_activitynet
 from tad.errors import DataError
 
 NODES = [
-    ("Root", None), ("Sports", "Root"), ("Zumba", "Sports"), ("Archery", "Sports"), ("Home", "Root"),
+    ("Root", None),
+    ("Sports", "Root"),
+    ("Zumba", "Sports"),
+    ("Archery", "Sports"),
+    ("Home", "Root"),
     ("Cooking", "Home"),
-]  # fmt: skip
+]
 TAXONOMY = [
     {"nodeName": name, "nodeId": i, "parentName": parent, "parentId": 0} for i, (name, parent) in enumerate(NODES)
 ]

@@ -71,8 +71,11 @@ def test_full_labels_points_and_classes(tmp_path, videos):
     points = table(tmp_path / "p.csv", ["video", "label", "time"], [("a", "kick", 30.5), ("a", "jump", 70)])
     done = import_csv(segments, tmp_path / "full", kind="full", videos=videos, points=points, features="none")
     assert (tmp_path / "full" / "full_labels.csv").read_text().splitlines() == [
-        "video_id,label,start,end", "a,jump,10.0,20.0", "a,kick,30.0,90.0", "empty,,,"
-    ]  # fmt: skip
+        "video_id,label,start,end",
+        "a,jump,10.0,20.0",
+        "a,kick,30.0,90.0",
+        "empty,,,",
+    ]
     assert done.points == 2 and (tmp_path / "full" / "points.csv").read_text().splitlines()[1:] == [
         "a,kick,30.5",
         "a,jump,70.0",
@@ -153,8 +156,10 @@ def test_a_real_table_of_an_annotation_tool(shared, tmp_path):
     found = read_table(source)
     assert {"video", "label", "start", "end", "duration", "fps", "length"} <= found.columns.keys()
     assert found.columns["duration"] == "Total length" and found.units == {
-        "start": "seconds", "end": "seconds", "length": "seconds"
-    }  # fmt: skip
+        "start": "seconds",
+        "end": "seconds",
+        "length": "seconds",
+    }
     own = table(tmp_path / "own.csv", ["video", "label", "start", "end", "duration"], [("a", "jump", 1, 3.5, 2.5)])
     assert "duration" not in read_table(own).columns
     own = table(tmp_path / "own.csv", ["video", "label", "start", "end", "duration"], [("a", "jump", 1, 3.5, 60)])

@@ -195,8 +195,7 @@ def test_opentad_layout(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "classes"),
-    [("7 throw\n2 jump up\n", ["jump up", "throw"]), ("throw\n\njump up\n", ["throw", "jump up"])],
+    ("lines", "classes"), [("7 throw\n2 jump up\n", ["jump up", "throw"]), ("throw\n\njump up\n", ["throw", "jump up"])]
 )
 def test_class_lists(tmp_path, lines, classes):
     src = opentad_source(tmp_path / "src")

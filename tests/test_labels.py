@@ -95,11 +95,7 @@ def test_every_label_is_in_the_fingerprint_of_its_role(folder):
         ("full_labels.csv", FULL + "b,run,5,100.1\n", r"line 6 .video b.: \[5, 100.1\] is no interval"),
         ("full_labels.csv", FULL + "b,run,-1,5\nb,run,nan,5\nb,run,x,5\nb,run,5\n", "4 problems"),
         ("full_labels.csv", FULL + "b,,5,6\nx,,,\nb,swim,5,6\n", "3 problems.*unknown class ''.*video 'x'.*'swim'"),
-        (
-            "full_labels.csv",
-            FULL + "e,run,3,4\nt,,,\n",
-            "2 problems.*line 6: video e does not train.*video t does not",
-        ),
+        ("full_labels.csv", FULL + "e,run,3,4\nt,,,\n", "2 problems.*line 6: video e does not train.*video t does not"),
         ("full_labels.csv", FULL + "a,,,\n", "video a: a row says that it holds no action, 2 that it does"),
     ],
 )
@@ -266,8 +262,14 @@ def test_the_command(mixed, tmp_path):
     (tmp_path / "list.txt").write_text("train_0001\ntrain_0002\n")
     result = run("--kind", "none", "--videos", str(tmp_path / "list.txt"), "--force")
     assert "2 none, 10 keep" in result.output and not (out / "labels.csv").exists()
-    for wrong in ((), ("--kind", "full", "--mix", "full=1"), ("--mix", "full=1,full=0"), ("--mix", "best=1"),
-                  ("--mix", "full"), ("--mix", "full=1", "--videos", str(tmp_path / "list.txt"))):  # fmt: skip
+    for wrong in (
+        (),
+        ("--kind", "full", "--mix", "full=1"),
+        ("--mix", "full=1,full=0"),
+        ("--mix", "best=1"),
+        ("--mix", "full"),
+        ("--mix", "full=1", "--videos", str(tmp_path / "list.txt")),
+    ):
         assert run(*wrong).exit_code == 2, wrong
     shutil.rmtree(out)
     assert isinstance(run("--mix", "full=0.4").exception, DataError) and not out.exists()

@@ -84,8 +84,9 @@ def test_texts_of_python_2(tmp_path):
     pickled = (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85U\x01b\x87Rq\x03(K\x01K\x02\x85"
         b"cnumpy\ndtype\nq\x04U\x02O8K\x00K\x01\x87Rq\x05(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb\x89]q\x06("
-        + inner + b"etb."
-    )  # fmt: skip
+        + inner
+        + b"etb."
+    )
     found = load(write(tmp_path / "x.npy", pickled, (2,)))
     assert [text(item) for item in found] == ["jumps", "kick"]
 

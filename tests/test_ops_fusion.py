@@ -18,9 +18,14 @@ def test_golden(golden):
     assert len(document["cases"]) == 7
     for case in document["cases"]:
         fused = gaussian_fusion(
-            spans, scores, rows[:, case["weight_column"]], labels,
-            temperature=case["T"], overlap_threshold=case["overlap_thr"], stretch=1.0,
-        )  # fmt: skip
+            spans,
+            scores,
+            rows[:, case["weight_column"]],
+            labels,
+            temperature=case["T"],
+            overlap_threshold=case["overlap_thr"],
+            stretch=1.0,
+        )
         found = np.column_stack([fused.spans, fused.scores])
         np.testing.assert_allclose(found, case["expected"], atol=1e-6, rtol=0, err_msg=case["name"])
         assert groups(fused) == [sorted(group) for group in case["groups"]], case["name"]

@@ -60,10 +60,17 @@ def test_golden_wrapper(golden):
         # The published wrappers never vote class-wise; OpenTAD's vote has no tIoU factor.
         inside = p["voting_thresh"] if not p["multiclass"] and not opentad else None
         kept, lowered, classes, rows = classwise_nms(
-            spans, scores, labels, method="gaussian" if p["use_soft_nms"] else "hard", sigma=p["sigma"],
-            iou_threshold=p.get("iou_threshold", 0.1), min_score=p["min_score"], limit=p["max_seg_num"],
-            voting=inside, class_agnostic=not p["multiclass"],
-        )  # fmt: skip
+            spans,
+            scores,
+            labels,
+            method="gaussian" if p["use_soft_nms"] else "hard",
+            sigma=p["sigma"],
+            iou_threshold=p.get("iou_threshold", 0.1),
+            min_score=p["min_score"],
+            limit=p["max_seg_num"],
+            voting=inside,
+            class_agnostic=not p["multiclass"],
+        )
         if opentad:
             kept = vote(kept, spans, scores, p["voting_thresh"], weigh_by_iou=False)
         np.testing.assert_allclose(kept, np.array(case["out"]["segs"]).reshape(-1, 2), **CLOSE, err_msg=str(case))

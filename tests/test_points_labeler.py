@@ -312,10 +312,15 @@ def test_benchmark_rows_are_those_of_the_reference(shared, tmp_path):
     kinds = protocols(shared("data").parent, tmp_path)
     released, human = next(kinds), next(kinds)
     for rule, mean in (
-        (rules.highest, 0.5051), (rules.highest_cut, 0.6312), (rules.released_labels, 0.6278), (rules.later, 0.6507),
-        (rules.gaussian_fusion, 0.5998), (rules.recentred_cut, 0.6931), (rules.oracle_proposal, 0.7107),
+        (rules.highest, 0.5051),
+        (rules.highest_cut, 0.6312),
+        (rules.released_labels, 0.6278),
+        (rules.later, 0.6507),
+        (rules.gaussian_fusion, 0.5998),
+        (rules.recentred_cut, 0.6931),
+        (rules.oracle_proposal, 0.7107),
         (rules.oracle_bag, 0.8724),
-    ):  # fmt: skip
+    ):
         assert np.nan_to_num(paired_tiou(rule(released), released.truth)).mean() == pytest.approx(mean, abs=6e-5)
     scored = ~np.isnan(human.truth[:, 0])
     assert (len(scored), (~scored).sum()) == (2980, 121)

@@ -146,10 +146,12 @@ def test_fused_proposals_are_those_of_the_operator():
     plain = candidates(*curves, known, CandidateConfig(nms="none"))
     confidence = candidates(*curves, known, CandidateConfig(nms="gaufuse"))
     inner = candidates(*curves, known, CandidateConfig(nms="gaufuse", fusion=CandidateFusion(weight="inner")))
-    means = np.array([
-        np.repeat(cas[:, label], 2)[int(2 * start) : int(2 * end)].mean()
-        for (start, end), label in zip(plain.spans, plain.labels, strict=True)
-    ])  # fmt: skip
+    means = np.array(
+        [
+            np.repeat(cas[:, label], 2)[int(2 * start) : int(2 * end)].mean()
+            for (start, end), label in zip(plain.spans, plain.labels, strict=True)
+        ]
+    )
     for found, weights in ((confidence, plain.scores), (inner, means)):
         fused = gaussian_fusion(plain.spans, plain.scores, weights, plain.labels, temperature=0.2)
         np.testing.assert_allclose(found.spans, fused.spans)

@@ -218,8 +218,13 @@ def _worker(rank: int, data: Dataset, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     worker = Worker(rank, 2, torch.device("cpu"), DistributedDataParallel)
     stage = PotlocTrain(PotlocTraining(epochs=3, batch_size=4, lr=1e-2, **SMALL))
-    state = fit(stage, Context(data, {"labels": Artifact("labels", folder / "labels")}, data.videos("train"), 0),
-                worker, None, lambda *_: None)  # fmt: skip
+    state = fit(
+        stage,
+        Context(data, {"labels": Artifact("labels", folder / "labels")}, data.videos("train"), 0),
+        worker,
+        None,
+        lambda *_: None,
+    )
     torch.save(state, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

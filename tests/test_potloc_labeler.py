@@ -16,15 +16,7 @@ from tad.data.dataset import Dataset
 from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.labelers.potloc import (
-    Grouped,
-    GroupedPoints,
-    PotlocLabeler,
-    PotlocLabels,
-    algorithm_one,
-    mean_lengths,
-    pairs,
-)
+from tad.labelers.potloc import Grouped, GroupedPoints, PotlocLabeler, PotlocLabels, algorithm_one, mean_lengths, pairs
 from tad.quality import label_quality
 from tad.stage import Artifact, Context
 from tests.annotated import annotated
@@ -219,10 +211,7 @@ half_seconds = st.integers(0, 60).map(lambda n: n / 2)
 many_points = st.lists(st.tuples(st.integers(0, 3), half_seconds), min_size=1, max_size=14, unique=True)
 many_proposals = st.lists(
     st.tuples(
-        st.integers(0, 3),
-        half_seconds,
-        st.integers(1, 30).map(lambda n: n / 2),
-        st.sampled_from([-0.5, 0, 0.3, 1]),
+        st.integers(0, 3), half_seconds, st.integers(1, 30).map(lambda n: n / 2), st.sampled_from([-0.5, 0, 0.3, 1])
     ),
     min_size=1,
     max_size=25,
@@ -261,11 +250,8 @@ def test_pairs_by_a_loop(points, rows):
     group, at = (np.array(column) for column in zip(*points, strict=True))
     table = Grouped(*(np.array(x) for x in zip(*[(g, (s, s + n), q) for g, s, n, q in rows], strict=True)))
     expected = [
-        (i, k)
-        for i, (g, s, n, _) in enumerate(rows)
-        for k, (h, t) in enumerate(points)
-        if g == h and s <= t <= s + n
-    ]  # fmt: skip
+        (i, k) for i, (g, s, n, _) in enumerate(rows) for k, (h, t) in enumerate(points) if g == h and s <= t <= s + n
+    ]
     found = pairs(GroupedPoints(group, at, at), table)
     assert list(zip(*(x.tolist() for x in found), strict=True)) == expected
 

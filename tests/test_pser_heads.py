@@ -16,11 +16,7 @@ from tad.stage import Context, one_worker
 from tests.test_pser_seed import adopted
 from tests.tiny import TinyEngine, tiny_dataset
 
-LAYOUTS = [
-    {},
-    {"project": 4, "context": 0.5, "bag_mean": "subtract", "bins": 5},
-    {"centred": False, "hidden": 7},
-]
+LAYOUTS = [{}, {"project": 4, "context": 0.5, "bag_mean": "subtract", "bins": 5}, {"centred": False, "hidden": 7}]
 
 
 def heads(classes=3, dim=6, seed=0, **more):
@@ -56,9 +52,13 @@ def test_videos_in_a_batch_do_not_see_each_other_or_padding(layout):
     for video, length in enumerate(lengths):
         mine, also = bag_video == video, negative_video == video
         alone = model(
-            features[video : video + 1, :length], lengths[video : video + 1], bags[mine],
-            torch.zeros_like(bag_video[mine]), negatives[also], torch.zeros_like(negative_video[also]),
-        )  # fmt: skip
+            features[video : video + 1, :length],
+            lengths[video : video + 1],
+            bags[mine],
+            torch.zeros_like(bag_video[mine]),
+            negatives[also],
+            torch.zeros_like(negative_video[also]),
+        )
         for name in ("cls", "ins", "rank"):
             torch.testing.assert_close(getattr(alone, name), getattr(together, name)[mine], rtol=0, atol=1e-5)
         torch.testing.assert_close(alone.negative, together.negative[also], rtol=0, atol=1e-5)
@@ -231,8 +231,12 @@ def test_loss_of_the_published_batch_is_the_published_sum(context):
     expected = []
     for index in range(3):
         item = task.item(index, np.random.default_rng([0, index]))
-        scores = task.module(*(batch_of(task, [index])[k] for k in
-            ("features", "lengths", "bags", "bag_video", "negatives", "negative_video")))  # fmt: skip
+        scores = task.module(
+            *(
+                batch_of(task, [index])[k]
+                for k in ("features", "lengths", "bags", "bag_video", "negatives", "negative_video")
+            )
+        )
         onehot = torch.eye(3)[torch.from_numpy(item.labels)]
         rank = 0.5 * (scores.rank - task.target) ** 2  # smooth L1 with beta 1 of differences below 1
         expected.append(
@@ -276,8 +280,9 @@ def test_negatives_are_averaged_over_the_valid_ones(context):
     batch = batch_of(task, [0, 1])
     assert batch["negative_count"].sum() == len(batch["negatives"]) > 0
     found = task.loss(task.module, batch, one_worker)
-    scores = task.module(*(batch[k] for k in
-        ("features", "lengths", "bags", "bag_video", "negatives", "negative_video")))  # fmt: skip
+    scores = task.module(
+        *(batch[k] for k in ("features", "lengths", "bags", "bag_video", "negatives", "negative_video"))
+    )
     assert float(found["negative"].detach()) == pytest.approx(negative_loss(scores.negative).mean().item(), rel=1e-5)
 
 

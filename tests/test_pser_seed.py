@@ -239,11 +239,7 @@ def potloc():
 
 @pytest.mark.parametrize(
     ("rule", "mean", "half", "fallbacks"),
-    [
-        (PUBLISHED, 0.6177, 71.9, 461),
-        (SeedRule(crossing="discard"), 0.6166, 71.6, 106),
-        (SeedRule(), 0.6249, 73.4, 6),
-    ],
+    [(PUBLISHED, 0.6177, 71.9, 461), (SeedRule(crossing="discard"), 0.6166, 71.6, 106), (SeedRule(), 0.6249, 73.4, 6)],
     ids=["published", "same-class", "default"],
 )
 def test_quality_on_real_proposals(potloc, rule, mean, half, fallbacks):

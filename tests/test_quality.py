@@ -43,9 +43,13 @@ def test_potloc_labels(shared, tmp_path):
     assert (document["precision"], document["recall"]) == pytest.approx((0.740, 0.861), abs=5e-4)
     by_length = {k: (v["points"], round(v["mean_tiou"], 3)) for k, v in document["per_length"].items()}
     assert by_length == {
-        "0-1": (305, 0.450), "1-2": (703, 0.518), "2-4": (858, 0.670), "4-8": (835, 0.735), "8-16": (270, 0.662),
+        "0-1": (305, 0.450),
+        "1-2": (703, 0.518),
+        "2-4": (858, 0.670),
+        "4-8": (835, 0.735),
+        "8-16": (270, 0.662),
         "16+": (32, 0.505),
-    }  # fmt: skip
+    }
     by_class = {k: v["mean_tiou"] for k, v in document["per_class"].items()}
     assert len(by_class) == 20
     assert (by_class["Diving"], by_class["Billiards"]) == pytest.approx((0.695, 0.382), abs=5e-4)
@@ -65,8 +69,13 @@ def test_by_hand(tmp_path):
     assert document["mean_tiou"] == pytest.approx((1 + 1 / 3 + 0.5) / 4)
     assert document["share"] == {"0.3": 0.75, "0.5": 0.5, "0.7": 0.25}
     assert {k: document[k] for k in ("points", "missing", "outside", "instances", "unpointed", "unmatched")} == {
-        "points": 4, "missing": 1, "outside": 1, "instances": 5, "unpointed": 1, "unmatched": 1
-    }  # fmt: skip
+        "points": 4,
+        "missing": 1,
+        "outside": 1,
+        "instances": 5,
+        "unpointed": 1,
+        "unmatched": 1,
+    }
     assert document["log2_length_ratio"] == pytest.approx(0)  # of 0, log2(3) and -1
     assert document["precision"] == pytest.approx((1 + 1 / 3 + 1) / 4)
     assert document["recall"] == pytest.approx((1 + 1 + 0.5) / 4)
@@ -75,8 +84,13 @@ def test_by_hand(tmp_path):
     assert document["per_class"]["jump"]["points"] == 1 and document["per_class"]["jump"]["missing"] == 1
     assert document["per_class"]["jump"]["log2_length_ratio"] is None
     assert {k: v["points"] for k, v in document["per_length"].items()} == {
-        "0-1": 0, "1-2": 1, "2-4": 0, "4-8": 0, "8-16": 2, "16+": 1
-    }  # fmt: skip
+        "0-1": 0,
+        "1-2": 1,
+        "2-4": 0,
+        "4-8": 0,
+        "8-16": 2,
+        "16+": 1,
+    }
     assert document["per_length"]["0-1"]["mean_tiou"] is None
 
 

@@ -109,7 +109,10 @@ def test_what_a_killed_run_left_open_in_mlflow_is_closed(database, tmp_path):
     assert replay(folder, uri, print) == Replayed(0, 3)
     runs = client(uri).search_runs([client(uri).get_experiment_by_name("toy").experiment_id])
     assert {run.info.run_name: run.info.status for run in runs} == {
-        "killed": "KILLED", "round 1": "KILLED", "train": "KILLED", "another": "RUNNING",
-    }  # fmt: skip
+        "killed": "KILLED",
+        "round 1": "KILLED",
+        "train": "KILLED",
+        "another": "RUNNING",
+    }
     assert replay(folder, uri, print) == Replayed(0, 0)
     other.finish()

@@ -41,9 +41,11 @@ def make_dataset(
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     manifest = {
-        "name": "synthetic", "classes": classes, "subsets": {"training": "train", "validation": "test"},
+        "name": "synthetic",
+        "classes": classes,
+        "subsets": {"training": "train", "validation": "test"},
         "grid": {"fps": 25.0, "stride": 16, "window": 16, "dim": 8},
-    }  # fmt: skip
+    }
     (folder / "dataset.yaml").write_text(yaml.safe_dump(manifest))
     database, points = {}, ["video_id,label,time"]
     for i in range(train + test):
@@ -61,8 +63,11 @@ def make_dataset(
                 )
             at += length + float(rng.exponential(14.0)) + 1.0
         database[video] = {
-            "subset": subset, "duration": seconds, "fps": 30.0, "annotations": annotations if truth else [],
-        }  # fmt: skip
+            "subset": subset,
+            "duration": seconds,
+            "fps": 30.0,
+            "annotations": annotations if truth else [],
+        }
     (folder / "annotations.json").write_text(json.dumps({"database": database}))
     (folder / "points.csv").write_text("\n".join(points) + "\n")
     return Dataset.open(folder)
@@ -77,16 +82,27 @@ def found_near(truth: Segments, data: Dataset, role: str, jitter: float, extra: 
     good = truth.replace(start=start, end=end, score=rng.beta(5, 3, len(truth)), source="actionformer/detect@1")
     videos = [v for v in data.videos(role) for _ in range(extra)]  # type: ignore[arg-type]
     start = np.array([rng.uniform(0, data.duration(v) - 12) for v in videos])
-    bad = Segments.of(
-        videos, start, start + np.exp(rng.normal(1.5, 0.7, len(videos))).clip(0.3, 11),
-        list(rng.choice(data.classes, len(videos))), rng.beta(2, 6, len(videos)),
-    ) if videos else Segments.empty()  # fmt: skip
+    bad = (
+        Segments.of(
+            videos,
+            start,
+            start + np.exp(rng.normal(1.5, 0.7, len(videos))).clip(0.3, 11),
+            list(rng.choice(data.classes, len(videos))),
+            rng.beta(2, 6, len(videos)),
+        )
+        if videos
+        else Segments.empty()
+    )
     return Segments.concat([good, bad])
 
 
 def quality(value: float, points: int) -> dict[str, Any]:
-    return {"mean_tiou": value, "share": {"0.3": value + 0.2, "0.5": value, "0.7": value - 0.2},
-            "points": points, "missing": 3}  # fmt: skip
+    return {
+        "mean_tiou": value,
+        "share": {"0.3": value + 0.2, "0.5": value, "0.7": value - 0.2},
+        "points": points,
+        "missing": 3,
+    }
 
 
 def make_run(folder: Path, data: Dataset, rounds: int = 3, select: str = "points", state: str = "finished") -> Path:
@@ -100,13 +116,24 @@ def make_run(folder: Path, data: Dataset, rounds: int = 3, select: str = "points
     document = {
         "recipe_name": "pser",
         "recipe": {"rounds": rounds, "labeler": {"method": "pser", "bag": {"scales": [0.5, 1.0]}}},
-        "dataset": {"name": data.name, "root": str(data.root), "classes": data.classes, "points": points,
-                    "videos": {r: len(data.videos(r)) for r in ("train", "test") if data.videos(r)}},  # type: ignore[arg-type]
-        "seed": 3, "select": select, "state": state, "started": "2025-01-02T03:04:05+00:00", "seconds": 4321.0,
-        "best_round": max(1, rounds - 1) if state == "finished" else None, "versions": {"torch": "2.9.0", "ray": None},
-        "tracking": {"uri": "sqlite:///mlflow.db", "run_id": "0123abcd"}, "command": "tad run pser --data there",
+        "dataset": {
+            "name": data.name,
+            "root": str(data.root),
+            "classes": data.classes,
+            "points": points,
+            "videos": {r: len(data.videos(r)) for r in ("train", "test") if data.videos(r)},
+        },  # type: ignore[arg-type]
+        "seed": 3,
+        "select": select,
+        "state": state,
+        "started": "2025-01-02T03:04:05+00:00",
+        "seconds": 4321.0,
+        "best_round": max(1, rounds - 1) if state == "finished" else None,
+        "versions": {"torch": "2.9.0", "ray": None},
+        "tracking": {"uri": "sqlite:///mlflow.db", "run_id": "0123abcd"},
+        "command": "tad run pser --data there",
         "scores": {role: _activations(folder / "store" / KEYS[role], data, role, basis[role]).name for role in basis},
-    }  # fmt: skip
+    }
     record.save("run.json", document)
     rows = []
     for r in range(rounds + 1):
@@ -129,14 +156,20 @@ def make_run(folder: Path, data: Dataset, rounds: int = 3, select: str = "points
                 for epoch in range(20):
                     record.epoch(name, epoch, {"loss": (2 + i) * float(np.exp(-epoch / 8)) + 0.3 / (r + 1)})
         measured = len(truth["train"]) > 0
-        rows.append({
-            "round": r, "seconds": 100.0 + r, "labels": len(labels) if r else None,
-            "quality": quality(0.5 + 0.04 * r, points) if r and measured else None,
-            "seed_quality": quality(0.45 + 0.03 * r, points) if r and measured else None,
-            "change": 0.7 + 0.05 * r if r > 1 else None, "scores": {"points": 0.3 + 0.1 * r, "dev_map": None},
-            "train_map": maps.get("train"), "test_map": maps.get("test"),
-            "selected": state == "finished" and r == max(1, rounds - 1),
-        })  # fmt: skip
+        rows.append(
+            {
+                "round": r,
+                "seconds": 100.0 + r,
+                "labels": len(labels) if r else None,
+                "quality": quality(0.5 + 0.04 * r, points) if r and measured else None,
+                "seed_quality": quality(0.45 + 0.03 * r, points) if r and measured else None,
+                "change": 0.7 + 0.05 * r if r > 1 else None,
+                "scores": {"points": 0.3 + 0.1 * r, "dev_map": None},
+                "train_map": maps.get("train"),
+                "test_map": maps.get("test"),
+                "selected": state == "finished" and r == max(1, rounds - 1),
+            }
+        )
         record.save("rounds.json", rows)
     record.warn("3 points lie in no proposal")
     return root
@@ -228,8 +261,17 @@ def test_the_page_has_every_section_and_no_reference_to_the_outside(page):
     parsed = Page(page)
     sections = [v for tag, k, v in parsed.attributes if tag == "h2" and k == "id"]
     assert sections == [
-        "rounds", "timelines", "curves", "classes", "lengths", "training", "stages", "warnings", "settings", "meaning"
-    ]  # fmt: skip
+        "rounds",
+        "timelines",
+        "curves",
+        "classes",
+        "lengths",
+        "training",
+        "stages",
+        "warnings",
+        "settings",
+        "meaning",
+    ]
     outside = [v for _, k, v in parsed.attributes if k in ("src", "href", "xlink:href") and not v.startswith("#")]
     assert not outside and "script" not in parsed.tags and "@import" not in page
     assert not re.findall(r"url\((?!#)", page)
@@ -421,8 +463,9 @@ def test_figures_of_a_round_are_png_files_and_the_same_each_time(small, tmp_path
     run = make_run(tmp_path, small, rounds=2)
     written = figures_of_round(run, small, 2)
     assert [p.name for p in written] == [f"timeline-{v}.png" for v in sample_videos(small)] + [
-        "precision-recall.png", "lengths.png"
-    ]  # fmt: skip
+        "precision-recall.png",
+        "lengths.png",
+    ]
     first = [p.read_bytes() for p in written]
     assert all(Image.open(p).size[0] > 500 for p in written)
     assert [p.read_bytes() for p in figures_of_round(run, small, 2)] == first

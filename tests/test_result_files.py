@@ -70,11 +70,15 @@ JSON_FORMS = {
         "sls_pt": 2,
         "results": by_video(
             lambda _, s, e, c, q: {
-                "verb": CLASSES.index(c), "noun": 1, "action": f"{CLASSES.index(c)},1", "score": q, "segment": [s, e]
+                "verb": CLASSES.index(c),
+                "noun": 1,
+                "action": f"{CLASSES.index(c)},1",
+                "score": q,
+                "segment": [s, e],
             }
         ),
     },
-}  # fmt: skip
+}
 
 
 def same(path, form, classes=IDS, task=None):
@@ -250,6 +254,7 @@ def test_quality_reads_class_ids(tmp_path):
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
+
 
 def test_results_that_cannot_be_written(tmp_path, data):
     """One sentence each; a link stays, and the file that it leads to is written."""

@@ -115,8 +115,20 @@ def test_label_applies_a_labeler_to_any_proposals(run, tmp_path, method):
     (tmp_path / "proposals.json").write_text(json.dumps(proposals.to_results_json()))
     out = tmp_path / "labels.json"
     more = ["--set", "heads.epochs=2"] if method == "pser" else []
-    tad("label", method, "--data", run / "data", "--proposals", tmp_path / "proposals.json", "--out", out, *more,
-        "--local", "--store", tmp_path / "store")  # fmt: skip
+    tad(
+        "label",
+        method,
+        "--data",
+        run / "data",
+        "--proposals",
+        tmp_path / "proposals.json",
+        "--out",
+        out,
+        *more,
+        "--local",
+        "--store",
+        tmp_path / "store",
+    )
     seeds = Segments.from_file(run / "run" / "round-1" / "seeds.parquet")
     labels = Segments.from_file(out)
     assert len(labels) == len(seeds)
@@ -145,8 +157,20 @@ def test_seeds_of_real_proposals(shared, tmp_path):
     found = {}
     for name, more in (("default", []), ("faithful", ["--set", "faithful=true"])):
         out = tmp_path / f"{name}.parquet"
-        tad("label", "pser-seed", "--data", data, "--proposals", shared("data", "potloc", "base_proposals.json"),
-            "--out", out, *more, "--local", "--store", tmp_path / "store")  # fmt: skip
+        tad(
+            "label",
+            "pser-seed",
+            "--data",
+            data,
+            "--proposals",
+            shared("data", "potloc", "base_proposals.json"),
+            "--out",
+            out,
+            *more,
+            "--local",
+            "--store",
+            tmp_path / "store",
+        )
         found[name] = label_quality(Segments.from_file(out), Dataset.open(data)).to_json()
     assert found["default"]["mean_tiou"] == pytest.approx(0.625, abs=0.002)
     assert found["faithful"]["mean_tiou"] == pytest.approx(0.618, abs=0.002)

@@ -94,8 +94,12 @@ def test_the_foreground_starts_opposite_to_the_background_and_then_goes_its_own_
     one = model()
     assert torch.equal(one.foreground, -one.centres[-1])
     assert {name for name, _ in one.named_parameters()} == {
-        "embedding.weight", "embedding.bias", "prototypes", "centres", "foreground",
-    }  # fmt: skip
+        "embedding.weight",
+        "embedding.bias",
+        "prototypes",
+        "centres",
+        "foreground",
+    }
 
 
 def test_the_published_size() -> None:

@@ -255,9 +255,14 @@ def test_training_goes_on_from_given_weights_with_an_empty_memory(data: Dataset,
 def test_released_candidates_match_the_golden_vectors(golden) -> None:
     case = golden("gaufuse")["proposals"]
     config = RskpCandidates(
-        thresholds=case["thresholds"], context=case["alpha"], exponent=case["beta"], min_length=case["min_len"],
-        released_edges=True, widen=0.0, fusion={"weight": "inner"},
-    )  # fmt: skip
+        thresholds=case["thresholds"],
+        context=case["alpha"],
+        exponent=case["beta"],
+        min_length=case["min_len"],
+        released_edges=True,
+        widen=0.0,
+        fusion={"weight": "inner"},
+    )
     curve = np.array(case["cas"])
     found = scored_runs(curve, config)
     rows = np.column_stack([found.spans, found.contrast, found.inner])
@@ -330,6 +335,5 @@ def test_faithful_sets_every_published_option() -> None:
     assert (candidates.thresholds[0], candidates.thresholds[-1]) == (0.001, 0.039)
     with pytest.raises(ConfigError, match=r"faithful: true sets candidates\.released_edges to True, found False"):
         load_recipe(
-            "pser",
-            ["proposer.method=rskp", "proposer.faithful=true", "proposer.candidates.released_edges=false"],
+            "pser", ["proposer.method=rskp", "proposer.faithful=true", "proposer.candidates.released_edges=false"]
         )

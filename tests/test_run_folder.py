@@ -299,6 +299,7 @@ def test_a_link_out_of_a_round_is_noted_and_not_read(data, finished, tmp_path):
 
 # -- the spool -----------------------------------------------------------------------------------------------------
 
+
 def test_a_run_that_is_resumed_without_mlflow_keeps_where_it_was_tracked(data, finished, tmp_path):
     document = json.loads((finished / "run" / "run.json").read_text())
     kept = {"uri": "sqlite:////nowhere/mlflow.db", "run_id": "0" * 32}

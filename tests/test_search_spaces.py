@@ -371,9 +371,11 @@ def needed(recipe, engine: Keys) -> dict[str, tuple[int, str]]:
 
 def first_stage(before: dict, after: dict, rounds: int) -> str:
     """The first tier of the first round in which something is newly needed that was there before."""
-    again = [(number, STAGES.index("detections" if number and name == "rskp/propose" else STAGE_OF[name]))
-             for key, (number, name) in after.items()
-             if key not in before and name in STAGE_OF and number <= rounds]  # fmt: skip
+    again = [
+        (number, STAGES.index("detections" if number and name == "rskp/propose" else STAGE_OF[name]))
+        for key, (number, name) in after.items()
+        if key not in before and name in STAGE_OF and number <= rounds
+    ]
     return STAGES[min(again)[1]] if again else "round"
 
 

@@ -175,9 +175,8 @@ cli.main(["wait"])
 def test_without_a_run_a_command_ends_as_any_other():
     for number, status in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 128 + signal.SIGINT)):
         process = subprocess.Popen(
-            [sys.executable, "-c", WAIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=heed,
-        )  # fmt: skip
+            [sys.executable, "-c", WAIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+        )
         assert process.stdout.readline() == "now\n"
         process.send_signal(number)
         said = process.communicate(timeout=20)[1]

@@ -47,9 +47,12 @@ def step_curve(length: int, first: int, last: int, scale: float = 1.0) -> np.nda
 def test_a_step_gives_its_rows_with_contrast_near_one() -> None:
     cas = np.stack([step_curve(20, 6, 11), np.zeros(20)], axis=1)
     found = candidates(
-        cas, cas[:, 0], np.array([1.0, 0.0]), np.array([0]),
+        cas,
+        cas[:, 0],
+        np.array([1.0, 0.0]),
+        np.array([0]),
         CandidateConfig(cas_thresholds=[0.5], actionness_thresholds=[0.5], scale=1),
-    )  # fmt: skip
+    )
     assert found.spans.tolist() == [[6.0, 11.0]]
     assert found.scores[0] == pytest.approx(1.0)
 

@@ -191,9 +191,11 @@ def test_the_bounded_loss_pushes_most_where_the_model_is_wrong_and_has_a_bound()
         logits = torch.tensor([[[high, 0.0, 0.0]]], dtype=torch.float64, requires_grad=True)
         mask, p = torch.ones(1, 1, dtype=torch.bool), logits.softmax(-1)[0, 0, 0].item()
         for size, bounded, expected in (
-            (-0.3, True, 0.3 * p), (-0.3, False, 0.3 * (1 - p)),
-            (0.3, True, -0.3 * (1 - p)), (0.3, False, -0.3 * (1 - p)),
-        ):  # fmt: skip
+            (-0.3, True, 0.3 * p),
+            (-0.3, False, 0.3 * (1 - p)),
+            (0.3, True, -0.3 * (1 - p)),
+            (0.3, False, -0.3 * (1 - p)),
+        ):
             target = torch.tensor([[[size, 0.0]]], dtype=torch.float64)
             loss = target_loss(logits, target, mask, bounded)
             (gradient,) = torch.autograd.grad(loss.sum(), logits)

@@ -33,8 +33,10 @@ def test_a_space_is_a_table():
     assert table["key"] == ["default", "range", "stage", "why"]
     assert table["labeler.merge.rank_power"][:3] == ["4", "0 to 8", "labels"]
     assert table["labeler.bag.shifts"][:3] == [
-        "[0, -0.2, 0.2]", "reach 0.05 to 0.4; 1 to 3 on either side of 0", "heads"
-    ]  # fmt: skip
+        "[0, -0.2, 0.2]",
+        "reach 0.05 to 0.4; 1 to 3 on either side of 0",
+        "heads",
+    ]
     assert table["labeler.merge.ties"][1] == "all, first; only if labeler.merge.top_k is 4 or 8 or 12"
     assert all(cells[3] for cells in table.values())
 

@@ -145,8 +145,13 @@ def test_a_store_that_is_removed_is_told_and_the_same_command_makes_it_again(dat
 
 def test_sizes_are_written_as_people_do(tmp_path):
     assert [size(n) for n in (0, 999, 1500, 250_000, 3.2e9, 5e13)] == [
-        "0 bytes", "999 bytes", "1.5 kB", "250 kB", "3.2 GB", "50.0 TB",
-    ]  # fmt: skip
+        "0 bytes",
+        "999 bytes",
+        "1.5 kB",
+        "250 kB",
+        "3.2 GB",
+        "50.0 TB",
+    ]
     need(tmp_path, 1, "x")
     with pytest.raises(RunError, match=r"x needs about 1000000.0 TB and "):
         need(tmp_path, 1e18, "x")

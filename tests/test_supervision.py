@@ -367,10 +367,7 @@ def test_pser_weak_refines_fused_candidates_of_given_classes(by_type: dict[str, 
 
 @pytest.mark.parametrize(
     ("name", "on", "sets"),
-    [
-        ("mixed", "mixed", ["rounds=2"]),
-        ("pser-weak", "classes", ["rounds=1", "labeler.pser.heads.epochs=2"]),
-    ],
+    [("mixed", "mixed", ["rounds=2"]), ("pser-weak", "classes", ["rounds=1", "labeler.pser.heads.epochs=2"])],
 )
 def test_the_recipes_run(name: str, on: str, sets: list[str], by_type: dict[str, Dataset], tmp_path: Path) -> None:
     quick = ["proposer.training.epochs=4", "detector.epochs=3", "stop.change=1.0", "stop.score_drop=1.0"]

@@ -129,9 +129,18 @@ def test_a_linked_feature_file_is_replaced_and_not_written_through(tmp_path):
 
 
 IMPOSSIBLE = [
-    {"videos": 0}, {"classes": 0}, {"dim": 1}, {"difficulty": 1.5}, {"dev": -1}, {"videos": 10**9}, {"test": 10**9},
-    {"classes": 10**9}, {"dim": 10**9}, {"difficulty": float("nan")}, {"videos": 10**6, "dim": 65_536},
-]  # fmt: skip
+    {"videos": 0},
+    {"classes": 0},
+    {"dim": 1},
+    {"difficulty": 1.5},
+    {"dev": -1},
+    {"videos": 10**9},
+    {"test": 10**9},
+    {"classes": 10**9},
+    {"dim": 10**9},
+    {"difficulty": float("nan")},
+    {"videos": 10**6, "dim": 65_536},
+]
 
 
 @pytest.mark.parametrize("bad", IMPOSSIBLE)

@@ -115,8 +115,10 @@ def test_a_killed_run_goes_on(start, database, tmp_path, tree):
     assert tracker.run_id() == parent
     resumed = tree(uri)
     assert {name: run.info.status for name, (run, _) in resumed.items()} == {
-        "pser seed 3": "RUNNING", "round 1": "KILLED", "train 1": "KILLED",
-    }  # fmt: skip
+        "pser seed 3": "RUNNING",
+        "round 1": "KILLED",
+        "train 1": "KILLED",
+    }
     tracker.open("round", "round 2", {}, {})
     tracker.finish()
     run, _ = tree(uri)["pser seed 3"]

@@ -23,9 +23,25 @@ from tad.files import folder_name
 
 SPACE = Space((Parameter("x", Float(0.0, 8.0), "for tests", "labels"),))
 ODD_NAMES = [
-    "a?b", "100%", "%41", "a#b", "my däta (1)", "[x]{y}", "{SCHEMA_VERSION}", "a&b=c", "a@b:c", "a+b", "'q' \"r\"",
-    "a\\b", "-x", "~", "a;b", "file:x", "$HOME", "x" * 200,
-]  # fmt: skip
+    "a?b",
+    "100%",
+    "%41",
+    "a#b",
+    "my däta (1)",
+    "[x]{y}",
+    "{SCHEMA_VERSION}",
+    "a&b=c",
+    "a@b:c",
+    "a+b",
+    "'q' \"r\"",
+    "a\\b",
+    "-x",
+    "~",
+    "a;b",
+    "file:x",
+    "$HOME",
+    "x" * 200,
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -73,10 +73,7 @@ class ToyTask:
         return x + rng.normal(0, 0.01, x.shape).astype(np.float32), float(len(self.context.data.points(video).time))
 
     def collate(self, items: list[tuple[np.ndarray, float]]) -> Batch:
-        return {
-            "x": torch.from_numpy(np.stack([x for x, _ in items])),
-            "y": torch.tensor([y for _, y in items]),
-        }
+        return {"x": torch.from_numpy(np.stack([x for x, _ in items])), "y": torch.tensor([y for _, y in items])}
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         self._maybe_die()

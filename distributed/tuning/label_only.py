@@ -84,14 +84,7 @@ class LabelSearch:
 
 
 def search_labels(
-    method: str,
-    proposals: Segments,
-    data: Dataset,
-    trials: int,
-    seed: int,
-    dev: int,
-    out: Path,
-    store: str,
+    method: str, proposals: Segments, data: Dataset, trials: int, seed: int, dev: int, out: Path, store: str
 ) -> LabelSearch:
     """Searches the options of a labeler, or goes on with a search that was stopped.
 

@@ -18,12 +18,7 @@ from tad.commands.say import say
 @click.option("--trials", type=int, default=50, show_default=True, metavar="N", help="Trials of the study in all.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of dev videos and sampler.")
 @click.option(
-    "--dev-videos",
-    type=VIDEOS,
-    default=40,
-    show_default=True,
-    metavar="N",
-    help="Training videos to choose by.",
+    "--dev-videos", type=VIDEOS, default=40, show_default=True, metavar="N", help="Training videos to choose by."
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="[default: runs/tune/label-METHOD-DATASET-seedS]"

@@ -21,12 +21,7 @@ from tad.commands.say import say
     help="The run's dataset, for timelines and curves.  [default: without them]",
 )
 @store_option("The run's artifact store, for the activations.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="HTML file.  [default: RUN/report.html]",
-)
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="HTML file.  [default: RUN/report.html]")
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
 def report(run: Path, data_folder: Path | str | None, store: str, out: Path | None, show: bool) -> None:
     """Write the report of the run in folder RUN as one HTML file; unfinished and failed runs work too.

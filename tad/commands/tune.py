@@ -50,25 +50,11 @@ from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, store_option
 )
 @click.option("--warm-start", metavar="STUDY", help="Try first what another study (its folder or name) found best.")
 @click.option(
-    "--concurrency",
-    type=Workers(),
-    default="auto",
-    show_default=True,
-    help="Trials at a time; auto: all that fit.",
+    "--concurrency", type=Workers(), default="auto", show_default=True, help="Trials at a time; auto: all that fit."
 )
 @click.option("--workers", type=Workers(), default="auto", show_default=True, help="Training workers of a trial.")
-@click.option(
-    "--gpus-per-trial",
-    type=GPUS,
-    default=None,
-    help="A fraction is allowed.  [default: 1 if there are any]",
-)
-@click.option(
-    "--time-budget",
-    type=MINUTES,
-    metavar="MIN",
-    help="No trial begins after this many minutes.",
-)
+@click.option("--gpus-per-trial", type=GPUS, default=None, help="A fraction is allowed.  [default: 1 if there are any]")
+@click.option("--time-budget", type=MINUTES, metavar="MIN", help="No trial begins after this many minutes.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of trials and sampler.")
 @click.option("--tracking", metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]")
 @store_option("Artifact store.")

@@ -220,9 +220,7 @@ def _place(folder: Path, name: str) -> Place:
     return Place(folder / name, None)
 
 
-def _nothing_fits(
-    folder: Path, names: Collection[str], usable: Collection[str], videos: Collection[str]
-) -> list[str]:  # fmt: skip
+def _nothing_fits(folder: Path, names: Collection[str], usable: Collection[str], videos: Collection[str]) -> list[str]:
     """What to say of a folder without a file for any video; nothing of one without files."""
     kinds = sorted({Path(name).suffix for name in names} - {"", ".txt", ".json", ".md", ".yaml"})
     if usable:

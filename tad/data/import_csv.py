@@ -300,13 +300,7 @@ def _seconds(value: float, unit: Unit, fps: float | None) -> float:
 
 
 def _labels(
-    table: Table,
-    kind: Kind,
-    unit: Unit,
-    known: _Videos,
-    problems: list[str],
-    warnings: list[str],
-    dropped: Dropped,
+    table: Table, kind: Kind, unit: Unit, known: _Videos, problems: list[str], warnings: list[str], dropped: Dropped
 ) -> list[Row]:
     """Video, class, start and end in seconds (both the time of a point; 0 for classes) of each good row."""
     rows: list[Row] = []
@@ -370,9 +364,7 @@ def _classes(path: Path | None, made: list[tuple[Kind, list[Row]]], problems: li
 
 
 def _written(
-    made: Sequence[tuple[Kind, Sequence[Row]]],
-    database: Mapping[str, dict[str, Any]],
-    train: Collection[str],
+    made: Sequence[tuple[Kind, Sequence[Row]]], database: Mapping[str, dict[str, Any]], train: Collection[str]
 ) -> LabelRows:
     """Puts segments into the database; the rows of the label files."""
     points: list[tuple[str, str, float]] | None = None

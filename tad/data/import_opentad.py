@@ -185,13 +185,7 @@ def default_roles(database: Mapping[str, Any], where: Path) -> dict[str, Role]:
 
 
 def _entry(
-    video_id: str,
-    entry: Any,
-    needs_fps: bool,
-    resized: bool,
-    problems: list[str],
-    dropped: Dropped,
-    untimed: Untimed,
+    video_id: str, entry: Any, needs_fps: bool, resized: bool, problems: list[str], dropped: Dropped, untimed: Untimed
 ) -> dict[str, Any] | None:
     """One video as annotations.json holds it; None if it cannot be used."""
     if not isinstance(entry, dict):

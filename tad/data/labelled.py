@@ -35,14 +35,7 @@ class Labelled(NamedTuple):
 
 
 def split_labelled(
-    data: Dataset,
-    share: float,
-    mode: Mode,
-    seed: int,
-    out: Path,
-    *,
-    others: Kind = "none",
-    force: bool = False,
+    data: Dataset, share: float, mode: Mode, seed: int, out: Path, *, others: Kind = "none", force: bool = False
 ) -> Labelled:
     """Writes OUT: the dataset with full labels of some training videos, and labelled.json beside them with the lists.
 
@@ -79,9 +72,7 @@ def split_labelled(
     return Labelled(made, len(classes), [name for c, name in enumerate(data.classes) if c not in seen])
 
 
-def labelled_videos(
-    data: Dataset, classes: dict[str, set[int]], share: float, mode: Mode, seed: int
-) -> list[str]:  # fmt: skip
+def labelled_videos(data: Dataset, classes: dict[str, set[int]], share: float, mode: Mode, seed: int) -> list[str]:
     """The training videos that are labelled: the same for the same seed, in the order of the dataset.
 
     A uniform draw leaves classes out: 10 % of THUMOS14 miss a class of ten videos once in three times. Stratified,

@@ -31,12 +31,7 @@ Stamp = list[str] | str | None
 
 @contextmanager
 def output_folder(
-    out: Path,
-    command: str,
-    *,
-    force: bool = False,
-    sources: Iterable[Path] = (),
-    links: bool = False,
+    out: Path, command: str, *, force: bool = False, sources: Iterable[Path] = (), links: bool = False
 ) -> Iterator[Path]:
     """A new, empty folder beside `out` to write into. At the end it takes the place of `out`; if the block raises, it
     is removed and `out` stays what it was.

@@ -69,9 +69,14 @@ class Segments:
 
         point = np.nan if point is None else point
         columns = [
-            text(video_id), pa.array(start), number(end, np.float64), text(label), number(score, np.float64),
-            number(point, np.float64), text(source),
-        ]  # fmt: skip
+            text(video_id),
+            pa.array(start),
+            number(end, np.float64),
+            text(label),
+            number(score, np.float64),
+            number(point, np.float64),
+            text(source),
+        ]
         return cls(pa.table(columns, schema=SCHEMA))
 
     @classmethod

@@ -52,10 +52,7 @@ class Decoding(Reading):
     """From the network's answers and the proposer's video scores to detections."""
 
     video_power: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="share, in the exponent, of the proposer's video score; 0: none",
+        default=0.5, ge=0, le=1, description="share, in the exponent, of the proposer's video score; 0: none"
     )
 
 
@@ -80,8 +77,10 @@ class ActionFormerDetector(Training):
     @model_validator(mode="after")
     def _one_start(self) -> ActionFormerDetector:
         if self.pretrain.enabled and self.init == "before":
-            raise ValueError("pretrain.enabled and init: before are two models to start from; set init to none, or "
-                             "pre-train the proposer")  # fmt: skip
+            raise ValueError(
+                "pretrain.enabled and init: before are two models to start from; set init to none, or "
+                "pre-train the proposer"
+            )
         return self
 
     def train(

@@ -59,9 +59,7 @@ def quality_losses(
     """
     assert outputs.quality is not None
     measured = measured_quality(outputs.offsets[positive].detach(), offsets[positive], config.tnd_power)
-    branches = F.binary_cross_entropy_with_logits(
-        outputs.quality[positive].float(), measured, reduction="none"
-    ).sum(-1)  # fmt: skip
+    branches = F.binary_cross_entropy_with_logits(outputs.quality[positive].float(), measured, reduction="none").sum(-1)
     joint = joint_quality(outputs.quality)
     if config.soft_target == "measured":
         soft = (measured[:, 0] - measured[:, 1]).clamp(min=LEAST_QUALITY)

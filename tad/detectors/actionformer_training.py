@@ -235,8 +235,9 @@ class DetectorTask:
             targets = ignore(points, targets, torch.from_numpy(item.ignored))
             levels.append([part.split(points.sizes) for part in targets])
         # From video by video to level by level, which is the order of the network's points.
-        targets = Targets(*(torch.cat([torch.cat(level) for level in zip(*part, strict=True)])
-                            for part in zip(*levels, strict=True)))  # fmt: skip
+        targets = Targets(
+            *(torch.cat([torch.cat(level) for level in zip(*part, strict=True)]) for part in zip(*levels, strict=True))
+        )
         batch = {"features": features, "video": video, **targets._asdict()}
         if self.beside and self.config.unlabelled_weight:
             first = sum(slots[: len(items)])  # a multiple of every stride
@@ -305,10 +306,17 @@ class DetectorTask:
         first = int(batch["labelled"])
         parts = [slice(None, first), slice(first, None)]
         shares = [
-            half.weight * frame_contrast(outputs.frames[part], batch["frame_labels"][part], batch["items"][part],
-                                         len(self), total, self.config.contrast_temperature)
+            half.weight
+            * frame_contrast(
+                outputs.frames[part],
+                batch["frame_labels"][part],
+                batch["items"][part],
+                len(self),
+                total,
+                self.config.contrast_temperature,
+            )
             for half, part in zip(halves, parts, strict=False)
-        ]  # fmt: skip
+        ]
         return torch.stack(shares).sum()
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:

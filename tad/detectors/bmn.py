@@ -164,9 +164,13 @@ class DetectStage:
             grid = data.grid(video, len(data.features(video)))
             one = np.zeros(len(score), dtype=np.int64)
             kept = postprocess(
-                grid.from_position(spans), score, one, self.config.postprocess,
-                min_score=config.min_score, limit=config.max_detections,
-            )  # fmt: skip
+                grid.from_position(spans),
+                score,
+                one,
+                self.config.postprocess,
+                min_score=config.min_score,
+                limit=config.max_detections,
+            )
             known = data.video_classes(video) if config.train_classes == "given" else np.zeros(0, dtype=np.int64)
             of_video = np.asarray(scores.array("video", video), dtype=np.float64)
             label = known if len(known) else np.argsort(-of_video, kind="stable")[: config.classes]

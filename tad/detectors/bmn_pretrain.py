@@ -24,8 +24,17 @@ from tad.proposers.contrastive import ContrastiveConfig, ContrastiveTask, given_
 from tad.stage import Artifact, Context, Engine, in_round
 
 OPTIONS = (
-    "fit", "length", "upsample", "width", "batch_size", "lr", "decay_at", "weight_decay", "clip_norm", "ema_decay",
-)  # fmt: skip
+    "fit",
+    "length",
+    "upsample",
+    "width",
+    "batch_size",
+    "lr",
+    "decay_at",
+    "weight_decay",
+    "clip_norm",
+    "ema_decay",
+)
 """Options of the detector's training on which the base's depends: network, windows and optimiser."""
 
 

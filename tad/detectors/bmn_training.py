@@ -13,14 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tad.detectors.bmn_losses import (
-    LOW,
-    boundary_loss,
-    class_loss,
-    distance_loss,
-    regression_loss,
-    soft_class_loss,
-)
+from tad.detectors.bmn_losses import LOW, boundary_loss, class_loss, distance_loss, regression_loss, soft_class_loss
 from tad.detectors.bmn_options import BASE, BmnTraining, published_rate, shape
 from tad.detectors.bmn_targets import (
     boundary_targets,

@@ -82,14 +82,26 @@ def postprocess(
     floor = -1e9 if min_score is None else min_score
     if config.method == "gaufuse":
         fused = gaussian_fusion(
-            spans, scores, scores, labels, temperature=config.temperature, overlap=config.overlap,
-            overlap_threshold=config.overlap_threshold, aggregate=config.aggregate, stretch=config.stretch * second,
-        )  # fmt: skip
+            spans,
+            scores,
+            scores,
+            labels,
+            temperature=config.temperature,
+            overlap=config.overlap,
+            overlap_threshold=config.overlap_threshold,
+            aggregate=config.aggregate,
+            stretch=config.stretch * second,
+        )
         best = np.flatnonzero(fused.scores >= floor)[:limit]
         return Kept(fused.spans[best], fused.scores[best].astype(np.float32), fused.labels[best])
     _, lowered, labels, rows = classwise_nms(
-        spans + np.array([0.0, config.stretch * second]), scores, labels,
-        method="hard" if config.method == "nms" else "gaussian", sigma=config.sigma,
-        iou_threshold=config.iou_threshold, min_score=floor, limit=limit,
-    )  # fmt: skip
+        spans + np.array([0.0, config.stretch * second]),
+        scores,
+        labels,
+        method="hard" if config.method == "nms" else "gaussian",
+        sigma=config.sigma,
+        iou_threshold=config.iou_threshold,
+        min_score=floor,
+        limit=limit,
+    )
     return Kept(spans[rows], lowered, labels)

@@ -68,11 +68,7 @@ def annotated(points: np.ndarray, rows: int) -> np.ndarray:
 
 
 def background_seeds(
-    background: Tensor,
-    targets: Tensor,
-    mask: Tensor,
-    threshold: float,
-    rule: Literal["gaps", "published"],
+    background: Tensor, targets: Tensor, mask: Tensor, threshold: float, rule: Literal["gaps", "published"]
 ) -> Tensor:
     """[B, L, T] bool: rows that are confidently background, mined between the positives of each level on its own.
 

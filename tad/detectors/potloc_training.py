@@ -238,8 +238,14 @@ class PotlocTask:
         # The network's points are ordered by level, then video, then row.
         place = torch.arange(mask.numel()).view_as(mask).transpose(0, 1)[mask.transpose(0, 1)]
         present = torch.from_numpy(np.stack([item.present for item in items]))
-        return {"features": features, "video": video, "place": place, "mask": mask, "classes": classes,
-                "present": present}  # fmt: skip
+        return {
+            "features": features,
+            "video": video,
+            "place": place,
+            "mask": mask,
+            "classes": classes,
+            "present": present,
+        }
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         """The video, action and background term of each window, averaged over the windows."""

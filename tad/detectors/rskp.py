@@ -131,6 +131,10 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 """The published code on THUMOS14, but for labels made in training mode: here the model that labels is in eval mode."""
 
 BUDGET = (
-    "schedule.epochs", "schedule.label_epochs", "schedule.lr", "training.batch_size", "candidates.class_threshold",
-)  # fmt: skip
+    "schedule.epochs",
+    "schedule.label_epochs",
+    "schedule.lr",
+    "training.batch_size",
+    "candidates.class_threshold",
+)
 """Options that faithful: true sets but lets the user change: they depend on the data and on how long one trains."""

@@ -179,10 +179,15 @@ class Targets:
             spans = data.grid(video, length).to_edge(rows.spans)
             cut = np.minimum(config.trim, (spans[:, 1] - spans[:, 0]) / 2)
             found = snippet_targets(
-                np.stack([spans[:, 0] + cut, spans[:, 1] - cut], axis=1), rows.score,
-                rows.label_index(data.classes), length, len(data.classes),
-                rows=config.rows, solver=config.solver, released_edges=config.released_edges,
-            )  # fmt: skip
+                np.stack([spans[:, 0] + cut, spans[:, 1] - cut], axis=1),
+                rows.score,
+                rows.label_index(data.classes),
+                length,
+                len(data.classes),
+                rows=config.rows,
+                solver=config.solver,
+                released_edges=config.released_edges,
+            )
             return {"targets": found.astype(np.float32)}
 
         return target

@@ -51,8 +51,10 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
         raise DataError(f"{artifact.path / 'segments.parquet'}: " + listing(problems))
     by_video = table.by_video()
     if not by_video.keys() & set(context.videos):
-        raise DataError(f"{artifact.path / 'segments.parquet'}: none of the {len(context.videos)} training videos has "
-                        "a pseudo-label; there is nothing to learn")  # fmt: skip
+        raise DataError(
+            f"{artifact.path / 'segments.parquet'}: none of the {len(context.videos)} training videos has "
+            "a pseudo-label; there is nothing to learn"
+        )
     labels = {}
     for video_id in context.videos:
         rows = by_video.get(video_id)

@@ -211,9 +211,13 @@ class Select:
                 rows = rows.filter(np.isin(rows.label_index(data.classes), data.video_classes(video)))
             if config.hard_nms is not None and len(rows):
                 suppressed = classwise_nms(
-                    rows.spans, rows.score, rows.label_index(data.classes), method="hard",
-                    iou_threshold=config.hard_nms, min_score=-1e9,
-                )  # fmt: skip
+                    rows.spans,
+                    rows.score,
+                    rows.label_index(data.classes),
+                    method="hard",
+                    iou_threshold=config.hard_nms,
+                    min_score=-1e9,
+                )
                 return rows.take(suppressed[3])
             return rows.take(np.argsort(-rows.score, kind="stable"))
 

@@ -171,17 +171,27 @@ class Fuse:
                 second = float(grid.from_edge(1.0) - grid.from_edge(0.0))
             options = config.fusion
             fused = gaussian_fusion(
-                spans, score, weights, labels, temperature=options.temperature,
-                overlap_threshold=options.overlap_threshold, overlap=options.overlap, aggregate=options.aggregate,
+                spans,
+                score,
+                weights,
+                labels,
+                temperature=options.temperature,
+                overlap_threshold=options.overlap_threshold,
+                overlap=options.overlap,
+                aggregate=options.aggregate,
                 stretch=second if config.released_edges else 0.0,
-            )  # fmt: skip
+            )
             floor = -np.inf if config.gate.min_score is None else config.gate.min_score
             best = fused.scores > floor
             spans = inside(fused.spans[best], 0.0, data.duration(video))
             return Segments.of(
-                video, spans[:, 0], spans[:, 1], names[fused.labels[best]].tolist(), fused.scores[best],
+                video,
+                spans[:, 0],
+                spans[:, 1],
+                names[fused.labels[best]].tolist(),
+                fused.scores[best],
                 source=context.source,
-            )  # fmt: skip
+            )
 
         return fuse
 

@@ -127,9 +127,19 @@ def select_seeds(
     rescue = {"clip": -np.inf, "keep": rule.min_score, "discard": np.inf}[rule.crossing]
     ends = (0.0, float(duration)) if rule.inside_video else (-np.inf, np.inf)
     found = _seeds(
-        time, label, spans, scores, labels, reach, halves, rule.min_score, rescue, rule.crossing == "clip",
-        rule.half_width, ends,
-    )  # fmt: skip
+        time,
+        label,
+        spans,
+        scores,
+        labels,
+        reach,
+        halves,
+        rule.min_score,
+        rescue,
+        rule.crossing == "clip",
+        rule.half_width,
+        ends,
+    )
     return Seeds(*found)
 
 

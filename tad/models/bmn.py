@@ -32,9 +32,11 @@ def convolutions(dim: int, width: int) -> nn.Sequential:
     """The base: from features [B, C, T] to [B, W, T], all that the boundaries and the proposals have in common."""
     groups = math.gcd(4, width)
     return nn.Sequential(
-        nn.Conv1d(dim, width, 3, padding=1, groups=math.gcd(groups, dim)), nn.ReLU(),
-        nn.Conv1d(width, width, 3, padding=1, groups=groups), nn.ReLU(),
-    )  # fmt: skip
+        nn.Conv1d(dim, width, 3, padding=1, groups=math.gcd(groups, dim)),
+        nn.ReLU(),
+        nn.Conv1d(width, width, 3, padding=1, groups=groups),
+        nn.ReLU(),
+    )
 
 
 def initialise(network: nn.Module) -> None:
@@ -82,14 +84,15 @@ class Bmn(nn.Module):
             for _ in range(2)
         )
         self.reduce = nn.Sequential(nn.Conv1d(width, half, 3, padding=1), nn.ReLU())
-        self.matching = BoundaryMatching(
-            length, durations, half, 2 * width, samples, published_edges=published_edges
-        )  # fmt: skip
+        self.matching = BoundaryMatching(length, durations, half, 2 * width, samples, published_edges=published_edges)
         self.project = nn.Linear(2 * width, half)
         self.maps = nn.Sequential(
-            nn.Conv2d(half, half, 3, padding=1), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.ReLU(),
             nn.Conv2d(half, 3 if distance else 2, 1),
-        )  # fmt: skip
+        )
         initialise(self)
         if distance:
             # Distances are small: the score, overlap less distance, should start above 0.

@@ -46,12 +46,7 @@ class InstanceModel(nn.Module):
         self.outside = min((bins - 1) // 2, max(1, round(bins * extension / (1 + 2 * extension))))
         half = max(1, dim // 2)
         self.score = nn.Sequential(
-            nn.Linear(3 * dim, dim),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(dim, half),
-            nn.ReLU(),
-            nn.Linear(half, 1),
+            nn.Linear(3 * dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, half), nn.ReLU(), nn.Linear(half, 1)
         )
         self.start, self.end = (nn.Sequential(nn.Linear(dim, half), nn.ReLU(), nn.Linear(half, 1)) for _ in range(2))
 

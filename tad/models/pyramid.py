@@ -173,10 +173,11 @@ class Block(nn.Module):
             x, video = pool(x, video)
         rows = [around[k : k + T : self.stride] for k in range(3)]
         query, key, value = (
-            linear(norm(torch.addcmul(torch.addcmul(rows[0] * tap[0], rows[1], tap[1]), rows[2], tap[2])))
-            .unflatten(-1, (self.heads, -1))
+            linear(norm(torch.addcmul(torch.addcmul(rows[0] * tap[0], rows[1], tap[1]), rows[2], tap[2]))).unflatten(
+                -1, (self.heads, -1)
+            )
             for tap, norm, linear in zip(self.taps, self.norms, self.maps, strict=True)
-        )  # fmt: skip
+        )
         mixed = self.out(banded_attention(query, key, value, video, self.radius).flatten(1))
         x = torch.addcmul(x, mixed * self.gain_attention, self._keep(x, video))
         mixed = self.narrow(F.gelu(self.widen(self.norm_mlp(x))))

@@ -81,9 +81,16 @@ def gaussian_fusion(
     ends = np.flatnonzero(np.diff(labels[order])) + 1
     offsets = np.array([0, *ends, len(order)], dtype=np.int64)
     fused, anchors, group = _fuse(
-        spans[order], scores[order], weights[order], offsets, float(temperature), float(overlap_threshold),
-        get_args(Overlap).index(overlap), get_args(Aggregate).index(aggregate), float(stretch),
-    )  # fmt: skip
+        spans[order],
+        scores[order],
+        weights[order],
+        offsets,
+        float(temperature),
+        float(overlap_threshold),
+        get_args(Overlap).index(overlap),
+        get_args(Aggregate).index(aggregate),
+        float(stretch),
+    )
     ranked = np.argsort(-fused[:, 2], kind="stable")
     place = np.empty(len(ranked), dtype=np.int64)
     place[ranked] = np.arange(len(ranked))

@@ -40,11 +40,7 @@ def threshold_runs(curve: np.ndarray, thresholds: np.ndarray | list[float]) -> t
 
 
 def outer_inner_contrast(
-    curve: np.ndarray,
-    spans: np.ndarray,
-    margin: float = 0.25,
-    symmetric: bool = True,
-    floors: np.ndarray | None = None,
+    curve: np.ndarray, spans: np.ndarray, margin: float = 0.25, symmetric: bool = True, floors: np.ndarray | None = None
 ) -> np.ndarray:
     """Mean of the curve inside each run minus its mean in the margins on both sides.
 

@@ -62,9 +62,17 @@ def soft_nms(
     _check_method(method, sigma)
     offsets = np.array([0, len(scores)], dtype=np.int64)
     rows, lowered, _ = _soft(
-        spans.astype(np.float32), scores, np.arange(len(scores)), offsets, METHODS[method], np.float32(sigma),
-        np.float32(iou_threshold), np.float32(threshold_slope), np.float32(min_score), _limit(limit, len(scores)),
-    )  # fmt: skip
+        spans.astype(np.float32),
+        scores,
+        np.arange(len(scores)),
+        offsets,
+        METHODS[method],
+        np.float32(sigma),
+        np.float32(iou_threshold),
+        np.float32(threshold_slope),
+        np.float32(min_score),
+        _limit(limit, len(scores)),
+    )
     return spans[rows], lowered, rows
 
 
@@ -88,9 +96,7 @@ def hard_nms(
     spans, scores = _checked(spans, scores)
     order = np.argsort(-scores, kind="stable")
     offsets = np.array([0, len(scores)], dtype=np.int64)
-    rows, _ = _hard(
-        spans.astype(np.float32), order, offsets, np.float32(iou_threshold), _limit(limit, len(scores))
-    )  # fmt: skip
+    rows, _ = _hard(spans.astype(np.float32), order, offsets, np.float32(iou_threshold), _limit(limit, len(scores)))
     return spans[rows], scores[rows], rows
 
 
@@ -150,9 +156,17 @@ def classwise_nms(
         kept = scores[rows]
     else:
         rows, kept, part = _soft(
-            single, scores, order, offsets, METHODS[method], np.float32(sigma), np.float32(iou_threshold), ZERO,
-            np.float32(min_score), most,
-        )  # fmt: skip
+            single,
+            scores,
+            order,
+            offsets,
+            METHODS[method],
+            np.float32(sigma),
+            np.float32(iou_threshold),
+            ZERO,
+            np.float32(min_score),
+            most,
+        )
     best = np.argsort(-kept, kind="stable")[:most]
     rows, kept, part = rows[best], kept[best], part[best]
     result = spans[rows]
@@ -188,9 +202,15 @@ def vote(
     kept = np.asarray(kept).reshape(-1, 2)
     first = np.zeros(len(kept), dtype=np.int64)
     moved = _vote(
-        kept.astype(np.float32), spans.astype(np.float32), scores, np.arange(len(scores)), first,
-        first + len(scores), np.float32(iou_threshold), weigh_by_iou,
-    )  # fmt: skip
+        kept.astype(np.float32),
+        spans.astype(np.float32),
+        scores,
+        np.arange(len(scores)),
+        first,
+        first + len(scores),
+        np.float32(iou_threshold),
+        weigh_by_iou,
+    )
     return moved.astype(kept.dtype)
 
 

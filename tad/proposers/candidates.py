@@ -209,10 +209,15 @@ def suppressed(found: Candidates, config: CandidateConfig, second: float) -> Can
     """
     reach = np.array([0.0, config.stretch * second])
     spans, score, label, _ = classwise_nms(
-        found.spans + reach, found.scores, found.labels, method="hard" if config.nms == "hard" else "gaussian",
-        sigma=config.sigma, iou_threshold=config.iou_threshold,
-        min_score=-1e9 if config.nms == "hard" or config.stretch else 0.001, limit=None,
-    )  # fmt: skip
+        found.spans + reach,
+        found.scores,
+        found.labels,
+        method="hard" if config.nms == "hard" else "gaussian",
+        sigma=config.sigma,
+        iou_threshold=config.iou_threshold,
+        min_score=-1e9 if config.nms == "hard" or config.stretch else 0.001,
+        limit=None,
+    )
     return Candidates(spans - reach, score, label)
 
 
@@ -221,8 +226,14 @@ def fused(found: Candidates, cas: np.ndarray, config: CandidateConfig, second: f
     options = config.fusion
     weights = found.scores if options.weight == "confidence" else inner_mean(cas, found.spans, found.labels)
     spans, scores, labels, _ = gaussian_fusion(
-        found.spans, found.scores, weights, found.labels, temperature=options.temperature,
-        overlap_threshold=options.overlap_threshold, overlap=options.overlap, aggregate=options.aggregate,
+        found.spans,
+        found.scores,
+        weights,
+        found.labels,
+        temperature=options.temperature,
+        overlap_threshold=options.overlap_threshold,
+        overlap=options.overlap,
+        aggregate=options.aggregate,
         stretch=config.stretch * second,
-    )  # fmt: skip
+    )
     return Candidates(spans, scores.astype(np.float32), labels)

@@ -139,10 +139,15 @@ class HrproTask(SnippetTask):
         shape |= {
             name: getattr(config, name)
             for name in (
-                "attention_layers", "heads", "feedforward", "attention_dropout", "block_dropout", "double_projection",
+                "attention_layers",
+                "heads",
+                "feedforward",
+                "attention_dropout",
+                "block_dropout",
+                "double_projection",
                 "scrambled",
             )
-        }  # fmt: skip
+        }
         self.weights["contrast"] = config.contrast_weight
         return HrproModel(**shape)
 

@@ -121,10 +121,16 @@ def rskp_candidates(cas: np.ndarray, video: np.ndarray, known: np.ndarray, confi
         inner = np.concatenate([np.zeros(0), *(runs.inner for runs in found)])
         fusion = config.fusion
         spans, score, label, _ = gaussian_fusion(
-            spans, score, score if fusion.weight == "confidence" else inner, label,
-            temperature=fusion.temperature, overlap_threshold=fusion.overlap_threshold, overlap=fusion.overlap,
-            aggregate=fusion.aggregate, stretch=float(config.released_edges),
-        )  # fmt: skip
+            spans,
+            score,
+            score if fusion.weight == "confidence" else inner,
+            label,
+            temperature=fusion.temperature,
+            overlap_threshold=fusion.overlap_threshold,
+            overlap=fusion.overlap,
+            aggregate=fusion.aggregate,
+            stretch=float(config.released_edges),
+        )
     elif config.nms != "none":
         spans, score, label = suppressed(spans, score, label, config)
     return Candidates(spans, score.astype(np.float32), label)
@@ -137,8 +143,13 @@ def suppressed(
     _, once = np.unique(np.column_stack([spans, label]), axis=0, return_index=True)
     reach = np.array([0.0, float(config.released_edges)])
     kept, score, label, _ = classwise_nms(
-        spans[once] + reach, score[once], label[once], method="hard" if config.nms == "hard" else "gaussian",
-        sigma=config.sigma, iou_threshold=config.iou_threshold, min_score=-1e9 if config.nms == "hard" else 0.001,
+        spans[once] + reach,
+        score[once],
+        label[once],
+        method="hard" if config.nms == "hard" else "gaussian",
+        sigma=config.sigma,
+        iou_threshold=config.iou_threshold,
+        min_score=-1e9 if config.nms == "hard" else 0.001,
         limit=None,
-    )  # fmt: skip
+    )
     return kept - reach, score, label

@@ -89,11 +89,7 @@ class SnippetScore:
             out = run(video)
             mask = torch.ones(out.background.shape, dtype=torch.bool)
             pooled = video_scores(out.classes, mask, settings["top_ratio"])
-            return {
-                "cas": out.cas()[0].numpy(),
-                "background": out.background[0].numpy(),
-                "video": pooled[0].numpy(),
-            }
+            return {"cas": out.cas()[0].numpy(), "background": out.background[0].numpy(), "video": pooled[0].numpy()}
 
         return score
 

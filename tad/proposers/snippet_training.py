@@ -292,8 +292,7 @@ def labelled_rows(background: Tensor, batch: Batch, config: TrainingConfig) -> M
     mined = mine(background, points, mask, config.action_threshold, config.background_threshold)
     known = batch["full"][:, None] & mask
     return Mined(
-        torch.where(known[..., None], points, mined.action),
-        torch.where(known, ~points.any(-1), mined.background),
+        torch.where(known[..., None], points, mined.action), torch.where(known, ~points.any(-1), mined.background)
     )
 
 

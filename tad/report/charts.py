@@ -114,9 +114,12 @@ def loss_figure(stages: Sequence[StageRun]) -> Figure | None:
                 losses = [stage.epochs[e]["loss"] for e in epochs]
                 which = f"round {stage.round}" if stage.round is not None else f"training {i + 1}"
                 axes.plot(
-                    [e + 1 for e in epochs], losses, color=PALETTE[i % len(PALETTE)], label=which,
+                    [e + 1 for e in epochs],
+                    losses,
+                    color=PALETTE[i % len(PALETTE)],
+                    label=which,
                     marker="o" if len(epochs) < 3 else None,
-                )  # fmt: skip
+                )
             axes.set_title(plain(name, 40))
             axes.set_xlabel("epoch")
             axes.set_ylabel("loss")

@@ -104,12 +104,7 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "percent": percent,
-        "number": number,
-        "duration": duration,
-        "moment": moment,
-    }
+    environment.filters |= {"percent": percent, "number": number, "duration": duration, "moment": moment}
     template = environment.from_string(importlib.resources.files("tad.report").joinpath("page.html").read_text("utf-8"))
     return template.render(
         info=run.info,
