@@ -68,7 +68,9 @@ Total = Callable[[Tensor], Tensor]
 class FitTask(Protocol):
     """A fit stage opened in a worker: the module, its items, the loss of a batch, the optimiser."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
+
     settings: dict[str, Any]
     """Plain values saved with the weights: what `apply` needs to rebuild the module, and derived defaults.
 

@@ -260,7 +260,9 @@ class DetectorTask:
         outputs: PointOutputs = module(batch["features"], batch["video"], batch.get("frames"))
         positive = batch["classes"].any(-1) & outputs.mask
         weights = batch["weights"] * outputs.mask
-        halves = self._halves(unwrap(module), batch, positive, outputs.mask, total)
+        core = unwrap(module)
+        assert isinstance(core, ActionFormer)
+        halves = self._halves(core, batch, positive, outputs.mask, total)
         terms = {}
         if config.quality.enabled:
             focal, branches = quality_losses(outputs, batch["classes"], batch["offsets"], positive, config.quality)
@@ -283,7 +285,7 @@ class DetectorTask:
             "positives": positive.sum().float(),
         }
 
-    def _halves(self, core: nn.Module, batch: Batch, positive: Tensor, mask: Tensor, total: Total) -> list[Half]:
+    def _halves(self, core: ActionFormer, batch: Batch, positive: Tensor, mask: Tensor, total: Total) -> list[Half]:
         """The videos whose positives are counted together, with the new running numbers."""
         if "unlabelled" not in batch:
             number = total(positive.sum().float())

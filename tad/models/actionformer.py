@@ -59,6 +59,7 @@ class ActionFormer(Backbone):
     """
 
     normaliser: Tensor
+    unlabelled_normaliser: Tensor
     """Running number of positive points in a batch; part of the state so that a resumed run goes on with it."""
 
     def __init__(
@@ -79,12 +80,14 @@ class ActionFormer(Backbone):
         self.class_head, self.offset_head = Conv(width, classes), Conv(width, 2)
         self.scales = nn.Parameter(torch.ones(levels))
         # Start with all points near probability 0.01, so that the many negatives do not swamp the first steps.
-        nn.init.constant_(self.class_head.bias, -math.log(99.0))  # type: ignore[arg-type]
+        assert self.class_head.bias is not None
+        nn.init.constant_(self.class_head.bias, -math.log(99.0))
         self.register_buffer("normaliser", torch.tensor(100.0))
         self.quality_head = Conv(width, 2) if quality else None
         if self.quality_head is not None:
             # The expected quality starts above 0: tIoU 0.5, tND 0.05.
-            self.quality_head.bias.data = torch.tensor([0.0, -3.0])  # type: ignore[union-attr]
+            assert self.quality_head.bias is not None
+            self.quality_head.bias.data = torch.tensor([0.0, -3.0])
         if unlabelled:
             self.register_buffer("unlabelled_normaliser", torch.tensor(100.0))
 

@@ -44,7 +44,8 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def kept_inside(base: nn.Module, features: Tensor, keep: Tensor) -> Tensor:
@@ -66,6 +67,9 @@ class Bmn(nn.Module):
         published_edges: see `tad.ops.bmn_sampling.sampling_taps`.
     """
 
+    place: Tensor
+    """[D, T] the cell at each place of the maps; K where the proposal would leave the window."""
+
     def __init__(
         self,
         dim: int,
@@ -86,22 +90,19 @@ class Bmn(nn.Module):
         self.reduce = nn.Sequential(nn.Conv1d(width, half, 3, padding=1), nn.ReLU())
         self.matching = BoundaryMatching(length, durations, half, 2 * width, samples, published_edges=published_edges)
         self.project = nn.Linear(2 * width, half)
+        last = nn.Conv2d(half, 3 if distance else 2, 1)
         self.maps = nn.Sequential(
-            nn.Conv2d(half, half, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(half, half, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(half, 3 if distance else 2, 1),
+            nn.Conv2d(half, half, 3, padding=1), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1), nn.ReLU(), last
         )
         initialise(self)
         if distance:
             # Distances are small: the score, overlap less distance, should start above 0.
-            nn.init.constant_(self.maps[-1].bias[2:], -3.0)
+            assert last.bias is not None
+            nn.init.constant_(last.bias[2:], -3.0)
         cells = valid_cells(length, durations)
         place = torch.full((durations, length), len(cells.start))
         place[cells.duration, cells.start] = torch.arange(len(cells.start))
         self.register_buffer("place", place, persistent=False)
-        """[D, T] the cell at each place of the maps; K where the proposal would leave the window."""
 
     def forward(self, features: Tensor, mask: Tensor, frames: Tensor | None = None) -> BmnOutputs:
         """The whole network.

@@ -143,8 +143,10 @@ class Part(Protocol):
     """Saved with the weights, for the detector that starts from them."""
     batch_size: int
     ema_decay: float | None
-    module: nn.Module
-    """From features [T, D], video [T] (-1 on padding) and rows [B, K] to representations [B, K, W]."""
+
+    @property
+    def module(self) -> nn.Module:
+        """From features [T, D], video [T] (-1 on padding) and rows [B, K] to representations [B, K, W]."""
 
     def __len__(self) -> int:
         """Number of items, each of which gives a window in every epoch."""

@@ -21,7 +21,7 @@ from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.errors import DataError
-from tad.models.rskp import RskpModel, RskpScores
+from tad.models.rskp import HeadScores, RskpModel, RskpScores
 from tad.proposers.snippet import restore
 from tad.proposers.snippet_training import read_features
 from tad.stage import Batch, Context, StageConfig, Total, unwrap
@@ -201,8 +201,9 @@ class RskpTask:
         self.lr = min(1e-3, 5e-5 * 2048 / dim) if lr is None else lr
         self.module: nn.Module
         if "model" in context.inputs:
-            self.module, settings = restore(context, RskpModel, dropout=config.dropout)
-            self.module.forget()
+            model, settings = restore(context, RskpModel, dropout=config.dropout)
+            model.forget()
+            self.module = model
             architecture = settings["architecture"]
         else:
             architecture = {"dim": dim, "classes": len(data.classes), "dropout": config.dropout, **(shape or {})}
@@ -257,7 +258,7 @@ class RskpTask:
         config, mask = self.config, batch["mask"]
         classes = batch["classes"].to(scores.embedding)
         inside, whole = pad(classes, (0, 1)), pad(classes, (0, 1), value=1.0)
-        branches = [(scores.own, 1.0), (scores.walk, 1.0)]
+        branches: list[tuple[HeadScores, Tensor | float]] = [(scores.own, 1.0), (scores.walk, 1.0)]
         target = scores.walk.logits
         if scores.memory is not None:
             share = scores.remembered.to(target)
