@@ -33,12 +33,12 @@ test-cluster: setup
 	$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 bench: setup
-	$(BIN)/python -m benchmarks.ops
-	$(BIN)/python -m benchmarks.evaluation
-	$(BIN)/python -m benchmarks.hrpro
-	$(BIN)/python -m benchmarks.tuning
-	$(BIN)/python -m benchmarks.scale
-	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.speed.ops
+	$(BIN)/python -m benchmarks.speed.evaluation
+	$(BIN)/python -m benchmarks.studies.hrpro
+	$(BIN)/python -m benchmarks.speed.tuning
+	$(BIN)/python -m benchmarks.speed.scale
+	$(BIN)/python -m benchmarks.speed.workers
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

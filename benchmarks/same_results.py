@@ -56,7 +56,7 @@ def make_data(folder: Path) -> None:
 
 def shortened(name: str) -> list[str]:
     """Overrides that make a recipe short."""
-    from tad.config import load_recipe, options
+    from tad.recipe.recipe import load_recipe, options
 
     base = {"points": "pser", "bmn-apl-parts": "apl-bmn", "actionformer-apl-parts": "apl-small"}.get(name, name)
     recipe = load_recipe(base, EXTRA.get(name, []))
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path)
     parser.add_argument("--only", nargs="*")
     chosen = parser.parse_args()
-    from tad.config import recipe_names
+    from tad.recipe.recipe import recipe_names
 
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from search_spaces.ranges import Choice, Float, Integer, Range, Scales, Shifts, Steps
-from tad.config import Recipe, changed, options
 from tad.errors import ConfigError, listing
+from tad.recipe.recipe import Recipe, changed, options
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -149,7 +149,7 @@ class Space:
         return found
 
     def suggest(self, trial: BaseTrial) -> dict[str, Any]:
-        """New values by key, for `tad.config.changed`; of conditional parameters only those that matter.
+        """New values by key, for `tad.recipe.recipe.changed`; of conditional parameters only those that matter.
 
         Conditions on keys that are not in the space count as met: `for_recipe` has looked at them.
         """

@@ -1,8 +1,8 @@
 """What a stage is: one gradient-trained part (`FitStage`) or one per-video function (`MapStage`).
 
 A method (tad/proposers, tad/labelers, tad/detectors) is a few stages and a role object that chains them by asking an
-`Engine`. The engine (distributed/engine.py) decides where they run, what is cached and what is logged; a stage knows
-nothing of epochs, checkpoints, devices, workers or logging.
+`Engine`. The engine (distributed/engine/engine.py) decides where they run, what is cached and what is logged; a stage
+knows nothing of epochs, checkpoints, devices, workers or logging.
 """
 
 from __future__ import annotations

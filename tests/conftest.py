@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
-pytest_plugins = ["tests.world"]
+pytest_plugins = ["tests.support.world"]
 
 SHARED = Path(os.environ.get("TAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

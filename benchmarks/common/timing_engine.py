@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from distributed.loop import Worker, final_model, fit
+from distributed.engine.loop import Worker, final_model, fit
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.stage import Artifact, Context, FitStage, MapStage
+from tad.stages import Artifact, Context, FitStage, MapStage
 
 
 class Direct:

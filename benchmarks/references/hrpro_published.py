@@ -1,4 +1,4 @@
-"""HR-Pro the way its published code goes about it: what `benchmarks.hrpro` measures tad beside.
+"""HR-Pro the way its published code goes about it: what `benchmarks.studies.hrpro` measures tad beside.
 
 One video at a time and Python loops: attention that returns its maps after a double projection, losses video by video
 with one backward pass for all, a loop over thresholds and runs for the candidates, over points and draws for the

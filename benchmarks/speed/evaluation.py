@@ -1,4 +1,4 @@
-"""Speed and memory of mAP: python -m benchmarks.evaluation
+"""Speed and memory of mAP: python -m benchmarks.speed.evaluation
 
 Two inputs, each measured in a process of its own, on one core: THUMOS14-sized (213 videos with 200 detections each, 20
 classes, 7 thresholds; bar 0.5 s) and 1,000,000 detections from a Parquet file (bars 5 s and 2 GB with reading). Beside
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tad.data.segments import Segments
-from tad.evaluate import DEFAULT_TIOUS, evaluate
+from tad.evaluation.evaluator import DEFAULT_TIOUS, evaluate
 
 CLASSES = 20
 
@@ -123,7 +123,7 @@ def peak() -> float:
 def measured(*arguments: str) -> dict[str, Any]:
     """One case in a fresh process on one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.evaluation", *arguments]
+    command = [sys.executable, "-m", "benchmarks.speed.evaluation", *arguments]
     result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     values: dict[str, Any] = json.loads(result.stdout)
     return values
@@ -133,7 +133,7 @@ def main() -> None:
     small = measured("thumos")
     print("mAP, 213 videos x 200 detections, 3,408 ground-truth segments, 20 classes, 7 tIoUs")
     print(
-        f"  tad.evaluate   {1000 * small['seconds']:8.0f} ms  (first call {1000 * small['first']:.0f} ms; bar 500 ms)"
+        f"  tad            {1000 * small['seconds']:8.0f} ms  (first call {1000 * small['first']:.0f} ms; bar 500 ms)"
     )
     print(f"  loop           {1000 * small['loop']:8.0f} ms  {small['loop'] / small['seconds']:.0f} x slower")
     print(f"  largest difference in mAP {small['difference']:.1e}; peak memory {small['peak']:.2f} GB")
@@ -144,7 +144,7 @@ def main() -> None:
         large = measured("million", folder)
     print(f"mAP, {len(detections):,} detections, {len(ground_truth):,} ground-truth segments, 20 classes, 7 tIoUs")
     print(f"  reading        {1000 * large['read']:8.0f} ms")
-    print(f"  tad.evaluate   {1000 * large['seconds']:8.0f} ms  (bar 5000 ms)")
+    print(f"  tad.evaluation.evaluator   {1000 * large['seconds']:8.0f} ms  (bar 5000 ms)")
     print(f"  peak memory {large['peak']:.2f} GB (bar 2 GB)")
 
 

@@ -1,13 +1,13 @@
-"""Speed of Gaussian weighted fusion on one core, beside a plain loop: `python -m benchmarks.fusion`.
+"""Speed of Gaussian weighted fusion on one core, beside a plain loop: `python -m benchmarks.speed.fusion`.
 
 One thread; bars and ratios are of CPU time (medians), which other work on the machine disturbs least; loops are timed
 once. The bar of 20 ms is met by 2,000 candidates in each of 20 classes, and so by 2,000 in all.
 """
 
-# ruff: noqa: I001 - benchmarks.ops sets thread counts, so it comes before numpy
+# ruff: noqa: I001 - benchmarks.speed.ops sets thread counts, so it comes before numpy
 from __future__ import annotations
 
-from benchmarks.ops import Case, clustered, milliseconds, timed
+from benchmarks.speed.ops import Case, clustered, milliseconds, timed
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Peak memory of mapping a stage over 200 and over 2,000 videos: `python -m benchmarks.memory [--ray]`.
+"""Peak memory of mapping a stage over 200 and over 2,000 videos: `python -m benchmarks.speed.memory [--ray]`.
 
 Scenario: the snippet model's scores and proposals of short invented videos. Minimum: the same memory for both.
 Bar: the larger set takes at most 1.15 times the memory of the smaller one, in the driver and in the largest worker.
@@ -22,7 +22,7 @@ BAR = 1.15
 def measure(videos: int, ray: bool) -> tuple[float, float, float]:
     """Peak MiB of the driver and of its largest child process, and seconds; in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.memory", "--videos", str(videos), "--folder", folder]
+        command = [sys.executable, "-m", "benchmarks.speed.memory", "--videos", str(videos), "--folder", folder]
         process = psutil.Popen(
             command + (["--ray"] if ray else []), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -46,13 +46,13 @@ def run(videos: int, folder: Path, ray: bool) -> None:
     """What is measured: score and propose over all training videos."""
     from contextlib import nullcontext
 
-    from distributed.cluster import cluster
-    from distributed.engine import Engine, Resources
-    from distributed.record import Record
-    from distributed.store import Store
-    from tad.data.synth import make_dataset
-    from tad.proposers.snippet import SnippetProposer
-    from tad.proposers.snippet_training import TrainingConfig
+    from distributed.cluster.connect import cluster
+    from distributed.engine.engine import Engine, Resources
+    from distributed.engine.store import Store
+    from distributed.run.record import Record
+    from tad.methods.snippet.proposer import SnippetProposer
+    from tad.methods.snippet.training import TrainingConfig
+    from tad.prepare.synth import make_dataset
 
     data = make_dataset(folder / "data", videos=videos, classes=3, dim=32, test=1)
     with cluster(1, None) if ray else nullcontext(Resources()) as resources:

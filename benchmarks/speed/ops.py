@@ -1,4 +1,4 @@
-"""Speed of tad.ops on one core, beside a straightforward loop for each: `python -m benchmarks.ops`.
+"""Speed of tad.ops on one core, beside a straightforward loop for each: `python -m benchmarks.speed.ops`.
 
 One thread; bars and ratios are of CPU time (medians), which other work on the machine disturbs least; loops are timed
 once. Bars are milliseconds; the best published C++ operator (one core of a similar machine) takes 1.4 ms for class-wise
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tad.ops.bags import clear_of, negative_spans, perturb, seed_tious
+from tad.methods.pser.bags import clear_of, negative_spans, perturb, seed_tious
 from tad.ops.grouping import outer_inner_contrast, threshold_runs
 from tad.ops.iou import tiou
 from tad.ops.nms import classwise_nms, hard_nms, vote

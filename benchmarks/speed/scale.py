@@ -1,4 +1,5 @@
-"""A map over 20,000 and over 500,000 invented video rows through Ray Data: `python -m benchmarks.scale [--model]`.
+"""A map over 20,000 and over 500,000 invented video rows through Ray Data: `python -m benchmarks.speed.scale
+[--model]`.
 
 Scenario: a stage whose model costs nothing (scale_map.StandIn), with 20 segments a video and the chunks that the engine
 chooses, by one and by two actors; what is measured is thus all that is not the model. Each row runs in a process of its
@@ -23,9 +24,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale_map import Video, measured, rows
-from distributed.cluster import cluster
-from distributed.parts import chunk_size
+from benchmarks.speed.scale_map import Video, measured, rows
+from distributed.cluster.connect import cluster
+from distributed.engine.chunks import chunk_size
 
 SIZES = (20_000, 500_000)
 GROWTH, STORE, COST = 100.0, 50.0, 1.5
@@ -45,7 +46,7 @@ def main() -> None:
     try:
         missed = sizes(folder)
         if given.model:
-            from benchmarks import scale_model
+            from benchmarks.speed import scale_model
 
             points = given.points or folder / "points.jsonl"
             scale_model.measure(points, rows(folder / f"rows-{SIZES[0]}", SIZES[0]), folder)
@@ -73,7 +74,16 @@ def sizes(folder: Path) -> int:
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for videos, actors in [(SIZES[0], 0), *((n, a) for n in SIZES for a in (1, 2))]:
         rows(folder / f"rows-{videos}", videos)  # written here, not where memory is measured
-        command = [sys.executable, "-m", "benchmarks.scale", "--folder", str(folder), "--one", str(videos), str(actors)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.speed.scale",
+            "--folder",
+            str(folder),
+            "--one",
+            str(videos),
+            str(actors),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[videos, actors] = r = json.loads(done.stdout.splitlines()[-1])
         print(

@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 
-from distributed.mapping import map_here, map_on_actors
-from distributed.parts import Chunk, Done, collect
-from distributed.store import Store
+from distributed.engine.chunks import Chunk, Done, collect
+from distributed.engine.mapping import map_here, map_on_actors
+from distributed.engine.store import Store
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import LabelRows, write_dataset
 from tad.data.segments import SCHEMA, Segments
-from tad.stage import Arrays, Context, StageConfig
+from tad.prepare.write import LabelRows, write_dataset
+from tad.stages import Arrays, Context, StageConfig
 
 LABELS = [f"class-{i:02d}" for i in range(20)]
 

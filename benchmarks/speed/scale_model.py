@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scale_map import Video, measured
-from distributed.cluster import cluster
-from distributed.parts import chunk_size
+from benchmarks.speed.scale_map import Video, measured
+from distributed.cluster.connect import cluster
+from distributed.engine.chunks import chunk_size
 from tad.data.dataset import Dataset
 
 FITTED = [

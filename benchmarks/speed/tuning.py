@@ -1,6 +1,6 @@
 """What a search costs: 100 trials over the labels of the demo's data, which share the proposer and the heads.
 
-    python -m benchmarks.tuning [--trials 100] [--folder DIR] [--tracking URI]
+    python -m benchmarks.speed.tuning [--trials 100] [--folder DIR] [--tracking URI]
 
 Bars on 2 cores: the trials after the first in 200 s, and each of them at least 20 times cheaper than one that shares
 nothing. A trial's cost without sharing is measured: the best recipe once more, with an empty store.
@@ -16,15 +16,15 @@ from pathlib import Path
 
 import optuna
 
-from distributed.engine import Resources
+from distributed.engine.engine import Resources
 from distributed.tuning.search import Options, tune
 from distributed.tuning.study import open_storage
 from distributed.tuning.trial import Work, evaluate, stages_of
 from search_spaces.load import load
-from tad.config import load_recipe
 from tad.data.dataset import Dataset
-from tad.data.holdout import split_holdout
-from tad.data.synth import make_dataset
+from tad.prepare.holdout import split_holdout
+from tad.prepare.synth import make_dataset
+from tad.recipe.recipe import load_recipe
 
 SPACE = "perturbation:labels"
 """The merge of PseR: what leaves proposer, proposals and heads as they are."""

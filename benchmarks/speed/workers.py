@@ -1,11 +1,12 @@
-"""One training stage with one and with two workers, and the data path that feeds it: `python -m benchmarks.workers`.
+"""One training stage with one and with two workers, and the data path that feeds it: `python -m
+benchmarks.speed.workers`.
 
-Scenario: PseR's heads on a synthetic dataset of THUMOS14's size (benchmarks.hrpro_data; features of width 256), by Ray
-Train workers of one CPU and one thread each. The reference is the same stage in this process. Bar: two workers together
-spend at most CPU_BAR times the reference's CPU seconds an epoch; wall clock has no bar, as other work on the machine
-decides it. The data path: batches of the snippet model and of PseR's heads with features of width 2048, read and padded
-as in training, from disk and from memory, when they are needed (0 threads) or ahead,
-and an epoch of steps that wait as they would for a GPU. Three minutes on two cores.
+Scenario: PseR's heads on a synthetic dataset of THUMOS14's size (benchmarks.studies.hrpro_data; features of width 256),
+by Ray Train workers of one CPU and one thread each. The reference is the same stage in this process. Bar: two workers
+together spend at most CPU_BAR times the reference's CPU seconds an epoch; wall clock has no bar, as other work on the
+machine decides it. The data path: batches of the snippet model and of PseR's heads with features of width 2048, read
+and padded as in training, from disk and from memory, when they are needed (0 threads) or ahead, and an epoch of steps
+that wait as they would for a GPU. Three minutes on two cores.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -29,18 +30,18 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.hrpro_data import thumos_sized
-from distributed import loop
-from distributed.cluster import cluster
-from distributed.store import Store
-from distributed.train import fit_here, fit_on_workers
+from benchmarks.studies.hrpro_data import thumos_sized
+from distributed.cluster.connect import cluster
+from distributed.engine import loop
+from distributed.engine.store import Store
+from distributed.engine.train import fit_here, fit_on_workers
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.data.synth import make_dataset
-from tad.labelers.pser import HeadsFit, PserLabeler
-from tad.labelers.pser_heads import FitConfig
-from tad.proposers.snippet_training import SnippetTrain, TrainingConfig
-from tad.stage import Artifact, Context, FitStage, FitTask
+from tad.methods.pser.heads import FitConfig
+from tad.methods.pser.labeler import HeadsFit, PserLabeler
+from tad.methods.snippet.training import SnippetTrain, TrainingConfig
+from tad.prepare.synth import make_dataset
+from tad.stages import Artifact, Context, FitStage, FitTask
 
 EPOCHS, BATCH = 4, 8
 CPU_BAR = 1.35

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from distributed.engine import Engine
-from distributed.record import Record
-from distributed.store import Store
+from distributed.engine.engine import Engine
+from distributed.engine.store import Store
+from distributed.run.record import Record
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.subset import Subset
+from tad.evaluation.subset import Subset
 
 
 class Row(Protocol):

@@ -1,9 +1,9 @@
-"""Speed of APL's parts on one core: `python -m benchmarks.apl`.
+"""Speed of APL's parts on one core: `python -m benchmarks.studies.apl`.
 
 The discriminator beside a plain loop: 180 videos with 200 predictions each against 600 labelled instances of 20
 classes, 2048 features. Every prediction is compared with all instances of its class, over a million pairs. The loop
 asks the network pair by pair; it runs over a hundredth of the predictions, and its time counts a hundredfold. Training
-steps with contrast beside plain ones: see benchmarks/apl_steps.py. CPU time, one thread.
+steps with contrast beside plain ones: see benchmarks/studies/apl_steps.py. CPU time, one thread.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.apl_steps import BAR, steps
-from benchmarks.direct import cpu
-from tad.models.icd import InstanceDiscriminator
+from benchmarks.common.timing_engine import cpu
+from benchmarks.studies.apl_steps import BAR, steps
+from tad.methods.apl.icd_model import InstanceDiscriminator
 
 PREDICTIONS, INSTANCES, CLASSES, DIM = 180 * 200, 600, 20, 2048
 PART = 100

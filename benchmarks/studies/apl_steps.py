@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.direct import cpu
+from benchmarks.common.timing_engine import cpu
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import LabelRows, write_dataset
 from tad.data.segments import Segments
-from tad.detectors.actionformer import TrainStage
-from tad.detectors.actionformer_training import Training
-from tad.proposers.contrastive import ContrastiveConfig, ContrastiveTrain, pretraining
-from tad.stage import Artifact, Context, FitStage, one_worker
+from tad.methods.actionformer.detector import TrainStage
+from tad.methods.actionformer.training import Training
+from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTrain, pretraining
+from tad.prepare.write import LabelRows, write_dataset
+from tad.stages import Artifact, Context, FitStage, one_worker
 
 ROWS, DIM, CLASSES, ACTIONS = 576, 2048, 20, 15
 REPEATS = 3

@@ -1,4 +1,4 @@
-"""BMN's sampling and the convolution after it, sparse beside dense, at T = D = 100: `python -m benchmarks.bmn`.
+"""BMN's sampling and the convolution after it, sparse beside dense, at T = D = 100: `python -m benchmarks.studies.bmn`.
 
 Both do the same: [T, 128] features to 512 channels of every proposal, forward and backward, one window, one thread.
 Dense is the published form: a T x 32 x D x T mask, 32 samples of every cell, and a convolution that reduces them.
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tad.ops.bmn_sampling import BoundaryMatching, sampling_taps, valid_cells
+from tad.methods.bmn.sampling import BoundaryMatching, sampling_taps, valid_cells
 
 LENGTH, WIDTH, OUT, SAMPLES = 100, 128, 512, 32
 RUNS = {"sparse": 5, "dense": 3}
@@ -93,7 +93,7 @@ def measure(kind: str) -> None:
 def main() -> None:
     found = {}
     for kind in RUNS:
-        command = [sys.executable, "-m", "benchmarks.bmn", kind]
+        command = [sys.executable, "-m", "benchmarks.studies.bmn", kind]
         found[kind] = [float(x) for x in subprocess.run(command, capture_output=True, check=True).stdout.split()]
         print(f"{kind:8} {1000 * found[kind][0]:8.0f} ms {found[kind][1]:8.0f} MiB")
     sparse, dense = found["sparse"], found["dense"]

@@ -1,15 +1,15 @@
 """Fusion and optimisation of 200 videos through the engine: here, and by one and two Ray Data actors.
 
-`python -m benchmarks.fusion_labels`. Each video has the candidates of a threshold sweep over one or two classes, 1,000
-of each. They become pseudo-labels (gaufuse/fuse) and snippet targets (rskp/targets). The time of a map has the start of
-its actors in it. The solver alone has a bar for the longest video of THUMOS14.
+`python -m benchmarks.studies.fusion_labels`. Each video has the candidates of a threshold sweep over one or two
+classes, 1,000 of each. They become pseudo-labels (gaufuse/fuse) and snippet targets (rskp/targets). The time of a map
+has the start of its actors in it. The solver alone has a bar for the longest video of THUMOS14.
 """
 
-# ruff: noqa: I001 - benchmarks.ops sets thread counts, so it comes before numpy
+# ruff: noqa: I001 - benchmarks.speed.ops sets thread counts, so it comes before numpy
 from __future__ import annotations
 
-from benchmarks.fusion import nested
-from benchmarks.ops import milliseconds
+from benchmarks.speed.fusion import nested
+from benchmarks.speed.ops import milliseconds
 
 import argparse
 import tempfile
@@ -19,16 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from distributed.cluster import cluster
-from distributed.engine import Engine, Resources
-from distributed.record import Record
-from distributed.store import Store
+from distributed.cluster.connect import cluster
+from distributed.engine.engine import Engine, Resources
+from distributed.run.record import Record
+from distributed.engine.store import Store
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import LabelRows, write_dataset
+from tad.prepare.write import LabelRows, write_dataset
 from tad.data.segments import Segments
-from tad.detectors.rskp_training import TargetConfig, Targets
-from tad.labelers.gaufuse import GaufuseLabeler
-from tad.ops.snippet_targets import solve, system
+from tad.methods.gaufuse.retraining import TargetConfig, Targets
+from tad.methods.gaufuse.labeler import GaufuseLabeler
+from tad.methods.gaufuse.snippet_targets import solve, system
 
 BAR = 500.0
 """Milliseconds for 2,200 snippets with 122 segments."""

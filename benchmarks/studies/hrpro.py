@@ -1,10 +1,10 @@
-"""Speed and memory of HR-Pro beside the published way of doing it: `python -m benchmarks.hrpro [--data DIR]`.
+"""Speed and memory of HR-Pro beside the published way of doing it: `python -m benchmarks.studies.hrpro [--data DIR]`.
 
 On a synthetic dataset of THUMOS14's size, or on a dataset folder with features: a training step of the snippet model,
 candidate proposals, ranking, a training epoch of the instance model, inference, and the peak memory of the trainings.
-The published way is `benchmarks.hrpro_published`, in the same process and on the same inputs; "published rules" is tad
-with `faithful: true`, otherwise tad has its defaults. One thread; times are CPU seconds without writing results.
-Candidates and reliable proposals by published rules are also compared with the published way's, one by one.
+The published way is `benchmarks.references.hrpro_published`, in the same process and on the same inputs; "published
+rules" is tad with `faithful: true`, otherwise tad has its defaults. One thread; times are CPU seconds without writing
+results. Candidates and reliable proposals by published rules are also compared with the published way's, one by one.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -29,19 +29,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import hrpro_published as published
-from benchmarks.direct import Direct, cpu
-from benchmarks.hrpro_data import thumos_sized
-from distributed.loop import Worker, batches, fit
+from benchmarks.common.timing_engine import Direct, cpu
+from benchmarks.references import hrpro_published as published
+from benchmarks.studies.hrpro_data import thumos_sized
+from distributed.engine.loop import Worker, batches, fit
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.detectors.hrpro_instance import HrproInstanceDetector
-from tad.detectors.hrpro_instance_training import InstanceTrain, InstanceTraining
-from tad.labelers.hrpro import HrproLabeler
-from tad.proposers.hrpro import HrproProposer, HrproTrain, HrproTraining
-from tad.proposers.snippet import SnippetProposer
-from tad.proposers.snippet_training import TrainingConfig, read_features
-from tad.stage import Artifact, Context, FitStage
+from tad.methods.hrpro.detector import HrproInstanceDetector
+from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining
+from tad.methods.hrpro.labeler import HrproLabeler
+from tad.methods.hrpro.proposer import HrproProposer, HrproTrain, HrproTraining
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.training import TrainingConfig, read_features
+from tad.stages import Artifact, Context, FitStage
 
 CURVE_EPOCHS = 10
 """Of the plain snippet model whose curves all candidates come from."""
@@ -218,7 +218,17 @@ def peak(side: str, data: Dataset, inputs: Mapping[str, Artifact]) -> float:
 def measured_peak(side: str, data: Dataset, inputs: Mapping[str, Artifact]) -> float:
     """`peak` in a fresh process."""
     paths = json.dumps({name: str(artifact.path) for name, artifact in inputs.items()})
-    command = [sys.executable, "-m", "benchmarks.hrpro", "--data", str(data.root), "--peak", side, "--inputs", paths]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.studies.hrpro",
+        "--data",
+        str(data.root),
+        "--peak",
+        side,
+        "--inputs",
+        paths,
+    ]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

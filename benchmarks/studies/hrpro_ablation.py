@@ -1,4 +1,4 @@
-"""HR-Pro's ablation (Table 3 of the paper) on a dataset: `python -m benchmarks.hrpro_ablation --data DIR`.
+"""HR-Pro's ablation (Table 3 of the paper) on a dataset: `python -m benchmarks.studies.hrpro_ablation --data DIR`.
 
 Every row is one combination of the parts of both stages, trained with each seed; the test videos are read once, after
 the last epoch of each. Stages are shared between rows and kept in the store, so it can be stopped and run again.
@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ablation
-from distributed.engine import Engine
+from benchmarks.studies import ablation
+from distributed.engine.engine import Engine
 from tad.data.segments import Segments
-from tad.detectors.hrpro_instance import HrproInstanceDetector
-from tad.labelers.hrpro import HrproLabeler
-from tad.proposers.hrpro import HrproProposer
-from tad.stage import Artifact
+from tad.methods.hrpro.detector import HrproInstanceDetector
+from tad.methods.hrpro.labeler import HrproLabeler
+from tad.methods.hrpro.proposer import HrproProposer
+from tad.stages import Artifact
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A synthetic dataset of THUMOS14's size and spread for `benchmarks.hrpro`."""
+"""A synthetic dataset of THUMOS14's size and spread for `benchmarks.studies.hrpro`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import LabelRows, write_dataset
-from tad.data.synth import write_features
+from tad.prepare.synth import write_features
+from tad.prepare.write import LabelRows, write_dataset
 
 VIDEOS, CLASSES, DIM = {"train": 200, "test": 210}, 20, 256
 DURATION = (150.0, 0.85, 8.0, 1400.0)

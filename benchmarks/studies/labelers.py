@@ -1,10 +1,11 @@
-"""Quality of every labeler: `python -m benchmarks.labelers --shared DIR [--json OUT] [--figure OUT.png] [--ablation]`.
+"""Quality of every labeler: `python -m benchmarks.studies.labelers --shared DIR [--json OUT] [--figure OUT.png]
+[--ablation]`.
 
-Real proposals of THUMOS14's training videos, real and re-drawn points (benchmarks.labelers_data), measured against real
-ground truth: tIoU of each point's label with the point's own instance, 0 without a label. Clicks outside every instance
-of their class are counted, not scored. Rows are the labelers of tad, simple rules beside them, and oracles that see the
-ground truth (benchmarks.labelers_rules). The learned labeler of PseR has no row: it needs features, which these videos
-do not come with. Prints Markdown; `--ablation` takes labeler `points` apart instead.
+Real proposals of THUMOS14's training videos, real and re-drawn points (benchmarks.studies.labelers_data), measured
+against real ground truth: tIoU of each point's label with the point's own instance, 0 without a label. Clicks outside
+every instance of their class are counted, not scored. Rows are the labelers of tad, simple rules beside them, and
+oracles that see the ground truth (benchmarks.studies.labelers_rules). The learned labeler of PseR has no row: it needs
+features, which these videos do not come with. Prints Markdown; `--ablation` takes labeler `points` apart instead.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -26,18 +27,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import labelers_ablation as ablation
-from benchmarks import labelers_rules as rules
-from benchmarks.labelers_data import Once, Protocol, labelled, protocols
-from tad.config import Labeler
-from tad.labelers.hrpro import HrproLabeler
-from tad.labelers.points import PointsLabeler, learned_labels
-from tad.labelers.potloc import PotlocLabeler
-from tad.labelers.pser_seed import SeedLabeler
+from benchmarks.studies import labelers_ablation as ablation
+from benchmarks.studies import labelers_rules as rules
+from benchmarks.studies.labelers_data import Once, Protocol, labelled, protocols
+from tad.evaluation.quality_by_point import BUCKETS, SHARES
+from tad.methods.common.seeds import SeedLabeler
+from tad.methods.hrpro.labeler import HrproLabeler
+from tad.methods.points.labeler import PointsLabeler, learned_labels
+from tad.methods.potloc.labeler import PotlocLabeler
 from tad.ops.iou import paired_tiou
-from tad.quality import BUCKETS, SHARES
+from tad.recipe.recipe import Labeler
 from tad.report import style
-from tad.stage import Context
+from tad.stages import Context
 
 ROWS: Mapping[str, Labeler | Callable[[Protocol], np.ndarray]] = {
     "highest-scoring proposal": rules.highest,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from benchmarks.labelers_data import Protocol
-from tad.labelers.points import PointsLabeler
-from tad.labelers.points_model import Around, Grid, PointModel, Prior
+from benchmarks.studies.labelers_data import Protocol
+from tad.methods.points.labeler import PointsLabeler
+from tad.methods.points.model import Around, Grid, PointModel, Prior
 
 FACTOR = 1.5
 """By which constants are changed."""

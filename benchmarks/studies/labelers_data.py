@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tad.data.dataset import Dataset, Role
-from tad.data.ground_truth import ground_truth
-from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
-from tad.labelers.potloc import Grouped, GroupedPoints, grouped_points, grouped_proposals
-from tad.labelers.pser_seed import Proposals
-from tad.quality import instance_of
-from tad.stage import Artifact, Context, MapStage
+from tad.evaluation.ground_truth import ground_truth
+from tad.evaluation.quality_by_point import instance_of
+from tad.methods.common.seeds import Proposals
+from tad.methods.potloc.labeler import Grouped, GroupedPoints, grouped_points, grouped_proposals
+from tad.prepare.import_hrpro import import_hrpro
+from tad.stages import Artifact, Context, MapStage
 
 DRAWS = 3
 Point = tuple[str, str, float]

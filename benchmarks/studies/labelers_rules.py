@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.labelers_data import Protocol
-from tad.labelers.potloc import algorithm_one, first_best, pairs
-from tad.labelers.pser_seed import SHORTEST, neighbour_times
+from benchmarks.studies.labelers_data import Protocol
+from tad.methods.common.seeds import SHORTEST, neighbour_times
+from tad.methods.potloc.labeler import algorithm_one, first_best, pairs
 from tad.ops.iou import paired_tiou
 
 SIGMA = 0.25

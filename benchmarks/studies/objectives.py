@@ -1,14 +1,14 @@
 """How well scores without boundaries order models.
 
-`python -m benchmarks.objectives --data DIR --work DIR --shared DIR`: the dataset is a folder with features and ground
-truth, for instance THUMOS14's videos with synthetic features:
+`python -m benchmarks.studies.objectives --data DIR --work DIR --shared DIR`: the dataset is a folder with features and
+ground truth, for instance THUMOS14's videos with synthetic features:
 
     tad import hrpro SHARED/data/thumos14 thumos14 && tad synth thumos14 --dim 256
 
-A fifth of its training points is held out. Then come the configurations of benchmarks.objectives_data, the designs of
-benchmarks.objectives_designs, and the rank correlation (Spearman) of every design with true mAP: of the same
-detections, and of the same configuration on videos that took no part. Labelers are measured on real proposals
-(benchmarks.objectives_labels) by their true mean tIoU. Prints Markdown. WORK keeps what was trained.
+A fifth of its training points is held out. Then come the configurations of benchmarks.studies.objectives_data, the
+designs of benchmarks.studies.objectives_designs, and the rank correlation (Spearman) of every design with true mAP: of
+the same detections, and of the same configuration on videos that took no part. Labelers are measured on real proposals
+(benchmarks.studies.objectives_labels) by their true mean tIoU. Prints Markdown. WORK keeps what was trained.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import objectives_labels
-from benchmarks.labelers_data import protocols
-from benchmarks.objectives_data import configurations
-from benchmarks.objectives_designs import CHOSEN, OF_POINTS, OF_SEGMENTS, all_scores
+from benchmarks.studies import objectives_labels
+from benchmarks.studies.labelers_data import protocols
+from benchmarks.studies.objectives_data import configurations
+from benchmarks.studies.objectives_designs import CHOSEN, OF_POINTS, OF_SEGMENTS, all_scores
 from tad.data.dataset import Dataset
-from tad.data.holdout import split_holdout
+from tad.prepare.holdout import split_holdout
 from tad.report import style
 
 HIDDEN = 0.2

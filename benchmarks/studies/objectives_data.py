@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.objectives_designs import Surroundings
-from distributed.engine import Engine
-from distributed.record import Record
-from distributed.store import Store
-from tad.config import load_labeler
+from benchmarks.studies.objectives_designs import Surroundings
+from distributed.engine.engine import Engine
+from distributed.engine.store import Store
+from distributed.run.record import Record
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.detectors.actionformer import ActionFormerDetector
 from tad.errors import DataError
-from tad.proposers.snippet import SnippetProposer
-from tad.stage import Artifact
-from tad.subset import Subset
+from tad.evaluation.subset import Subset
+from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.recipe.recipe import load_labeler
+from tad.stages import Artifact
 
 SCALES = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
 

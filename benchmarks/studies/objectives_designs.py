@@ -1,4 +1,5 @@
-"""Scores of detections from points alone, each a candidate for `select: points`; benchmarks.objectives compares them.
+"""Scores of detections from points alone, each a candidate for `select: points`; benchmarks.studies.objectives compares
+them.
 
 All of them judge detections in the training videos. `Surroundings` is what they may read: points (seen in training and
 held out), and what the proposer of the configuration says.
@@ -14,11 +15,11 @@ import torch
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.evaluate import average_precision, best_first
-from tad.honest import Reference, points_score, reference
+from tad.evaluation.evaluator import average_precision, best_first
+from tad.methods.snippet.mining import mine
 from tad.ops.iou import paired_tiou
-from tad.ops.mining import mine
-from tad.stage import Artifact
+from tad.selection.label_free_scores import Reference, points_score, reference
+from tad.stages import Artifact
 
 CONFIDENT = 2
 """So many detections for each point count as confident: the best ones of all videos."""
@@ -29,7 +30,7 @@ class Surroundings:
     """What detections are judged by.
 
     Attributes:
-        reference: of tad.honest, from the proposals of the configuration's proposer.
+        reference: of tad.selection.label_free_scores, from the proposals of the configuration's proposer.
         background: by video, [T + 1] number of mined background rows before each row.
     """
 
@@ -173,7 +174,7 @@ def against_all(detections: Segments, of: Surroundings) -> float:
 
 
 def against_held_out(detections: Segments, of: Surroundings) -> float:
-    """mAP against the reference at held-out points: `tad.honest.points_score`."""
+    """mAP against the reference at held-out points: `tad.selection.label_free_scores.points_score`."""
     return points_score(detections, of.reference)
 
 

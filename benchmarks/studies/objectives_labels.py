@@ -1,4 +1,4 @@
-"""Scores of pseudo-labels from points alone, on the real proposals of benchmarks.labelers_data."""
+"""Scores of pseudo-labels from points alone, on the real proposals of benchmarks.studies.labelers_data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.labelers_data import Once, Protocol, labelled
-from tad.config import load_labeler
-from tad.honest import reference
-from tad.labelers.points_model import CUTS, ROUNDS, Constants, Grid, PointModel
-from tad.labelers.pser_seed import neighbour_times
+from benchmarks.studies.labelers_data import Once, Protocol, labelled
+from tad.methods.common.seeds import neighbour_times
+from tad.methods.points.model import CUTS, ROUNDS, Constants, Grid, PointModel
 from tad.ops.iou import paired_tiou
+from tad.recipe.recipe import load_labeler
+from tad.selection.label_free_scores import reference
 
 LABELERS: list[tuple[str, list[str]]] = [
     *(

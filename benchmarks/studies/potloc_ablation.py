@@ -1,4 +1,5 @@
-"""POTLoc's ablations (Tables 2 and 3 of the paper) on a dataset: `python -m benchmarks.potloc_ablation --data DIR`.
+"""POTLoc's ablations (Tables 2 and 3 of the paper) on a dataset: `python -m benchmarks.studies.potloc_ablation --data
+DIR`.
 
 Table 2: what supervises the detector (ground truth, pseudo-labels, the proposals as they are, points alone), each with
 and without sampling, for the pyramid of attention and for convolutions with the base model's losses. Table 3: levels of
@@ -16,18 +17,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks import ablation
-from distributed.engine import Engine
-from tad.config import load_recipe
+from benchmarks.studies import ablation
+from distributed.engine.engine import Engine
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
-from tad.detectors.potloc import PotlocDetector
-from tad.labelers.points import PointsLabeler
-from tad.labelers.potloc import PotlocLabeler
-from tad.proposers.candidates import steps
-from tad.proposers.snippet import SnippetProposer
-from tad.stage import Artifact
+from tad.evaluation.ground_truth import ground_truth
+from tad.methods.common.candidates import steps
+from tad.methods.points.labeler import PointsLabeler
+from tad.methods.potloc.detector import PotlocDetector
+from tad.methods.potloc.labeler import PotlocLabeler
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.recipe.recipe import load_recipe
+from tad.stages import Artifact
 
 Supervision = Literal["ground truth", "pseudo-labels", "labeler points", "proposals", "points"]
 

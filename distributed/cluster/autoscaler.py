@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from distributed.placement import Node
+from distributed.cluster.placement import Node
 from tad.errors import DataError, RunError
 from tad.files import read_yaml
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from distributed.autoscaler import startable, wait_for
-from distributed.cluster_token import check_token
-from distributed.engine import STRATEGY, Placement, Resources
-from distributed.own_ray import own_ray
-from distributed.placement import Node, enough, fits, listed, plan, share_of
+from distributed.cluster.autoscaler import startable, wait_for
+from distributed.cluster.own_ray import own_ray
+from distributed.cluster.placement import Node, enough, fits, listed, plan, share_of
+from distributed.cluster.token import check_token
+from distributed.engine.engine import STRATEGY, Placement, Resources
 from tad.errors import RunError
 
 QUIET = {
@@ -104,7 +104,7 @@ def _own_modules() -> Iterator[None]:
     folder of somebody else may hold a torch.py. Where this process itself imports from the current folder (`python -m`,
     a notebook, a script that lies there), workers do so, too.
     """
-    own = Path(__file__).resolve().parents[1]
+    own = Path(__file__).resolve().parents[2]
     try:
         here = os.getcwd()
     except FileNotFoundError:  # it was removed

@@ -17,8 +17,8 @@ from typing import Any
 
 from pyarrow import fs
 
-from distributed.cluster import connected, is_local
-from distributed.cluster_token import exposed
+from distributed.cluster.connect import connected, is_local
+from distributed.cluster.token import exposed
 from tad.data.digests import cache_folder
 from tad.data.remote import is_uri, opened, reason
 from tad.errors import DataError, RunError
@@ -226,7 +226,7 @@ class Probe:
 
 def source_hash() -> str:
     """Hash of the project's source as this process imports it."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
@@ -356,7 +356,7 @@ def _try_cache() -> str:
 
 
 def _try_tracking(uri: str) -> str:
-    from distributed.tracking_address import reach
+    from distributed.tracking.address import reach
 
     try:
         reach(uri)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from distributed.cluster_token import check_token
-from distributed.doctor import PACKAGES, SUFFIXES, size
+from distributed.cluster.doctor import PACKAGES, SUFFIXES, size
+from distributed.cluster.token import check_token
 from tad.errors import RunError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 50 * 2**20
 """Bytes of source that are uploaded at most; Ray itself refuses 100 MiB after the upload."""
 KEEP = ("py.typed", *SUFFIXES)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed.cluster_token import make_token
+from distributed.cluster.token import make_token
 from tad.errors import RunError
 
 SOCKET = 103 if sys.platform == "darwin" else 107

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import NamedTuple
 
-from distributed.engine import Placement, Resources
+from distributed.engine.engine import Placement, Resources
 from tad.errors import RunError
 
 

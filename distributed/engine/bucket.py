@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from pyarrow import fs
 
-from distributed.digests import check_name
-from distributed.disk import writing
+from distributed.engine.disk import writing
+from distributed.engine.seals import check_name
 from tad.data.artifact import META
 from tad.data.reading import in_threads
 from tad.data.remote import fetch, opened, reason

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from distributed.disk import writing
-from distributed.locks import Tell, note
-from distributed.partial import CHECKPOINT, Partial
+from distributed.engine.disk import writing
+from distributed.engine.locks import Tell, note
+from distributed.engine.unfinished import CHECKPOINT, Partial
 from tad.data.artifact import saved, set_aside
 from tad.errors import first_line
 from tad.files import sync

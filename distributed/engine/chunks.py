@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distributed.digests import digest_of, wrong
-from distributed.disk import writing
-from distributed.locks import Tell
-from distributed.partial import OUTPUT, Partial, make_folder
+from distributed.engine.disk import writing
+from distributed.engine.locks import Tell
+from distributed.engine.seals import digest_of, wrong
+from distributed.engine.unfinished import OUTPUT, Partial, make_folder
 from tad.data.artifact import damaged, set_aside
 from tad.data.reading import in_threads
 from tad.data.segments import SCHEMA, Segments
 from tad.errors import DamagedError, DataError, first_line
 from tad.files import beside, sync, whole
-from tad.stage import Context, MapStage
+from tad.stages import Context, MapStage
 
 CHUNKS = "chunks"
 ARRAYS = b"arrays"

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed.checkpoint import save_whole
-from distributed.disk import need, writing
-from distributed.loop import final_model
-from distributed.mapping import map_here, map_on_actors
-from distributed.partial import Partial
-from distributed.parts import Chunk, Done, check_parts, chunks, collect, part_name, pending
-from distributed.record import Record
-from distributed.store import Store, fingerprint
-from distributed.train import fit_here, fit_on_workers
-from distributed.uses import Notes
+from distributed.engine.checkpoint import save_whole
+from distributed.engine.chunks import Chunk, Done, check_parts, chunks, collect, part_name, pending
+from distributed.engine.disk import need, writing
+from distributed.engine.loop import final_model
+from distributed.engine.mapping import map_here, map_on_actors
+from distributed.engine.store import Store, fingerprint
+from distributed.engine.train import fit_here, fit_on_workers
+from distributed.engine.unfinished import Partial
+from distributed.engine.uses import Notes
+from distributed.run.record import Record
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import RunError, listing
 from tad.files import write_json
-from tad.stage import Artifact, Context, FitStage, MapStage
+from tad.stages import Artifact, Context, FitStage, MapStage
 
 STRATEGY = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}
 """Ray's word for each placement."""
@@ -58,7 +58,7 @@ class Resources:
 
 @dataclass
 class Engine:
-    """Implements tad.stage.Engine over a store."""
+    """Implements tad.stages.Engine over a store."""
 
     data: Dataset
     store: Store

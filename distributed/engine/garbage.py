@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from distributed.disk import writing
-from distributed.inventory import Entry, caches, entries, locks_held
-from distributed.partial import LEFT_S, SUFFIX
-from distributed.store import KEY, Store
-from distributed.uses import noted
+from distributed.engine.disk import writing
+from distributed.engine.inventory import Entry, caches, entries, locks_held
+from distributed.engine.store import KEY, Store
+from distributed.engine.unfinished import LEFT_S, SUFFIX
+from distributed.engine.uses import noted
 from tad.errors import RunError
 
 YOUNG_S = 3600.0

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distributed.locks import is_held
-from distributed.partial import SUFFIX
-from distributed.store import KEY, Store
-from distributed.uses import RUNS
+from distributed.engine.locks import is_held
+from distributed.engine.store import KEY, Store
+from distributed.engine.unfinished import SUFFIX
+from distributed.engine.uses import RUNS
 from tad.data.digests import CACHE_REMEDY, cache_folder
 from tad.errors import DataError
 from tad.files import cause

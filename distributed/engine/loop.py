@@ -14,10 +14,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from distributed.checkpoint import State
-from distributed.read_ahead import ReadAhead
+from distributed.engine.checkpoint import State
+from distributed.engine.read_ahead import ReadAhead
 from tad.errors import RunError, first_line
-from tad.stage import Batch, Context, FitStage, FitTask
+from tad.stages import Batch, Context, FitStage, FitTask
 
 Report = Callable[[State | None, dict[str, float]], None]
 """Called after every epoch with the checkpoint (rank 0; None elsewhere) and the epoch's metrics."""

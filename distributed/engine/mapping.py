@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from distributed.partial import Partial
-from distributed.parts import Chunk, Done, open_chunk_function
+from distributed.engine.chunks import Chunk, Done, open_chunk_function
+from distributed.engine.unfinished import Partial
 from tad.errors import RunError, TadError
-from tad.stage import Context, MapStage
+from tad.stages import Context, MapStage
 
 Progress = Callable[[Done], None]
 

@@ -1,10 +1,10 @@
 """Artifacts under fingerprints: what is finished is never run again, what is half-written or damaged is never read.
 
 STORE/FINGERPRINT/             finished: meta.json and the stage's files; read without a lock
-STORE/FINGERPRINT.partial/     in progress (distributed/partial.py); the same command resumes from it
-STORE/FINGERPRINT.lock         held by the process that makes it (distributed/locks.py)
+STORE/FINGERPRINT.partial/     in progress (distributed/engine/unfinished.py); the same command resumes from it
+STORE/FINGERPRINT.lock         held by the process that makes it (distributed/engine/locks.py)
 STORE/FINGERPRINT.damaged-1    set aside: not what was written there
-STORE/.runs/                   who needs what (distributed/uses.py)
+STORE/.runs/                   who needs what (distributed/engine/uses.py)
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distributed.bucket import Bucket
-from distributed.digests import checked_meta, odd, problem, read_meta, remember, sealed
-from distributed.disk import writing
-from distributed.locks import Tell, held, note
-from distributed.partial import OUTPUT, SUFFIX, Partial, make_folder
+from distributed.engine.bucket import Bucket
+from distributed.engine.disk import writing
+from distributed.engine.locks import Tell, held, note
+from distributed.engine.seals import checked_meta, odd, problem, read_meta, remember, sealed
+from distributed.engine.unfinished import OUTPUT, SUFFIX, Partial, make_folder
 from tad.data.artifact import META, Artifact, set_aside
 from tad.data.remote import cache_of, is_uri, make_cache
 from tad.errors import DataError, RunError
 from tad.files import cause, parse_json, sync, write_json
-from tad.stage import Context
+from tad.stages import Context
 
 KEY = re.compile(r"[0-9a-f]{24}")
 

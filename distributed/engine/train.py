@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from distributed.checkpoint import Checkpoint, State
-from distributed.disk import need
-from distributed.locks import Tell, note
-from distributed.loop import OtherTraining, Worker, fit
-from distributed.partial import CHECKPOINT, Partial
+from distributed.engine.checkpoint import Checkpoint, State
+from distributed.engine.disk import need
+from distributed.engine.locks import Tell, note
+from distributed.engine.loop import OtherTraining, Worker, fit
+from distributed.engine.unfinished import CHECKPOINT, Partial
 from tad.errors import RunError
-from tad.stage import Context, FitStage
+from tad.stages import Context, FitStage
 
 READERS = 2
 """Threads that read ahead for a GPU. A CPU that trains has no time to spare for them."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from distributed.store import Store
+    from distributed.engine.store import Store
 
 CHECKPOINT = "checkpoint.pt"
 """All other files are written once."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from distributed.digests import problem
-from distributed.store import Store
+from distributed.engine.seals import problem
+from distributed.engine.store import Store
 from tad.data.artifact import META
 
 

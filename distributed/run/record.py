@@ -33,7 +33,7 @@ _BEGAN = re.compile(rb'\{"time": [\d.]+, "kind": "began", "id": "([0-9a-f]{32})"
 
 
 class Tracker(Protocol):
-    """Mirrors the record elsewhere (distributed/tracking.py: MLflow)."""
+    """Mirrors the record elsewhere (distributed/tracking/mlflow_tracker.py: MLflow)."""
 
     def run_id(self) -> str | None:
         """The innermost open run."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed.identity import Identity
+from distributed.run.identity import Identity
 from tad.errors import RunError
 from tad.files import cause, read_json
 from tad.report.run import RunInfo, read_info

@@ -9,20 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distributed.engine import Engine
-from distributed.selection import best_round, check_selection, selecting
-from tad.config import Recipe
+from distributed.engine.engine import Engine
 from tad.data.dataset import Role
-from tad.data.ground_truth import ambiguous, ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.honest import Reference, classes_role, classes_score, label_change, points_score, reference
-from tad.instance_quality import instance_quality
-from tad.quality import label_quality
+from tad.evaluation.ground_truth import ambiguous, ground_truth
+from tad.evaluation.quality_by_label import instance_quality
+from tad.evaluation.quality_by_point import label_quality
+from tad.evaluation.subset import Subset
+from tad.recipe.recipe import Recipe
+from tad.recipe.supervision import label_warnings
 from tad.report.figures import figures_of_round
-from tad.stage import Artifact, Before, Taught, in_round
-from tad.subset import Subset
-from tad.supervision import label_warnings
+from tad.selection.best_round import best_round, check_selection, selecting
+from tad.selection.label_free_scores import (
+    Reference,
+    classes_role,
+    classes_score,
+    label_change,
+    points_score,
+    reference,
+)
+from tad.stages import Artifact, Before, Taught, in_round
 
 Row = dict[str, Any]
 

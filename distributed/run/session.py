@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed.cluster import cluster
-from distributed.engine import Engine, Placement, Resources
-from distributed.identity import Identity
-from distributed.record import Record
-from distributed.run_folder import claimed, died
-from distributed.selftrain import SelfTraining
-from distributed.signals import heard_again, in_order
-from distributed.store import Store
-from tad.config import Recipe
+from distributed.cluster.connect import cluster
+from distributed.engine.engine import Engine, Placement, Resources
+from distributed.engine.store import Store
+from distributed.run.identity import Identity
+from distributed.run.record import Record
+from distributed.run.run_folder import claimed, died
+from distributed.run.selftrain import SelfTraining
+from distributed.run.signals import heard_again, in_order
 from tad.data.dataset import ROLES, Dataset
 from tad.errors import RunError
+from tad.recipe.recipe import Recipe
 from tad.report.budget import LabelBudget, label_budget
 
 PACKAGES = ("tad-selftrain", "torch", "numpy", "pyarrow", "ray", "mlflow")
@@ -170,7 +170,7 @@ def _tracker(
 ) -> Any:
     if options.tracking == "none" or (options.local and options.tracking is None):
         return None
-    from distributed.tracking import connect
+    from distributed.tracking.mlflow_tracker import connect
 
     return connect(
         options.tracking,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from distributed.store import Store
-from tad.config import Recipe
+from distributed.engine.store import Store
 from tad.data.dataset import Dataset
 from tad.data.remote import is_uri
 from tad.errors import DataError, RunError, listing
+from tad.recipe.recipe import Recipe
 from tad.report.run import Run
-from tad.stage import Artifact
+from tad.stages import Artifact
 
 
 def trained(folder: Path, data: Dataset, number: int | None, store: Path | str) -> tuple[Recipe, Artifact, Artifact]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from distributed.tracking_address import INSTEAD, check_file, mlflow, reach, sqlite_path
+from distributed.tracking.address import INSTEAD, check_file, mlflow, reach, sqlite_path
 from tad.errors import RunError
 
 TOKEN_TAG = "tad.run"
@@ -91,7 +91,7 @@ class TrackingStore:
         return True
 
     def apply(self, operation: dict[str, Any]) -> None:
-        """Carries out an operation (distributed/spool.py lists them). Doing it twice is as good as once.
+        """Carries out an operation (distributed/tracking/outbox.py lists them). Doing it twice is as good as once.
 
         Raises:
             LookupError: its run was never created.

@@ -1,7 +1,7 @@
 """MLflow as a mirror of a run: a parent run for the self-training, below it the rounds, below them the stages.
 
 Only the driver writes. A store that cannot be reached stops the command before training begins; one that goes away
-later does not stop it (distributed/spool.py).
+later does not stop it (distributed/tracking/outbox.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distributed.locks import note
-from distributed.spool import Outbox, Spool
-from distributed.tracking_address import address, mlflow
-from distributed.tracking_store import TOKEN_TAG, TrackingStore
+from distributed.engine.locks import note
+from distributed.tracking.address import address, mlflow
+from distributed.tracking.database import TOKEN_TAG, TrackingStore
+from distributed.tracking.outbox import Outbox, Spool
 from tad.data.remote import redacted
 from tad.errors import RunError
 
@@ -84,7 +84,7 @@ def connect(
 
 
 class MlflowTracker:
-    """Implements distributed.record.Tracker; made by `connect`.
+    """Implements distributed.run.record.Tracker; made by `connect`.
 
     Attributes:
         uri: full address of the store; goes into run.json.

@@ -26,8 +26,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from distributed.tracking_address import reason
-from distributed.tracking_store import TrackingStore, refused
+from distributed.tracking.address import reason
+from distributed.tracking.database import TrackingStore, refused
 from tad.errors import DataError, RunError, first_line
 from tad.files import parse_json, read_text, write_text
 from tad.report.run import inside

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from distributed.run_folder import locked
-from distributed.spool import Outbox, Spool
-from distributed.tracking import found_run, replay_command
-from distributed.tracking_address import address
-from distributed.tracking_store import TrackingStore
+from distributed.run.run_folder import locked
+from distributed.tracking.address import address
+from distributed.tracking.database import TrackingStore
+from distributed.tracking.mlflow_tracker import found_run, replay_command
+from distributed.tracking.outbox import Outbox, Spool
 from tad.data.remote import redacted
 from tad.errors import RunError
 from tad.report.run import RunInfo, read_info

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from distributed.identity import Identity
-from distributed.locks import note
+from distributed.engine.locks import note
+from distributed.run.identity import Identity
 
 if TYPE_CHECKING:
     import optuna

@@ -17,18 +17,18 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from distributed import run_folder
-from distributed.run_folder import FILES, FOLDERS, refuse_links
+from distributed.run import run_folder
+from distributed.run.run_folder import FILES, FOLDERS, refuse_links
 from distributed.tuning.study import digest, shown
 from search_spaces.space import Space
-from tad.config import Recipe
 from tad.data.dataset import Dataset, Role
-from tad.data.ground_truth import ground_truth
-from tad.data.output import output_folder
 from tad.data.remote import redacted
-from tad.data.split import write_split
 from tad.errors import DataError, RunError
+from tad.evaluation.ground_truth import ground_truth
 from tad.files import cause, read_json, write_json
+from tad.prepare.output import output_folder
+from tad.prepare.split import write_split
+from tad.recipe.recipe import Recipe
 
 MARKER = "study.json"
 VERSION = 1

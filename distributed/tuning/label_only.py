@@ -20,9 +20,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from distributed.engine import Engine
-from distributed.record import Record
-from distributed.store import Store
+from distributed.engine.engine import Engine
+from distributed.engine.store import Store
+from distributed.run.record import Record
 from distributed.tuning.drivers import registered
 from distributed.tuning.folder import make
 from distributed.tuning.search import MOST_SEED, check_trials, sampler
@@ -31,15 +31,15 @@ from distributed.tuning.summary import Summary, recipe_of, summarise
 from distributed.tuning.trial import reason
 from distributed.tuning.trials import Trials
 from search_spaces.load import load
-from tad.config import Recipe, load_recipe
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
-from tad.data.holdout import dev_videos
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tad.quality import label_quality, point_quality
+from tad.evaluation.ground_truth import ground_truth
+from tad.evaluation.quality_by_point import label_quality, point_quality
+from tad.prepare.holdout import dev_videos
+from tad.recipe.recipe import Recipe, load_recipe
 from tad.report.budget import LabelBudget, label_budget
-from tad.stage import Artifact
+from tad.stages import Artifact
 
 ERRORS = 2.0
 """A gain is taken for real from so many standard errors on."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from distributed.store import Store
-from distributed.tracking import MlflowTracker
+from distributed.engine.store import Store
+from distributed.tracking.mlflow_tracker import MlflowTracker
 from distributed.tuning.trial import Work, folder_of, stages_of
 from distributed.tuning.trials import AS_IT_IS, COSTS, REASON, VALUES
 

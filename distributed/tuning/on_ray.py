@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import optuna
 
-from distributed.cluster import cluster
-from distributed.engine import Resources
+from distributed.cluster.connect import cluster
+from distributed.engine.engine import Resources
 from distributed.tuning.trial import Work, evaluate
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
 from tad.errors import RunError

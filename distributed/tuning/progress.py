@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
-from distributed.locks import note
+from distributed.engine.locks import note
 from distributed.tuning.drivers import living
 from distributed.tuning.trials import REASON, counts
 

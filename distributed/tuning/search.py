@@ -18,9 +18,8 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
-from distributed.selection import check_selection
-from distributed.signals import Interrupted, as_interrupts, heard_again
-from distributed.store import Store
+from distributed.engine.store import Store
+from distributed.run.signals import Interrupted, as_interrupts, heard_again
 from distributed.tuning import on_ray
 from distributed.tuning.drivers import living, registered
 from distributed.tuning.folder import MARKER, claim, clear_scratch, identity, name_in, sign, study_data
@@ -31,10 +30,11 @@ from distributed.tuning.summary import Summary, summarise, text_of, write_best
 from distributed.tuning.trial import Stopped, Work, evaluate
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
 from search_spaces.space import Space
-from tad.config import Recipe, changed
 from tad.data.dataset import Dataset
 from tad.errors import RunError, printable
+from tad.recipe.recipe import Recipe, changed
 from tad.report.budget import label_budget
+from tad.selection.best_round import check_selection
 
 MOST_TRIALS = 1_000_000
 MOST_SEED = 2**32
@@ -223,7 +223,7 @@ def _warm(storage: Any, space: Space, options: Options) -> list[dict[str, Any]]:
 @contextmanager
 def _slots(options: Options) -> Iterator[on_ray.Slots]:
     if options.local:
-        from distributed.engine import Resources
+        from distributed.engine.engine import Resources
 
         yield on_ray.Slots(Resources(), 1.0, 1)  # whatever GPU this process sees
     else:
@@ -250,7 +250,7 @@ def check_trials(number: int) -> None:
 def _mirror(study: optuna.Study, work: Work, data: Dataset, options: Options) -> Mirror | None:
     if options.tracking == "none" or (options.local and options.tracking is None):
         return None
-    from distributed.tracking import connect
+    from distributed.tracking.mlflow_tracker import connect
 
     attributes, alone = study.user_attrs, len(living(study)) <= 1
     tracker = connect(

@@ -12,8 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from distributed.tuning.trials import AS_IT_IS, VALUES, counts, recipe_trial
-from tad.config import Recipe, changed, dump
 from tad.files import write_text
+from tad.recipe.recipe import Recipe, changed, dump
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distributed.engine import Engine, Resources
-from distributed.record import Record
-from distributed.selection import selecting
-from distributed.selftrain import SelfTraining
-from distributed.store import Store
-from tad.config import Recipe, changed, dump
+from distributed.engine.engine import Engine, Resources
+from distributed.engine.store import Store
+from distributed.run.record import Record
+from distributed.run.selftrain import SelfTraining
 from tad.data.dataset import Dataset
 from tad.data.remote import redacted
 from tad.errors import TadError, first_line, printable
 from tad.files import read_text, write_text
+from tad.recipe.recipe import Recipe, changed, dump
+from tad.selection.best_round import selecting
 
 Tell = Callable[[dict[str, Any]], None]
 """Called after each round with the best "value" so far (None: it has none), the number of the "round", how many are

@@ -13,8 +13,8 @@ from tad.commands.options import FOLDER, FORCE, OUT_FOLDER, DatasetType
 from tad.commands.say import say
 
 if TYPE_CHECKING:
-    from tad.data.derive import Kind
-    from tad.data.labelled import Mode
+    from tad.prepare.labelled import Mode
+    from tad.prepare.relabel import Kind
 
 
 @click.command()
@@ -26,8 +26,8 @@ def check(dataset: Path | str) -> None:
     """
     from tqdm import tqdm
 
-    from tad.data.check import check as findings_of
     from tad.data.findings import summary
+    from tad.prepare.check import check as findings_of
 
     findings = findings_of(dataset, lambda p: tqdm(p, desc="features", unit="file", disable=not sys.stderr.isatty()))
     say(summary(findings))
@@ -83,11 +83,11 @@ def split(
     dealt, too, and fold i is tested on: such numbers cannot be compared with those on the official split. Features are
     linked.
     """
-    from tad.data import holdout
     from tad.data.dataset import Dataset
-    from tad.data.labelled import split_labelled
-    from tad.data.labelled import summary as labelled_summary
-    from tad.data.split import split_kfold, summary
+    from tad.prepare import holdout
+    from tad.prepare.labelled import split_labelled
+    from tad.prepare.labelled import summary as labelled_summary
+    from tad.prepare.split import split_kfold, summary
 
     single = dev is not None or hide_points is not None
     if single + (kfold is not None) + (labelled is not None) != 1:
@@ -118,7 +118,7 @@ def split(
 @click.option("--force", is_flag=True, help="Replace synthetic features, or a dataset that was invented; no other.")
 def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: bool, **counts: int | None) -> None:
     """Write synthetic features for a dataset folder; without a dataset, invent its annotations, too."""
-    from tad.data.synth import make_dataset, write_features
+    from tad.prepare.synth import make_dataset, write_features
 
     given: dict[str, Any] = {k: v for k, v in counts.items() if v is not None}
     if given or not (dataset / "dataset.yaml").is_file():
@@ -144,8 +144,8 @@ def export() -> None:
 def export_to_opentad(labels: Path, data: Path, out: Path, force: bool) -> None:
     """An OpenTAD annotation file whose training videos hold the pseudo-labels and no ground truth."""
     from tad.data.dataset import Dataset
-    from tad.data.export import export_opentad
     from tad.data.segments import Segments
+    from tad.prepare.export import export_opentad
 
     dataset = Dataset.open(data)
     found = Segments.from_file(labels, dict(enumerate(dataset.classes)))

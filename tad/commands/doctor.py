@@ -11,7 +11,7 @@ from tad.commands.say import say
 from tad.commands.table import table
 
 if TYPE_CHECKING:
-    from distributed.doctor import Finding
+    from distributed.cluster.doctor import Finding
 
 
 @click.command()
@@ -32,9 +32,9 @@ def doctor(address: str, store: str | None, tracking: str | None) -> None:
 
     The exit status is 1 if any node is red.
     """
-    from distributed.cluster import connected
-    from distributed.cluster_token import check_token
-    from distributed.doctor import absolute, examine
+    from distributed.cluster.connect import connected
+    from distributed.cluster.doctor import absolute, examine
+    from distributed.cluster.token import check_token
 
     if address in ("", "local"):  # a run would close the file and go on; who asks is told
         check_token()
@@ -56,7 +56,7 @@ def before_job(skip: bool, local: bool, store: str, tracking: str | None) -> Non
     """
     if skip or local:
         return
-    from distributed.doctor import check_job
+    from distributed.cluster.doctor import check_job
 
     line = check_job(store, tracking or os.environ.get("MLFLOW_TRACKING_URI"))
     if line is not None:
@@ -65,7 +65,7 @@ def before_job(skip: bool, local: bool, store: str, tracking: str | None) -> Non
 
 def _nodes(findings: list[Finding]) -> str:
     """A row for each node, green or red."""
-    from distributed.doctor import size
+    from distributed.cluster.doctor import size
 
     heads = ["", "node", "address", "Python", "Ray", "torch", "tad", "GPUs", "disk", "shm", "clock"]
     rows = [[*heads, "token", "store", "MLflow"]]

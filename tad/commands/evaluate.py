@@ -11,8 +11,8 @@ from tad.commands.options import FILE, FOLDER
 from tad.commands.say import say
 
 if TYPE_CHECKING:
-    from tad.evaluate import Evaluation
-    from tad.quality import Quality
+    from tad.evaluation.evaluator import Evaluation
+    from tad.evaluation.quality_by_point import Quality
 
 OUT = click.Path(path_type=Path)
 
@@ -111,8 +111,8 @@ def evaluate(
     from tad.data.dataset import Dataset
     from tad.data.detections import Detections
     from tad.errors import DataError
+    from tad.evaluation.subset import Subset
     from tad.files import read_json
-    from tad.subset import Subset
 
     if (data is None) == (annotations is None):
         raise click.UsageError("give either --data DIR or --annotations FILE")
@@ -164,8 +164,8 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     from tad.data.labels import unlike
     from tad.data.segments import Segments
     from tad.errors import DataError
-    from tad.instance_quality import instance_quality
-    from tad.quality import label_quality
+    from tad.evaluation.quality_by_label import instance_quality
+    from tad.evaluation.quality_by_point import label_quality
 
     out = file_to_write(out, "--json", [labels, data]) if out is not None else None
     dataset = Dataset.open(data)
@@ -194,7 +194,7 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
 def evaluation_lines(result: Evaluation) -> list[str]:
     """The printed table: mAP by threshold, averages, AP by class; percent."""
     from tad.errors import printable
-    from tad.evaluate import tiou_key
+    from tad.evaluation.evaluator import tiou_key
 
     names = [printable(c) for c in result.classes]
     width = max(8, *map(len, names))

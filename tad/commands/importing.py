@@ -14,7 +14,7 @@ from tad.commands.options import FILE, FOLDER, FORCE, OUT_FOLDER
 from tad.commands.say import say
 
 if TYPE_CHECKING:
-    from tad.data.imported import Imported
+    from tad.prepare.imported import Imported
 
 
 @click.group("import")
@@ -37,7 +37,7 @@ def common(command: Callable[..., Imported], src: click.Path = FOLDER) -> Callab
         transpose: bool,
         **options: Any,
     ) -> None:
-        from tad.data.feature_files import Lookup
+        from tad.prepare.feature_files import Lookup
 
         report(out, command(out=out, files=Lookup(feature_dir, feature_pattern, key, transpose), **options))
 
@@ -140,7 +140,7 @@ def hrpro(**options: Any) -> Imported:
 
     SRC holds gt_full.json, point_labels/, split_*.txt and features/{train,test}/.
     """
-    from tad.data.import_hrpro import import_hrpro
+    from tad.prepare.import_hrpro import import_hrpro
 
     return import_hrpro(**options)
 
@@ -159,7 +159,7 @@ def opentad(**options: Any) -> Imported:
 
     SRC holds annotation files, a class list, features and a block list.
     """
-    from tad.data.import_opentad import import_opentad
+    from tad.prepare.import_opentad import import_opentad
 
     return import_opentad(**options)
 
@@ -176,7 +176,7 @@ def epic(**options: Any) -> Imported:
 
     SRC holds its CSV files; its validation set tests.
     """
-    from tad.data.import_epic import import_epic
+    from tad.prepare.import_epic import import_epic
 
     return import_epic(**options)
 
@@ -208,7 +208,7 @@ def csv(**options: Any) -> Imported:
     SRC is a CSV file with a header. Subset, duration and fps may be columns of it, or of the table of --videos. Feature
     files are looked for in features/ beside it, or in --feature-dir.
     """
-    from tad.data.import_csv import import_csv
+    from tad.prepare.import_csv import import_csv
 
     return import_csv(**options)
 
@@ -229,7 +229,7 @@ def activitynet(**options: Any) -> Imported:
 
     SRC holds the official file; the validation set tests.
     """
-    from tad.data.import_activitynet import import_activitynet
+    from tad.prepare.import_activitynet import import_activitynet
 
     return import_activitynet(**options)
 
@@ -243,6 +243,6 @@ def wtalc(**options: Any) -> Imported:
 
     SRC holds classlist.npy, videoname.npy, segments.npy and more.
     """
-    from tad.data.import_wtalc import import_wtalc
+    from tad.prepare.import_wtalc import import_wtalc
 
     return import_wtalc(**options)

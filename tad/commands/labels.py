@@ -72,10 +72,10 @@ def labels(
     tad labels thumos14 thumos14-mixed --mix full=0.1,points=0.3,classes=0.4,none=0.2
     """
     from tad.data.dataset import Dataset
-    from tad.data.derive import Origin, derive_labels, drawn, one_kind, summary
-    from tad.data.imported import known
     from tad.errors import DataError
     from tad.files import read_text
+    from tad.prepare.imported import known
+    from tad.prepare.relabel import Origin, derive_labels, drawn, one_kind, summary
 
     if (kind is None) == (mix is None):
         raise click.UsageError("give either --kind or --mix")

@@ -12,7 +12,7 @@ from tad.commands.say import say
 def recipes(context: click.Context) -> None:
     """List the recipes that come with the package."""
     if context.invoked_subcommand is None:
-        from tad.config import load_recipe, recipe_names
+        from tad.recipe.recipe import load_recipe, recipe_names
 
         for name in recipe_names():
             say(f"{name:<16} {load_recipe(name).description}")
@@ -23,6 +23,6 @@ def recipes(context: click.Context) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
 def show(name: str, overrides: tuple[str, ...]) -> None:
     """Print the whole config of recipe NAME (or a .yaml file), every default included."""
-    from tad.config import dump, load_recipe
+    from tad.recipe.recipe import dump, load_recipe
 
     say(dump(load_recipe(name, overrides)).rstrip("\n"))

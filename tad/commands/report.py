@@ -49,7 +49,7 @@ def report(run: Path, data_folder: Path | str | None, store: str, out: Path | No
 
 def _scores(keys: dict[str, str], store: str) -> dict[Any, Path]:
     """Role to the folder of the activations, as far as the store has them."""
-    from distributed.store import Store
+    from distributed.engine.store import Store
     from tad.data.remote import is_uri
 
     if not keys or not (is_uri(store) or Path(store).expanduser().is_dir()):

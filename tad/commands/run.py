@@ -39,12 +39,12 @@ def run(
 
     Run the same command again to resume a run that was stopped: finished stages are skipped.
     """
-    from distributed.session import Options, self_train
+    from distributed.run.session import Options, self_train
     from tad.commands.doctor import before_job
-    from tad.config import load_recipe
-    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
     from tad.files import folder_name
+    from tad.prepare.check_features import require_features
+    from tad.recipe.recipe import load_recipe
 
     if rounds is not None:
         overrides = (*overrides, f"rounds={rounds}")
@@ -66,10 +66,10 @@ def run(
 @click.option("--local", is_flag=True, help="One process, without Ray and MLflow.")
 def demo(out: Path, local: bool) -> None:
     """Invent a small dataset, self-train two rounds on a local Ray with two workers, and write the report."""
-    from distributed.session import Options, self_train
-    from tad.config import load_recipe
+    from distributed.run.session import Options, self_train
     from tad.data.dataset import Dataset
-    from tad.data.synth import make_dataset
+    from tad.prepare.synth import make_dataset
+    from tad.recipe.recipe import load_recipe
 
     folder = out / "data"
     if not folder.exists():

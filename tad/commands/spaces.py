@@ -35,7 +35,7 @@ def show(names: str, recipe: str, overrides: tuple[str, ...]) -> None:
     from search_spaces.load import load
     from search_spaces.ranges import shown
     from search_spaces.space import STAGES
-    from tad.config import load_recipe, options
+    from tad.recipe.recipe import load_recipe, options
 
     loaded = load_recipe(recipe, overrides)
     space, values = load(names).for_recipe(loaded), options(loaded)

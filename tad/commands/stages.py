@@ -77,13 +77,13 @@ def label(
     seeds on the dataset's features; the others need none. gaufuse fuses all proposals of a video's classes, and needs
     no points.
     """
-    from distributed.session import Options, one_off
+    from distributed.run.session import Options, one_off
     from tad.commands.output_file import file_to_write
-    from tad.config import load_labeler
-    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
     from tad.errors import DataError
-    from tad.supervision import labeler_problems
+    from tad.prepare.check_features import require_features
+    from tad.recipe.recipe import load_labeler
+    from tad.recipe.supervision import labeler_problems
 
     out = file_to_write(out, keep=[data_folder, proposals])
     data = Dataset.open(data_folder)
@@ -114,11 +114,11 @@ def detect(
 
     Its models are looked for in --store, which must be the run's own store: RUN itself cannot say where to look.
     """
-    from distributed.session import Options, one_off
-    from distributed.trained import trained
+    from distributed.run.session import Options, one_off
+    from distributed.run.trained import trained
     from tad.commands.output_file import file_to_write
-    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
+    from tad.prepare.check_features import require_features
 
     out = file_to_write(out, keep=[data_folder, run_folder])
     data = Dataset.open(data_folder)

@@ -12,8 +12,8 @@ from tad.commands.say import say
 from tad.commands.table import table
 
 if TYPE_CHECKING:
-    from distributed.needs import Needed
-    from distributed.store import Store
+    from distributed.cluster.needs import Needed
+    from distributed.engine.store import Store
 
 STORE = store_option("Artifact store: a folder, s3:// or gs://.", "place")
 RUNS = click.option(
@@ -41,9 +41,9 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
     For each artifact its stage, size and age, and the runs that need it. Runs that do not lie below --runs are known
     by what is noted in the store.
     """
-    from distributed.disk import size
-    from distributed.inventory import entries, locks_held
-    from distributed.needs import needed
+    from distributed.cluster.needs import needed
+    from distributed.engine.disk import size
+    from distributed.engine.inventory import entries, locks_held
 
     opened = _opened(place)
     held, every = locks_held(opened), entries(opened)
@@ -75,10 +75,10 @@ def verify(keys: tuple[str, ...], place: str) -> None:
     Reads all artifacts, or those named, and compares each file with its digest. Nothing is changed; the next run that
     needs a damaged one sets it aside and makes it again. The exit status is 1 if any is damaged.
     """
-    from distributed.disk import size
-    from distributed.inventory import entries
-    from distributed.store import KEY
-    from distributed.verify import verified
+    from distributed.engine.disk import size
+    from distributed.engine.inventory import entries
+    from distributed.engine.store import KEY
+    from distributed.engine.verify import verified
     from tad.errors import RunError, listing
 
     opened = _opened(place)
@@ -122,10 +122,10 @@ def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -
     Each run is noted in the store, so those of others count, too, and those that were moved. A run that was removed
     has to be forgotten with --forget; one that lies below --runs is never forgotten.
     """
-    from distributed import uses
-    from distributed.disk import size, writing
-    from distributed.garbage import find_rubbish, remove
-    from distributed.needs import needed
+    from distributed.cluster.needs import needed
+    from distributed.engine import uses
+    from distributed.engine.disk import size, writing
+    from distributed.engine.garbage import find_rubbish, remove
     from tad.errors import RunError
 
     opened = _opened(place)
@@ -154,7 +154,7 @@ def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -
 
 def _tell_elsewhere(store: Store, found: Needed) -> None:
     """The runs for whose sake alone artifacts stay, and that do not lie below the folders."""
-    from distributed.inventory import entries
+    from distributed.engine.inventory import entries
 
     there = {entry.key for entry in entries(store) if entry.kind == "artifact"}
     counts = {str(use): n for use in found.elsewhere if (n := len((use.keys & there) - found.here))}
@@ -167,7 +167,7 @@ def _tell_elsewhere(store: Store, found: Needed) -> None:
 
 
 def _opened(place: str) -> Store:
-    from distributed.store import Store
+    from distributed.engine.store import Store
     from tad.data.remote import is_uri
     from tad.errors import RunError
 

@@ -13,7 +13,7 @@ import click
 from tad.commands.say import say
 
 if TYPE_CHECKING:
-    from distributed.jobs import Jobs
+    from distributed.cluster.jobs import Jobs
 
 ADDRESS = click.option(
     "--address",
@@ -41,7 +41,7 @@ def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tu
     is shown until it ends, and its exit status is this command's. Ctrl-C detaches; the job goes on. All other paths are
     the cluster's; relative ones are below the home folder there.
     """
-    from distributed.jobs import Jobs
+    from distributed.cluster.jobs import Jobs
     from tad.cli import COMMANDS, tad
     from tad.errors import RunError
 
@@ -75,7 +75,7 @@ def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tu
 @click.option("--stop", is_flag=True, help="End the job; what its finished stages made stays.")
 def jobs(address: str, job: str | None, stop: bool) -> None:
     """List the jobs of a cluster, or follow JOB: its output from the beginning, then its exit status."""
-    from distributed.jobs import Jobs
+    from distributed.cluster.jobs import Jobs
     from tad.errors import RunError
 
     if stop and job is None:
@@ -97,7 +97,7 @@ def _with_files(arguments: list[str], params: dict[str, object]) -> tuple[list[s
     Raises:
         RunError: a file is missing or too large; names all of them.
     """
-    from distributed.jobs import SENT
+    from distributed.cluster.jobs import SENT
     from tad.errors import RunError
 
     files: list[Path] = []

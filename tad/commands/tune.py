@@ -89,10 +89,10 @@ def tune(
     from distributed.tuning.search import tune as search
     from search_spaces.load import load
     from tad.commands.doctor import before_job
-    from tad.config import load_recipe
-    from tad.data.check_features import require_features
     from tad.data.dataset import Dataset
     from tad.files import folder_name
+    from tad.prepare.check_features import require_features
+    from tad.recipe.recipe import load_recipe
 
     config, space = load_recipe(recipe, overrides), load(names)
     data = Dataset.open(data_folder)

@@ -48,12 +48,12 @@ START_SECONDS = 120.0
 def ui(tracking: str | None, host: str, port: int, run_folder: Path | None) -> None:
     """Open the MLflow page on the store of the runs; Ctrl-C stops it."""
     if run_folder is not None:
-        from distributed.tracking_replay import replay
+        from distributed.tracking.replay import replay
 
         done = replay(run_folder, tracking, lambda text: say(f"warning: {text}", err=True))
         say(f"{done.sent} operations sent, {done.closed} MLflow runs closed that were left open")
         return
-    from distributed.tracking_address import address, sqlite_path
+    from distributed.tracking.address import address, sqlite_path
 
     uri = address(tracking)
     path = sqlite_path(uri)

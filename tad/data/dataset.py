@@ -1,4 +1,4 @@
-"""A dataset folder: what training may read. Boundaries are not here but in tad.data.ground_truth.
+"""A dataset folder: what training may read. Boundaries are not here but in tad.evaluation.ground_truth.
 
 DATASET/dataset.yaml      name, classes, role of each subset, feature grid, ignored videos, ambiguous intervals
 DATASET/annotations.json  ActivityNet style; subset, duration and fps of each video are read here
@@ -129,7 +129,7 @@ class Dataset:
         return self.points_by_id.get(video_id, NO_POINTS)
 
     def held_out(self, video_id: str) -> Points:
-        """Points of a training video that only honest scores may read (tad.honest); never training."""
+        """Points of a training video that only honest scores may read (tad.selection); never training."""
         return self.held_out_by_id.get(video_id, NO_POINTS)
 
     def video_classes(self, video_id: str) -> np.ndarray:

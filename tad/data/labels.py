@@ -6,7 +6,7 @@ full_labels.csv  video_id,label,start,end   all actions of a video, in seconds; 
 
 full_labels.csv is the one file with boundaries that training reads. It holds training videos only. `tad labels`,
 `tad split --labelled` and `tad import csv --as full` alone write it; boundaries of annotations.json stay in
-tad.data.ground_truth.
+tad.evaluation.ground_truth.
 """
 
 from __future__ import annotations

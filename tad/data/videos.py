@@ -1,4 +1,4 @@
-"""The videos of annotations.json: subset, duration, frame rate. Boundaries are read by tad.data.ground_truth alone."""
+"""The videos of annotations.json: subset, duration, frame rate. tad.evaluation.ground_truth reads boundaries."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Per class, the detections of all videos are taken by descending score. At each t
 truth of its class and video with the largest tIoU that is not yet taken and reaches the threshold (tIoU >= threshold):
 a true positive; if there is none it is a false positive. AP is the area under the precision envelope over recall
 (all-point interpolation), mAP its mean over the classes of the ground truth; a class without detections counts 0.
-What is left out beforehand is the protocol's choice: tad.protocols. Protocol `thumos14` has its own matching and AP,
-those of the THUMOS toolkit.
+What is left out beforehand is the protocol's choice: tad.evaluation.protocols. Protocol `thumos14` has its own matching
+and AP, those of the THUMOS toolkit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy as np
 from tad.data.detections import Detections
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError, few
+from tad.evaluation.protocols import protocol_named
 from tad.ops.matching import by_detection, by_truth
-from tad.protocols import protocol_named
 
-if TYPE_CHECKING:  # not at run time: tad.honest uses this module and must not reach boundaries
-    from tad.data.ground_truth import RawGroundTruth
+if TYPE_CHECKING:  # not at run time: tad.selection.label_free_scores uses this module and must not reach boundaries
+    from tad.evaluation.ground_truth import RawGroundTruth
 
 DEFAULT_TIOUS = tuple(round(0.1 * k, 10) for k in range(1, 8))
 """0.1:0.7:0.1, the thresholds of point-supervised work on THUMOS14."""
@@ -39,7 +39,7 @@ AVERAGES = {
 
 
 Ambiguous = Mapping[str, Sequence[tuple[float, float]]]
-"""Intervals (seconds) by video, as tad.data.ground_truth.ambiguous gives them."""
+"""Intervals (seconds) by video, as tad.evaluation.ground_truth.ambiguous gives them."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def evaluate(
             without ground truth.
         ground_truth: all instances of the evaluated videos. Protocol `thumos14` reads their order within a video.
         tious: thresholds in (0, 1].
-        protocol: a name in tad.protocols.PROTOCOLS.
+        protocol: a name in tad.evaluation.protocols.PROTOCOLS.
         ambiguous: the protocols `hrpro`, `gaufuse` and `thumos14` leave out detections that meet them.
         videos: all evaluated videos; by default those that the ground truth names.
 

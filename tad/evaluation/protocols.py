@@ -1,6 +1,7 @@
 """Evaluation protocols: what is done to ground truth and detections before they are matched.
 
-The matching itself (tad.evaluate) is the same in all of them but the last. They differ in what they leave out:
+The matching itself (tad.evaluation.evaluator) is the same in all of them but the last. They differ in what they leave
+out:
 
 | protocol | ground truth left out | detections left out | tIoU of |
 |---|---|---|---|

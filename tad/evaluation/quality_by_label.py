@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tad.data.dataset import Dataset, Role
-from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
+from tad.evaluation.ground_truth import ground_truth
 from tad.ops.iou import tiou
 
 HIT = 0.5

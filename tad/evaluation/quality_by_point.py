@@ -110,7 +110,7 @@ def label_quality(labels: Segments, dataset: Dataset, role: Role = "train") -> Q
     Raises:
         DataError: the role has no point inside a ground-truth instance, or the labels share no video with it.
     """
-    from tad.data.ground_truth import ground_truth
+    from tad.evaluation.ground_truth import ground_truth
 
     return point_quality(labels, ground_truth(dataset, role), dataset, role)
 

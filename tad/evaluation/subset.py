@@ -10,11 +10,11 @@ import numpy as np
 
 from tad.data.dataset import ROLES, Dataset
 from tad.data.detections import Detections
-from tad.data.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, repaired
 from tad.data.labels import unlike
 from tad.data.segments import Segments
 from tad.errors import DataError, few
-from tad.evaluate import DEFAULT_TIOUS, Evaluation, check_videos, evaluate
+from tad.evaluation.evaluator import DEFAULT_TIOUS, Evaluation, check_videos, evaluate
+from tad.evaluation.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, repaired
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Subset:
     def evaluate(
         self, detections: Segments | Detections, tious: Sequence[float] = DEFAULT_TIOUS, protocol: str = "anet"
     ) -> Evaluation:
-        """`tad.evaluate.evaluate` on these videos.
+        """`tad.evaluation.evaluator.evaluate` on these videos.
 
         Raises:
             DataError, ConfigError: as there.

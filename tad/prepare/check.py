@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tad.data.check_features import check_features
 from tad.data.check_ids import check_classes, check_ids
-from tad.data.check_labels import check_labels
 from tad.data.findings import Finding, error, warning
-from tad.data.ground_truth import State, annotated, judged, read_ambiguous, wrong_unit
 from tad.data.labels import POINTS, read_held_out, read_points, unlike
 from tad.data.manifest import Manifest, beside, read_manifest
 from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
 from tad.errors import DataError
+from tad.evaluation.ground_truth import State, annotated, judged, read_ambiguous, wrong_unit
 from tad.files import Doubled, parse_json, read_text
+from tad.prepare.check_features import check_features
+from tad.prepare.check_labels import check_labels
 
 SEGMENTS: dict[State, tuple[str, str]] = {
     "exceeds": ("segment exceeds video", "of {duration:g} s: clipped"),

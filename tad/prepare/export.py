@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tad.data.dataset import Dataset, Role, Video
-from tad.data.ground_truth import ground_truth
-from tad.data.output import output_folder
 from tad.data.segments import Segments
 from tad.errors import DataError, listing
+from tad.evaluation.ground_truth import ground_truth
 from tad.files import write_json, write_text
+from tad.prepare.output import output_folder
 
 SUBSETS: dict[Role, str] = {"train": "training", "dev": "development", "test": "validation"}
 """OpenTAD's configs train on "training" and evaluate on "validation"."""

@@ -17,9 +17,9 @@ import numpy as np
 
 from tad.data.feature_arrays import FLOATS, Stored, look, matrix_shape, refusal, values
 from tad.data.feature_names import Located, locate
-from tad.data.folder import Transfer, transfer_features
-from tad.data.output import check_room
 from tad.errors import DataError, few, listing
+from tad.prepare.output import check_room
+from tad.prepare.write import Transfer, transfer_features
 
 CUT = 1
 """Rows by which rgb and flow of a video may differ: extractors end them differently."""
@@ -87,7 +87,7 @@ class Features:
         """Links or copies plain files to folder/features/ID.npy and converts the others there.
 
         Args:
-            folder: a new one, of `tad.data.output.output_folder`.
+            folder: a new one, of `tad.prepare.output.output_folder`.
 
         Returns:
             Warnings: videos whose converted features hold NaN or Inf.

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tad.data.dataset import Dataset, Role, Split
-from tad.data.output import output_folder
-from tad.data.split import sources, stratified_parts, write_split
 from tad.errors import DataError
+from tad.prepare.output import output_folder
+from tad.prepare.split import sources, stratified_parts, write_split
 
 
 class HeldOut(NamedTuple):

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from tad.data.class_list import read_classes
 from tad.data.dataset import Role
-from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid
-from tad.data.import_opentad import default_roles, without_role
-from tad.data.imported import (
+from tad.errors import DataError, few, listing
+from tad.files import name_of, read_json
+from tad.prepare.feature_files import Features, Lookup, find
+from tad.prepare.import_opentad import default_roles, without_role
+from tad.prepare.imported import (
     Dropped,
     Imported,
     Told,
@@ -32,9 +33,8 @@ from tad.data.imported import (
     unusable,
     write,
 )
-from tad.data.opentad_files import annotation_files, block_list
-from tad.errors import DataError, few, listing
-from tad.files import name_of, read_json
+from tad.prepare.opentad_files import annotation_files, block_list
+from tad.prepare.write import LabelRows, Transfer, feature_grid
 
 
 def import_activitynet(

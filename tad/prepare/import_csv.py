@@ -17,10 +17,11 @@ from typing import Any, Literal
 from tad.data.class_list import read_classes
 from tad.data.csv_table import UNITS, Table, Unit, clock, read_table, video_id
 from tad.data.dataset import FeatureGrid, Role
-from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import FullRow, LabelRows, Transfer, feature_grid
-from tad.data.ground_truth import ROUNDING
-from tad.data.imported import (
+from tad.errors import DataError, few, listing
+from tad.evaluation.ground_truth import ROUNDING
+from tad.files import name_of, number
+from tad.prepare.feature_files import Features, Lookup, find
+from tad.prepare.imported import (
     Dropped,
     Imported,
     Told,
@@ -32,8 +33,7 @@ from tad.data.imported import (
     unusable,
     write,
 )
-from tad.errors import DataError, few, listing
-from tad.files import name_of, number
+from tad.prepare.write import FullRow, LabelRows, Transfer, feature_grid
 
 Kind = Literal["annotations", "full", "points", "classes"]
 Row = tuple[str, str, float, float]

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tad.data.class_list import read_classes
-from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid
-from tad.data.imported import (
+from tad.errors import DataError, few, listing
+from tad.files import number, read_rows, read_text
+from tad.prepare.feature_files import Features, Lookup, find
+from tad.prepare.imported import (
     Dropped,
     Imported,
     Told,
@@ -36,8 +37,7 @@ from tad.data.imported import (
     unusable,
     write,
 )
-from tad.errors import DataError, few, listing
-from tad.files import number, read_rows, read_text
+from tad.prepare.write import LabelRows, Transfer, feature_grid
 
 Task = Literal["verb", "noun"]
 FILES = {"train": ("EPIC_100_train.csv", "training.csv"), "test": ("EPIC_100_validation.csv", "validation.csv")}

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from tad.data.dataset import ROLES, Role
-from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid
-from tad.data.imported import (
+from tad.errors import DataError, listing
+from tad.files import name_of, number, read_json, read_rows, read_text
+from tad.prepare.feature_files import Features, Lookup, find
+from tad.prepare.imported import (
     Dropped,
     Imported,
     Told,
@@ -36,8 +37,7 @@ from tad.data.imported import (
     unusable,
     write,
 )
-from tad.errors import DataError, listing
-from tad.files import name_of, number, read_json, read_rows, read_text
+from tad.prepare.write import LabelRows, Transfer, feature_grid
 
 AMBIGUOUS = "ambiguous.csv"
 NTSC = {23.976: 24000 / 1001, 29.97: 30000 / 1001, 59.94: 60000 / 1001}

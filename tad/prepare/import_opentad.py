@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tad.data.dataset import Role
-from tad.data.feature_files import Features, Lookup, examine, find_names, folders_of
 from tad.data.feature_names import Located
-from tad.data.folder import LabelRows, Transfer, feature_grid
-from tad.data.imported import (
+from tad.errors import DataError, listing
+from tad.prepare.feature_files import Features, Lookup, examine, find_names, folders_of
+from tad.prepare.imported import (
     Dropped,
     Imported,
     Told,
@@ -31,8 +31,8 @@ from tad.data.imported import (
     unusable,
     write,
 )
-from tad.data.opentad_files import annotation_files, block_list, class_list, read_database
-from tad.errors import DataError, listing
+from tad.prepare.opentad_files import annotation_files, block_list, class_list, read_database
+from tad.prepare.write import LabelRows, Transfer, feature_grid
 
 
 def import_opentad(

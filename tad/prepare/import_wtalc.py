@@ -22,11 +22,13 @@ import numpy as np
 
 from tad.data.csv_table import read_table
 from tad.data.dataset import Role
-from tad.data.feature_files import Features, Lookup, find
-from tad.data.folder import LabelRows, Transfer, feature_grid
-from tad.data.import_hrpro import AMBIGUOUS, ambiguous_rows
-from tad.data.import_opentad import default_roles
-from tad.data.imported import (
+from tad.data.object_arrays import load, text
+from tad.errors import DataError, listing
+from tad.files import number
+from tad.prepare.feature_files import Features, Lookup, find
+from tad.prepare.import_hrpro import AMBIGUOUS, ambiguous_rows
+from tad.prepare.import_opentad import default_roles
+from tad.prepare.imported import (
     Dropped,
     Imported,
     Told,
@@ -40,10 +42,8 @@ from tad.data.imported import (
     unusable,
     write,
 )
-from tad.data.joint_features import JointFeatures
-from tad.data.object_arrays import load, text
-from tad.errors import DataError, listing
-from tad.files import number
+from tad.prepare.joint_features import JointFeatures
+from tad.prepare.write import LabelRows, Transfer, feature_grid
 
 MOST_ITEMS = 10_000_000
 """Actions or classes of all videos; a small file can refer to one long list from every video."""

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from tad.data.csv_table import video_id as file_stem
 from tad.data.feature_arrays import CONTAINERS
-from tad.data.feature_files import Features, Lookup
-from tad.data.folder import LabelRows, Transfer, write_dataset
-from tad.data.ground_truth import ROUNDING, wrong_unit
-from tad.data.joint_features import JointFeatures
 from tad.data.manifest import ROLES, FeatureGrid, parse_manifest
-from tad.data.output import output_folder
 from tad.data.videos import Unusable, check_id, video_of
 from tad.errors import DataError, few, shortened
+from tad.evaluation.ground_truth import ROUNDING, wrong_unit
 from tad.files import name_of, number, regular
+from tad.prepare.feature_files import Features, Lookup
+from tad.prepare.joint_features import JointFeatures
+from tad.prepare.output import output_folder
+from tad.prepare.write import LabelRows, Transfer, write_dataset
 
 
 class Told(NamedTuple):

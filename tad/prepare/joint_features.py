@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tad.data.folder import Transfer
 from tad.data.object_arrays import load
-from tad.data.output import check_room
 from tad.errors import few, listing
+from tad.prepare.output import check_room
+from tad.prepare.write import Transfer
 
 
 @dataclass
 class JointFeatures:
-    """As tad.data.feature_files.Features, from one file; arrays stay in it until they are written.
+    """As tad.prepare.feature_files.Features, from one file; arrays stay in it until they are written.
 
     Attributes:
         path: the file.

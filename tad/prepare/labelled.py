@@ -2,7 +2,8 @@
 
 The setting of semi-supervised detection (SSTAP, APL). The published splits were never released; which videos are drawn
 moves results at 10 % more than most options do, so the lists are written and the seed is recorded. The annotations of
-training videos are read here, and what is written of them is the labels of the drawn videos alone (tad.data.derive).
+training videos are read here, and what is written of them is the labels of the drawn videos alone
+(tad.prepare.relabel).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tad.data.dataset import Dataset
-from tad.data.derive import Kind, Made, annotated_classes, write_labels
-from tad.data.output import output_folder
-from tad.data.split import sources, stratified_parts
 from tad.errors import DataError
 from tad.files import write_json
+from tad.prepare.output import output_folder
+from tad.prepare.relabel import Kind, Made, annotated_classes, write_labels
+from tad.prepare.split import sources, stratified_parts
 
 Mode = Literal["stratified", "uniform"]
 LISTS = "labelled.json"

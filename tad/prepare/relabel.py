@@ -17,12 +17,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tad.data.dataset import Dataset, Derived, Role
-from tad.data.ground_truth import repaired
 from tad.data.labels import SUPERVISION, FullLabels, Supervision
-from tad.data.output import output_folder
 from tad.data.segments import Segments
-from tad.data.split import sources, stratified_parts, write_split
 from tad.errors import DataError, listing
+from tad.evaluation.ground_truth import repaired
+from tad.prepare.output import output_folder
+from tad.prepare.split import sources, stratified_parts, write_split
 
 Kind = Supervision | Literal["keep"]
 KINDS: tuple[Kind, ...] = (*SUPERVISION, "keep")

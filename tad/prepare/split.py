@@ -1,6 +1,6 @@
 """Splits of a dataset folder: K folds for datasets on which one split is too noisy.
 
-Each fold becomes a dataset folder of its own (tad.data.holdout makes a single one). Only given labels decide which
+Each fold becomes a dataset folder of its own (tad.prepare.holdout makes a single one). Only given labels decide which
 video goes where; annotations are copied unread.
 """
 
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tad.data.dataset import ROLES, Dataset, Role, Split
-from tad.data.folder import FullRow, LabelRows, full_rows, transfer_features, write_dataset
-from tad.data.ground_truth import ambiguous
-from tad.data.output import output_folder
 from tad.errors import DataError, listing
+from tad.evaluation.ground_truth import ambiguous
 from tad.files import read_json
+from tad.prepare.output import output_folder
+from tad.prepare.write import FullRow, LabelRows, full_rows, transfer_features, write_dataset
 
 Row = tuple[str, str, float]
 """Of points.csv: video, class, seconds."""

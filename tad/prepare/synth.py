@@ -18,16 +18,16 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role
-from tad.data.folder import LabelRows, write_dataset
-from tad.data.ground_truth import repaired
 from tad.data.manifest import parse_manifest
-from tad.data.output import check_room, output_folder, rewritten, stamp
 from tad.data.segments import Segments
-from tad.data.synth_annotations import DURATION, invent
-from tad.data.synth_video import draw_latents
-from tad.data.synth_world import World
 from tad.errors import DataError, listing
+from tad.evaluation.ground_truth import repaired
 from tad.files import parse_yaml, read_json, read_text, whole, write_json, write_text
+from tad.prepare.output import check_room, output_folder, rewritten, stamp
+from tad.prepare.synth_annotations import DURATION, invent
+from tad.prepare.synth_video import draw_latents
+from tad.prepare.synth_world import World
+from tad.prepare.write import LabelRows, write_dataset
 
 RECORD = "synth.json"
 MOST_VIDEOS, MOST_CLASSES, MOST_DIM = 1_000_000, 10_000, 65_536
@@ -54,7 +54,7 @@ def make_dataset(
         videos: training videos.
         classes: number of classes.
         dim: width of the features.
-        difficulty: 0 easy, 1 hard; see `tad.data.synth_world.Levels`.
+        difficulty: 0 easy, 1 hard; see `tad.prepare.synth_world.Levels`.
         dev: development videos.
         test: test videos; half as many as training videos by default.
 

@@ -15,7 +15,7 @@ from scipy.signal import lfilter
 from scipy.special import erf
 
 from tad.data.grid import SnippetGrid
-from tad.data.synth_world import BACKGROUNDS, MODES, MOTION, SCENE, World, blend
+from tad.prepare.synth_world import BACKGROUNDS, MODES, MOTION, SCENE, World, blend
 
 UNIT = SnippetGrid(fps=25, stride=16, window=16, length=1).from_edge(1.0)
 """Seconds; the step in which the model's time constants are given (16 frames at 25 a second)."""

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from tad.data.dataset import FeatureGrid, Manifest
 from tad.data.labels import CLASSES, FULL, HEADERS, POINTS, FullLabels
 from tad.data.manifest import problems_of
-from tad.data.output import check_room
 from tad.errors import DataError, listing
+from tad.prepare.output import check_room
 
 Transfer = Literal["link", "copy", "none"]
 
@@ -91,7 +91,7 @@ def write_dataset(
     the files of ambiguous intervals and held-out points where the manifest names them.
 
     Args:
-        folder: a new one, of `tad.data.output.output_folder`.
+        folder: a new one, of `tad.prepare.output.output_folder`.
 
     Raises:
         FileExistsError: one of the files is there; nothing is ever overwritten.

@@ -16,28 +16,28 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tad import bounds
-from tad.detectors.actionformer import ActionFormerDetector
-from tad.detectors.actionformer_init import differing
-from tad.detectors.bmn import BmnDetector
-from tad.detectors.hrpro_instance import HrproInstanceDetector
-from tad.detectors.potloc import PotlocDetector
-from tad.detectors.rskp import RskpDetector
 from tad.errors import ConfigError, DataError, listing
 from tad.files import parse_yaml, read_yaml
-from tad.labelers.apl import AplLabeler
-from tad.labelers.gaufuse import GaufuseLabeler
-from tad.labelers.hrpro import HrproLabeler
-from tad.labelers.mixed import MixedLabeler
-from tad.labelers.points import PointsLabeler
-from tad.labelers.potloc import PotlocLabeler
-from tad.labelers.pser import PserLabeler
-from tad.labelers.pser_seed import SeedLabeler
-from tad.labelers.pser_weak import PserWeakLabeler
-from tad.proposers.actionformer import ActionFormerProposer
-from tad.proposers.hrpro import HrproProposer
-from tad.proposers.rskp import RskpProposer
-from tad.proposers.snippet import SnippetProposer
-from tad.stage import StageConfig
+from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.actionformer.proposer import ActionFormerProposer
+from tad.methods.actionformer.warm_start import differing
+from tad.methods.apl.labeler import AplLabeler
+from tad.methods.bmn.detector import BmnDetector
+from tad.methods.common.seeds import SeedLabeler
+from tad.methods.gaufuse.detector import RskpDetector
+from tad.methods.gaufuse.labeler import GaufuseLabeler
+from tad.methods.gaufuse.proposer import RskpProposer
+from tad.methods.hrpro.detector import HrproInstanceDetector
+from tad.methods.hrpro.labeler import HrproLabeler
+from tad.methods.hrpro.proposer import HrproProposer
+from tad.methods.mixed.labeler import MixedLabeler
+from tad.methods.points.labeler import PointsLabeler
+from tad.methods.potloc.detector import PotlocDetector
+from tad.methods.potloc.labeler import PotlocLabeler
+from tad.methods.pser.labeler import PserLabeler
+from tad.methods.pser.weak import PserWeakLabeler
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.stages import StageConfig
 
 Proposer = Annotated[
     SnippetProposer | HrproProposer | RskpProposer | ActionFormerProposer, Field(discriminator="method")

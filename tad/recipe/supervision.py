@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tad.config import Labeler, Recipe
 from tad.data.dataset import Dataset
-from tad.labelers.apl_icd import bank_problems
-from tad.proposers.snippet_training import not_taught
+from tad.methods.apl.icd import bank_problems
+from tad.methods.snippet.training import not_taught
+from tad.recipe.recipe import Labeler, Recipe
 
 
 def label_problems(recipe: Recipe, data: Dataset) -> list[str]:

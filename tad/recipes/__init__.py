@@ -1,1 +1,1 @@
-"""The recipes: one YAML file each, validated by tad.config."""
+"""The recipes: one YAML file each, validated by tad.recipe.recipe."""

@@ -7,7 +7,7 @@ from collections import Counter
 from pydantic import BaseModel, ConfigDict
 
 from tad.data.dataset import Dataset, Derived, Role
-from tad.data.ground_truth import ground_truth
+from tad.evaluation.ground_truth import ground_truth
 
 
 class LabelBudget(BaseModel):

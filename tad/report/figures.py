@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ambiguous
 from tad.data.segments import Segments
-from tad.evaluate import precision_recall
+from tad.evaluation.evaluator import precision_recall
+from tad.evaluation.ground_truth import ambiguous
 from tad.report.charts import length_figure, precision_recall_figure
 from tad.report.run import Run
 from tad.report.style import class_colours, plain, png

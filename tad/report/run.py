@@ -45,7 +45,7 @@ class TrackingInfo(_Part):
 
 
 class DriverInfo(_Part):
-    """The process that runs it, or ran it last (distributed/identity.py)."""
+    """The process that runs it, or ran it last (distributed/run/identity.py)."""
 
     host: str
     boot: str

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from tad.data.dataset import SAFE_ID, Dataset, Role
-from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
 from tad.files import regular
 from tad.ops.iou import tiou
 from tad.report.run import Run

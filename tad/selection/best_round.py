@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tad.config import Recipe
 from tad.data.dataset import ROLES, Dataset
-from tad.data.ground_truth import ground_truth
 from tad.errors import RunError
-from tad.honest import classes_role
-from tad.supervision import label_problems
+from tad.evaluation.ground_truth import ground_truth
+from tad.recipe.recipe import Recipe
+from tad.recipe.supervision import label_problems
+from tad.selection.label_free_scores import classes_role
 
 
 def check_selection(recipe: Recipe, data: Dataset, test: bool = True) -> None:

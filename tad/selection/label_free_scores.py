@@ -21,10 +21,10 @@ from tad.data.dataset import Dataset, Role
 from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.evaluate import evaluate
-from tad.labelers.points_model import Constants, PointModel
-from tad.labelers.potloc import Grouped, GroupedPoints
-from tad.labelers.pser_seed import inside
+from tad.evaluation.evaluator import evaluate
+from tad.methods.common.seeds import inside
+from tad.methods.points.model import Constants, PointModel
+from tad.methods.potloc.labeler import Grouped, GroupedPoints
 from tad.ops.iou import paired_tiou, tiou
 
 TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

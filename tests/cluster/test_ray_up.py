@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.hosts import REPOSITORY, Hosts, missing
-from tests.test_end_to_end import digests, events
-from tests.tiny import tiny_dataset
+from tests.distributed.run.test_end_to_end import digests, events
+from tests.support.tiny import tiny_dataset
 
 reason = missing()
 pytestmark = [
@@ -105,7 +105,7 @@ def test_ray_up_run_loses_a_host_ray_down(hosts, capfd):
     say("ray dashboard: the tunnel stands")
 
     tiny_dataset(hosts.shared / "data", videos=8, classes=2, dim=16)
-    shutil.copy(REPOSITORY / "tests/tiny.yaml", hosts.shared / "tiny.yaml")
+    shutil.copy(REPOSITORY / "tests/support/tiny.yaml", hosts.shared / "tiny.yaml")
     whole, job = hosts.shared / "whole", submit(hosts, "whole")
     output = job.communicate(timeout=900)[0]
     assert job.returncode == 0, output[-4000:]

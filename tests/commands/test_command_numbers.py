@@ -14,13 +14,13 @@ from tad.cli import tad
 from tad.commands.label_only import label_only
 from tad.commands.numbers import FRAMES, OFFSET, ROUNDS, ROWS, VIDEO_RATE, WIDTH
 from tad.data.manifest import LEAST_RATE, MOST_RATE, FeatureGrid
-from tests.commands import every_command
+from tests.support.commands import every_command
 
 OTHERS = {"synth --dim": "it makes orthogonal columns: at least 2, and few enough for its matrices"}
 """Options whose bounds are not those of their name elsewhere, and why."""
 ELSEWHERE = {
     "--trials": "distributed.tuning.search.check_trials, for both searches",
-    "--kfold": "tad.data.split, which knows the number of videos",
+    "--kfold": "tad.prepare.split, which knows the number of videos",
 }
 """Options whose bounds are looked at later, and where."""
 

@@ -161,9 +161,9 @@ BARE = """
 import os
 from pathlib import Path
 import tad.report.charts
-from distributed.tracking import _user
-from distributed.tracking_address import address
-from distributed.tracking_store import TrackingStore
+from distributed.tracking.mlflow_tracker import _user
+from distributed.tracking.address import address
+from distributed.tracking.database import TrackingStore
 TrackingStore(address(None), "x")
 print(_user())
 """

@@ -13,14 +13,14 @@ from distributed.tuning.label_only import Judged, LabelSearch, divided, gain_err
 from tad.cli import main
 from tad.commands.label_only import WithLabelOnly
 from tad.commands.stages import read_proposals
-from tad.config import load_labeler
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
+from tad.evaluation.ground_truth import ground_truth
+from tad.evaluation.quality_by_point import label_quality
 from tad.ops.iou import paired_tiou
-from tad.quality import label_quality
-from tests.tiny import tiny_dataset
+from tad.recipe.recipe import load_labeler
+from tests.support.tiny import tiny_dataset
 
 
 def blurred(data: Dataset, seed: int = 0) -> Segments:
@@ -63,7 +63,7 @@ def test_a_search_chooses_on_dev_videos_and_measures_on_the_others(world, tmp_pa
 
 
 def labels_of(labeler, data, proposals, folder) -> Segments:
-    from tests.tiny import TinyEngine
+    from tests.support.tiny import TinyEngine
 
     engine = TinyEngine(data, 0, folder / "once")
     return labeler.label(engine, engine.adopt(proposals, "proposals"), None).segments()
@@ -86,7 +86,9 @@ def test_the_search_never_sees_other_boundaries(world, tmp_path, monkeypatch):
         during.append(set(seen))
         return found
 
-    monkeypatch.setattr("tad.data.ground_truth.ground_truth", watched)  # label_quality imports it when it is called
+    monkeypatch.setattr(
+        "tad.evaluation.ground_truth.ground_truth", watched
+    )  # label_quality imports it when it is called
     monkeypatch.setattr(module, "ground_truth", watched)
     monkeypatch.setattr("tad.report.budget.ground_truth", watched)
     monkeypatch.setattr(module, "_report", reported)

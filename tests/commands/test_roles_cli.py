@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from distributed.session import Options, self_train
+from distributed.run.session import Options, self_train
 from tad.cli import main
-from tad.config import load_recipe
 from tad.data.segments import Segments
-from tests.test_end_to_end import RECIPE
-from tests.tiny import tiny_dataset
+from tad.recipe.recipe import load_recipe
+from tests.distributed.run.test_end_to_end import RECIPE
+from tests.support.tiny import tiny_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_label_refuses_proposals_of_other_videos_and_classes(run, tmp_path, caps
 def test_seeds_of_real_proposals(shared, tmp_path):
     """The seed rule on a published method's proposals for the 200 THUMOS14 training videos."""
     from tad.data.dataset import Dataset
-    from tad.quality import label_quality
+    from tad.evaluation.quality_by_point import label_quality
 
     data = tmp_path / "thumos14"
     tad("import", "hrpro", shared("data", "thumos14"), data)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from distributed.locks import note
-from distributed.store import Store
+from distributed.engine.locks import note
+from distributed.engine.store import Store
 from tad.cli import tad
-from tests.structure import files, tree
-from tests.test_importers import opentad_source
-from tests.tiny import tiny_dataset
+from tests.prepare.test_importers import opentad_source
+from tests.support.structure import files, tree
+from tests.support.tiny import tiny_dataset
 
 EVIL, SHOWN = "\x1b[2J\x07owned", "\\x1b[2J\\x07owned"
 ALLOWED = {

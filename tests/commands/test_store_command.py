@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import distributed.garbage
-from distributed.engine import Engine
-from distributed.locks import held
-from distributed.record import Record
-from distributed.store import Store
-from distributed.uses import Notes, noted
+import distributed.engine.garbage
+from distributed.engine.engine import Engine
+from distributed.engine.locks import held
+from distributed.engine.store import Store
+from distributed.engine.uses import Notes, noted
+from distributed.run.record import Record
 from tad.cli import tad
-from tests.artifacts import changed
-from tests.tiny import tiny_dataset
-from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+from tests.support.artifacts import changed
+from tests.support.tiny import tiny_dataset
+from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_gc_gives_back_what_a_run_needs_since_it_was_looked_for(place, data, mon
     """Another run finds an artifact between the list and its removal."""
     age()
     found = Path("runs/store") / place["given up"]
-    held = distributed.garbage.locks_held
+    held = distributed.engine.garbage.locks_held
 
     def begins(store):
         monkeypatch.setattr(os, "rename", late)
@@ -144,7 +144,7 @@ def test_gc_gives_back_what_a_run_needs_since_it_was_looked_for(place, data, mon
         assert engine(data, "late").fit(ToyFit(ToyConfig(epochs=1))).path == found.resolve()
         rename(path, target)
 
-    monkeypatch.setattr(distributed.garbage, "locks_held", begins)
+    monkeypatch.setattr(distributed.engine.garbage, "locks_held", begins)
     assert "removed: 0 bytes" in call("gc", *GONE, "--yes")
     assert (found / "model.pt").exists() and not list(Path("runs/store").glob(".gone*"))
 
@@ -343,8 +343,8 @@ def test_a_store_in_a_bucket_is_listed_verified_and_tidied(place, tmp_path, data
     (tmp_path / "bucket" / model.fingerprint / "history.json").write_bytes(b"")
     assert "history.json has 0 bytes" in call("verify", "--store", uri, fails=True)
     assert "nothing to remove" in call("gc", "--store", uri)
-    monkeypatch.setattr("distributed.garbage.YOUNG_S", -1.0)
-    monkeypatch.setattr("distributed.garbage.YOUNG_IN_BUCKET_S", -1.0)
+    monkeypatch.setattr("distributed.engine.garbage.YOUNG_S", -1.0)
+    monkeypatch.setattr("distributed.engine.garbage.YOUNG_IN_BUCKET_S", -1.0)
     assert str(other_run) in call("gc", "--store", uri, "--yes")
     assert other.path.exists() and (tmp_path / "bucket" / other.fingerprint).exists()
     call("gc", "--store", uri, "--forget", str(other_run), "--yes")

@@ -8,9 +8,9 @@ import socket
 import pytest
 
 from tad.errors import RunError
-from tests.tracked_run import Page, group_is_empty
+from tests.support.tracked_run import Page, group_is_empty
 
-pytest_plugins = ["tests.tracked"]
+pytest_plugins = ["tests.support.tracked"]
 
 
 def test_ui_shows_runs_and_artifacts_and_stops(start, database, tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from tad.data.check import check
 from tad.data.dataset import Dataset
 from tad.errors import DataError
+from tad.prepare.check import check
 
 MANIFEST = {
     "name": "toy",

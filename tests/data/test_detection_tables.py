@@ -14,9 +14,9 @@ from tad.commands.evaluate import evaluate, quality
 from tad.commands.labels import labels
 from tad.data.dataset import Dataset
 from tad.data.detections import Detections
-from tad.data.ground_truth import ground_truth
-from tad.data.synth import make_dataset
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.synth import make_dataset
 
 ROWS = [("a", 0.0, 10.0, "jump", 0.9), ("a", 20.0, 29.5, "kick", 0.8), ("b", 4.0, 9.0, "jump", 0.6)]
 

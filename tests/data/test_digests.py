@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distributed.store import Store
+from distributed.engine.store import Store
 from tad.data import digests as module
 from tad.data.dataset import Dataset
 from tad.data.remote import cache_of
 from tad.errors import DataError
-from tests.tiny import tiny_dataset
+from tests.support.tiny import tiny_dataset
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tad.errors import DataError
-from tests.brought import bring, matrix, put
+from tests.support.brought import bring, matrix, put
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +14,12 @@ from click.testing import CliRunner
 from tad.commands.run import run
 from tad.commands.stages import detect, label
 from tad.commands.tune import tune
-from tad.data.check import check
-from tad.data.check_features import require_features
 from tad.data.dataset import Dataset
 from tad.data.features import Unreadable, header_of, read_header
 from tad.errors import DataError, TadError
-from tests.tiny import tiny_dataset
-
-RECIPE = str(Path(__file__).parent / "tiny.yaml")
+from tad.prepare.check import check
+from tad.prepare.check_features import require_features
+from tests.support.tiny import RECIPE, tiny_dataset
 
 
 @pytest.fixture(scope="module")

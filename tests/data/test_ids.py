@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from click.testing import CliRunner
 
@@ -11,9 +10,7 @@ from tad.commands.evaluate import evaluate
 from tad.commands.run import run
 from tad.commands.stages import detect
 from tad.data.segments import Segments
-from tests.tiny import tiny_dataset
-
-RECIPE = str(Path(__file__).parent / "tiny.yaml")
+from tests.support.tiny import RECIPE, tiny_dataset
 
 
 def test_a_run_on_ids_with_a_dash_in_front(tmp_path):

@@ -13,16 +13,16 @@ import yaml
 from click.testing import CliRunner
 
 from tad.commands.labels import labels as command
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.derive import derive_labels, drawn, one_kind
-from tad.data.ground_truth import ground_truth
-from tad.data.holdout import split_holdout
-from tad.data.import_hrpro import import_hrpro
-from tad.data.split import split_kfold
 from tad.errors import DataError
-from tests.annotated import annotated
-from tests.tiny import tiny_dataset
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.check import check
+from tad.prepare.holdout import split_holdout
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.relabel import derive_labels, drawn, one_kind
+from tad.prepare.split import split_kfold
+from tests.support.annotated import annotated
+from tests.support.tiny import tiny_dataset
 
 SEGMENTS = [
     ("a", "jump", 10.0, 20.0),

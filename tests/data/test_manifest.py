@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tad.data.check import check
 from tad.data.dataset import Dataset
 from tad.data.manifest import Manifest, parse_manifest, read_manifest
 from tad.errors import DataError
+from tad.prepare.check import check
 
 TEXT = "name: x\nclasses: [a, b]\nsubsets: {t: train}\ngrid: {dim: 4}\n"
 RANGE = "must be native or a number of 0.0001 to 1e[+]06, not"

@@ -10,12 +10,12 @@ import torch
 
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
-from tad.detectors.actionformer import ActionFormerDetector
-from tad.labelers.pser_seed import SeedLabeler
-from tad.models.snippet import SnippetModel
-from tad.proposers.snippet import SnippetProposer
-from tad.proposers.snippet_training import TrainingConfig
-from tests.tiny import TinyEngine
+from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.common.seeds import SeedLabeler
+from tad.methods.snippet.model import SnippetModel
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.training import TrainingConfig
+from tests.support.tiny import TinyEngine
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tad.data.class_list import read_classes
 from tad.data.detections import Detections
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tests.annotated import annotated
+from tests.support.annotated import annotated
 
 ROWS = [
     ("a", 0.0, 10.0, "jump", 0.9),

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tad.data.check import check
 from tad.data.feature_arrays import look
-from tad.data.import_csv import import_csv
 from tad.data.result_files import read_columns
-from tad.data.synth import make_dataset
 from tad.errors import DataError
 from tad.files import read_json, read_text
+from tad.prepare.check import check
+from tad.prepare.import_csv import import_csv
+from tad.prepare.synth import make_dataset
 from tad.wrong_file import wrong_file
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"

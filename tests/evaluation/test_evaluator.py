@@ -11,16 +11,16 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.evaluation import case, loop_mean_ap
+from benchmarks.speed.evaluation import case, loop_mean_ap
 from tad.commands.evaluate import TIoUs
 from tad.commands.evaluate import evaluate as command
-from tad.data.ground_truth import RawGroundTruth
-from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError
-from tad.evaluate import evaluate, precision_recall
-from tad.subset import Subset
-from tests.annotated import annotated
+from tad.evaluation.evaluator import evaluate, precision_recall
+from tad.evaluation.ground_truth import RawGroundTruth
+from tad.evaluation.subset import Subset
+from tad.prepare.import_hrpro import import_hrpro
+from tests.support.annotated import annotated
 
 
 def found(*rows: tuple[str, str, float, float, float]) -> Segments:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ambiguous, ground_truth, raw_ground_truth, read_ground_truth
-from tad.data.import_hrpro import import_hrpro
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ambiguous, ground_truth, raw_ground_truth, read_ground_truth
+from tad.prepare.import_hrpro import import_hrpro
 
 
 def row(start, end, label="jump"):

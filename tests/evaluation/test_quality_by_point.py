@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tad.commands.evaluate import quality as command
 from tad.data.dataset import Dataset
-from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.quality import instance_of, label_quality, row_of
-from tests.annotated import annotated
+from tad.evaluation.quality_by_point import instance_of, label_quality, row_of
+from tad.prepare.import_hrpro import import_hrpro
+from tests.support.annotated import annotated
 
 SEGMENTS = [("a", "run", 10.0, 20.0), ("a", "run", 30.0, 40.0), ("a", "jump", 12.0, 13.0), ("b", "run", 0.0, 30.0)]
 POINTS = [("a", "run", 15.0), ("a", "run", 35.0), ("a", "jump", 12.5), ("b", "run", 10.0)]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tad.commands.evaluate import evaluate as command
 from tad.data.dataset import Dataset
-from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
-from tad.evaluate import evaluate, precision_recall
-from tad.subset import Subset
+from tad.evaluation.evaluator import evaluate, precision_recall
+from tad.evaluation.subset import Subset
+from tad.prepare.import_hrpro import import_hrpro
 
 Row = tuple[str, str, float, float]
 

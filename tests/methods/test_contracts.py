@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tad.detectors.actionformer import ActionFormerDetector
-from tad.detectors.bmn import BmnDetector
-from tad.detectors.hrpro_instance import HrproInstanceDetector
-from tad.detectors.potloc import PotlocDetector
-from tad.detectors.rskp import RskpDetector
-from tad.labelers.apl import AplLabeler
-from tad.labelers.gaufuse import GaufuseLabeler
-from tad.labelers.hrpro import HrproLabeler
-from tad.labelers.points import PointsLabeler
-from tad.labelers.potloc import PotlocLabeler
-from tad.labelers.pser import PserLabeler
-from tad.labelers.pser_heads import HeadsConfig
-from tad.labelers.pser_seed import SeedLabeler
-from tad.proposers.hrpro import HrproProposer
-from tad.proposers.rskp import RskpProposer
-from tad.proposers.snippet import SnippetProposer
-from tad.proposers.snippet_training import TrainingConfig
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.apl.labeler import AplLabeler
+from tad.methods.bmn.detector import BmnDetector
+from tad.methods.common.seeds import SeedLabeler
+from tad.methods.gaufuse.detector import RskpDetector
+from tad.methods.gaufuse.labeler import GaufuseLabeler
+from tad.methods.gaufuse.proposer import RskpProposer
+from tad.methods.hrpro.detector import HrproInstanceDetector
+from tad.methods.hrpro.labeler import HrproLabeler
+from tad.methods.hrpro.proposer import HrproProposer
+from tad.methods.points.labeler import PointsLabeler
+from tad.methods.potloc.detector import PotlocDetector
+from tad.methods.potloc.labeler import PotlocLabeler
+from tad.methods.pser.heads import HeadsConfig
+from tad.methods.pser.labeler import PserLabeler
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.training import TrainingConfig
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 PROPOSERS = [
     SnippetProposer(training=TrainingConfig(epochs=3)),

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.structure import ROOT, files, imports
+from tests.support.structure import ROOT, files, imports
 
 
 def test_numba_is_imported_by_the_guard_only():

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tad.models.pyramid import Backbone
+from tad.methods.common.pyramid import Backbone
 from tad.ops.contrast import (
     Gather,
     anchors,
@@ -21,7 +21,7 @@ from tad.ops.contrast import (
     pyramid_rows,
     sample_frames,
 )
-from tad.stage import one_worker
+from tad.stages import one_worker
 
 TAU = 0.1
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.ops.bags import seed_tious
+from tad.methods.pser.bags import seed_tious
 from tad.ops.iou import paired_tiou
 from tad.ops.losses import (
     diou_1d,

@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands import data as commands
-from tad.data.check import check
 from tad.data.dataset import Dataset
 from tad.data.findings import summary
-from tad.data.ground_truth import ground_truth
-from tad.data.import_hrpro import import_hrpro
-from tad.data.import_opentad import import_opentad
-from tad.data.synth import make_dataset
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.check import check
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.import_opentad import import_opentad
+from tad.prepare.synth import make_dataset
 
 
 @pytest.fixture

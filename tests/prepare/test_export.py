@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands import data as commands
-from tad.data.export import export_opentad
-from tad.data.ground_truth import ground_truth
-from tad.data.import_opentad import import_opentad
 from tad.data.segments import Segments
-from tad.data.synth import make_dataset
 from tad.errors import DataError
-from tests.annotated import annotated
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.export import export_opentad
+from tad.prepare.import_opentad import import_opentad
+from tad.prepare.synth import make_dataset
+from tests.support.annotated import annotated
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from tad.data.feature_names import locate
 from tad.errors import DataError
-from tests.brought import ROWS, bring, matrix, put
+from tests.support.brought import ROWS, bring, matrix, put
 
 
 @pytest.mark.parametrize("kind", [".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5"])

@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands import data as commands
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
-from tad.data.holdout import dev_videos, hide_points, split_holdout
-from tad.data.import_hrpro import import_hrpro
-from tad.data.split import split_kfold
 from tad.errors import DataError
-from tests.annotated import annotated
-from tests.structure import TRAINING, files, layer, tree
-from tests.tiny import tiny_dataset
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.check import check
+from tad.prepare.holdout import dev_videos, hide_points, split_holdout
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.split import split_kfold
+from tests.support.annotated import annotated
+from tests.support.structure import TRAINING, files, layer, tree
+from tests.support.tiny import tiny_dataset
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from tad.commands.importing import import_ as command
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
-from tad.data.import_activitynet import import_activitynet
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.import_activitynet import import_activitynet
 
 NODES = [
     ("Root", None),

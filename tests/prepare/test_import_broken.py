@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.import_epic import import_epic
-from tad.data.import_hrpro import import_hrpro
-from tad.data.import_opentad import import_opentad
 from tad.errors import DataError
+from tad.prepare.check import check
+from tad.prepare.import_epic import import_epic
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.import_opentad import import_opentad
 from tests.conftest import shared_path
-from tests.sources import hrpro_source, opentad_source
+from tests.support.sources import hrpro_source, opentad_source
 
 ROW = {"segment": [1, 2], "label": "throw"}
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from tad.commands.importing import import_ as command
 from tad.data.csv_table import clock, read_table, video_id
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
-from tad.data.import_csv import import_csv
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.import_csv import import_csv
 
 VIDEOS = "video,duration,fps,subset\na,100,25,train\nb,80,30,test\nempty,50,25,train\n"
 SEGMENTS = [("a", "jump", 10.0, 20.0), ("a", "kick", 30.0, 90.0), ("b", "jump", 8.0, 72.0)]

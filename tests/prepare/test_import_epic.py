@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands import importing as commands
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import raw_ground_truth, read_ground_truth
-from tad.data.import_epic import import_epic
 from tad.errors import DataError
+from tad.evaluation.ground_truth import raw_ground_truth, read_ground_truth
+from tad.prepare.check import check
+from tad.prepare.import_epic import import_epic
 from tests.conftest import shared_path
 
 NAMES = "id,key,instances,category\n0,take,\"['take', 'get']\",retrieve\n1,put-down,['put'],leave\n"

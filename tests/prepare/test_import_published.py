@@ -13,14 +13,14 @@ import yaml
 from click.testing import CliRunner
 
 from tad.commands import importing as commands
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.feature_files import Lookup
-from tad.data.ground_truth import raw_ground_truth
-from tad.data.import_epic import import_epic
-from tad.data.import_hrpro import import_hrpro
-from tad.data.import_opentad import import_opentad
 from tad.errors import DataError
+from tad.evaluation.ground_truth import raw_ground_truth
+from tad.prepare.check import check
+from tad.prepare.feature_files import Lookup
+from tad.prepare.import_epic import import_epic
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.import_opentad import import_opentad
 from tests.conftest import shared_path
 
 CLOCK: dict[str, Any] = {"fps": 15, "stride": 16}

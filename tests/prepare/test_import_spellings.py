@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tad.data.dataset import Dataset
-from tad.data.feature_files import Lookup
-from tad.data.ground_truth import ground_truth
-from tad.data.import_csv import import_csv
-from tad.data.import_epic import _seconds
-from tad.data.import_hrpro import import_hrpro
-from tad.data.import_opentad import default_roles, import_opentad
 from tad.errors import DataError
-from tests.test_importers import hrpro_source, opentad_source
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.feature_files import Lookup
+from tad.prepare.import_csv import import_csv
+from tad.prepare.import_epic import _seconds
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.import_opentad import default_roles, import_opentad
+from tests.prepare.test_importers import hrpro_source, opentad_source
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from tad.data.dataset import Dataset
-from tad.data.import_activitynet import import_activitynet
-from tad.data.import_epic import import_epic
-from tad.data.import_hrpro import import_hrpro
-from tad.data.import_opentad import import_opentad
-from tad.data.import_wtalc import import_wtalc
-from tad.data.imported import Untimed
 from tad.errors import DataError
-from tests.test_import_broken import edited
-from tests.test_import_epic import src as _epic_source  # noqa: F401  a fixture
-from tests.test_import_wtalc import SMALL, layout
-from tests.test_importers import add_features, hrpro_source, opentad_source
+from tad.prepare.import_activitynet import import_activitynet
+from tad.prepare.import_epic import import_epic
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.import_opentad import import_opentad
+from tad.prepare.import_wtalc import import_wtalc
+from tad.prepare.imported import Untimed
+from tests.prepare.test_import_broken import edited
+from tests.prepare.test_import_epic import src as _epic_source  # noqa: F401  a fixture
+from tests.prepare.test_import_wtalc import SMALL, layout
+from tests.prepare.test_importers import add_features, hrpro_source, opentad_source
 
 ROW = {"segment": [1, 2], "label": "throw"}
 GONE = "1 videos without a duration were left out: gone"

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from tad.commands.importing import import_ as command
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
-from tad.data.import_hrpro import import_hrpro
-from tad.data.import_wtalc import import_wtalc
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.import_wtalc import import_wtalc
 
 
 def objects(items):
@@ -165,7 +165,7 @@ def test_lists_that_hold_each_other(small, tmp_path, monkeypatch):
     replace(small, "labels", objects([items, items, items]))
     with pytest.raises(DataError, match=r"list in place of text|segments, but"):
         import_wtalc(small, tmp_path / "out")
-    monkeypatch.setattr("tad.data.import_wtalc.MOST_ITEMS", 1000)
+    monkeypatch.setattr("tad.prepare.import_wtalc.MOST_ITEMS", 1000)
     long = ["jump"] * 400
     replace(small, "labels", objects([long, long, long]))
     with pytest.raises(DataError, match="more than 1,000 items in all"):

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from tad.commands import importing as commands
 from tad.data.dataset import Dataset
-from tad.data.feature_files import Lookup
-from tad.data.ground_truth import ground_truth
-from tad.data.import_hrpro import import_hrpro
-from tad.data.import_opentad import default_roles, import_opentad
 from tad.errors import DataError
-from tests.sources import HEADER, add_features, hrpro_source, opentad_source
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.feature_files import Lookup
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.import_opentad import default_roles, import_opentad
+from tests.support.sources import HEADER, add_features, hrpro_source, opentad_source
 
 
 def test_hrpro_layout(tmp_path):

@@ -10,18 +10,18 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands import data as commands
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.derive import annotated_classes, derive_labels, one_kind
-from tad.data.ground_truth import ground_truth
-from tad.data.holdout import split_holdout
-from tad.data.import_hrpro import import_hrpro
-from tad.data.labelled import labelled_videos, split_labelled
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.check import check
+from tad.prepare.holdout import split_holdout
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.labelled import labelled_videos, split_labelled
+from tad.prepare.relabel import annotated_classes, derive_labels, one_kind
 from tad.report.budget import label_budget
-from tests.annotated import annotated
 from tests.conftest import shared_path
-from tests.tiny import tiny_dataset
+from tests.support.annotated import annotated
+from tests.support.tiny import tiny_dataset
 
 
 @pytest.fixture

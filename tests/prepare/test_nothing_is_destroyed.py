@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tad.data.dataset import Dataset
-from tad.data.output import MARKER, output_folder, strangers
 from tad.errors import DataError
-from tests.world import SOURCE, every_command, killed_after, refused, run, snapshot, with_source
+from tad.prepare.output import MARKER, output_folder, strangers
+from tests.support.world import SOURCE, every_command, killed_after, refused, run, snapshot, with_source
 
 
 @every_command

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands import data as commands
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ambiguous, ground_truth
-from tad.data.import_hrpro import import_hrpro
-from tad.data.split import split_kfold, stratified_folds
 from tad.errors import DataError
-from tests.tiny import tiny_dataset
+from tad.evaluation.ground_truth import ambiguous, ground_truth
+from tad.prepare.check import check
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.split import split_kfold, stratified_folds
+from tests.support.tiny import tiny_dataset
 
 
 @pytest.fixture

@@ -12,17 +12,17 @@ import yaml
 from click.testing import CliRunner
 
 from tad.commands import data as commands
-from tad.data.check import check
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
-from tad.data.import_hrpro import import_hrpro
-from tad.data.output import MARKER
 from tad.data.segments import Segments
-from tad.data.synth import make_dataset, video_features, write_features
-from tad.data.synth_annotations import invent
-from tad.data.synth_video import _Clock, _correlated, _presence
-from tad.data.synth_world import Levels, World, look_alikes
 from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.prepare.check import check
+from tad.prepare.import_hrpro import import_hrpro
+from tad.prepare.output import MARKER
+from tad.prepare.synth import make_dataset, video_features, write_features
+from tad.prepare.synth_annotations import invent
+from tad.prepare.synth_video import _Clock, _correlated, _presence
+from tad.prepare.synth_world import Levels, World, look_alikes
 
 
 def digests(root: Path) -> dict[str, str]:

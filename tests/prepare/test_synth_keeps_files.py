@@ -10,8 +10,8 @@ import pytest
 
 from tad.cli import main
 from tad.data.dataset import Dataset
-from tad.data.output import MARKER
-from tests.world import killed_after, refused, run, snapshot
+from tad.prepare.output import MARKER
+from tests.support.world import killed_after, refused, run, snapshot
 
 
 def test_synthetic_features_never_replace_real_ones(world, capsys):

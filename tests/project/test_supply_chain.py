@@ -14,7 +14,7 @@ import zipfile
 import pytest
 from packaging.requirements import Requirement
 
-from tests.test_cluster_files import ROOT, pins
+from tests.distributed.cluster.test_cluster_files import ROOT, pins
 
 
 def test_all_that_make_setup_installs_is_pinned_and_no_more():

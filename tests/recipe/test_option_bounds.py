@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tad.config import ROLES, Recipe, changed, load_recipe, options
 from tad.errors import ConfigError
+from tad.recipe.recipe import ROLES, Recipe, changed, load_recipe, options
 
 WIDE = 1e30
 """What the widest bound admits: a learning rate that any float32 can still hold."""

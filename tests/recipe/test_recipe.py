@@ -7,8 +7,8 @@ import os
 import pytest
 import yaml
 
-from tad.config import Recipe, dump, load_labeler, load_recipe, recipe_names
 from tad.errors import ConfigError
+from tad.recipe.recipe import Recipe, dump, load_labeler, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())

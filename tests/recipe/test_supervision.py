@@ -11,30 +11,31 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.session import Options, self_train
+from distributed.run.session import Options, self_train
 from tad.cli import main
-from tad.config import Recipe, load_recipe
 from tad.data.dataset import Dataset
-from tad.data.derive import derive_labels, one_kind
 from tad.data.grid import SnippetGrid
-from tad.data.ground_truth import ground_truth
 from tad.data.labels import SUPERVISION
 from tad.data.segments import Segments
-from tad.detectors.windows import read_labels, teaching
 from tad.errors import DataError, RunError
-from tad.labelers.mixed import MixedLabeler, Sure
-from tad.labelers.points import PointsLabeler
-from tad.labelers.pser_weak import PserWeakLabeler
-from tad.ops.mining import mine
-from tad.proposers.hrpro import HrproTask, HrproTraining
-from tad.proposers.snippet import SnippetProposer
-from tad.proposers.snippet_training import SnippetTask, TrainingConfig, action_rows, labelled_rows
-from tad.stage import Artifact, Before, Context, one_worker
-from tad.supervision import label_problems, label_warnings, labeler_problems
-from tests.plain import as_artifact
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.evaluation.ground_truth import ground_truth
+from tad.methods.common.windows import read_labels, teaching
+from tad.methods.hrpro.proposer import HrproTask, HrproTraining
+from tad.methods.mixed.labeler import MixedLabeler, Sure
+from tad.methods.points.labeler import PointsLabeler
+from tad.methods.pser.weak import PserWeakLabeler
+from tad.methods.snippet.mining import mine
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.training import SnippetTask, TrainingConfig, action_rows, labelled_rows
+from tad.prepare.relabel import derive_labels, one_kind
+from tad.recipe.recipe import Recipe, load_recipe
+from tad.recipe.supervision import label_problems, label_warnings, labeler_problems
+from tad.stages import Artifact, Before, Context, one_worker
+from tests.support.plain import as_artifact
+from tests.support.structure import ROOT
+from tests.support.tiny import TinyEngine, tiny_dataset
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "supervision.md"
+DOCS = ROOT / "docs" / "supervision.md"
 TYPES = ("full", "points", "classes", "nothing", "mixed")
 QUICK = SnippetProposer(training=TrainingConfig(epochs=4, batch_size=4, lr=1e-2))
 

@@ -15,13 +15,13 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from distributed.record import Record
+from distributed.run.record import Record
 from tad.commands.report import report as command
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.evaluate import evaluate
+from tad.evaluation.evaluator import evaluate
+from tad.evaluation.ground_truth import ground_truth
 from tad.report.figures import RECALLS, figures_of_round, precision_recall_of, precisions, sample_videos
 from tad.report.html import duration, flatten, number, percent, write_report
 from tad.report.run import Run

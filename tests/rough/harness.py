@@ -92,7 +92,7 @@ EVALUATE = ("evaluate", "{here}/detections.json", "--data", "{here}/data", "--su
 def make_base(folder: Path) -> None:
     """The folder that every case starts from."""
     from tad.cli import tad
-    from tad.data.synth import make_dataset
+    from tad.prepare.synth import make_dataset
 
     make_dataset(folder / "data", videos=6, test=3, classes=3, dim=16, seed=0)
     results: dict[str, list[dict[str, Any]]] = {}

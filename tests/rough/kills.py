@@ -16,12 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-RUN = ["run", "tests/tiny.yaml", "--data", "{data}", "--store", "{place}/store", "--out", "{place}/run"]
+RUN = ["run", "tests/support/tiny.yaml", "--data", "{data}", "--store", "{place}/store", "--out", "{place}/run"]
 COMMANDS = {
     "local": [*RUN, "--local"],
     "ray": [*RUN, "--workers", "2", "--tracking", "none"],
     "search": [
-        "tune", "tests/tiny.yaml", "--data", "{data}", "--store", "{place}/store", "--out", "{place}/run", "--local",
+        "tune", "tests/support/tiny.yaml", "--data", "{data}", "--store", "{place}/store", "--out", "{place}/run", "--local",
         "--space", "thresholds", "--objective", "points", "--trials", "6", "--set", "rounds=1",
     ],
 }  # fmt: skip
@@ -66,7 +66,7 @@ def results(place: Path, kind: str) -> dict[str, str]:
 
 
 def main(kind: str, wanted: int) -> int:
-    from tad.data.synth import make_dataset
+    from tad.prepare.synth import make_dataset
 
     rng = random.Random(int(os.environ.get("KILL_SEED", "0")))
     with tempfile.TemporaryDirectory() as folder:

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
-from distributed.engine import Engine
-from distributed.record import Record
-from distributed.selftrain import SelfTraining
-from distributed.store import Store
+from distributed.engine.engine import Engine
+from distributed.engine.store import Store
+from distributed.run.record import Record
+from distributed.run.selftrain import SelfTraining
 from search_spaces.load import families, load
 from search_spaces.space import STAGES, Choice, Float, Integer, Parameter, Space
-from tad.config import changed, load_recipe, options, recipe_names
 from tad.errors import ConfigError
-from tad.stage import Artifact, Before
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.recipe.recipe import changed, load_recipe, options, recipe_names
+from tad.stages import Artifact, Before
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 RECIPES = {
     "pser": ("pser", []),

@@ -11,14 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.data.dataset import Dataset
-from tad.data.ground_truth import ground_truth
-from tad.data.holdout import split_holdout
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.honest import Reference, classes_role, classes_score, label_change, points_score, reference
+from tad.evaluation.ground_truth import ground_truth
 from tad.ops.iou import paired_tiou
-from tests.annotated import annotated
-from tests.tiny import tiny_dataset
+from tad.prepare.holdout import split_holdout
+from tad.selection.label_free_scores import (
+    Reference,
+    classes_role,
+    classes_score,
+    label_change,
+    points_score,
+    reference,
+)
+from tests.support.annotated import annotated
+from tests.support.tiny import tiny_dataset
 
 
 def found(*rows: tuple[str, str, float, float, float]) -> Segments:
@@ -181,12 +188,12 @@ def test_boundaries_are_out_of_reach(tmp_path):
     proposals.to_parquet(tmp_path / "proposals.parquet")
     code = (
         "import sys\n"
-        "from tad.honest import points_score, reference\n"
+        "from tad.selection.label_free_scores import points_score, reference\n"
         "from tad.data.dataset import Dataset\n"
         "from tad.data.segments import Segments\n"
         f"found = Segments.from_parquet({str(tmp_path / 'proposals.parquet')!r})\n"
         f"assert points_score(found, reference(found, Dataset.open({str(data.root)!r}))) > 0\n"
-        "sys.exit('tad.data.ground_truth' in sys.modules)"
+        "sys.exit('tad.evaluation.ground_truth' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

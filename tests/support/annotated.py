@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.data.folder import LabelRows, write_dataset
+from tad.prepare.write import LabelRows, write_dataset
 
 Row = tuple[str, str, float, float]
 

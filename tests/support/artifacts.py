@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from distributed.engine import Engine
-from tad.stage import Artifact
-from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+from distributed.engine.engine import Engine
+from tad.stages import Artifact
+from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
 STAGES: dict[str, Callable[[Engine], Artifact]] = {
     "fit": lambda engine: engine.fit(ToyFit(ToyConfig(epochs=3))),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tad.data.feature_files import Features, Lookup, find
 from tad.errors import DataError
+from tad.prepare.feature_files import Features, Lookup, find
 
 ROWS = {"a": 9, "b": 11}
 """Rows of each video; the values are all different and exact in float16."""

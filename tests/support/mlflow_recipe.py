@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from tests.nodes import ROOT, free_port
+from tests.support.nodes import ROOT, free_port
 
 COMPOSE = ROOT / "clusters" / "mlflow" / "compose.yaml"
 PORT_IN_CONTAINER = "5000"

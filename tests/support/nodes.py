@@ -1,7 +1,7 @@
 """Ray clusters of several nodes on one machine, each cluster in a process and a folder of its own.
 
-As a program (`python -m tests.nodes`) it reads one JSON object a line, {"add": options} or {"kill": number}, and
-answers each with a line.
+As a program (`python -m tests.support.nodes`) it reads one JSON object a line, {"add": options} or {"kill": number},
+and answers each with a line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.structure import ROOT
+
 MEMORY = 100 * 2**20
 
 
@@ -82,7 +83,7 @@ def nodes(*cpus: int, **variables: str) -> Iterator[Nodes]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **variables,
     }
-    command = [sys.executable, "-m", "tests.nodes"]
+    command = [sys.executable, "-m", "tests.support.nodes"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, text=True, env=environment, cwd=ROOT, **pipes)
     try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distributed.engine import Engine, Resources
-from distributed.record import Record
-from distributed.store import Store
+from distributed.engine.engine import Engine, Resources
+from distributed.engine.store import Store
+from distributed.run.record import Record
 from tad.data.dataset import Dataset
+
+RECIPE = str(Path(__file__).with_name("tiny.yaml"))
+"""A recipe that takes seconds."""
 
 
 def TinyEngine(data: Dataset, seed: int, folder: Path, resources: Resources | None = None) -> Engine:
@@ -19,7 +22,7 @@ def tiny_dataset(
     folder: Path, videos: int = 8, classes: int = 3, dim: int = 16, seed: int = 0, **more: object
 ) -> Dataset:
     """An invented dataset with features: `videos` for training, half as many for testing."""
-    from tad.data.synth import make_dataset
+    from tad.prepare.synth import make_dataset
 
     make_dataset(folder, videos=videos, classes=classes, dim=dim, seed=seed, **more)
     return Dataset.open(folder)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tad.data.segments import Segments
-from tad.stage import Arrays, Batch, Context, StageConfig, Total
+from tad.stages import Arrays, Batch, Context, StageConfig, Total
 
 
 class ToyConfig(StageConfig):

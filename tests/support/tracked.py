@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from distributed.tracking import MlflowTracker, connect
-from distributed.tracking_store import TrackingStore
-from tests.tracked_run import client, history, runs_of
+from distributed.tracking.database import TrackingStore
+from distributed.tracking.mlflow_tracker import MlflowTracker, connect
+from tests.support.tracked_run import client, history, runs_of
 
 
 @pytest.fixture(scope="session")

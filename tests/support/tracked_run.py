@@ -10,7 +10,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from distributed.tracking_address import mlflow
+from distributed.tracking.address import mlflow
 
 DOCUMENT = {"recipe": {}, "dataset": {}, "seed": 0, "recipe_name": "x", "state": "running", "started": "today"}
 

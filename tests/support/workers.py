@@ -14,5 +14,7 @@ def two_workers(worker: Callable[..., None], *arguments: object) -> None:
     They are forked from a server that has imported the slow modules once for all tests.
     """
     # torch._dynamo is what DistributedDataParallel imports when it is first used.
-    multiprocessing.set_forkserver_preload(["pytest", "distributed.engine", "distributed.loop", "torch._dynamo"])
+    multiprocessing.set_forkserver_preload(
+        ["pytest", "distributed.engine.engine", "distributed.engine.loop", "torch._dynamo"]
+    )
     torch.multiprocessing.start_processes(worker, arguments, nprocs=2, start_method="forkserver")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tad.cli import main
-from tad.data.output import MARKER
-from tad.data.synth import make_dataset
-from tests.sources import add_features, hrpro_source, opentad_source
+from tad.prepare.output import MARKER
+from tad.prepare.synth import make_dataset
+from tests.support.sources import add_features, hrpro_source, opentad_source
 
 VERBS = "id,key,instances,category\n0,take,[],x\n1,put,[],x\n"
 INFO = "video_id,duration,fps,resolution\nP01_01,100.5,59.94,1x1\nP03_01,50,50,1x1\n"

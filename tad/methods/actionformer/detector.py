@@ -1,7 +1,7 @@
 """The detector `actionformer`: trained on pseudo-labels as if they were full labels, one model for all classes.
 
 Source: ActionFormer (ECCV 2022) and its released code; channel dropout of the input as in OpenTAD's configuration.
-The network is in tad.models.actionformer, points and targets in tad.detectors.actionformer_targets.
+The network is in tad.methods.actionformer.model, points and targets in tad.methods.actionformer.targets.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tad import bounds
 from tad.data.dataset import Role
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
-from tad.detectors.actionformer_targets import decode, pyramid
-from tad.detectors.actionformer_training import DetectorTask, Training, build
-from tad.detectors.postprocess import Kept, Postprocess, postprocess
-from tad.detectors.windows import refine
 from tad.errors import RunError
-from tad.models.actionformer import joint_quality
-from tad.models.pyramid import padded_length
-from tad.proposers.contrastive import ContrastiveConfig, start
-from tad.stage import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.actionformer.model import joint_quality
+from tad.methods.actionformer.targets import decode, pyramid
+from tad.methods.actionformer.training import DetectorTask, Training, build
+from tad.methods.common.contrastive import ContrastiveConfig, start
+from tad.methods.common.postprocess import Kept, Postprocess, postprocess
+from tad.methods.common.pyramid import padded_length
+from tad.methods.common.windows import refine
+from tad.stages import Artifact, Before, Context, Engine, StageConfig
 
 
 class Reading(StageConfig):

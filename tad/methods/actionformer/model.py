@@ -1,6 +1,7 @@
 """ActionFormer: a pyramid of local self-attention with one classification and one regression head for all levels.
 
-Source: ActionFormer (ECCV 2022), section 3 and its released configuration. The pyramid is in tad.models.pyramid.
+Source: ActionFormer (ECCV 2022), section 3 and its released configuration. The pyramid is in
+tad.methods.common.pyramid.
 
 Shapes: T rows of all videos and padding, D feature width, C classes, L levels, P points of all levels, level by level.
 """
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tad.models.pyramid import Backbone, Conv, ConvStack
+from tad.methods.common.pyramid import Backbone, Conv, ConvStack
 from tad.ops.contrast import pyramid_rows
 
 

@@ -20,12 +20,20 @@ from tad import bounds
 from tad.data.dataset import Role
 from tad.data.labels import Supervision
 from tad.data.segments import Segments
-from tad.detectors.actionformer import Decoding, Detection, DetectStage, Reading, TrainStage, in_seconds, suppress
-from tad.detectors.actionformer_training import DetectorTask, Training
-from tad.detectors.postprocess import Kept, Postprocess
-from tad.labelers.mixed import given
-from tad.proposers.contrastive import ContrastiveConfig, start
-from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.actionformer.detector import (
+    Decoding,
+    Detection,
+    DetectStage,
+    Reading,
+    TrainStage,
+    in_seconds,
+    suppress,
+)
+from tad.methods.actionformer.training import DetectorTask, Training
+from tad.methods.common.contrastive import ContrastiveConfig, start
+from tad.methods.common.given_labels import given
+from tad.methods.common.postprocess import Kept, Postprocess
+from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
 
 
 class LabelledTraining(Training):

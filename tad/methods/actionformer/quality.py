@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from tad import bounds
-from tad.models.actionformer import LEAST_QUALITY, PointOutputs, joint_quality
+from tad.methods.actionformer.model import LEAST_QUALITY, PointOutputs, joint_quality
 from tad.ops.losses import joint_focal, overlap_and_shift
-from tad.stage import StageConfig
+from tad.stages import StageConfig
 
 
 class Quality(StageConfig):

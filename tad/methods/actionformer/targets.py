@@ -8,15 +8,13 @@ Shapes: P points (all levels), N segments, C classes.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-RANGE = 4.0
-"""Level 0 answers for segments whose farther end is up to this away; every further level doubles it."""
+from tad.methods.common.windows import RANGE
+
 TIE = 1e-3
 """Segments whose lengths differ by no more are equally short: all of them give their class to a point."""
 
@@ -57,11 +55,6 @@ def pyramid(length: int, levels: int) -> Pyramid:
         torch.tensor(v, dtype=torch.float64).repeat_interleave(repeats) for v in (strides, lows, highs)
     )
     return Pyramid(position, stride, torch.stack([low, high], 1), sizes)
-
-
-def levels_for(length: float) -> int:
-    """Levels until half of `length` rows is in range, 3 to 8; the open end of the last one takes longer segments."""
-    return min(8, max(3, 1 + math.ceil(math.log2(max(1.0, length / 2 / RANGE)))))
 
 
 def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, classes: int, radius: float) -> Targets:
@@ -121,42 +114,3 @@ def decode(points: Pyramid, offsets: Tensor) -> Tensor:
     """Predicted offsets [P, 2] in strides to segments [P, 2] in positions (float64); undoes `assign`."""
     ends = offsets.double().cpu() * points.stride[:, None]
     return torch.stack([points.position - ends[:, 0], points.position + ends[:, 1]], 1)
-
-
-class Crop(NamedTuple):
-    """A window of a video for training."""
-
-    start: int
-    """First row."""
-    size: int
-    """Number of rows."""
-    kept: np.ndarray
-    """[N] bool: the segments of which at least half is inside."""
-    spans: np.ndarray
-    """[N, 2] all segments cut to the window, in positions of the window."""
-
-
-def random_crop(length: int, spans: np.ndarray, longest: int, margin: float, rng: np.random.Generator) -> Crop:
-    """A random window: `longest` rows of a longer video, 90 to 100 % of another.
-
-    Up to 200 windows are drawn until one keeps a segment; after that, and for a video without any, the last one stays.
-    A segment is kept if at least half of it is inside, and cut to the window (ActionFormer's released code).
-
-    Args:
-        length: rows of the video.
-        spans: [N, 2] positions.
-        longest: most rows of a window.
-        margin: how far what the first and last row show reaches beyond their positions.
-        rng: of the item.
-    """
-    if length > longest:
-        size = longest
-    else:
-        size = int(rng.integers(max(round(0.9 * length), 1), length, endpoint=True))
-    for _ in range(200):
-        start = int(rng.integers(0, length - size, endpoint=True))
-        cut = np.clip(spans, start - margin, start + size - 1 + margin)
-        kept = (cut[:, 1] - cut[:, 0]) >= 0.5 * (spans[:, 1] - spans[:, 0])
-        if kept.any() or not len(spans) or size == length:
-            break
-    return Crop(start, size, kept, cut - start)

@@ -15,27 +15,29 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tad import bounds
-from tad.detectors.actionformer_init import PYRAMID
-from tad.detectors.actionformer_quality import Quality, quality_losses
-from tad.detectors.actionformer_targets import Targets, assign, ignore, levels_for, pyramid, random_crop
-from tad.detectors.contrast import ContrastOptions, draw_frames, frame_contrast
-from tad.detectors.going_on import go_on_from, model_before
-from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import (
+from tad.errors import DataError
+from tad.methods.actionformer.model import ActionFormer, PointOutputs
+from tad.methods.actionformer.quality import Quality, quality_losses
+from tad.methods.actionformer.targets import Targets, assign, ignore, pyramid
+from tad.methods.actionformer.warm_start import PYRAMID
+from tad.methods.common.frame_contrast import ContrastOptions, draw_frames, frame_contrast
+from tad.methods.common.optimisers import adamw, derived_ema, derived_width
+from tad.methods.common.pyramid import padded_length
+from tad.methods.common.warm_start import go_on_from, model_before
+from tad.methods.common.windows import (
     Labels,
     derived_upsample,
+    levels_for,
     pack,
+    random_crop,
     read_ignored,
     read_labels,
     refine,
     teaching,
     usual_length,
 )
-from tad.errors import DataError
-from tad.models.actionformer import ActionFormer, PointOutputs
-from tad.models.pyramid import padded_length
 from tad.ops.losses import diou_1d, sigmoid_focal
-from tad.stage import Batch, Context, Total, unwrap
+from tad.stages import Batch, Context, Total, unwrap
 
 
 class Training(ContrastOptions):

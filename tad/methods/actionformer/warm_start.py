@@ -6,8 +6,8 @@ does not have starts fresh. Options of the network that are null are taken from 
 
 from __future__ import annotations
 
-from tad.detectors.going_on import Kin
-from tad.stage import StageConfig
+from tad.methods.common.warm_start import Kin
+from tad.stages import StageConfig
 
 NETWORK = ("width", "heads", "levels", "upsample", "window")
 """Options of the network in which both trainings have to agree; null ones are taken from the model before."""

@@ -22,8 +22,8 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from tad.data.dataset import Dataset
-from tad.labelers.apl_icd import IcdFit, IcdTask, IcdTraining, bank_problems, labelled, likeness, pooled
-from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.apl.icd import IcdFit, IcdTask, IcdTraining, bank_problems, labelled, likeness, pooled
+from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
 
 SHARE = 5
 """One labelled video in so many is left out of the training."""

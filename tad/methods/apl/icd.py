@@ -20,8 +20,8 @@ from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError
-from tad.models.icd import InstanceDiscriminator
-from tad.stage import Arrays, Batch, Context, StageConfig, Total
+from tad.methods.apl.icd_model import InstanceDiscriminator
+from tad.stages import Arrays, Batch, Context, StageConfig, Total
 
 EPOCHS = 20
 """Parts of the training, after each of which it can be resumed."""

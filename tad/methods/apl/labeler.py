@@ -12,7 +12,7 @@ The other candidates are, by option, stretches of which a detector may learn nei
 pseudo-labels: `AplLabeler.ignored` makes them.
 
 Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select`,
-`apl/label` and `apl/ignore` (maps). The discriminator is checked in tad.labelers.apl_check.
+`apl/label` and `apl/ignore` (maps). The discriminator is checked in tad.methods.apl.check.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pydantic import Field
 from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.labelers.apl_check import check
-from tad.labelers.apl_icd import IcdFit, IcdTraining, PoolLabelled, likeness, pooled
-from tad.labelers.mixed import given
-from tad.labelers.pser_seed import Proposals
+from tad.methods.apl.check import check
+from tad.methods.apl.icd import IcdFit, IcdTraining, PoolLabelled, likeness, pooled
+from tad.methods.common.given_labels import given
+from tad.methods.common.seeds import Proposals
 from tad.ops.nms import classwise_nms
-from tad.stage import Artifact, Context, Engine, StageConfig, Taught, in_round
+from tad.stages import Artifact, Context, Engine, StageConfig, Taught, in_round
 
 TOLERANCE = 1e-9
 """Scores this close to d2 reach it: of two scores the better one is mean + std, and rounding must not decide."""

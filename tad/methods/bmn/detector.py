@@ -19,17 +19,17 @@ from pydantic import Field
 from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.detectors.bmn_losses import joint_score
-from tad.detectors.bmn_options import BmnTraining
-from tad.detectors.bmn_pretrain import pretrain
-from tad.detectors.bmn_targets import Window, read_window, windows
-from tad.detectors.bmn_training import TrainStage, build
-from tad.detectors.postprocess import Postprocess, postprocess
 from tad.errors import RunError
-from tad.models.bmn import Bmn
-from tad.ops.bmn_sampling import valid_cells
-from tad.proposers.contrastive import ContrastiveConfig
-from tad.stage import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.bmn.losses import joint_score
+from tad.methods.bmn.model import Bmn
+from tad.methods.bmn.options import BmnTraining
+from tad.methods.bmn.pretrain import pretrain
+from tad.methods.bmn.sampling import valid_cells
+from tad.methods.bmn.targets import Window, read_window, windows
+from tad.methods.bmn.training import TrainStage, build
+from tad.methods.common.contrastive import ContrastiveConfig
+from tad.methods.common.postprocess import Postprocess, postprocess
+from tad.stages import Artifact, Before, Context, Engine, StageConfig
 
 
 class BmnDecoding(StageConfig):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tad.stage import Total
+from tad.stages import Total
 
 HIGH, LOW = 0.7, 0.3
 """tIoU above, and up to which, a cell is of the upper or lower class of the balanced regression."""

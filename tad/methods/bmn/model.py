@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tad.ops.bmn_sampling import BoundaryMatching, valid_cells
+from tad.methods.bmn.sampling import BoundaryMatching, valid_cells
 
 
 class BmnOutputs(NamedTuple):
@@ -64,7 +64,7 @@ class Bmn(nn.Module):
         width: channels of the base; proposals are sampled with half as many and reduced to twice as many.
         samples: places at which a proposal is sampled.
         distance: whether there is a third map, for the distance of centres.
-        published_edges: see `tad.ops.bmn_sampling.sampling_taps`.
+        published_edges: see `tad.methods.bmn.sampling.sampling_taps`.
     """
 
     place: Tensor

@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 
 from tad import bounds
 from tad.data.dataset import Dataset
-from tad.detectors.bmn_targets import Fit
-from tad.detectors.contrast import ContrastOptions
-from tad.detectors.going_on import Kin
-from tad.detectors.schedule import derived_width
-from tad.detectors.windows import SHORT, expected_length
+from tad.methods.bmn.targets import Fit
+from tad.methods.common.frame_contrast import ContrastOptions
+from tad.methods.common.optimisers import derived_width
+from tad.methods.common.warm_start import Kin
+from tad.methods.common.windows import SHORT, expected_length
 
 FILLED = 8.0
 """Bins that the median pseudo-label should cover; where a resized video leaves it fewer, videos are cut to windows."""

@@ -1,7 +1,7 @@
 """Contrastive pre-training of BMN's base, the convolutions before its towers, without any label.
 
 APL (ECCV 2024) says in one sentence that it fits BMN; here a frame's representation is the base's output at its bin.
-The contrast is that of tad.proposers.contrastive, on all windows of all training videos.
+The contrast is that of tad.methods.common.contrastive, on all windows of all training videos.
 
 Stage: `bmn/pretrain` (fit).
 """
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tad.detectors.bmn_options import BmnTraining, published_rate, shape
-from tad.detectors.bmn_targets import read_window, window_of, windows_of
-from tad.detectors.bmn_training import falling
-from tad.detectors.windows import expected_length
-from tad.models.bmn import convolutions, initialise, kept_inside
-from tad.proposers.contrastive import ContrastiveConfig, ContrastiveTask, given_sizes
-from tad.stage import Artifact, Context, Engine, in_round
+from tad.methods.bmn.model import convolutions, initialise, kept_inside
+from tad.methods.bmn.options import BmnTraining, published_rate, shape
+from tad.methods.bmn.targets import read_window, window_of, windows_of
+from tad.methods.bmn.training import falling
+from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTask, given_sizes
+from tad.methods.common.windows import expected_length
+from tad.stages import Artifact, Context, Engine, in_round
 
 OPTIONS = (
     "fit",
@@ -49,7 +49,7 @@ def pretrain(engine: Engine, config: ContrastiveConfig, detector: BmnTraining) -
     """Fits the base, once for all rounds.
 
     Returns:
-        Of `state` the weights of `Bmn.base`, of `settings` tad.detectors.bmn_options.SHAPE and the learning rate.
+        Of `state` the weights of `Bmn.base`, of `settings` tad.methods.bmn.options.SHAPE and the learning rate.
     """
     training = BmnTraining(**detector.model_dump(include=set(OPTIONS)))
     with in_round(engine, 0):

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from tad.detectors.windows import refine
-from tad.ops.bmn_sampling import Cells
+from tad.methods.bmn.sampling import Cells
+from tad.methods.common.windows import refine
 from tad.ops.iou import tiou
 from tad.ops.roi import roi_align
 

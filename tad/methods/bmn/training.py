@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tad.detectors.bmn_losses import LOW, boundary_loss, class_loss, distance_loss, regression_loss, soft_class_loss
-from tad.detectors.bmn_options import BASE, BmnTraining, published_rate, shape
-from tad.detectors.bmn_targets import (
+from tad.errors import ConfigError
+from tad.methods.bmn.losses import LOW, boundary_loss, class_loss, distance_loss, regression_loss, soft_class_loss
+from tad.methods.bmn.model import Bmn, BmnOutputs
+from tad.methods.bmn.options import BASE, BmnTraining, published_rate, shape
+from tad.methods.bmn.sampling import valid_cells
+from tad.methods.bmn.targets import (
     boundary_targets,
     held,
     positives,
@@ -24,13 +27,10 @@ from tad.detectors.bmn_targets import (
     window_of,
     windows_of,
 )
-from tad.detectors.contrast import draw_frames, frame_contrast
-from tad.detectors.going_on import go_on_from, model_before
-from tad.detectors.windows import expected_length, read_ignored, read_labels, teaching
-from tad.errors import ConfigError
-from tad.models.bmn import Bmn, BmnOutputs
-from tad.ops.bmn_sampling import valid_cells
-from tad.stage import Batch, Context, Total
+from tad.methods.common.frame_contrast import draw_frames, frame_contrast
+from tad.methods.common.warm_start import go_on_from, model_before
+from tad.methods.common.windows import expected_length, read_ignored, read_labels, teaching
+from tad.stages import Batch, Context, Total
 
 
 class Item(NamedTuple):

@@ -16,7 +16,7 @@ from tad import bounds
 from tad.ops.fusion import Aggregate, Overlap, gaussian_fusion
 from tad.ops.grouping import inner_mean, outer_inner_contrast, threshold_runs, upsample
 from tad.ops.nms import classwise_nms, compiled
-from tad.stage import StageConfig
+from tad.stages import StageConfig
 
 
 def steps(start: float, stop: float, step: float) -> list[float]:

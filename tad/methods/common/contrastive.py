@@ -3,7 +3,7 @@
 APL (ECCV 2024) section 3.3 and supplement B. Some frames are drawn from each video; k-means on their input features
 says which belong together: two clusters in each video (action and background) and several over the batch. Frames of one
 cluster should look alike to the encoder. Here is what all encoders share, and the pyramid, whose frames should look
-alike on all levels; its weights start any detector on the same pyramid. BMN's base is in tad.detectors.bmn_pretrain.
+alike on all levels; its weights start any detector on the same pyramid. BMN's base is in tad.methods.bmn.pretrain.
 
 Stage: `contrastive/train` (fit), for pyramids. The frames' contrast is in tad.ops.contrast.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,16 +20,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tad import bounds
-from tad.detectors.actionformer_targets import levels_for, random_crop
-from tad.detectors.actionformer_training import Training
-from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import SHORT, expected_length, pack, refine, usual_length
-from tad.models.pyramid import Backbone, padded_length
+from tad.methods.common.optimisers import adamw, derived_ema, derived_width
+from tad.methods.common.pyramid import Backbone, padded_length
+from tad.methods.common.windows import SHORT, expected_length, levels_for, pack, random_crop, refine, usual_length
 from tad.ops.contrast import Gather, cluster, coarse_contrast, fine_contrast, pyramid_rows, sample_frames
-from tad.stage import Artifact, Batch, Context, Engine, StageConfig, Total, in_round
+from tad.stages import Artifact, Batch, Context, Engine, StageConfig, Total, in_round
 
 NETWORK = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout", "stem", "gain")
 """Settings that are arguments of `Backbone`."""
+
+
+Options = TypeVar("Options", bound=StageConfig)
 
 
 class ContrastiveConfig(StageConfig):
@@ -77,7 +78,7 @@ class Pretraining(ContrastiveConfig):
     ema_decay: float | None
 
 
-def start(engine: Engine, config: ContrastiveConfig, training: Training) -> tuple[Training, dict[str, Artifact]]:
+def start(engine: Engine, config: ContrastiveConfig, training: Options) -> tuple[Options, dict[str, Artifact]]:
     """Options and inputs with which ActionFormer's training starts from the pre-trained encoder, if it is enabled."""
     if not config.enabled:
         return training, {}
@@ -155,7 +156,7 @@ class Part(Protocol):
         """The rows [T, D] float32 of an item's window, without padding."""
 
     def pack(self, windows: list[np.ndarray]) -> tuple[Tensor, Tensor, list[int]]:
-        """Windows one after the other; see `tad.detectors.windows.pack`."""
+        """Windows one after the other; see `tad.methods.common.windows.pack`."""
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         """As that of the detector."""

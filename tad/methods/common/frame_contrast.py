@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from tad import bounds
-from tad.detectors.windows import Labels
+from tad.methods.common.windows import Labels
 from tad.ops.contrast import Gather, coarse_contrast, fine_contrast, frame_labels, sample_frames
-from tad.stage import StageConfig, Total
+from tad.stages import StageConfig, Total
 
 
 class ContrastOptions(StageConfig):

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from tad import bounds
+from tad.methods.common.candidates import FusionOptions
 from tad.ops.fusion import Overlap, gaussian_fusion
 from tad.ops.nms import classwise_nms
-from tad.proposers.candidates import FusionOptions
 
 
 class Postprocess(FusionOptions):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tad.models.attention import banded_attention
+from tad.methods.common.attention import banded_attention
 
 
 def padded_length(length: int, levels: int) -> int:

@@ -18,9 +18,9 @@ from tad.data.dataset import Dataset, Role
 from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError
+from tad.methods.common.published import fill_published
 from tad.ops.nms import compiled
-from tad.published import fill_published
-from tad.stage import Artifact, Context, Engine, StageConfig, Taught
+from tad.stages import Artifact, Context, Engine, StageConfig, Taught
 
 FALLBACK_SCORE = 0.2
 """Score of a seed that no proposal stands behind, as in the published code."""

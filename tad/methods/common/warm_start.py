@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from tad.errors import ConfigError, listing
-from tad.stage import Context
+from tad.stages import Context
 
 
 class Kin(NamedTuple):

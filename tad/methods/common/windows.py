@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from tad.data.dataset import Dataset
 from tad.errors import DataError, listing
-from tad.models.pyramid import slot
-from tad.stage import Context
+from tad.methods.common.pyramid import slot
+from tad.stages import Context
 
 SHORT = 16.0
 """Snippets; where the median pseudo-label is shorter, the features are refined: fewer rows than that fit into it."""
@@ -136,7 +137,7 @@ def usual_length(data: Dataset, videos: list[str]) -> int:
 
 
 def pack(windows: list[np.ndarray], levels: int) -> tuple[Tensor, Tensor, list[int]]:
-    """Windows [T_i, D] one after the other, as the backbone wants them (see tad.models.pyramid).
+    """Windows [T_i, D] one after the other, as the backbone wants them (see tad.methods.common.pyramid).
 
     Returns:
         features [T, D] float32, video [T] int64 (-1 on padding), and the rows that each window takes with its padding.
@@ -150,3 +151,51 @@ def pack(windows: list[np.ndarray], levels: int) -> tuple[Tensor, Tensor, list[i
         features[first:end], video[first:end] = torch.from_numpy(window), index
         first += size
     return features, video, slots
+
+
+RANGE = 4.0
+"""Rows: level 0 of a pyramid answers for segments whose farther end is up to this away; each further one doubles it."""
+
+
+def levels_for(length: float) -> int:
+    """Levels until half of `length` rows is in range, 3 to 8; the open end of the last one takes longer segments."""
+    return min(8, max(3, 1 + math.ceil(math.log2(max(1.0, length / 2 / RANGE)))))
+
+
+class Crop(NamedTuple):
+    """A window of a video for training."""
+
+    start: int
+    """First row."""
+    size: int
+    """Number of rows."""
+    kept: np.ndarray
+    """[N] bool: the segments of which at least half is inside."""
+    spans: np.ndarray
+    """[N, 2] all segments cut to the window, in positions of the window."""
+
+
+def random_crop(length: int, spans: np.ndarray, longest: int, margin: float, rng: np.random.Generator) -> Crop:
+    """A random window: `longest` rows of a longer video, 90 to 100 % of another.
+
+    Up to 200 windows are drawn until one keeps a segment; after that, and for a video without any, the last one stays.
+    A segment is kept if at least half of it is inside, and cut to the window (ActionFormer's released code).
+
+    Args:
+        length: rows of the video.
+        spans: [N, 2] positions.
+        longest: most rows of a window.
+        margin: how far what the first and last row show reaches beyond their positions.
+        rng: of the item.
+    """
+    if length > longest:
+        size = longest
+    else:
+        size = int(rng.integers(max(round(0.9 * length), 1), length, endpoint=True))
+    for _ in range(200):
+        start = int(rng.integers(0, length - size, endpoint=True))
+        cut = np.clip(spans, start - margin, start + size - 1 + margin)
+        kept = (cut[:, 1] - cut[:, 0]) >= 0.5 * (spans[:, 1] - spans[:, 0])
+        if kept.any() or not len(spans) or size == length:
+            break
+    return Crop(start, size, kept, cut - start)

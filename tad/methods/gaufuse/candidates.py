@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import Field
 
 from tad import bounds
+from tad.methods.common.candidates import CandidateFusion, Candidates, predicted_classes
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import threshold_runs
 from tad.ops.nms import classwise_nms
-from tad.proposers.candidates import CandidateFusion, Candidates, predicted_classes
-from tad.stage import StageConfig
+from tad.stages import StageConfig
 
 
 def ratios(first: float, last: float, count: int) -> list[float]:

@@ -1,10 +1,10 @@
 """Detector `rskp`: the proposer's snippet model, taught by pseudo-labels as targets of snippets; GauFuse's second half.
 
 Source: GauFuse (CVPR 2023) and its released code. Each round starts from the last one's model (the first from the
-proposer's). Any labeler's pseudo-labels become snippet targets by constrained optimisation (tad.ops.snippet_targets);
-later rounds learn how the targets changed, so that a wrong pseudo-label does not reinforce itself. Detections are the
-model's own fused candidates, as the proposer's are.
-Stages: `rskp/targets` (map), `rskp/retrain` (fit), and the proposer's `rskp/score` and `rskp/propose` (maps).
+proposer's). Any labeler's pseudo-labels become snippet targets by constrained optimisation
+(tad.methods.gaufuse.snippet_targets); later rounds learn how the targets changed, so that a wrong pseudo-label does not
+reinforce itself. Detections are the model's own fused candidates, as the proposer's are. Stages: `rskp/targets` (map),
+`rskp/retrain` (fit), and the proposer's `rskp/score` and `rskp/propose` (maps).
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tad.data.dataset import Role
-from tad.detectors.rskp_training import (
+from tad.errors import RunError
+from tad.methods.common.published import fill_published
+from tad.methods.gaufuse.candidates import RskpCandidates
+from tad.methods.gaufuse.proposer import PUBLISHED as PROPOSER
+from tad.methods.gaufuse.proposer import RskpScoring, propose, score
+from tad.methods.gaufuse.retraining import (
     Retrain,
     RetrainConfig,
     Retraining,
@@ -24,13 +29,8 @@ from tad.detectors.rskp_training import (
     Targets,
     learns_change,
 )
-from tad.errors import RunError
-from tad.proposers.rskp import PUBLISHED as PROPOSER
-from tad.proposers.rskp import RskpScoring, propose, score
-from tad.proposers.rskp_candidates import RskpCandidates
-from tad.proposers.rskp_training import default_batch
-from tad.published import fill_published
-from tad.stage import Artifact, Before, Engine, StageConfig
+from tad.methods.gaufuse.training import default_batch
+from tad.stages import Artifact, Before, Engine, StageConfig
 
 
 class RskpDetector(StageConfig):

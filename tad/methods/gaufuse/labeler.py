@@ -19,12 +19,12 @@ from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.labelers.pser_seed import Proposals, inside
+from tad.methods.common.candidates import CandidateFusion
+from tad.methods.common.published import fill_published
+from tad.methods.common.seeds import Proposals, inside
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import inner_mean
-from tad.proposers.candidates import CandidateFusion
-from tad.published import fill_published
-from tad.stage import Artifact, Context, Engine, StageConfig, Taught
+from tad.stages import Artifact, Context, Engine, StageConfig, Taught
 
 NEAREST = 1e-9
 """A temperature so low that a group becomes its best member."""

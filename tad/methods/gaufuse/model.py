@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tad.models.snippet import rows_of
+from tad.methods.snippet.model import rows_of
 
 TINY = 1e-9
 POOLED = 1e-5

@@ -19,14 +19,14 @@ from pydantic import Field, model_validator
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.models.rskp import RskpModel, RskpScores
-from tad.proposers.candidates import steps
-from tad.proposers.rskp_candidates import RskpCandidates, rskp_candidates
-from tad.proposers.rskp_training import RskpTrain, RskpTraining, default_batch
-from tad.proposers.snippet import restore
-from tad.proposers.snippet_training import read_features
-from tad.published import fill_published
-from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.common.candidates import steps
+from tad.methods.common.published import fill_published
+from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates
+from tad.methods.gaufuse.model import RskpModel, RskpScores
+from tad.methods.gaufuse.training import RskpTrain, RskpTraining, default_batch
+from tad.methods.snippet.proposer import restore
+from tad.methods.snippet.training import read_features
+from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
 
 
 class RskpScoring(StageConfig):

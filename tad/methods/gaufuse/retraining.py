@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.models.rskp import RskpModel, RskpScores
-from tad.ops.snippet_targets import Rows, Solver, delta_target, snippet_targets, target_loss
-from tad.proposers.rskp_training import RskpLosses, RskpTask
-from tad.stage import Arrays, Batch, Context, StageConfig
+from tad.methods.gaufuse.model import RskpModel, RskpScores
+from tad.methods.gaufuse.snippet_targets import Rows, Solver, delta_target, snippet_targets, target_loss
+from tad.methods.gaufuse.training import RskpLosses, RskpTask
+from tad.stages import Arrays, Batch, Context, StageConfig
 
 Rate = Annotated[float, Field(gt=0, le=bounds.LR)]
 Gain = Annotated[float, Field(gt=0, le=bounds.FACTOR)]

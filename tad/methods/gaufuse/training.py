@@ -21,10 +21,10 @@ from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.errors import DataError
-from tad.models.rskp import HeadScores, RskpModel, RskpScores
-from tad.proposers.snippet import restore
-from tad.proposers.snippet_training import read_features
-from tad.stage import Batch, Context, StageConfig, Total, unwrap
+from tad.methods.gaufuse.model import HeadScores, RskpModel, RskpScores
+from tad.methods.snippet.proposer import restore
+from tad.methods.snippet.training import read_features
+from tad.stages import Batch, Context, StageConfig, Total, unwrap
 
 log = logging.getLogger(__name__)
 

@@ -19,15 +19,15 @@ from pydantic import Field, model_validator
 from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.detectors.hrpro_instance_negatives import Negatives, NegativesConfig
-from tad.detectors.hrpro_instance_training import InstanceTrain, InstanceTraining, default_batch, segments_of
-from tad.detectors.postprocess import Postprocess, postprocess
 from tad.errors import RunError
-from tad.labelers.pser_seed import inside
-from tad.models.hrpro_instance import InstanceModel, framed
-from tad.proposers.snippet_training import read_features
-from tad.published import fill_published
-from tad.stage import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.common.postprocess import Postprocess, postprocess
+from tad.methods.common.published import fill_published
+from tad.methods.common.seeds import inside
+from tad.methods.hrpro.detector_model import InstanceModel, framed
+from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, default_batch, segments_of
+from tad.methods.hrpro.negatives import Negatives, NegativesConfig
+from tad.methods.snippet.training import read_features
+from tad.stages import Artifact, Before, Context, Engine, StageConfig
 
 CHUNK = 4096
 """Candidates that the model scores at a time."""

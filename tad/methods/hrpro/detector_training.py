@@ -18,11 +18,11 @@ from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.models.hrpro_instance import InstanceModel, framed
+from tad.methods.hrpro.detector_model import InstanceModel, framed
+from tad.methods.snippet.training import read_features
 from tad.ops.iou import tiou
 from tad.ops.losses import smooth_l1
-from tad.proposers.snippet_training import read_features
-from tad.stage import Batch, Context, StageConfig, Total
+from tad.stages import Batch, Context, StageConfig, Total
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
 """Labeler `hrpro`: the reliable proposal of every point.
 
-Source: HR-Pro (AAAI 2024), reliability ranking, as its code runs it. The rule is that of tad.labelers.pser_seed, on all
-candidates with their own outer-inner contrast instead of suppressed ones. Three things are mended by default. Points of
-another class do not count as neighbours: where instances of two classes coincide (a cliff dive is a dive), no proposal
-would do for either. A proposal over several points of its class is cut halfway between them, not kept whole (on real
-proposals: mean tIoU with the ground truth .625, not .606). And every point gets a label.
+Source: HR-Pro (AAAI 2024), reliability ranking, as its code runs it. The rule is that of tad.methods.common.seeds, on
+all candidates with their own outer-inner contrast instead of suppressed ones. Three things are mended by default.
+Points of another class do not count as neighbours: where instances of two classes coincide (a cliff dive is a dive), no
+proposal would do for either. A proposal over several points of its class is cut halfway between them, not kept whole
+(on real proposals: mean tIoU with the ground truth .625, not .606). And every point gets a label.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tad.data.dataset import Role
-from tad.labelers.pser_seed import SeedRule, SeedSelection
-from tad.published import fill_published
-from tad.stage import Artifact, Engine, StageConfig, Taught
+from tad.methods.common.published import fill_published
+from tad.methods.common.seeds import SeedRule, SeedSelection
+from tad.stages import Artifact, Engine, StageConfig, Taught
 
 
 class HrproLabeler(StageConfig):

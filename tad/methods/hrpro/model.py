@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tad.models.snippet import SnippetModel, SnippetScores, rows_of
+from tad.methods.snippet.model import SnippetModel, SnippetScores, rows_of
 
 
 class ReliabilityBlock(nn.Module):

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.detectors.hrpro_instance_training import segments_of
-from tad.ops.mining import background_runs
-from tad.ops.ranking import sample_background
-from tad.stage import Context, StageConfig
+from tad.methods.hrpro.background_pieces import sample_background
+from tad.methods.hrpro.detector_training import segments_of
+from tad.methods.snippet.mining import background_runs
+from tad.stages import Context, StageConfig
 
 
 class NegativesConfig(StageConfig):

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from tad import bounds
 from tad.data.dataset import Role
 from tad.errors import ConfigError
-from tad.models.hrpro import HrproModel, prototype_contrast
-from tad.models.snippet import SnippetScores
-from tad.ops.mining import Mined
-from tad.proposers.candidates import CandidateConfig, steps
-from tad.proposers.snippet import SnippetEmbed, SnippetScore, propose
-from tad.proposers.snippet_training import SnippetTask, TrainingConfig, default_batch
-from tad.published import fill_published
-from tad.stage import Artifact, Batch, Context, Engine, StageConfig, Total, unwrap
+from tad.methods.common.candidates import CandidateConfig, steps
+from tad.methods.common.published import fill_published
+from tad.methods.hrpro.model import HrproModel, prototype_contrast
+from tad.methods.snippet.mining import Mined
+from tad.methods.snippet.model import SnippetScores
+from tad.methods.snippet.proposer import SnippetEmbed, SnippetScore, propose
+from tad.methods.snippet.training import SnippetTask, TrainingConfig, default_batch
+from tad.stages import Artifact, Batch, Context, Engine, StageConfig, Total, unwrap
 
 
 class HrproTraining(TrainingConfig):

@@ -18,9 +18,10 @@ from pydantic import Field
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.labelers.gaufuse import GaufuseLabeler
-from tad.labelers.points import PointsLabeler
-from tad.stage import Artifact, Context, Engine, StageConfig, Taught
+from tad.methods.common.given_labels import given
+from tad.methods.gaufuse.labeler import GaufuseLabeler
+from tad.methods.points.labeler import PointsLabeler
+from tad.stages import Artifact, Context, Engine, StageConfig, Taught
 
 
 class Sure(StageConfig):
@@ -103,15 +104,6 @@ class Merge:
             return rows.filter(sure[rows.label_index(data.classes)])
 
         return pick
-
-
-def given(data: Dataset, video: str, source: str) -> Segments:
-    """The full labels of a video as pseudo-labels, score 1."""
-    full = data.full_labels(video)
-    if full is None or not len(full.label):
-        return Segments.empty()
-    names = [data.classes[i] for i in full.label]
-    return Segments.of(video, full.spans[:, 0], full.spans[:, 1], names, source=source)
 
 
 def pointed(data: Dataset, role: Role) -> bool:

@@ -33,10 +33,10 @@ import numpy as np
 
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.labelers.points_model import Constants, Labels, PointModel
-from tad.labelers.potloc import GroupedPoints, grouped_points, grouped_proposals
-from tad.labelers.pser_seed import Proposals, inside
-from tad.stage import Artifact, Context, Engine, Taught
+from tad.methods.common.seeds import Proposals, inside
+from tad.methods.points.model import Constants, Labels, PointModel
+from tad.methods.potloc.labeler import GroupedPoints, grouped_points, grouped_proposals
+from tad.stages import Artifact, Context, Engine, Taught
 
 
 class PointsLabeler(Constants):

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from tad import bounds
-from tad.labelers.potloc import Grouped, GroupedPoints
-from tad.labelers.pser_seed import SHORTEST, neighbour_times
+from tad.methods.common.seeds import SHORTEST, neighbour_times
+from tad.methods.potloc.labeler import Grouped, GroupedPoints
 from tad.ops.nms import compiled
-from tad.stage import StageConfig
+from tad.stages import StageConfig
 
 WIDEST = 16.0
 """Segments are weighed from a sixteenth of the typical length to sixteen times it."""
@@ -123,7 +123,7 @@ class Labels(NamedTuple):
 
 
 class PointModel:
-    """The model of tad.labelers.points over all videos. Deterministic.
+    """The model of tad.methods.points.labeler over all videos. Deterministic.
 
     Args:
         points: distinct, ascending in group and time.

@@ -1,7 +1,7 @@
 """The detector `potloc`: a multi-scale transformer with local attention, trained on sampled pseudo-labels.
 
-Source: POTLoc (Vahdani and Tian) and its released code. The network is in tad.models.potloc, targets in
-tad.detectors.potloc_targets. Detections are the runs of the curves of every level over several thresholds, as those of
+Source: POTLoc (Vahdani and Tian) and its released code. The network is in tad.methods.potloc.model, targets in
+tad.methods.potloc.targets. Detections are the runs of the curves of every level over several thresholds, as those of
 the proposers are; the levels meet in class-wise suppression.
 """
 
@@ -18,17 +18,17 @@ from pydantic import Field, model_validator
 from tad import bounds
 from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.detectors.postprocess import Postprocess, postprocess
-from tad.detectors.potloc_training import PotlocTrain, PotlocTraining, build
-from tad.detectors.windows import refine
 from tad.errors import RunError
-from tad.models.pyramid import padded_length
-from tad.models.snippet import video_scores
-from tad.proposers.candidates import RunsConfig, scored_runs, steps
-from tad.proposers.contrastive import ContrastiveConfig, pretrain
-from tad.proposers.snippet_training import read_features
-from tad.published import fill_published
-from tad.stage import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.common.candidates import RunsConfig, scored_runs, steps
+from tad.methods.common.contrastive import ContrastiveConfig, pretrain
+from tad.methods.common.postprocess import Postprocess, postprocess
+from tad.methods.common.published import fill_published
+from tad.methods.common.pyramid import padded_length
+from tad.methods.common.windows import refine
+from tad.methods.potloc.training import PotlocTrain, PotlocTraining, build
+from tad.methods.snippet.model import video_scores
+from tad.methods.snippet.training import read_features
+from tad.stages import Artifact, Before, Context, Engine, StageConfig
 
 
 class PotlocDecoding(RunsConfig):

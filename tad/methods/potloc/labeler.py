@@ -19,8 +19,8 @@ from pydantic import Field
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.labelers.pser_seed import SHORTEST, Proposals, inside, neighbour_times
-from tad.stage import Artifact, Context, Engine, StageConfig, Taught
+from tad.methods.common.seeds import SHORTEST, Proposals, inside, neighbour_times
+from tad.stages import Artifact, Context, Engine, StageConfig, Taught
 
 Rule = Literal["midpoints", "released", "paper"]
 

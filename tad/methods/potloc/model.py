@@ -1,7 +1,7 @@
 """POTLoc's detector: probabilities of the classes and of background at every point of a pyramid.
 
 Source: POTLoc (Vahdani and Tian), "Pseudo-label Oriented Multi-scale Transformer", in the form its code runs. The
-pyramid is ActionFormer's, in tad.models.pyramid. There is no boundary head: boundaries come from thresholds.
+pyramid is ActionFormer's, in tad.methods.common.pyramid. There is no boundary head: boundaries come from thresholds.
 
 Shapes: T rows of all videos and padding, D feature width, C classes, P points of all levels, level by level.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tad.models.pyramid import Backbone, Conv, ConvStack
+from tad.methods.common.pyramid import Backbone, Conv, ConvStack
 
 
 class LevelScores(NamedTuple):

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tad.detectors.actionformer_targets import shortest
-from tad.detectors.windows import Labels
-from tad.ops.mining import mine
+from tad.methods.actionformer.targets import shortest
+from tad.methods.common.windows import Labels
+from tad.methods.snippet.mining import mine
 
 SHARE = 0.7
 """A window should hold more than this share of its video's points."""

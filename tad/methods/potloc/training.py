@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from tad import bounds
-from tad.detectors.potloc_targets import annotated, background_seeds, sample, window
-from tad.detectors.schedule import adamw, derived_ema, derived_width
-from tad.detectors.windows import (
+from tad.methods.common.optimisers import adamw, derived_ema, derived_width
+from tad.methods.common.windows import (
     Labels,
     derived_upsample,
     expected_length,
@@ -28,10 +27,11 @@ from tad.detectors.windows import (
     teaching,
     usual_length,
 )
-from tad.models.potloc import Potloc
-from tad.models.snippet import video_scores
+from tad.methods.potloc.model import Potloc
+from tad.methods.potloc.targets import annotated, background_seeds, sample, window
+from tad.methods.snippet.model import video_scores
 from tad.ops.losses import probability_entropy, probability_focal
-from tad.stage import Batch, Context, StageConfig, Total
+from tad.stages import Batch, Context, StageConfig, Total
 
 
 class PotlocTraining(StageConfig):

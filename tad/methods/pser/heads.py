@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from tad import bounds
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError, RunError
-from tad.labelers.pser_seed import Proposals, SeedRule
-from tad.models.pser import BagScores, PserHeads
-from tad.ops.bags import clear_of, negative_spans, perturb, seed_tious
+from tad.methods.common.seeds import Proposals, SeedRule
+from tad.methods.pser.bags import clear_of, negative_spans, perturb, seed_tious
+from tad.methods.pser.model import BagScores, PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss, smooth_l1
-from tad.stage import Batch, Context, StageConfig, Total
+from tad.stages import Batch, Context, StageConfig, Total
 
 
 class BagConfig(StageConfig):

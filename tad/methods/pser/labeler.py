@@ -19,12 +19,12 @@ from pydantic import Field, model_validator
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.labelers.pser_heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
-from tad.labelers.pser_merge import MergeConfig, member_weights, merge, repair
-from tad.labelers.pser_seed import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
-from tad.models.pser import PserHeads
-from tad.published import fill_published
-from tad.stage import Artifact, Context, Engine, StageConfig, Taught
+from tad.methods.common.published import fill_published
+from tad.methods.common.seeds import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
+from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
+from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
+from tad.methods.pser.model import PserHeads
+from tad.stages import Artifact, Context, Engine, StageConfig, Taught
 
 
 class RefineConfig(StageConfig):

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from tad import bounds
-from tad.labelers.pser_seed import inside, neighbour_times
-from tad.stage import StageConfig
+from tad.methods.common.seeds import inside, neighbour_times
+from tad.stages import StageConfig
 
 TIE = 1e-6
 """Members whose weights differ by less than this share of the weight are tied."""

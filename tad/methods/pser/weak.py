@@ -13,9 +13,9 @@ from typing import ClassVar, Literal
 
 from tad.data.dataset import Role
 from tad.errors import RunError
-from tad.labelers.gaufuse import GaufuseLabeler
-from tad.labelers.pser import PserLabeler, seeding
-from tad.stage import Artifact, Engine, StageConfig, Taught
+from tad.methods.gaufuse.labeler import GaufuseLabeler
+from tad.methods.pser.labeler import PserLabeler, seeding
+from tad.stages import Artifact, Engine, StageConfig, Taught
 
 
 class PserWeakLabeler(StageConfig):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tad.ops.completeness import search
-from tad.ops.mining import Mined
+from tad.methods.snippet.complete_segments import search
+from tad.methods.snippet.mining import Mined
 
 TEMPERATURE = 0.1
 """Of the similarities in `feature_loss` (LACP's constant)."""

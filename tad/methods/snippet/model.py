@@ -1,7 +1,7 @@
 """The point-supervised snippet model: an embedding and class and background scores for every snippet.
 
 Source: HR-Pro (AAAI 2024) section 3.2 without attention and memory, which is also LACP (ICCV 2021) section 3.1.
-HR-Pro's attention works on the rows before `ConvEmbedding`: see tad.models.hrpro.
+HR-Pro's attention works on the rows before `ConvEmbedding`: see tad.methods.hrpro.model.
 
 Shapes: B videos, T snippets (padded), D input width, W embedding width, C classes.
 """

@@ -20,10 +20,10 @@ from torch import nn
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.models.snippet import SnippetModel, SnippetScores, video_scores
-from tad.proposers.candidates import CandidateConfig, candidates
-from tad.proposers.snippet_training import SnippetTrain, TrainingConfig, default_batch, read_features
-from tad.stage import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.common.candidates import CandidateConfig, candidates
+from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
+from tad.methods.snippet.training import SnippetTrain, TrainingConfig, default_batch, read_features
+from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -24,11 +24,11 @@ from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.labels import SUPERVISION, Supervision
 from tad.errors import DataError
-from tad.models.snippet import SnippetModel, SnippetScores, video_scores
+from tad.methods.snippet.completeness import Found, feature_loss, find_segments, score_loss
+from tad.methods.snippet.mining import Mined, mine
+from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
 from tad.ops.losses import probability_entropy, probability_focal
-from tad.ops.mining import Mined, mine
-from tad.proposers.completeness import Found, feature_loss, find_segments, score_loss
-from tad.stage import Batch, Context, StageConfig, Total, unwrap
+from tad.stages import Batch, Context, StageConfig, Total, unwrap
 
 log = logging.getLogger(__name__)
 

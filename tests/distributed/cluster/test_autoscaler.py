@@ -17,9 +17,9 @@ import psutil
 import pytest
 import yaml
 
-from distributed.autoscaler import may_start
-from distributed.placement import Node, enough, listed
-from tests.nodes import MEMORY, ROOT, free_port
+from distributed.cluster.autoscaler import may_start
+from distributed.cluster.placement import Node, enough, listed
+from tests.support.nodes import MEMORY, ROOT, free_port
 
 HEAD, GPU = Node("head", 4, 0.0), Node("a new gpu", 8, 1.0)
 
@@ -114,8 +114,9 @@ def autoscaling(version: int) -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("version", [1, 2])
 def test_nodes_are_started_and_waited_for_and_the_impossible_is_refused(version):
     script = (
-        "import distributed.autoscaler\nfrom distributed.cluster import cluster\nfrom tad.errors import RunError\n"
-        "distributed.autoscaler.EVERY = 1\n"
+        "import distributed.cluster.autoscaler\nfrom distributed.cluster.connect import cluster\n"
+        "from tad.errors import RunError\n"
+        "distributed.cluster.autoscaler.EVERY = 1\n"
         "for workers in (5, 3):\n"
         "    try:\n"
         "        with cluster(workers, None) as resources: print(*resources.plan, sep='\\n')\n"

@@ -6,7 +6,6 @@ import copy
 import fnmatch
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -14,7 +13,8 @@ import pytest
 import yaml
 from moto import mock_aws
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.structure import ROOT
+
 POLICY = json.loads((ROOT / "clusters/aws-head-policy.json").read_text())
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 REGION = "us-west-2"

@@ -20,7 +20,8 @@ import psutil
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.structure import ROOT
+
 RAY_UP = ["cluster.yaml", "clusters/gcp.yaml", "clusters/on-premises.yaml"]
 KUBERAY = ["clusters/kuberay/cluster.yaml", "clusters/kuberay/job.yaml"]
 EVERY = [*RAY_UP, *KUBERAY, "clusters/kuberay/storage.yaml"]

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from distributed import own_ray
-from distributed.cluster import connected
-from distributed.cluster_token import check_token, exposed, make_token
-from distributed.own_ray import BELOW, SOCKET, STORE_LEAST, STORE_ON_DISK, ray_folder, store_memory
+from distributed.cluster.connect import connected, own_ray
+from distributed.cluster.own_ray import BELOW, SOCKET, STORE_LEAST, STORE_ON_DISK, ray_folder, store_memory
+from distributed.cluster.token import check_token, exposed, make_token
 from tad.cli import main
 from tad.errors import RunError
-from tests.nodes import ROOT
-from tests.tiny import tiny_dataset
+from tests.support.nodes import ROOT
+from tests.support.tiny import RECIPE, tiny_dataset
 
 
 @pytest.fixture
@@ -214,7 +213,7 @@ def test_a_run_in_a_bare_container():
             f"mount --bind {volume} {volume} && mount -o remount,bind,ro / && mount -t tmpfs -o size=64m tmpfs /dev/shm"
         )
         script = f"{mounts} && mount -t tmpfs -o mode=1777 tmpfs /tmp && cd {ROOT} && {user} " + '"$@" && ls -l /tmp'
-        command = [sys.executable, "-m", "tad", "run", str(ROOT / "tests" / "tiny.yaml"), "--data", str(data)]
+        command = [sys.executable, "-m", "tad", "run", RECIPE, "--data", str(data)]
         command += [
             "--rounds",
             "0",

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from distributed.doctor import Facts, Finding, judge, source_hash
-from tests.nodes import ROOT, free_port, nodes
-from tests.tiny import tiny_dataset
+from distributed.cluster.doctor import Facts, Finding, judge, source_hash
+from tests.support.nodes import ROOT, free_port, nodes
+from tests.support.tiny import tiny_dataset
 
 GOOD = Facts("host", "3.11.7", "2.60.0", "2.13.0+cpu", "0.1.0", "ab" * 32, disk=2**40, shm=2**34)
 
@@ -63,7 +63,8 @@ def test_nodes_of_another_kind_are_red_each_for_its_reason(tmp_path):
     for package in ("tad", "distributed"):  # stands before the installed one; of a package that one would fill gaps
         (bare / f"{package}.py").touch()
     ask = (  # not from the project's folder: a driver's own is the first place where workers look
-        "import os, sys\nfrom distributed.cluster import connected\nfrom distributed.doctor import examine\n"
+        "import os, sys\nfrom distributed.cluster.connect import connected\n"
+        "from distributed.cluster.doctor import examine\n"
         "os.chdir('/')\n"
         "with connected():\n    found = examine(sys.argv[1], patience=20)\n"
         "for f in found: print('node', '|'.join(f.problems) or 'green')\n"
@@ -85,7 +86,9 @@ def test_nodes_of_another_kind_are_red_each_for_its_reason(tmp_path):
     assert len(found) in (5, 6) and found.count("green") == 1, found
     assert any("tad's source differs from the driver's" in f and "its clock is 90 s ahead" in f for f in found)
     assert sum("this machine's cache, cannot be written" in f for f in found) == 1
-    assert any("tad does not work there (ModuleNotFoundError: No module named 'distributed.doctor'" in f for f in found)
+    assert any(
+        "tad does not work there (ModuleNotFoundError: No module named 'distributed.cluster.doctor'" in f for f in found
+    )
     assert any("Ray has 1 GPUs, torch sees 0: torch 2" in f for f in found)
     assert sum("no answer;" in f or "it went away" in f for f in found) == len(found) - 4
 

@@ -9,17 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from distributed.jobs import package
+from distributed.cluster.jobs import package
 from tad.cli import main
 from tad.errors import RunError
-from tests.nodes import ROOT, free_port, nodes
-from tests.tiny import tiny_dataset
-
-RECIPE = str(Path(__file__).parent / "tiny.yaml")
+from tests.support.nodes import ROOT, free_port, nodes
+from tests.support.tiny import RECIPE, tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +172,7 @@ def test_the_upload_is_the_source_alone_and_small(tmp_path):
         sent = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
         assert sum((folder / name).stat().st_size for name in sent) < 2 * 2**20
     assert {name.split("/")[0] for name in sent} == {"tad", "distributed", "search_spaces"}
-    assert {"tad/cli.py", "tad/recipes/pser.yaml", "tad/py.typed", "distributed/jobs.py"} <= set(sent)
+    assert {"tad/cli.py", "tad/recipes/pser.yaml", "tad/py.typed", "distributed/cluster/jobs.py"} <= set(sent)
     assert not [name for name in sent if "__pycache__" in name]
     assert not folder.exists()
 

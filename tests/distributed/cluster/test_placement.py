@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from distributed.engine import Resources
-from distributed.placement import Node, layout, plan
+from distributed.cluster.placement import Node, layout, plan
+from distributed.engine.engine import Resources
 from tad.errors import RunError
-from tad.stage import Context
-from tests.nodes import nodes
-from tests.tiny import tiny_dataset
-from tests.toy import ToyFit, ToyTask
+from tad.stages import Context
+from tests.support.nodes import nodes
+from tests.support.tiny import tiny_dataset
+from tests.support.toy import ToyFit, ToyTask
 
 TWO = [Node("head", 4, 0.0), Node("gpu1", 8, 2.0), Node("gpu2", 8, 1.0)]
 
@@ -77,9 +77,9 @@ def test_ray_places_the_workers_as_planned(tmp_path):
     data = tiny_dataset(tmp_path / "data", videos=4).root
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from distributed.cluster import cluster\nfrom tad.data.dataset import Dataset\n"
-        "from tests.test_placement import WhereFit\nfrom tests.tiny import TinyEngine\n"
-        "from tests.toy import ToyConfig\n"
+        "from distributed.cluster.connect import cluster\nfrom tad.data.dataset import Dataset\n"
+        "from tests.distributed.cluster.test_placement import WhereFit\nfrom tests.support.tiny import TinyEngine\n"
+        "from tests.support.toy import ToyConfig\n"
         "folder, data = Path(sys.argv[1]), Dataset.open(sys.argv[2])\n"
         "for placement in ('pack', 'spread'):\n"
         "    (folder / placement).mkdir()\n"

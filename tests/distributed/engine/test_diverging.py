@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy
 
-from tad.detectors.actionformer import ActionFormerDetector
-from tad.detectors.bmn import BmnDetector
-from tad.detectors.bmn_options import BmnTraining
-from tad.detectors.bmn_pretrain import pretrain as pretrain_base
-from tad.detectors.hrpro_instance import HrproInstanceDetector
-from tad.detectors.potloc import PotlocDetector
 from tad.errors import RunError
-from tad.labelers.pser import PserLabeler
-from tad.labelers.pser_seed import SeedLabeler
+from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.bmn.detector import BmnDetector
+from tad.methods.bmn.options import BmnTraining
+from tad.methods.bmn.pretrain import pretrain as pretrain_base
+from tad.methods.common.contrastive import ContrastiveConfig, pretrain
+from tad.methods.common.seeds import SeedLabeler
+from tad.methods.gaufuse.proposer import RskpProposer
+from tad.methods.hrpro.detector import HrproInstanceDetector
+from tad.methods.hrpro.proposer import HrproProposer
+from tad.methods.potloc.detector import PotlocDetector
+from tad.methods.pser.labeler import PserLabeler
+from tad.methods.snippet.proposer import SnippetProposer
 from tad.ops.losses import probability_entropy
-from tad.proposers.contrastive import ContrastiveConfig, pretrain
-from tad.proposers.hrpro import HrproProposer
-from tad.proposers.rskp import RskpProposer
-from tad.proposers.snippet import SnippetProposer
-from tests.tiny import TinyEngine, tiny_dataset
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 MUCH = 1e30
 LACP = {"video_weight": 1.0, "score_weight": 1.0, "feature_weight": 1.0, "lr": MUCH, "epochs": 3}

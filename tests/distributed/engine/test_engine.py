@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distributed.parts import PART_SCHEMA, chunk_size, chunks, open_chunk_function
-from distributed.store import Store
+from distributed.engine.chunks import PART_SCHEMA, chunk_size, chunks, open_chunk_function
+from distributed.engine.store import Store
 from tad.data.artifact import SMALL, Artifact
 from tad.errors import DamagedError, RunError
-from tad.stage import Context
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+from tad.stages import Context
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.loop import OtherTraining, Worker, _finite, batches, final_model, fit
-from distributed.read_ahead import AHEAD, ReadAhead
-from distributed.store import Store
+from distributed.engine.loop import OtherTraining, Worker, _finite, batches, final_model, fit
+from distributed.engine.read_ahead import AHEAD, ReadAhead
+from distributed.engine.store import Store
 from tad.errors import RunError
-from tad.proposers.snippet_training import SnippetTrain, TrainingConfig
-from tad.stage import Context
-from tests.tiny import tiny_dataset
-from tests.toy import ToyConfig, ToyFit, ToyTask
-from tests.workers import two_workers
+from tad.methods.snippet.training import SnippetTrain, TrainingConfig
+from tad.stages import Context
+from tests.support.tiny import tiny_dataset
+from tests.support.toy import ToyConfig, ToyFit, ToyTask
+from tests.support.workers import two_workers
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_more_workers_than_items_is_refused(data):
 def _agree(rank: int, folder: str) -> None:
     import torch.distributed as dist
 
-    from distributed.train import _agreed, _packed, _unpacked
+    from distributed.engine.train import _agreed, _packed, _unpacked
 
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     worker = Worker(rank=rank, world=2)
@@ -181,10 +181,10 @@ def test_what_rank_zero_reads_or_fails_at_reaches_every_rank(tmp_path):
 
 def test_what_another_machine_wrote_is_looked_for_again(tmp_path, monkeypatch):
     partial = Store(tmp_path).partial("0" * 24)
-    monkeypatch.setattr("distributed.partial.time.sleep", lambda _: None)
+    monkeypatch.setattr("distributed.engine.unfinished.time.sleep", lambda _: None)
     answers = iter([None, None, "there"])
     assert partial.patiently(lambda: next(answers)) == "there"
-    monkeypatch.setattr("distributed.partial.CACHED_S", 0.0)
+    monkeypatch.setattr("distributed.engine.unfinished.CACHED_S", 0.0)
     assert partial.patiently(lambda: None) is None
 
 

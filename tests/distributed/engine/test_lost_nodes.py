@@ -17,27 +17,27 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from distributed.parts import Chunk, Done, collect, part_name
+from distributed.engine.chunks import Chunk, Done, collect, part_name
 from distributed.tuning.study import open_storage
 from distributed.tuning.trial import stages_of
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.stage import Arrays, Context
-from tests.nodes import Nodes, nodes
-from tests.test_end_to_end import RECIPE, events, wait_for
-from tests.test_tuning_search import SPACE_FILE, wait_until
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.toy import ToyMap, ToyMapConfig
+from tad.stages import Arrays, Context
+from tests.distributed.run.test_end_to_end import RECIPE, events, wait_for
+from tests.distributed.tuning.test_search import SPACE_FILE, wait_until
+from tests.support.nodes import Nodes, nodes
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.toy import ToyMap, ToyMapConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 VIDEOS, EPOCHS, TRIALS = 40, 12, 8
 TRAIN = """
 import sys
 from pathlib import Path
-from distributed.cluster import cluster
+from distributed.cluster.connect import cluster
 from tad.data.dataset import Dataset
-from tests.tiny import TinyEngine
-from tests.toy import ToyConfig, ToyFit
+from tests.support.tiny import TinyEngine
+from tests.support.toy import ToyConfig, ToyFit
 folder, data, epochs, seconds = Path(sys.argv[1]), Dataset.open(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 with cluster(2, None) as resources:
     engine = TinyEngine(data, 0, folder, resources)
@@ -46,14 +46,14 @@ with cluster(2, None) as resources:
 MAP = """
 import json, sys
 from pathlib import Path
-from distributed.cluster import cluster
-from distributed.mapping import map_on_actors
-from distributed.parts import chunks
-from distributed.store import Store
+from distributed.cluster.connect import cluster
+from distributed.engine.mapping import map_on_actors
+from distributed.engine.chunks import chunks
+from distributed.engine.store import Store
 from tad.data.dataset import Dataset
-from tad.stage import Context
-from tests.test_lost_nodes import SlowMap
-from tests.toy import ToyMapConfig
+from tad.stages import Context
+from tests.distributed.engine.test_lost_nodes import SlowMap
+from tests.support.toy import ToyMapConfig
 folder, data, done = Path(sys.argv[1]), Dataset.open(sys.argv[2]), []
 every = chunks(data.videos("train"))
 with cluster(1, None) as resources:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from distributed.cluster import cluster
-from distributed.cluster_token import exposed
-from distributed.own_ray import ray_folder
+from distributed.cluster.connect import cluster
+from distributed.cluster.own_ray import ray_folder
+from distributed.cluster.token import exposed
 from tad.data.dataset import Dataset
 from tad.errors import RunError
-from tests.nodes import ROOT
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+from tests.support.nodes import ROOT
+from tests.support.tiny import RECIPE, TinyEngine, tiny_dataset
+from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
 pytestmark = pytest.mark.ray
 
@@ -144,7 +144,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path):
     tiny_dataset(tmp_path / "data", videos=8, classes=2, dim=8)
     for name in ("torch", "numpy", "pyarrow", "distributed", "tad", "pickle", "struct", "multiprocessing", "aiohttp"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run-by-mistake')!r}, 'w')")
-    command = [sys.executable, "-P", "-c", "from tad.cli import main; main()", "run", str(ROOT / "tests" / "tiny.yaml")]
+    command = [sys.executable, "-P", "-c", "from tad.cli import main; main()", "run", RECIPE]
     command += ["--data", "data", "--rounds", "0", "--workers", "2", "--set", "proposer.training.batch_size=4"]
     command += ["--tracking", "none", "--out", "run", "--store", "store"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

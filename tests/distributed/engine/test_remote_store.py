@@ -18,20 +18,18 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from distributed.engine import Engine
-from distributed.record import Record
-from distributed.store import Store
+from distributed.engine.engine import Engine
+from distributed.engine.store import Store
+from distributed.run.record import Record
 from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.data.remote import cache_of
 from tad.errors import DataError, RunError
-from tad.stage import Context
-from tests.nodes import ROOT, free_port, nodes
-from tests.test_end_to_end import wait_for
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig, ToyTask
-
-RECIPE = str(Path(__file__).parent / "tiny.yaml")
+from tad.stages import Context
+from tests.distributed.run.test_end_to_end import wait_for
+from tests.support.nodes import ROOT, free_port, nodes
+from tests.support.tiny import RECIPE, TinyEngine, tiny_dataset
+from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig, ToyTask
 
 
 @pytest.fixture(scope="module")

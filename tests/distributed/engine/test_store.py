@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from distributed.store import Store, fingerprint
+from distributed.engine.store import Store, fingerprint
 from tad.errors import RunError
 
 K, HALF = fingerprint({"k": 1}), fingerprint({"k": 2})

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.store import Store
+from distributed.engine.store import Store
 from tad.errors import DamagedError, RunError
-from tad.stage import Artifact, Context
-from tests.artifacts import STAGES, changed, contents
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+from tad.stages import Artifact, Context
+from tests.support.artifacts import STAGES, changed, contents
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
 
 @pytest.fixture(scope="module")

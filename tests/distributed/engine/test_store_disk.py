@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch import nn
 
-from distributed.disk import need, size, writing
-from distributed.engine import Engine
-from distributed.record import Record
-from distributed.store import Store
+from distributed.engine.disk import need, size, writing
+from distributed.engine.engine import Engine
+from distributed.engine.store import Store
+from distributed.run.record import Record
 from tad.errors import RunError
-from tests.artifacts import contents
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
+from tests.support.artifacts import contents
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 
@@ -89,8 +89,8 @@ def test_what_does_not_fit_is_told_before_it_is_written(data, tmp_path, stage):
 def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(data, tmp_path, monkeypatch, stage):
     """The estimate is left out, as when others fill the disk meanwhile; then the disk grows."""
     whole = STAGES[stage](TinyEngine(data, 0, tmp_path / "whole"))
-    monkeypatch.setattr("distributed.train.need", lambda *_: None)
-    monkeypatch.setattr("distributed.engine.need", lambda *_: None)
+    monkeypatch.setattr("distributed.engine.train.need", lambda *_: None)
+    monkeypatch.setattr("distributed.engine.engine.need", lambda *_: None)
     with small(tmp_path / "store", 450):
         with pytest.raises(RunError) as caught:
             STAGES[stage](engine(data, tmp_path))

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from distributed.uses import RUNS
-from tests.artifacts import STAGES, contents
-from tests.tiny import TinyEngine, tiny_dataset
+from distributed.engine.uses import RUNS
+from tests.support.artifacts import STAGES, contents
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

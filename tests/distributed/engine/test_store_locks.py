@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from distributed import locks
-from distributed.locks import held, is_held
-from distributed.record import Record
-from distributed.store import Store, fingerprint
-from distributed.uses import Notes, noted
+from distributed.engine import locks
+from distributed.engine.locks import held, is_held
+from distributed.engine.store import Store, fingerprint
+from distributed.engine.uses import Notes, noted
+from distributed.run.record import Record
 from tad.errors import RunError
-from tests.nodes import ROOT
+from tests.support.nodes import ROOT
 
 K = fingerprint({"k": 1})
 OTHER = 65533
@@ -48,7 +48,7 @@ def test_who_waits_says_for_whom_and_how_long(tmp_path, monkeypatch):
 
 WAIT = """
 import signal, sys
-from distributed import locks
+from distributed.engine import locks
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have jobs in the background ignore it
 locks.PATIENCE = 0.1
 with locks.held(__import__("pathlib").Path(sys.argv[1]), "stage a"):
@@ -101,8 +101,8 @@ def artifact(folder: Path) -> Path:
 def as_other(code: str, *arguments: object) -> str:
     """What a second Unix user's process prints, or its error."""
     become = f"import os; os.setgroups([]); os.setgid({OTHER}); os.setuid({OTHER}); os.umask(0o022)\n"
-    imports = "import sys, encodings.utf_8_sig\nfrom distributed.record import Record\n"
-    imports += "from distributed.store import Store\nfrom distributed.uses import Notes, noted\n"
+    imports = "import sys, encodings.utf_8_sig\nfrom distributed.run.record import Record\n"
+    imports += "from distributed.engine.store import Store\nfrom distributed.engine.uses import Notes, noted\n"
     code = imports + become + code
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

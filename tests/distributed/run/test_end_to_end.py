@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from distributed.session import Options, self_train
-from tad.config import load_recipe
+from distributed.run.session import Options, self_train
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
+from tad.recipe.recipe import load_recipe
 from tad.report.budget import label_budget
-from tests.tiny import tiny_dataset
+from tests.support.tiny import RECIPE, tiny_dataset
 
-RECIPE = str(Path(__file__).with_name("tiny.yaml"))
 GOLDEN_LOSSES = Path(__file__).with_name("golden_losses.json")
 OUTPUTS = [
     "round-1/labels",
@@ -176,7 +175,7 @@ def losses(run: Path) -> dict[str, list[float]]:
 
 
 def test_losses_follow_the_committed_curves(finished):
-    """A change of the maths shows here; if it is meant, commit the new curves (`python -m tests.test_end_to_end`)."""
+    """A change of the maths shows here. New curves: `python -m tests.distributed.run.test_end_to_end`."""
     committed = json.loads(GOLDEN_LOSSES.read_text())
     found = losses(finished)
     assert found.keys() == committed.keys()

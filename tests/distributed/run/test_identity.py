@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from distributed import identity
-from distributed.identity import NONE, Identity
+from distributed.run import identity
+from distributed.run.identity import NONE, Identity
 
 ELSEWHERE = ["unshare", "--pid", "--fork", "--mount-proc"]
 
@@ -24,8 +24,8 @@ def can_unshare() -> bool:
 
 other_namespace = pytest.mark.skipif(not can_unshare(), reason="process namespaces cannot be made here")
 only_linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc")
-ASK = "import sys; from distributed.identity import Identity; print(Identity.parse(sys.argv[1]).state())"
-TELL = "import sys; from distributed.identity import Identity; print(Identity.me(), flush=True); sys.stdin.read()"
+ASK = "import sys; from distributed.run.identity import Identity; print(Identity.parse(sys.argv[1]).state())"
+TELL = "import sys; from distributed.run.identity import Identity; print(Identity.me(), flush=True); sys.stdin.read()"
 
 
 def test_its_text_gives_it_back():

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from distributed.session import Options, self_train
-from distributed.trained import trained
-from tad.config import load_recipe
+from distributed.run.session import Options, self_train
+from distributed.run.trained import trained
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tests.test_end_to_end import RECIPE
-from tests.test_report import Page
-from tests.tiny import tiny_dataset
+from tad.recipe.recipe import load_recipe
+from tests.distributed.run.test_end_to_end import RECIPE
+from tests.report.test_report import Page
+from tests.support.tiny import tiny_dataset
 
 RECIPE_0 = ["rounds=0"]
 

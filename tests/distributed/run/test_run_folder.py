@@ -14,23 +14,22 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import distributed.run_folder
-from distributed.identity import Identity
-from distributed.record import Record
-from distributed.run_folder import claimed, locked
-from distributed.selftrain import SelfTraining
-from distributed.session import Options, self_train
+import distributed.run.run_folder
+from distributed.run.identity import Identity
+from distributed.run.record import Record
+from distributed.run.run_folder import claimed, locked
+from distributed.run.selftrain import SelfTraining
+from distributed.run.session import Options, self_train
 from tad.cli import tad
-from tad.config import load_recipe
 from tad.errors import RunError, TadError
 from tad.files import folder_name
+from tad.recipe.recipe import load_recipe
 from tad.report.html import write_report
 from tad.report.run import Run
-from tests.tiny import tiny_dataset
-from tests.tracked_run import DOCUMENT, write
+from tests.support.tiny import RECIPE, tiny_dataset
+from tests.support.tracked_run import DOCUMENT, write
 
-pytest_plugins = ["tests.tracked"]
-RECIPE = str(Path(__file__).with_name("tiny.yaml"))
+pytest_plugins = ["tests.support.tracked"]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +77,8 @@ def test_where_files_cannot_be_locked_the_process_tells(tmp_path, monkeypatch):
     def flock(handle, operation):
         raise OSError(errno.ENOSYS, "not here")
 
-    monkeypatch.setattr(distributed.run_folder.fcntl, "flock", flock)
-    code = "from distributed.identity import Identity; print(Identity.me(), flush=True); input()"
+    monkeypatch.setattr(distributed.run.run_folder.fcntl, "flock", flock)
+    code = "from distributed.run.identity import Identity; print(Identity.me(), flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     out = write(tmp_path / "run", driver=Identity.parse(child.stdout.readline().strip())._asdict())
     with pytest.raises(RunError, match=f"process {child.pid} on"):

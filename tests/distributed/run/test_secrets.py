@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import distributed.session
-from distributed.record import Record, hidden
-from distributed.session import Options, self_train
-from distributed.tracking import flatten
-from distributed.tracking_address import address
+import distributed.run.session
+from distributed.run.record import Record, hidden
+from distributed.run.session import Options, self_train
+from distributed.tracking.address import address
+from distributed.tracking.mlflow_tracker import flatten
 from tad.cli import tad
-from tad.config import load_recipe
 from tad.errors import RunError, TadError
-from tests.tiny import tiny_dataset
-from tests.tracked_run import client
+from tad.recipe.recipe import load_recipe
+from tests.support.tiny import RECIPE, tiny_dataset
+from tests.support.tracked_run import client
 
-pytest_plugins = ["tests.tracked"]
-RECIPE = str(Path(__file__).with_name("tiny.yaml"))
+pytest_plugins = ["tests.support.tracked"]
+
 SECRET = "hunter2secret"
 
 
@@ -78,7 +78,7 @@ def test_what_a_run_is_told_in_errors_is_kept_nowhere(data, database, tmp_path, 
     """Whatever address finds its way into an error, a warning, the command or a setting."""
     uri = f"postgresql://ann:{SECRET}@lab/db?key={SECRET}"
     monkeypatch.setattr("sys.argv", ["tad", "run", "tiny", "--x", uri])
-    told = distributed.session._greet
+    told = distributed.run.session._greet
 
     def greet(record, document, resources):
         told(record, document, resources)
@@ -88,7 +88,7 @@ def test_what_a_run_is_told_in_errors_is_kept_nowhere(data, database, tmp_path, 
         record.tracker.open("stage", "s", {"uri": [uri]}, {"where": uri})
         raise RunError(f"cannot reach {uri}")
 
-    monkeypatch.setattr(distributed.session, "_greet", greet)
+    monkeypatch.setattr(distributed.run.session, "_greet", greet)
     recipe = load_recipe(RECIPE, ["rounds=0", f"description='at {uri}'"])
     options = Options(tmp_path / "run", tmp_path / "store", local=True, tracking=f"sqlite:///{database}")
     with pytest.raises(RunError):

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from distributed.engine import Engine
-from distributed.selection import best_round
-from distributed.selftrain import SelfTraining
-from distributed.session import Options, self_train
-from tad.config import Recipe, load_recipe
+from distributed.engine.engine import Engine
+from distributed.run.selftrain import SelfTraining
+from distributed.run.session import Options, self_train
 from tad.data.dataset import Dataset
-from tad.data.derive import derive_labels, drawn, one_kind
-from tad.data.holdout import split_holdout
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tad.honest import classes_score
-from tad.quality import label_quality
+from tad.evaluation.quality_by_point import label_quality
+from tad.prepare.holdout import split_holdout
+from tad.prepare.relabel import derive_labels, drawn, one_kind
+from tad.recipe.recipe import Recipe, load_recipe
 from tad.report.budget import label_budget
-from tests.test_end_to_end import RECIPE
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.selection.best_round import best_round
+from tad.selection.label_free_scores import classes_score
+from tests.distributed.run.test_end_to_end import RECIPE
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 SELECTED = {"points": "points", "classes": "classes", "dev-map": "dev_map", "dev-quality": "dev_quality"}
 

@@ -15,13 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distributed.identity import Identity
-from distributed.signals import Interrupted, as_interrupts, in_order
-from distributed.tracking_replay import replay
-from tests.tiny import tiny_dataset
-from tests.tracked_run import client
-
-RECIPE = str(Path(__file__).with_name("tiny.yaml"))
+from distributed.run.identity import Identity
+from distributed.run.signals import Interrupted, as_interrupts, in_order
+from distributed.tracking.replay import replay
+from tests.support.tiny import RECIPE, tiny_dataset
+from tests.support.tracked_run import client
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +107,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 SLOW_END = """
 import time
-import distributed.session as session
+import distributed.run.session as session
 from tad.cli import main
 
 def slow(*arguments):

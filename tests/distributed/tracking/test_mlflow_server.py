@@ -18,22 +18,22 @@ import optuna
 import psutil
 import pytest
 
-import distributed.spool
-from distributed.tracking import clean, flatten
-from distributed.tracking_address import reach
+import distributed.tracking.outbox
+from distributed.tracking.address import reach
+from distributed.tracking.mlflow_tracker import clean, flatten
 from distributed.tuning.study import open_storage
 from distributed.tuning.trials import VALUES
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tests.mlflow_recipe import MlflowServer, Postgres, missing, new_password
-from tests.test_end_to_end import RECIPE, wait_for
-from tests.test_tuning_search import SPACE_FILE
-from tests.tiny import tiny_dataset
-from tests.tracked_run import client, two_rounds
+from tests.distributed.run.test_end_to_end import RECIPE, wait_for
+from tests.distributed.tuning.test_search import SPACE_FILE
+from tests.support.mlflow_recipe import MlflowServer, Postgres, missing, new_password
+from tests.support.tiny import tiny_dataset
+from tests.support.tracked_run import client, two_rounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-pytest_plugins = ["tests.tracked"]
+pytest_plugins = ["tests.support.tracked"]
 LOCKS = re.compile(r"deadlock|could not serialize|database is locked|lock timeout|QueuePool limit", re.IGNORECASE)
 
 
@@ -194,8 +194,8 @@ def test_a_database_that_crashes_and_restarts_loses_nothing(
     recipe, start, tmp_path, warnings, monkeypatch, check_two_rounds
 ):
     """The server answers all the while, only not with data: what it cannot take waits, and is not given up."""
-    monkeypatch.setattr(distributed.spool, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(distributed.spool, "PATIENCE", 0.0)
+    monkeypatch.setattr(distributed.tracking.outbox, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(distributed.tracking.outbox, "PATIENCE", 0.0)
 
     def crashes(moment):
         if moment == "within the stage":

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from distributed.identity import Identity
-from distributed.run_folder import locked
-from distributed.tracking import connect
-from distributed.tracking_replay import Replayed, replay
+from distributed.run.identity import Identity
+from distributed.run.run_folder import locked
+from distributed.tracking.mlflow_tracker import connect
+from distributed.tracking.replay import Replayed, replay
 from tad.errors import RunError
-from tests.tracked_run import client, write
+from tests.support.tracked_run import client, write
 
-pytest_plugins = ["tests.tracked"]
+pytest_plugins = ["tests.support.tracked"]
 
 
 TOKEN = "0" * 32

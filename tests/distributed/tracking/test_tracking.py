@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distributed.tracking import clean, distinct, flatten
-from distributed.tracking_address import address
-from distributed.tracking_store import TrackingStore
+from distributed.tracking.address import address
+from distributed.tracking.database import TrackingStore
+from distributed.tracking.mlflow_tracker import clean, distinct, flatten
 from tad.errors import RunError
-from tests.tracked_run import client, nothing, two_rounds
+from tests.support.tracked_run import client, nothing, two_rounds
 
-pytest_plugins = ["tests.tracked"]
+pytest_plugins = ["tests.support.tracked"]
 
 
 def test_a_run_as_it_should_be(start, database, tmp_path, warnings, capfd, tree, check_two_rounds):
@@ -91,7 +91,7 @@ def test_names_that_mlflow_takes_for_one_stay_apart(start, tree):
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from distributed.tracking import connect
+from distributed.tracking.mlflow_tracker import connect
 tracker = connect(sys.argv[1], sys.argv[3], "pser seed 3", {"seed": 3, "rounds": 2}, {}, Path(sys.argv[2]))
 tracker.open("round", "round 1", {}, {})
 tracker.open("stage", "train 1", {}, {})
@@ -202,7 +202,9 @@ def test_a_deleted_experiment(start, database):
 
 @pytest.mark.slow
 def test_drivers_that_make_the_database_together(tmp_path):
-    code = "import sys; from distributed.tracking_store import *; print(TrackingStore(sys.argv[1], 'x').experiment_id)"
+    code = (
+        "import sys; from distributed.tracking.database import *; print(TrackingStore(sys.argv[1], 'x').experiment_id)"
+    )
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
     drivers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ends = [(*driver.communicate(timeout=120), driver.returncode) for driver in drivers]

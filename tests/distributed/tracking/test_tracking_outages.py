@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-import distributed.spool
-from distributed.spool import Spool
-from distributed.tracking_replay import replay
+import distributed.tracking.outbox
+from distributed.tracking.outbox import Spool
+from distributed.tracking.replay import replay
 from tad.errors import RunError
-from tests.tracked_run import Page, nothing, two_rounds
+from tests.support.tracked_run import Page, nothing, two_rounds
 
-pytest_plugins = ["tests.tracked"]
+pytest_plugins = ["tests.support.tracked"]
 
 
 class Server:
@@ -68,8 +68,8 @@ def test_a_server(start, server, tmp_path, warnings, check_two_rounds):
 def test_a_server_that_goes_away_and_comes_back(
     start, server, request, tmp_path, warnings, monkeypatch, check_two_rounds
 ):
-    monkeypatch.setattr(distributed.spool, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(distributed.spool, "PATIENCE", 0.0)
+    monkeypatch.setattr(distributed.tracking.outbox, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(distributed.tracking.outbox, "PATIENCE", 0.0)
 
     def within(moment):
         if moment == "within the stage":
@@ -165,8 +165,8 @@ def test_a_broken_spool_is_named(start, tmp_path):
 def test_a_server_process_that_hangs_and_one_that_dies(
     start, database, tmp_path, warnings, monkeypatch, check_two_rounds
 ):
-    monkeypatch.setattr(distributed.spool, "RETRY_SECONDS", 1.0)
-    monkeypatch.setattr(distributed.spool, "PATIENCE", 0.0)
+    monkeypatch.setattr(distributed.tracking.outbox, "RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(distributed.tracking.outbox, "PATIENCE", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     pages = [Page(f"sqlite:///{database}", tmp_path, port)]

@@ -18,19 +18,19 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from distributed.session import Options as RunOptions
-from distributed.session import self_train
+from distributed.run.session import Options as RunOptions
+from distributed.run.session import self_train
 from distributed.tuning.search import Options, tune
 from distributed.tuning.study import open_storage
 from distributed.tuning.trial import stages_of
 from distributed.tuning.trials import AS_IT_IS, DRIVER, REASON, VALUES, counts
 from search_spaces.space import Choice, Float, Parameter, Space
-from tad.config import load_recipe
 from tad.data.dataset import Dataset
-from tad.data.holdout import split_holdout
 from tad.errors import ConfigError, RunError
-from tests.test_end_to_end import RECIPE
-from tests.tiny import tiny_dataset
+from tad.prepare.holdout import split_holdout
+from tad.recipe.recipe import load_recipe
+from tests.distributed.run.test_end_to_end import RECIPE
+from tests.support.tiny import tiny_dataset
 
 MERGE = Space(
     (
@@ -172,7 +172,7 @@ def test_data_that_changed_is_refused(finished, data, tmp_path):
 
 
 def test_mlflow_has_the_study_its_trials_and_the_runs_that_made_their_stages(finished, data):
-    from distributed.tracking_address import mlflow
+    from distributed.tracking.address import mlflow
 
     uri = f"sqlite:///{finished / 'mlflow.db'}"
     client = mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -14,8 +14,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from distributed.engine import Resources
-from distributed.identity import NONE, Identity
+from distributed.engine.engine import Resources
+from distributed.run.identity import NONE, Identity
 from distributed.tuning import drivers
 from distributed.tuning.drivers import DEAD_SECONDS, PREFIX, living, registered
 from distributed.tuning.on_ray import Slots, plan, search, slots
@@ -274,7 +274,7 @@ def test_a_killed_writer_leaves_a_study_that_can_be_read_and_written(url):
     """kill -9 while it writes; the storage is one file, and no line of it can be torn."""
     code = (
         "import sys\n"
-        "from tests.test_tuning_study import *\n"
+        "from tests.distributed.tuning.test_study import *\n"
         "trials = trials_of(a_study(sys.argv[1]))\n"
         "while trial := trials.ask():\n"
         "    trials.end(trial.number, {'value': 1.0, **DONE}); print(trial.number, flush=True)\n"

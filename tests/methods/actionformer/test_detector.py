@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.detectors.actionformer import ActionFormerDetector, Detection, DetectStage
-from tad.detectors.actionformer_targets import decode, pyramid
-from tad.detectors.actionformer_training import Training
 from tad.errors import ConfigError, DataError
+from tad.methods.actionformer.detector import ActionFormerDetector, Detection, DetectStage
+from tad.methods.actionformer.targets import decode, pyramid
+from tad.methods.actionformer.training import Training
 from tad.ops.iou import tiou
-from tad.stage import Artifact, Context, one_worker
-from tests.plain import SMALL, as_artifact, batch_of, invent, task
-from tests.tiny import TinyEngine
+from tad.stages import Artifact, Context, one_worker
+from tests.support.plain import SMALL, as_artifact, batch_of, invent, task
+from tests.support.tiny import TinyEngine
 
 
 @pytest.fixture

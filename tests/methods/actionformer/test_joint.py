@@ -11,22 +11,22 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from tad.config import Recipe, load_recipe
 from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.detectors.actionformer import ActionFormerDetector, TrainStage
-from tad.detectors.actionformer_targets import assign, ignore, pyramid
-from tad.detectors.actionformer_training import DetectorTask, Training
-from tad.detectors.contrast import ContrastOptions, draw_frames
-from tad.detectors.windows import Labels, read_ignored
 from tad.errors import ConfigError, DataError, RunError
+from tad.methods.actionformer.detector import ActionFormerDetector, TrainStage
+from tad.methods.actionformer.proposer import ActionFormerProposer, LabelledTraining
+from tad.methods.actionformer.targets import assign, ignore, pyramid
+from tad.methods.actionformer.training import DetectorTask, Training
+from tad.methods.common.frame_contrast import ContrastOptions, draw_frames
+from tad.methods.common.windows import Labels, read_ignored
 from tad.ops.contrast import anchors, pyramid_rows
-from tad.proposers.actionformer import ActionFormerProposer, LabelledTraining
-from tad.stage import Artifact, Before, Context, one_worker
-from tad.supervision import label_problems
-from tests.plain import SMALL, as_artifact, batch_of, inputs_of, invent, task
-from tests.tiny import TinyEngine
+from tad.recipe.recipe import Recipe, load_recipe
+from tad.recipe.supervision import label_problems
+from tad.stages import Artifact, Before, Context, one_worker
+from tests.support.plain import SMALL, as_artifact, batch_of, inputs_of, invent, task
+from tests.support.tiny import TinyEngine
 
 EVERYTHING = {"quality": {"enabled": True}, "unlabelled_weight": 2.0, "contrast_weight": 0.1, "contrast_frames": 20}
 
@@ -148,7 +148,7 @@ def test_weight_0_is_a_run_that_never_reads_the_other_videos(plain: tuple[Datase
         data.feature_path(video).unlink()
     few = labels.filter(np.isin(labels.video_ids, ["v0", "v1"]))
     context = Context(data, {"labels": as_artifact(few, tmp_path / "few")}, data.videos("train"), 0)
-    from distributed.loop import Worker, final_model, fit
+    from distributed.engine.loop import Worker, final_model, fit
 
     options = {k: v for k, v in detector.model_dump().items() if k in Training.model_fields}
     alone = final_model(fit(TrainStage(Training(**options)), context, Worker(), None, lambda *_: None))

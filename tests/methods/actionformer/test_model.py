@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.models.actionformer import ActionFormer
-from tad.models.pyramid import pool, slot
+from tad.methods.actionformer.model import ActionFormer
+from tad.methods.common.pyramid import pool, slot
 
 
 def small(levels: int = 3, dim: int = 5, **more: object) -> ActionFormer:

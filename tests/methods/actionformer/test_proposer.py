@@ -10,17 +10,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from distributed.engine import Engine
-from tad.config import load_recipe
+from distributed.engine.engine import Engine
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.detectors.actionformer import Detection, DetectStage, TrainStage
+from tad.methods.actionformer.detector import Detection, DetectStage, TrainStage
+from tad.methods.actionformer.proposer import ActionFormerProposer, GivenLabels, LabelledTrain, curves
 from tad.ops.iou import tiou
-from tad.proposers.actionformer import ActionFormerProposer, GivenLabels, LabelledTrain, curves
-from tad.stage import Artifact, Context, unwrap
-from tad.supervision import label_problems, label_warnings
-from tests.plain import SMALL, as_artifact, invent
-from tests.tiny import TinyEngine
+from tad.recipe.recipe import load_recipe
+from tad.recipe.supervision import label_problems, label_warnings
+from tad.stages import Artifact, Context, unwrap
+from tests.support.plain import SMALL, as_artifact, invent
+from tests.support.tiny import TinyEngine
 
 Run = tuple[Engine, Artifact, Artifact]
 LABELLED = ("v0", "v1", "v2", "v3", "v4")

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.detectors.actionformer import ActionFormerDetector, Detection, DetectStage
-from tad.detectors.actionformer_quality import Quality, measured_quality, quality_losses
-from tad.models.actionformer import LEAST_QUALITY, ActionFormer, PointOutputs, joint_quality
+from tad.methods.actionformer.detector import ActionFormerDetector, Detection, DetectStage
+from tad.methods.actionformer.model import LEAST_QUALITY, ActionFormer, PointOutputs, joint_quality
+from tad.methods.actionformer.quality import Quality, measured_quality, quality_losses
 from tad.ops.losses import diou_1d, joint_focal
-from tad.stage import Artifact, Context, one_worker
-from tests.plain import SMALL, as_artifact, batch_of, invent, task
-from tests.tiny import TinyEngine
+from tad.stages import Artifact, Context, one_worker
+from tests.support.plain import SMALL, as_artifact, batch_of, invent, task
+from tests.support.tiny import TinyEngine
 
 SIDES = st.lists(st.floats(0, 50, width=32), min_size=2, max_size=2)
 

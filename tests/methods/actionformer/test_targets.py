@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.detectors.actionformer_targets import Pyramid, assign, decode, pyramid, random_crop
-from tad.detectors.windows import refine
+from tad.methods.actionformer.targets import Pyramid, assign, decode, pyramid
+from tad.methods.common.windows import random_crop, refine
 
 # -- targets -------------------------------------------------------------------------------------------------------
 

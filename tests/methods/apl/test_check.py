@@ -10,14 +10,14 @@ import torch
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.labelers.apl import AplLabeler
-from tad.labelers.apl_check import CheckFit, Likeness, _auc, check, held_out, surroundings
-from tad.labelers.apl_icd import IcdTraining, PoolLabelled, pooled, read_bank
-from tad.models.icd import InstanceDiscriminator
-from tad.stage import Context
-from tests.plain import invent
-from tests.test_apl_icd import label_fully
-from tests.tiny import TinyEngine
+from tad.methods.apl.check import CheckFit, Likeness, _auc, check, held_out, surroundings
+from tad.methods.apl.icd import IcdTraining, PoolLabelled, pooled, read_bank
+from tad.methods.apl.icd_model import InstanceDiscriminator
+from tad.methods.apl.labeler import AplLabeler
+from tad.stages import Context
+from tests.methods.apl.test_icd import label_fully
+from tests.support.plain import invent
+from tests.support.tiny import TinyEngine
 
 SMALL = IcdTraining(hidden=16, batch_size=16, steps=100, lr=1e-2)
 

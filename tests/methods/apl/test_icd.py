@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-import tad.models.icd
-from distributed.engine import Engine
+import tad.methods.apl.icd_model
+from distributed.engine.engine import Engine
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.labelers.apl_icd import IcdFit, IcdTask, IcdTraining, PoolLabelled, bank_problems, pooled, read_bank
-from tad.models.icd import InstanceDiscriminator
-from tad.stage import Artifact, Context, one_worker
-from tests.plain import invent
-from tests.tiny import TinyEngine
+from tad.methods.apl.icd import IcdFit, IcdTask, IcdTraining, PoolLabelled, bank_problems, pooled, read_bank
+from tad.methods.apl.icd_model import InstanceDiscriminator
+from tad.stages import Artifact, Context, one_worker
+from tests.support.plain import invent
+from tests.support.tiny import TinyEngine
 
 GRID = SnippetGrid(fps=1.0, stride=1.0, window=1.0, length=6)
 """Row i is centred at i + 1/2 seconds."""
@@ -91,7 +91,7 @@ def test_the_factored_form_is_the_concatenated_one() -> None:
 
 @pytest.mark.parametrize("block", [1 << 20, 64])
 def test_similarity_is_the_mean_over_the_instances_of_the_class(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tad.models.icd, "BLOCK", block)
+    monkeypatch.setattr(tad.methods.apl.icd_model, "BLOCK", block)
     torch.manual_seed(0)
     model = InstanceDiscriminator(6, 16).eval()
     vectors, labels = random_instances(30, 1)

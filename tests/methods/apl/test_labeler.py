@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distributed.engine import Engine
-from distributed.session import Options, self_train
+from distributed.engine.engine import Engine
+from distributed.run.session import Options, self_train
 from tad.commands.data import export
 from tad.commands.evaluate import quality
-from tad.config import Recipe, load_labeler, load_recipe
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import ConfigError, RunError
-from tad.labelers.apl import AplLabeler, LabelConfig, Selection, verdict
-from tad.supervision import labeler_problems
-from tests.annotated import annotated
-from tests.plain import SMALL, invent
-from tests.test_apl_icd import label_fully
-from tests.tiny import TinyEngine
+from tad.methods.apl.labeler import AplLabeler, LabelConfig, Selection, verdict
+from tad.recipe.recipe import Recipe, load_labeler, load_recipe
+from tad.recipe.supervision import labeler_problems
+from tests.methods.apl.test_icd import label_fully
+from tests.support.annotated import annotated
+from tests.support.plain import SMALL, invent
+from tests.support.tiny import TinyEngine
 
 FULL = ("v0", "v1", "v2", "v3", "v4", "v5")
 QUICK = {"training": {"hidden": 16, "batch_size": 16, "steps": 100, "lr": 1e-2}}

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distributed.session import Options, self_train
-from tad.config import load_recipe
+from distributed.run.session import Options, self_train
 from tad.data.dataset import Dataset
-from tad.data.labelled import split_labelled
 from tad.data.segments import Segments
 from tad.errors import RunError
+from tad.prepare.labelled import split_labelled
+from tad.recipe.recipe import load_recipe
 from tad.report.html import render
 from tad.report.run import Run
 from tad.report.view import View
-from tests.tiny import tiny_dataset
+from tests.support.tiny import tiny_dataset
 
 NETWORK = ["width=16", "window=5", "upsample=1", "levels=3", "drop_path=0.0", "max_length=64", "lr=3e-3"]
 QUICK = [f"{part}.{option}" for part in ("proposer.training", "detector") for option in NETWORK]

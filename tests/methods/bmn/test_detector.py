@@ -12,23 +12,23 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from distributed.session import Options, self_train
-from tad.config import load_recipe
+from distributed.run.session import Options, self_train
 from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.detectors.bmn import BmnDecoding, BmnDetection, BmnDetector, DetectStage, candidates, means, of_window
-from tad.detectors.bmn_options import BmnTraining
-from tad.detectors.bmn_targets import windows
-from tad.detectors.bmn_training import BmnTask, TrainStage
 from tad.errors import ConfigError, RunError
-from tad.models.bmn import BmnOutputs
+from tad.methods.bmn.detector import BmnDecoding, BmnDetection, BmnDetector, DetectStage, candidates, means, of_window
+from tad.methods.bmn.model import BmnOutputs
+from tad.methods.bmn.options import BmnTraining
+from tad.methods.bmn.targets import windows
+from tad.methods.bmn.training import BmnTask, TrainStage
 from tad.ops.contrast import anchors
 from tad.ops.iou import tiou
-from tad.stage import Artifact, Batch, Context, one_worker
-from tests.plain import as_artifact, inputs_of, invent
-from tests.test_apl_icd import label_fully
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.recipe.recipe import load_recipe
+from tad.stages import Artifact, Batch, Context, one_worker
+from tests.methods.apl.test_icd import label_fully
+from tests.support.plain import as_artifact, inputs_of, invent
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 SMALL = {"fit": "windows", "length": 32, "durations": 32, "upsample": 1, "width": 16, "samples": 8}
 

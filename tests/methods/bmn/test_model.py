@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tad.models.bmn import Bmn
-from tad.ops.bmn_sampling import BoundaryMatching, sampling_taps, valid_cells
+from tad.methods.bmn.model import Bmn
+from tad.methods.bmn.sampling import BoundaryMatching, sampling_taps, valid_cells
 
 
 def dense_mask(length: int, durations: int, samples: int, per_sample: int, published: bool) -> np.ndarray:

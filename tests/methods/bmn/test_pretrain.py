@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.loop import Worker, final_model, fit
+from distributed.engine.loop import Worker, final_model, fit
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.detectors.bmn import BmnDetector
-from tad.detectors.bmn_options import SHAPE, BmnTraining
-from tad.detectors.bmn_pretrain import Base, BasePretraining, BaseTrain, pretrain
-from tad.detectors.bmn_targets import windows
-from tad.detectors.bmn_training import BmnTask, TrainStage
 from tad.errors import ConfigError
-from tad.models.bmn import Bmn
-from tad.proposers.contrastive import ContrastiveConfig, ContrastiveTask
-from tad.stage import Artifact, Batch, Before, Context, one_worker
-from tests.plain import as_artifact, invent
-from tests.tiny import TinyEngine
+from tad.methods.bmn.detector import BmnDetector
+from tad.methods.bmn.model import Bmn
+from tad.methods.bmn.options import SHAPE, BmnTraining
+from tad.methods.bmn.pretrain import Base, BasePretraining, BaseTrain, pretrain
+from tad.methods.bmn.targets import windows
+from tad.methods.bmn.training import BmnTask, TrainStage
+from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTask
+from tad.stages import Artifact, Batch, Before, Context, one_worker
+from tests.support.plain import as_artifact, invent
+from tests.support.tiny import TinyEngine
 
 SMALL = {"fit": "windows", "length": 32, "durations": 32, "upsample": 1, "width": 16, "samples": 8, "batch_size": 4}
 NULLS = {"fit": None, "length": None, "durations": None, "upsample": None, "width": None}

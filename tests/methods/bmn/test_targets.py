@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tad.detectors.bmn_losses import (
+from tad.methods.bmn.losses import (
     FLOOR,
     balanced,
     boundary_loss,
@@ -19,10 +19,10 @@ from tad.detectors.bmn_losses import (
     regression_loss,
     soft_class_loss,
 )
-from tad.detectors.bmn_targets import boundary_targets, held, positives, proposal_targets, read_window, windows
-from tad.detectors.windows import refine
-from tad.ops.bmn_sampling import valid_cells
-from tad.stage import one_worker
+from tad.methods.bmn.sampling import valid_cells
+from tad.methods.bmn.targets import boundary_targets, held, positives, proposal_targets, read_window, windows
+from tad.methods.common.windows import refine
+from tad.stages import one_worker
 
 TRUE = torch.ones(1, 1, dtype=torch.bool)
 

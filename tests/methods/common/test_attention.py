@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tad.models.attention import banded_attention
+from tad.methods.common.attention import banded_attention
 
 
 def dense(

@@ -10,23 +10,23 @@ import torch
 from pydantic import ValidationError
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed.loop import Worker, final_model, fit
+from distributed.engine.loop import Worker, final_model, fit
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.detectors.actionformer import ActionFormerDetector, TrainStage
-from tad.detectors.actionformer_training import Training
-from tad.detectors.bmn_options import BmnTraining
-from tad.detectors.bmn_pretrain import BasePretraining, BaseTrain
-from tad.detectors.potloc import PotlocDetector
-from tad.detectors.potloc_training import PotlocTrain, PotlocTraining
 from tad.errors import RunError
+from tad.methods.actionformer.detector import ActionFormerDetector, TrainStage
+from tad.methods.actionformer.proposer import ActionFormerProposer, LabelledTraining
+from tad.methods.actionformer.training import Training
+from tad.methods.bmn.options import BmnTraining
+from tad.methods.bmn.pretrain import BasePretraining, BaseTrain
+from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTrain, pretrain, pretraining, start
+from tad.methods.potloc.detector import PotlocDetector
+from tad.methods.potloc.training import PotlocTrain, PotlocTraining
 from tad.ops.contrast import Gather, cluster
-from tad.proposers.actionformer import ActionFormerProposer, LabelledTraining
-from tad.proposers.contrastive import ContrastiveConfig, ContrastiveTrain, pretrain, pretraining, start
-from tad.stage import Context, FitStage, one_worker
-from tests import plain
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.workers import two_workers
+from tad.stages import Context, FitStage, one_worker
+from tests.support import plain
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.workers import two_workers
 
 SMALL = {"width": 16, "heads": 2, "levels": 3, "window": 5, "drop_path": 0.0, "input_dropout": 0.0, "batch_size": 2}
 CONTRAST = ContrastiveConfig(epochs=3, frames=20)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tad.config import load_recipe
-from tad.detectors.actionformer import ActionFormerDetector
-from tad.detectors.bmn import BmnDetector
-from tad.detectors.hrpro_instance import HrproInstanceDetector
-from tad.detectors.postprocess import Postprocess, postprocess
-from tad.detectors.potloc import PotlocDetector
 from tad.errors import ConfigError
-from tad.labelers.pser_seed import SeedLabeler
+from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.bmn.detector import BmnDetector
+from tad.methods.common.candidates import CandidateConfig, CandidateFusion, candidates
+from tad.methods.common.postprocess import Postprocess, postprocess
+from tad.methods.common.seeds import SeedLabeler
+from tad.methods.hrpro.detector import HrproInstanceDetector
+from tad.methods.potloc.detector import PotlocDetector
+from tad.methods.snippet.proposer import SnippetProposer
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.nms import classwise_nms
-from tad.proposers.candidates import CandidateConfig, CandidateFusion, candidates
-from tad.proposers.snippet import SnippetProposer
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.recipe.recipe import load_recipe
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 DETECTORS = [
     ActionFormerDetector(epochs=2),

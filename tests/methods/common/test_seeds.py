@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tad.labelers.pser_seed import (
+from tad.methods.common.seeds import (
     PUBLISHED_RULE,
     SeedLabeler,
     SeedRule,
@@ -24,7 +24,7 @@ from tad.labelers.pser_seed import (
     select_seeds,
 )
 from tad.ops.iou import paired_tiou
-from tests.tiny import TinyEngine, tiny_dataset
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 PUBLISHED = SeedRule(**PUBLISHED_RULE)
 

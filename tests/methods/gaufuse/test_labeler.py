@@ -10,12 +10,14 @@ import pytest
 import torch
 import yaml
 
-from distributed.session import Options, self_train
-from tad.config import load_recipe
+from distributed.run.session import Options, self_train
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.detectors.rskp import RskpDetector
-from tad.detectors.rskp_training import (
+from tad.errors import ConfigError, RunError
+from tad.methods.gaufuse.detector import RskpDetector
+from tad.methods.gaufuse.labeler import GaufuseLabeler
+from tad.methods.gaufuse.proposer import RskpProposer
+from tad.methods.gaufuse.retraining import (
     Retrain,
     RetrainConfig,
     Retraining,
@@ -25,12 +27,10 @@ from tad.detectors.rskp_training import (
     Targets,
     epoch_of,
 )
-from tad.errors import ConfigError, RunError
-from tad.labelers.gaufuse import GaufuseLabeler
 from tad.ops.fusion import gaussian_fusion
-from tad.proposers.rskp import RskpProposer
-from tad.stage import Before, Context, one_worker
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.recipe.recipe import load_recipe
+from tad.stages import Before, Context, one_worker
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 SMALL = [
     "proposer.training.epochs=4",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tad.models.rskp import Rows, RskpModel, assign, over_time, random_walk, summarise
+from tad.methods.gaufuse.model import Rows, RskpModel, assign, over_time, random_walk, summarise
 
 
 def model(**changes: object) -> RskpModel:

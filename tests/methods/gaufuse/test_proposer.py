@@ -14,16 +14,16 @@ import torch
 import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed.loop import Worker, fit
-from tad.config import load_recipe
+from distributed.engine.loop import Worker, fit
 from tad.data.dataset import Dataset
 from tad.errors import ConfigError, DataError, RunError
-from tad.proposers.rskp import RskpProposer, load
-from tad.proposers.rskp_candidates import RskpCandidates, rskp_candidates, scored_runs
-from tad.proposers.rskp_training import RskpTask, RskpTrain, RskpTraining, attention_loss, snippet_loss, video_loss
-from tad.stage import Context, one_worker
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.workers import two_workers
+from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates, scored_runs
+from tad.methods.gaufuse.proposer import RskpProposer, load
+from tad.methods.gaufuse.training import RskpTask, RskpTrain, RskpTraining, attention_loss, snippet_loss, video_loss
+from tad.recipe.recipe import load_recipe
+from tad.stages import Context, one_worker
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.workers import two_workers
 
 SMALL = {"epochs": 4, "batch_size": 4, "dropout": 0.0, "memory_epochs": 2, "prototypes": 6}
 """Without dropout, whose masks depend on the worker."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, lsq_linear
 
-from tad.ops.snippet_targets import System, delta_target, snippet_targets, solve, system, target_loss
+from tad.methods.gaufuse.snippet_targets import System, delta_target, snippet_targets, solve, system, target_loss
 
 SOLVERS = ("centre", "least-norm")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tad.ops.ranking import sample_background
+from tad.methods.hrpro.background_pieces import sample_background
 
 
 def draw(spans, count, seed=0):

@@ -7,23 +7,23 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-import tad.detectors.hrpro_instance as detecting
-import tad.models.hrpro_instance as modelling
+import tad.methods.hrpro.detector as detecting
+import tad.methods.hrpro.detector_model as modelling
 from tad.data.segments import Segments
-from tad.detectors.hrpro_instance import HrproInstanceDetector, InstanceDecoding, InstanceDetect, InstanceDetection
-from tad.detectors.hrpro_instance_negatives import Negatives, NegativesConfig
-from tad.detectors.hrpro_instance_training import ANY, InstanceTask, InstanceTraining, Item, Proposals, overlap, targets
 from tad.errors import DataError, RunError
-from tad.labelers.hrpro import HrproLabeler
-from tad.models.hrpro_instance import InstanceModel, framed
+from tad.methods.hrpro.detector import HrproInstanceDetector, InstanceDecoding, InstanceDetect, InstanceDetection
+from tad.methods.hrpro.detector_model import InstanceModel, framed
+from tad.methods.hrpro.detector_training import ANY, InstanceTask, InstanceTraining, Item, Proposals, overlap, targets
+from tad.methods.hrpro.labeler import HrproLabeler
+from tad.methods.hrpro.negatives import Negatives, NegativesConfig
+from tad.methods.snippet.mining import mine
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.training import TrainingConfig
 from tad.ops.grouping import runs
 from tad.ops.iou import tiou
-from tad.ops.mining import mine
-from tad.proposers.snippet import SnippetProposer
-from tad.proposers.snippet_training import TrainingConfig
-from tad.stage import Context, one_worker
-from tests.test_pser_seed import adopted
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.stages import Context, one_worker
+from tests.methods.common.test_seeds import adopted
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 # -- training ----------------------------------------------------------------------------------------------------
 

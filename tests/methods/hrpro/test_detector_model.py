@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import tad.models.hrpro_instance as modelling
-from tad.models.hrpro_instance import InstanceModel, framed
-from tests.test_ops_roi import loop_align
+import tad.methods.hrpro.detector_model as modelling
+from tad.methods.hrpro.detector_model import InstanceModel, framed
+from tests.ops.test_roi import loop_align
 
 
 def instance_model(dim=6, seed=0, **more):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from tad.labelers.hrpro import PUBLISHED_RANKING, HrproLabeler
-from tad.labelers.pser_seed import SHORTEST, SeedRule
-from tests.test_pser_seed import adopted, many_points, many_proposals, select
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.methods.common.seeds import SHORTEST, SeedRule
+from tad.methods.hrpro.labeler import PUBLISHED_RANKING, HrproLabeler
+from tests.methods.common.test_seeds import adopted, many_points, many_proposals, select
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 PUBLISHED = SeedRule(**PUBLISHED_RANKING)
 DEFAULT = HrproLabeler().seed_rule

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tad.models.hrpro import HrproModel, ReliabilityBlock, prototype_contrast
-from tad.proposers.hrpro import class_means
+from tad.methods.hrpro.model import HrproModel, ReliabilityBlock, prototype_contrast
+from tad.methods.hrpro.proposer import class_means
 
 LENGTHS = [1, 13, 7, 30]
 DIM, CLASSES = 8, 3

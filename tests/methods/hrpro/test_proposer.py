@@ -13,14 +13,14 @@ import torch
 import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed.loop import Worker, fit
-from tad.config import load_recipe
+from distributed.engine.loop import Worker, fit
 from tad.data.dataset import Dataset
 from tad.errors import ConfigError
-from tad.proposers.hrpro import HrproProposer, HrproTask, HrproTrain, HrproTraining
-from tad.stage import Context, one_worker
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.workers import two_workers
+from tad.methods.hrpro.proposer import HrproProposer, HrproTask, HrproTrain, HrproTraining
+from tad.recipe.recipe import load_recipe
+from tad.stages import Context, one_worker
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.workers import two_workers
 
 SMALL = {"epochs": 3, "heads": 2, "feedforward": 16, "batch_size": 4, "block_dropout": 0.0, "dropout": 0.0}
 """Without dropout, whose masks depend on the worker."""

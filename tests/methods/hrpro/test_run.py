@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from distributed.session import Options, self_train
+from distributed.run.session import Options, self_train
 from tad.commands.stages import detect
-from tad.config import load_recipe
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tests.tiny import tiny_dataset
+from tad.recipe.recipe import load_recipe
+from tests.support.tiny import tiny_dataset
 
 SHORT = ["proposer.training.epochs=4", "proposer.training.heads=4", "detector.training.epochs=2", "stop.change=1.0"]
 FAITHFUL = ["proposer.faithful=true", "labeler.faithful=true", "detector.faithful=true"]

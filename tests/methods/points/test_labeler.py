@@ -8,20 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks import labelers_rules as rules
-from benchmarks.labelers_data import Once, labelled, protocols
+from benchmarks.studies import labelers_rules as rules
+from benchmarks.studies.labelers_data import Once, labelled, protocols
 from tad.data.dataset import Dataset
-from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.labelers.points import PointsLabeler, PointsLabels, learned_labels
-from tad.labelers.points_model import Constants, Grid, PointModel
-from tad.labelers.potloc import Grouped, GroupedPoints
+from tad.evaluation.quality_by_point import label_quality
+from tad.methods.points.labeler import PointsLabeler, PointsLabels, learned_labels
+from tad.methods.points.model import Constants, Grid, PointModel
+from tad.methods.potloc.labeler import Grouped, GroupedPoints
 from tad.ops.iou import paired_tiou, tiou
-from tad.quality import label_quality
-from tad.stage import Artifact, Context
-from tests.annotated import annotated
-from tests.tiny import TinyEngine
+from tad.prepare.import_hrpro import import_hrpro
+from tad.stages import Artifact, Context
+from tests.support.annotated import annotated
+from tests.support.tiny import TinyEngine
 
 CLASSES = 2
 UNBIASED = Constants(compression=1.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tad.config import load_recipe
-from tad.proposers.candidates import CandidateConfig, candidates
-from tad.proposers.snippet import SnippetProposer
+from tad.methods.common.candidates import CandidateConfig, candidates
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.recipe.recipe import load_recipe
 
 SECONDS = 0.64
 """Of a snippet."""

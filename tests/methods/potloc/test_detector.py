@@ -12,19 +12,27 @@ import torch.multiprocessing
 from pydantic import ValidationError
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed.loop import Worker, fit
-from tad.config import load_recipe
+from distributed.engine.loop import Worker, fit
 from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.detectors.potloc import Curves, PotlocDecoding, PotlocDetect, PotlocDetection, PotlocDetector, blend, pool
-from tad.detectors.potloc_training import PotlocTask, PotlocTrain, PotlocTraining, window_losses
 from tad.errors import ConfigError, DataError, RunError
+from tad.methods.potloc.detector import (
+    Curves,
+    PotlocDecoding,
+    PotlocDetect,
+    PotlocDetection,
+    PotlocDetector,
+    blend,
+    pool,
+)
+from tad.methods.potloc.training import PotlocTask, PotlocTrain, PotlocTraining, window_losses
 from tad.ops.iou import tiou
-from tad.stage import Artifact, Batch, Context, one_worker
-from tests.plain import as_artifact, invent
-from tests.tiny import TinyEngine, tiny_dataset
-from tests.workers import two_workers
+from tad.recipe.recipe import load_recipe
+from tad.stages import Artifact, Batch, Context, one_worker
+from tests.support.plain import as_artifact, invent
+from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.workers import two_workers
 
 SMALL = {"width": 16, "heads": 2, "window": 5, "drop_path": 0.0, "upsample": 1, "prior": 0.01}
 """Without what draws by worker; a row for each snippet."""
@@ -374,7 +382,7 @@ def test_detection_of_any_length(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_published_suppression_adds_a_second(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tad.detectors.potloc as detecting
+    import tad.methods.potloc.detector as detecting
 
     spans = np.array([[10.0, 10.4], [10.7, 11.1], [20.0, 24.0], [24.5, 28.5]])
     grid = data.grid(data.videos("train")[0])
@@ -397,7 +405,7 @@ def test_published_suppression_adds_a_second(data: Dataset, tmp_path: Path, monk
 
 
 def test_refined_rows_come_back_to_seconds(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tad.detectors.potloc as detecting
+    import tad.methods.potloc.detector as detecting
 
     name, spans = data.videos("train")[0], np.array([[10.0, 12.0], [20.0, 24.0]])
     rows = 2 * data.grid(name).to_position(spans)

@@ -13,15 +13,23 @@ from pydantic import ValidationError
 
 from tad.cli import main
 from tad.data.dataset import Dataset
-from tad.data.import_hrpro import import_hrpro
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.labelers.potloc import Grouped, GroupedPoints, PotlocLabeler, PotlocLabels, algorithm_one, mean_lengths, pairs
-from tad.quality import label_quality
-from tad.stage import Artifact, Context
-from tests.annotated import annotated
+from tad.evaluation.quality_by_point import label_quality
+from tad.methods.potloc.labeler import (
+    Grouped,
+    GroupedPoints,
+    PotlocLabeler,
+    PotlocLabels,
+    algorithm_one,
+    mean_lengths,
+    pairs,
+)
+from tad.prepare.import_hrpro import import_hrpro
+from tad.stages import Artifact, Context
 from tests.conftest import shared_path
-from tests.tiny import TinyEngine
+from tests.support.annotated import annotated
+from tests.support.tiny import TinyEngine
 
 RULES = ("midpoints", "released", "paper")
 DURATION = 100.0

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.models.potloc import Potloc
-from tests.test_actionformer_model import sizes, together
+from tad.methods.potloc.model import Potloc
+from tests.methods.actionformer.test_model import sizes, together
 
 
 def small(levels: int = 3, **more: object) -> Potloc:

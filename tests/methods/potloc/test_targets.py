@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.detectors.potloc_targets import annotated, background_seeds, sample, window
-from tad.detectors.windows import Labels
+from tad.methods.common.windows import Labels
+from tad.methods.potloc.targets import annotated, background_seeds, sample, window
 
 # -- sampling ------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tad.ops.bags import clear_of, negative_spans, perturb, seed_tious
+from tad.methods.pser.bags import clear_of, negative_spans, perturb, seed_tious
 from tad.ops.iou import paired_tiou, tiou
 
 SCALES = [0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5]

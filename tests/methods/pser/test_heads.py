@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from tad.labelers.pser import PUBLISHED, HeadsFit, PserLabeler
-from tad.labelers.pser_heads import BagConfig, FitConfig, HeadsConfig, NegativesConfig
-from tad.labelers.pser_seed import Proposals, SeedRule
-from tad.models.pser import PserHeads
+from tad.methods.common.seeds import Proposals, SeedRule
+from tad.methods.pser.heads import BagConfig, FitConfig, HeadsConfig, NegativesConfig
+from tad.methods.pser.labeler import PUBLISHED, HeadsFit, PserLabeler
+from tad.methods.pser.model import PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss
 from tad.ops.roi import roi_align
-from tad.stage import Context, one_worker
-from tests.test_pser_seed import adopted
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.stages import Context, one_worker
+from tests.methods.common.test_seeds import adopted
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 LAYOUTS = [{}, {"project": 4, "context": 0.5, "bag_mean": "subtract", "bins": 5}, {"centred": False, "hidden": 7}]
 

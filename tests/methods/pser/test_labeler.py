@@ -12,20 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import tad.labelers.pser
-import tad.labelers.pser_heads
-import tad.labelers.pser_merge
-import tad.labelers.pser_seed
-import tad.models.pser
+import tad.methods.common.seeds
+import tad.methods.pser.heads
+import tad.methods.pser.labeler
+import tad.methods.pser.merge
+import tad.methods.pser.model
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tad.labelers.pser import BUDGET, PUBLISHED, HeadsFit, PserLabeler, Refine
-from tad.labelers.pser_merge import MergeConfig, member_weights, merge, repair
-from tad.ops.bags import perturb, seed_tious
+from tad.methods.pser.bags import perturb, seed_tious
+from tad.methods.pser.labeler import BUDGET, PUBLISHED, HeadsFit, PserLabeler, Refine
+from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.ops.iou import paired_tiou
 from tad.ops.losses import mil_bag_probability, mil_loss
-from tests.test_pser_seed import adopted
-from tests.tiny import TinyEngine, tiny_dataset
+from tests.methods.common.test_seeds import adopted
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 SCALES, SHIFTS = PUBLISHED["bag"]["scales"], PUBLISHED["bag"]["shifts"]
 PUBLISHED_MERGE = MergeConfig(**PUBLISHED["merge"])
@@ -213,8 +213,8 @@ def test_bad_options(options, message):
 
 
 def test_training_reads_no_ground_truth():
-    modules = [tad.labelers.pser, tad.labelers.pser_heads, tad.labelers.pser_merge, tad.labelers.pser_seed]
-    for module in [*modules, tad.models.pser]:
+    modules = [tad.methods.pser.labeler, tad.methods.pser.heads, tad.methods.pser.merge, tad.methods.common.seeds]
+    for module in [*modules, tad.methods.pser.model]:
         tree = ast.parse(inspect.getsource(module))
         names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert names and not {n for n in names if n and "ground_truth" in n}
@@ -292,13 +292,13 @@ def test_the_embedding_is_read_instead_of_the_features(data, tmp_path):
 
 
 def _fit_config(labeler):
-    from tad.labelers.pser_heads import FitConfig
+    from tad.methods.pser.heads import FitConfig
 
     return FitConfig(**{name: getattr(labeler, name) for name in FitConfig.model_fields})
 
 
 def _refine_config(labeler):
-    from tad.labelers.pser import RefineConfig
+    from tad.methods.pser.labeler import RefineConfig
 
     return RefineConfig(seed_rule=labeler.seed_rule, bag=labeler.bag, merge=labeler.merge, centred=True)
 

@@ -11,17 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.config import load_recipe
 from tad.data.dataset import Dataset
-from tad.ops.completeness import search
+from tad.methods.hrpro.proposer import HrproProposer, HrproTraining
+from tad.methods.snippet.complete_segments import search
+from tad.methods.snippet.completeness import Found, feature_loss, find_segments, score_loss
+from tad.methods.snippet.mining import Mined, mine
+from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.training import SnippetTrain, TrainingConfig
 from tad.ops.grouping import outer_inner_contrast
-from tad.ops.mining import Mined, mine
-from tad.proposers.completeness import Found, feature_loss, find_segments, score_loss
-from tad.proposers.hrpro import HrproProposer, HrproTraining
-from tad.proposers.snippet import SnippetProposer
-from tad.proposers.snippet_training import SnippetTrain, TrainingConfig
-from tad.stage import Context, one_worker
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.recipe.recipe import load_recipe
+from tad.stages import Context, one_worker
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 # -- the search ------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tad.methods.snippet.mining import background_runs, mine
 from tad.ops.grouping import runs
-from tad.ops.mining import background_runs, mine
 
 ACTION, BACKGROUND = 0.1, 0.95
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tad.models.snippet import SnippetModel, video_scores
-from tad.ops.mining import mine
-from tad.proposers.snippet_training import TrainingConfig, video_losses
+from tad.methods.snippet.mining import mine
+from tad.methods.snippet.model import SnippetModel, video_scores
+from tad.methods.snippet.training import TrainingConfig, video_losses
 
 LENGTHS = [1, 13, 7, 30]
 DIM, CLASSES = 6, 3

@@ -13,11 +13,11 @@ from tad.data.dataset import Dataset, Role
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tad.proposers.candidates import CandidateConfig, candidates, predicted_classes
-from tad.proposers.snippet import SnippetPropose, SnippetProposer
-from tad.proposers.snippet_training import Item, SnippetTrain, TrainingConfig, read_features
-from tad.stage import Artifact, Context, one_worker
-from tests.tiny import TinyEngine, tiny_dataset
+from tad.methods.common.candidates import CandidateConfig, candidates, predicted_classes
+from tad.methods.snippet.proposer import SnippetPropose, SnippetProposer
+from tad.methods.snippet.training import Item, SnippetTrain, TrainingConfig, read_features
+from tad.stages import Artifact, Context, one_worker
+from tests.support.tiny import TinyEngine, tiny_dataset
 
 QUICK = SnippetProposer(training=TrainingConfig(epochs=15, batch_size=4, lr=1e-2))
 
