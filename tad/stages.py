@@ -1,16 +1,15 @@
 """What a stage is: one gradient-trained part (`FitStage`) or one per-video function (`MapStage`).
 
-A method (tad/proposers, tad/labelers, tad/detectors) is a few stages and a role object that chains them by asking an
-`Engine`. The engine (distributed/engine/engine.py) decides where they run, what is cached and what is logged; a stage
-knows nothing of epochs, checkpoints, devices, workers or logging.
+A method (tad/methods) is a few stages and a role object that chains them (tad/methods/roles.py) through an `Engine`.
+The engine (distributed/engine/engine.py) decides where they run, what is cached and what is logged; a stage knows
+nothing of epochs, checkpoints, devices, workers or logging.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -44,22 +43,11 @@ class Context:
     seed: int
     source: str = ""
     """Written to the `source` column of segments: stage name and round."""
+    round: int = 0
+    """Of self-training; 0 is the proposer's."""
 
 
-class Taught(NamedTuple):
-    """What a labeler is trained on when it labels other videos: the training videos' proposals and embedding."""
-
-    proposals: Artifact
-    embedding: Artifact | None
-
-
-class Before(NamedTuple):
-    """What the round before left to a detector that goes on from it; in round 1 that is the proposer."""
-
-    model: Artifact
-    labels: Artifact | None
-    """The pseudo-labels that taught the model; None in round 1."""
-
+Inputs = Mapping[str, Artifact] | None
 
 Total = Callable[[Tensor], Tensor]
 """Sums a detached tensor over all workers (the identity for one worker)."""
@@ -149,21 +137,20 @@ class Engine(Protocol):
     @property
     def seed(self) -> int: ...
 
-    round: int
-    """The round of self-training, from 1; 0 is the proposer's."""
+    def fit(self, stage: FitStage, inputs: Inputs = None, number: int = 0) -> Artifact:
+        """The trained stage, from the training videos.
 
-    def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact: ...
-    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact: ...
+        Args:
+            stage: what to train.
+            inputs: artifacts that it reads, by name.
+            number: the round of self-training it belongs to; 0 is the proposer's.
+        """
 
+    def map(self, stage: MapStage, inputs: Inputs = None, role: Role = "train", number: int = 0) -> Artifact:
+        """The stage applied to each video of a role; arguments as of `fit`."""
 
-@contextmanager
-def in_round(engine: Engine, number: int) -> Iterator[None]:
-    """What is made here is of that round, whenever it is asked for: it is then found again in later rounds."""
-    now, engine.round = engine.round, number
-    try:
-        yield
-    finally:
-        engine.round = now
+    def adopt(self, segments: Segments, name: str) -> Artifact:
+        """Segments from outside as an artifact."""
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from tad.commands.label_only import WithLabelOnly
 from tad.commands.numbers import GPUS, MINUTES, SEED, Workers
 from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, store_option
 
 
-@click.command(cls=WithLabelOnly)
+@click.command()
 @click.argument("recipe")
 @click.option(
     "--space",

@@ -8,57 +8,35 @@ import re
 import reprlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from importlib import resources
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tad import bounds
+from tad.data.dataset import Dataset
 from tad.errors import ConfigError, DataError, listing
 from tad.files import parse_yaml, read_yaml
 from tad.methods.actionformer.detector import ActionFormerDetector
-from tad.methods.actionformer.proposer import ActionFormerProposer
-from tad.methods.actionformer.warm_start import differing
-from tad.methods.apl.labeler import AplLabeler
-from tad.methods.bmn.detector import BmnDetector
-from tad.methods.common.seeds import SeedLabeler
-from tad.methods.gaufuse.detector import RskpDetector
-from tad.methods.gaufuse.labeler import GaufuseLabeler
-from tad.methods.gaufuse.proposer import RskpProposer
-from tad.methods.hrpro.detector import HrproInstanceDetector
-from tad.methods.hrpro.labeler import HrproLabeler
-from tad.methods.hrpro.proposer import HrproProposer
-from tad.methods.mixed.labeler import MixedLabeler
-from tad.methods.points.labeler import PointsLabeler
-from tad.methods.potloc.detector import PotlocDetector
-from tad.methods.potloc.labeler import PotlocLabeler
 from tad.methods.pser.labeler import PserLabeler
-from tad.methods.pser.weak import PserWeakLabeler
+from tad.methods.roles import Method
 from tad.methods.snippet.proposer import SnippetProposer
+from tad.recipe.methods import registered
 from tad.stages import StageConfig
 
-Proposer = Annotated[
-    SnippetProposer | HrproProposer | RskpProposer | ActionFormerProposer, Field(discriminator="method")
-]
-Labeler = Annotated[
-    PserLabeler
-    | SeedLabeler
-    | HrproLabeler
-    | PotlocLabeler
-    | PointsLabeler
-    | GaufuseLabeler
-    | PserWeakLabeler
-    | MixedLabeler
-    | AplLabeler,
-    Field(discriminator="method"),
-]
-Detector = Annotated[
-    ActionFormerDetector | HrproInstanceDetector | PotlocDetector | RskpDetector | BmnDetector,
-    Field(discriminator="method"),
-]
-ROLES = ("proposer", "labeler", "detector")
+if TYPE_CHECKING:
+    from tad.methods.roles import Detector, Labeler, Proposer
+else:  # the unions of what is registered, told apart by `method`
+    Proposer, Labeler, Detector = (
+        Annotated[reduce(or_, registered(role).values()), Field(discriminator="method")]
+        for role in ("proposer", "labeler", "detector")
+    )
+
+ROLES = ("proposer", "encoder", "labeler", "detector")
 LONGEST = 200
 """Characters of a value in an error message."""
 
@@ -79,6 +57,9 @@ class Recipe(StageConfig):
 
     description: str = ""
     proposer: Proposer = SnippetProposer()
+    encoder: Proposer | None = Field(
+        default=None, description="another proposer, whose embedding labelers read; null: the proposer's own"
+    )
     labeler: Labeler = PserLabeler()
     detector: Detector = ActionFormerDetector()
     rounds: int = Field(
@@ -96,29 +77,22 @@ class Recipe(StageConfig):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Recipe:
-        if self.detector.method == "rskp" and self.proposer.method != "rskp":
-            raise ValueError(
-                f"detector rskp trains the proposer's own model further, but the proposer is {self.proposer.method}; "
-                "use proposer rskp, or another detector"
-            )
-        if self.detector.method == "actionformer" and self.detector.init == "before":
-            if self.proposer.method != "actionformer":
-                raise ValueError(
-                    "detector.init: before starts from the proposer's weights, but the proposer is "
-                    f"{self.proposer.method}; use proposer actionformer, or detector.init: none"
-                )
-            unlike = differing(self.detector, self.proposer.training)
-            if unlike:
-                raise ValueError(
-                    "detector.init: before starts from the proposer's weights, but detector and proposer.training "
-                    f"differ in {', '.join(unlike)}; set them alike, or detector.init: none"
-                )
-        if self.labeler.method == "apl" and self.labeler.ignore and self.detector.method not in ("actionformer", "bmn"):
-            raise ValueError(
-                f"labeler.ignore: true wants a detector that leaves stretches out of its loss; {self.detector.method} "
-                "does not; use detector actionformer or bmn, or labeler.ignore: false"
-            )
+        problems = [text for role in (self.proposer, self.labeler, self.detector) for text in role.conflicts(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    def problems(self, data: Dataset) -> list[str]:
+        """Why the recipe cannot be trained on the labels that the training videos have; nothing if it can."""
+        return [text for method in self._used() for text in method.problems(data)]
+
+    def warnings(self, data: Dataset) -> list[str]:
+        """Which labels the recipe makes no use of, in words."""
+        return [text for method in self._used() for text in method.warnings(data)]
+
+    def _used(self) -> list[Method]:
+        encoder = [self.encoder] if self.encoder is not None else []
+        return [self.proposer, *encoder, *([self.labeler, self.detector] if self.rounds else [])]
 
 
 def recipe_names() -> list[str]:
@@ -150,15 +124,6 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if problems or recipe is None:
         raise ConfigError(f"recipe {name}: " + listing(problems))
     return recipe
-
-
-def load_labeler(method: str, overrides: Sequence[str] = ()) -> Labeler:
-    """A labeler by its method's name, with `key.path=value` overrides of its options.
-
-    Raises:
-        ConfigError: as for `load_recipe`.
-    """
-    return load_recipe("pser", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)]).labeler
 
 
 def options(recipe: Recipe) -> dict[str, Any]:

@@ -7,7 +7,7 @@ The network is in tad.methods.actionformer.model, points and targets in tad.meth
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,18 +15,20 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tad import bounds
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.actionformer.model import joint_quality
 from tad.methods.actionformer.targets import decode, pyramid
 from tad.methods.actionformer.training import DetectorTask, Training, build
+from tad.methods.actionformer.warm_start import differing
 from tad.methods.common.contrastive import ContrastiveConfig, start
 from tad.methods.common.postprocess import Kept, Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.roles import Labels, MethodConfig, Roles, Round
+from tad.stages import Artifact, Context, StageConfig
 
 
 class Reading(StageConfig):
@@ -63,16 +65,13 @@ class Detection(StageConfig):
     postprocess: Postprocess = Postprocess()
 
 
-class ActionFormerDetector(Training):
+class ActionFormerDetector(Training, MethodConfig):
     """A multi-scale transformer with local attention that finds class and boundaries at every point of a pyramid."""
 
     method: Literal["actionformer"] = "actionformer"
     pretrain: ContrastiveConfig = ContrastiveConfig()
     decode: Decoding = Decoding()
     postprocess: Postprocess = Postprocess()
-
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[False]] = False
 
     @model_validator(mode="after")
     def _one_start(self) -> ActionFormerDetector:
@@ -83,44 +82,43 @@ class ActionFormerDetector(Training):
             )
         return self
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-        ignored: Artifact | None = None,
-    ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
+    def problems(self, data: Dataset) -> list[str]:
+        if self.unlabelled_weight is None or any(data.supervision(v) == "full" for v in data.videos("train")):
+            return []
+        return [
+            "detector.unlabelled_weight weighs videos beside fully labelled ones, and none of the "
+            f"{len(data.videos('train'))} training videos has full labels; add full_labels.csv, or set it to null"
+        ]
 
-        Args:
-            before: the model to start from, with init: before.
-            ignored: stretches of the training videos of which nothing is to be learned.
+    def conflicts(self, recipe: Roles) -> list[str]:
+        if self.init != "before":
+            return []
+        if recipe.proposer.method != "actionformer":
+            return [
+                "detector.init: before starts from the proposer's weights, but the proposer is "
+                f"{recipe.proposer.method}; use proposer actionformer, or detector.init: none"
+            ]
+        unlike = differing(self, recipe.proposer.training)  # type: ignore[attr-defined]
+        if not unlike:
+            return []
+        return [
+            "detector.init: before starts from the proposer's weights, but detector and proposer.training differ in "
+            f"{', '.join(unlike)}; set them alike, or detector.init: none"
+        ]
 
-        Raises:
-            RunError: there is no model to start from.
-        """
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos."""
         options = Training(**self.model_dump(exclude={"method", "pretrain", "decode", "postprocess"}))
-        training, inputs = start(engine, self.pretrain, options)
+        training, inputs = start(round, self.pretrain, options)
         if self.init == "before":
-            if before is None:
-                raise RunError("detector actionformer: init: before needs what the last round left; give it `before`")
-            inputs["before"] = before.model
-        inputs |= {"ignored": ignored} if ignored is not None else {}
-        return engine.fit(TrainStage(training), {"labels": labels} | inputs)
+            inputs["before"] = round.previous.model
+        return round.fit(TrainStage(training), labels.inputs() | inputs)
 
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos; the proposer's scores, where it has any, weigh their classes."""
+        scores = round.first.scores()
         inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
-        return engine.map(DetectStage(Detection(decode=self.decode, postprocess=self.postprocess)), inputs, role)
+        return round.map(DetectStage(Detection(decode=self.decode, postprocess=self.postprocess)), inputs)
 
 
 @dataclass(frozen=True)

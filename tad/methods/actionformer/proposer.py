@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 
 from tad import bounds
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.data.segments import Segments
 from tad.methods.actionformer.detector import (
@@ -32,8 +32,10 @@ from tad.methods.actionformer.detector import (
 from tad.methods.actionformer.training import DetectorTask, Training
 from tad.methods.common.contrastive import ContrastiveConfig, start
 from tad.methods.common.given_labels import given
+from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.common.postprocess import Kept, Postprocess
-from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.roles import MethodConfig, Round
+from tad.stages import Arrays, Artifact, Context, StageConfig
 
 
 class LabelledTraining(Training):
@@ -75,7 +77,7 @@ class Suppression(StageConfig):
     postprocess: Postprocess
 
 
-class ActionFormerProposer(StageConfig):
+class ActionFormerProposer(MethodConfig):
     """ActionFormer, trained on fully labelled videos; its detections in all videos are the proposals."""
 
     method: Literal["actionformer"] = "actionformer"
@@ -84,14 +86,20 @@ class ActionFormerProposer(StageConfig):
     decode: Reading = Reading()
     postprocess: Postprocess = Postprocess()
 
-    def train(self, engine: Engine) -> Artifact:
-        """Fits the detector on the boundaries of fully labelled training videos; the others are not seen."""
-        labels = engine.map(GivenLabels(), {}, "train")
-        videos = sum(engine.data.supervision(v) == "full" for v in engine.data.videos("train"))
-        training, inputs = start(engine, self.pretrain, self.training.of(videos))
-        return engine.fit(LabelledTrain(training), {"labels": labels} | inputs)
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def warnings(self, data: Dataset) -> list[str]:
+        return unread_labels(data, self.method, self.training.usable)
+
+    def train(self, round: Round) -> Artifact:
+        """Fits the detector on the boundaries of fully labelled training videos; the others are not seen."""
+        labels, data = round.map(GivenLabels()), round.data
+        videos = sum(data.supervision(v) == "full" for v in data.videos("train"))
+        training, inputs = start(round, self.pretrain, self.training.of(videos))
+        return round.fit(LabelledTrain(training), {"labels": labels} | inputs)
+
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """The decoded points of every video, and curves made of them.
 
         Arrays `cas` [T, C], `background` [T] and `video` [C] as of the other proposers: a snippet's score of a class is
@@ -99,23 +107,16 @@ class ActionFormerProposer(StageConfig):
         video's score is its best point's. `spans` [N, 2] positions, `scores` [N] and `labels` [N]: the candidates, the
         best points of each level.
         """
-        return engine.map(PointStage(self.decode), {"model": model}, role)
+        return round.map(PointStage(self.decode), {"model": model})
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16: the finest level of the pyramid."""
-        return engine.map(EmbedStage(), {"model": model}, role)
+        return round.map(EmbedStage(), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: detections with their score.
-
-        Args:
-            suppressed: False gives every candidate with its own score, before post-processing.
-            known: as of the other proposers; classes that are known change nothing here.
-        """
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: detections with their score; classes that are known change nothing."""
         config = Suppression(read=self.decode, postprocess=self.postprocess) if suppressed else StageConfig()
-        return engine.map(ProposeStage(config), {"scores": scores}, role)
+        return round.map(ProposeStage(config), {"scores": self.score(round, model)})
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,7 @@ class GivenLabels:
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        _, _, number = context.source.rpartition("@")
-        return lambda video: given(context.data, video, f"given@{number}")
+        return lambda video: given(context.data, video, f"given@{context.round}")
 
 
 @dataclass(frozen=True)

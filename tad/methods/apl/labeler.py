@@ -9,7 +9,7 @@ Source: APL (ECCV 2024), dynamic selection (Eq. 6) and the instance consistency 
 | | candidates that it finds like the labelled instances of their class | apl/mined@ROUND |
 
 The other candidates are, by option, stretches of which a detector may learn neither action nor background. They are no
-pseudo-labels: `AplLabeler.ignored` makes them.
+pseudo-labels: `Labels.ignored` has them.
 
 Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select`,
 `apl/label` and `apl/ignore` (maps). The discriminator is checked in tad.methods.apl.check.
@@ -19,20 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from tad import bounds
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.apl.check import check
-from tad.methods.apl.icd import IcdFit, IcdTraining, PoolLabelled, likeness, pooled
+from tad.methods.apl.icd import IcdFit, IcdTraining, PoolLabelled, bank_problems, likeness, pooled
 from tad.methods.common.given_labels import given
 from tad.methods.common.seeds import Proposals
+from tad.methods.roles import Labels, MethodConfig, Round
 from tad.ops.nms import classwise_nms
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught, in_round
+from tad.stages import Artifact, Context, StageConfig
 
 TOLERANCE = 1e-9
 """Scores this close to d2 reach it: of two scores the better one is mean + std, and rounding must not decide."""
@@ -104,7 +105,7 @@ class LabelConfig(StageConfig):
     beta: float
 
 
-class AplLabeler(StageConfig):
+class AplLabeler(MethodConfig):
     """Selected detections of the current model as pseudo-labels; their score is the detection's."""
 
     method: Literal["apl"] = "apl"
@@ -115,48 +116,33 @@ class AplLabeler(StageConfig):
         description="candidates that stay without a decision are stretches that the detector leaves out of its loss",
     )
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = False
+    def problems(self, data: Dataset) -> list[str]:
+        return bank_problems(data) if self.icd.use else []
 
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+    def seeds(self, round: Round) -> Artifact:
         """Segments: positives and candidates of the selection, told apart by their source; none of labelled videos."""
-        return engine.map(Select(self.selection), {"proposals": proposals}, role)
+        return round.map(Select(self.selection), {"proposals": round.proposals()})
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: given labels, and pseudo-labels of all other videos; `proposals` are suppressed detections.
+    def label(self, round: Round) -> Labels:
+        """Segments: given labels, and pseudo-labels of all other videos; of suppressed detections.
 
         Raises:
             DataError: the discriminator is used, and the training videos have no full labels of two classes.
         """
-        inputs = {"selected": self.seeds(engine, proposals, role)}
+        selected = self.seeds(round)
+        inputs, once = {"selected": selected}, round.first.training
         if self.icd.use:
-            with in_round(engine, 0):
-                inputs["bank"] = engine.map(PoolLabelled(), {}, "train")
-                inputs["model"] = engine.fit(IcdFit(self.icd.training), {"bank": inputs["bank"]})
-        return engine.map(Label(LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta)), inputs, role)
+            inputs["bank"] = once.map(PoolLabelled())
+            inputs["model"] = once.fit(IcdFit(self.icd.training), {"bank": inputs["bank"]})
+        labels = round.map(Label(LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta)), inputs)
+        ignored = round.map(Undecided(), {"selected": selected, "labels": labels}) if self.ignore else None
+        return Labels(labels, ignored, lambda: self.statistics(round, selected.segments(), labels.segments()))
 
-    def ignored(self, engine: Engine, selected: Artifact, labels: Artifact) -> Artifact | None:
-        """Segments: stretches of the training videos of which nothing is to be learned; None without the option.
-
-        Args:
-            selected: what `seeds` made; labels: what `label` made of it.
-        """
-        return engine.map(Undecided(), {"selected": selected, "labels": labels}) if self.ignore else None
-
-    def statistics(self, engine: Engine, selected: Segments, labels: Segments) -> dict[str, Any]:
+    def statistics(self, round: Round, selected: Segments, labels: Segments) -> dict[str, Any]:
         """What was selected in the training videos that are not fully labelled.
 
         Args:
-            engine: of the run; the check of the discriminator runs once, in round 0.
+            round: of the training videos; the check of the discriminator runs once, in round 0.
             selected: what `seeds` made; labels: what `label` made of it.
 
         Returns:
@@ -164,7 +150,7 @@ class AplLabeler(StageConfig):
             labels that were `mined`; number of candidates `left`; `mean_d2` (None without a detection); `per_class`;
             `icd`: its `Check`, None where there is none.
         """
-        data = engine.data
+        data = round.data
         videos = [v for v in data.videos("train") if data.supervision(v) != "full"]
         found = labels.filter(np.isin(_kind(labels), ["apl/label", "apl/mined"]))
         kept, positives = int((_kind(found) == "apl/label").sum()), int((_kind(selected) == "apl/positive").sum())
@@ -173,8 +159,8 @@ class AplLabeler(StageConfig):
         counts = np.bincount(found.label_index(data.classes), minlength=len(data.classes))
         checked = None
         if self.icd.use:
-            with in_round(engine, 0):
-                checked = check(engine, engine.map(PoolLabelled(), {}, "train"), self.icd.training)
+            once = round.first.training
+            checked = check(once, once.map(PoolLabelled()), self.icd.training)
         return {
             "labels_per_video": len(found) / max(1, len(videos)),
             "videos_without": len(set(videos) - set(found.codes("video_id")[1])),
@@ -201,7 +187,6 @@ class Select:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, by_video = self.config, context.data, Proposals(context).by_video
-        _, _, number = context.source.rpartition("@")
 
         def usable(video: str) -> Segments:
             rows, kind = by_video.get(video, Segments.empty()), data.supervision(video)
@@ -236,7 +221,7 @@ class Select:
             else:
                 d2 = config.d2(rows.score)
             positive, candidate = config.split(rows.score, d2)
-            kind = np.where(positive, f"apl/positive@{number}", f"apl/candidate@{number}")
+            kind = np.where(positive, f"apl/positive@{context.round}", f"apl/candidate@{context.round}")
             return rows.replace(source=kind.tolist(), point=None).filter(positive | candidate)
 
         return select
@@ -258,11 +243,10 @@ class Label:
         config, data = self.config, context.data
         by_video = context.inputs["selected"].segments().by_video()
         alike, _ = likeness(context) if "model" in context.inputs else (None, None)
-        _, _, number = context.source.rpartition("@")
 
         def label(video: str) -> Segments:
             if data.supervision(video) == "full":
-                return given(data, video, f"given@{number}")
+                return given(data, video, f"given@{context.round}")
             rows = by_video.get(video, Segments.empty())
             like = None
             if alike and len(rows):
@@ -270,7 +254,7 @@ class Label:
                 vectors = pooled(features, data.grid(video, len(features)), rows.spans)
                 like = alike(vectors, rows.label_index(data.classes))
             kept, mined = verdict(_kind(rows) == "apl/positive", like, config)
-            kind = np.where(kept, f"apl/label@{number}", f"apl/mined@{number}")
+            kind = np.where(kept, f"apl/label@{context.round}", f"apl/mined@{context.round}")
             return rows.replace(source=kind.tolist()).filter(kept | mined)
 
         return label

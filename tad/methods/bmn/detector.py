@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.bmn.losses import joint_score
@@ -29,7 +28,8 @@ from tad.methods.bmn.targets import Window, read_window, windows
 from tad.methods.bmn.training import TrainStage, build
 from tad.methods.common.contrastive import ContrastiveConfig
 from tad.methods.common.postprocess import Postprocess, postprocess
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.roles import Labels, MethodConfig, Round, required
+from tad.stages import Artifact, Context, StageConfig
 
 
 class BmnDecoding(StageConfig):
@@ -89,7 +89,7 @@ class RoundTraining(BmnTraining):
     )
 
 
-class BmnDetector(StageConfig):
+class BmnDetector(MethodConfig):
     """Boundary-matching network; learns from any labeler's pseudo-labels."""
 
     method: Literal["bmn"] = "bmn"
@@ -98,51 +98,25 @@ class BmnDetector(StageConfig):
     decode: BmnDecoding = BmnDecoding()
     postprocess: BmnPostprocess = BmnPostprocess()
 
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[False]] = False
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos.
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-        ignored: Artifact | None = None,
-    ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
-
-        Args:
-            before: with init: before, the model to go on from; what is left to round 1 is the proposer's, no BMN.
-            ignored: stretches of the training videos of which nothing is to be learned.
+        With init: before it starts from the last round's; round 1 has none, as the proposer's is no BMN.
         """
         training = BmnTraining(**self.training.model_dump(exclude={"init"}))
-        inputs = {"labels": labels} | ({"ignored": ignored} if ignored is not None else {})
-        if self.training.init == "before" and before is not None and before.labels is not None:
-            inputs["before"] = before.model
+        inputs = labels.inputs()
+        if self.training.init == "before" and round.number > 1:
+            inputs["before"] = round.previous.model
         elif self.pretrain.enabled:
-            inputs["before"] = pretrain(engine, self.pretrain, training)
-        return engine.fit(TrainStage(training), inputs)
+            inputs["before"] = pretrain(round, self.pretrain, training)
+        return round.fit(TrainStage(training), inputs)
 
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role; `scores` are the proposer's, for the classes.
-
-        Raises:
-            RunError: there are no scores.
-        """
-        if scores is None:
-            raise RunError("detector bmn finds no classes itself; give it the proposer's scores")
-        # Known classes are for training videos only, even if other videos have label files too.
-        changes = {} if role == "train" else {"train_classes": "predicted"}
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos; the proposer's scores tell their classes."""
+        scores = required(round.first.scores(), "detector bmn", "the proposer's scores for the classes")
+        changes = {} if round.known else {"train_classes": "predicted"}
         config = BmnDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
-        return engine.map(DetectStage(config), {"model": model, "scores": scores}, role)
+        return round.map(DetectStage(config), {"model": model, "scores": scores})
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from tad.methods.bmn.targets import read_window, window_of, windows_of
 from tad.methods.bmn.training import falling
 from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTask, given_sizes
 from tad.methods.common.windows import expected_length
-from tad.stages import Artifact, Context, Engine, in_round
+from tad.methods.roles import Round
+from tad.stages import Artifact, Context
 
 OPTIONS = (
     "fit",
@@ -45,15 +46,14 @@ class BasePretraining(ContrastiveConfig):
     """The detector's `OPTIONS`, the others being defaults."""
 
 
-def pretrain(engine: Engine, config: ContrastiveConfig, detector: BmnTraining) -> Artifact:
+def pretrain(round: Round, config: ContrastiveConfig, detector: BmnTraining) -> Artifact:
     """Fits the base, once for all rounds.
 
     Returns:
         Of `state` the weights of `Bmn.base`, of `settings` tad.methods.bmn.options.SHAPE and the learning rate.
     """
     training = BmnTraining(**detector.model_dump(include=set(OPTIONS)))
-    with in_round(engine, 0):
-        return engine.fit(BaseTrain(BasePretraining(**config.model_dump(), training=training)))
+    return round.first.fit(BaseTrain(BasePretraining(**config.model_dump(), training=training)))
 
 
 @dataclass(frozen=True)

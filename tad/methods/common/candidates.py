@@ -7,12 +7,13 @@ video's class score as a factor, and no repeated runs.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from tad import bounds
+from tad.methods.roles import Round
 from tad.ops.fusion import Aggregate, Overlap, gaussian_fusion
 from tad.ops.grouping import inner_mean, outer_inner_contrast, threshold_runs, upsample
 from tad.ops.nms import classwise_nms, compiled
@@ -237,3 +238,13 @@ def fused(found: Candidates, cas: np.ndarray, config: CandidateConfig, second: f
         stretch=config.stretch * second,
     )
     return Candidates(spans, scores.astype(np.float32), labels)
+
+
+def reading(round: Round, suppressed: bool) -> dict[str, Any]:
+    """Changes to the config of candidates for a round: no suppression, and no known classes where labels are none.
+
+    Args:
+        round: labels of its videos are not read unless it knows them, even if the points file also lists others.
+        suppressed: False gives every candidate with its own score.
+    """
+    return ({} if suppressed else {"nms": "none"}) | ({} if round.known else {"train_classes": "predicted"})

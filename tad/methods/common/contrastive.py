@@ -23,8 +23,9 @@ from tad import bounds
 from tad.methods.common.optimisers import adamw, derived_ema, derived_width
 from tad.methods.common.pyramid import Backbone, padded_length
 from tad.methods.common.windows import SHORT, expected_length, levels_for, pack, random_crop, refine, usual_length
+from tad.methods.roles import Round
 from tad.ops.contrast import Gather, cluster, coarse_contrast, fine_contrast, pyramid_rows, sample_frames
-from tad.stages import Artifact, Batch, Context, Engine, StageConfig, Total, in_round
+from tad.stages import Artifact, Batch, Context, StageConfig, Total
 
 NETWORK = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout", "stem", "gain")
 """Settings that are arguments of `Backbone`."""
@@ -78,22 +79,21 @@ class Pretraining(ContrastiveConfig):
     ema_decay: float | None
 
 
-def start(engine: Engine, config: ContrastiveConfig, training: Options) -> tuple[Options, dict[str, Artifact]]:
+def start(round: Round, config: ContrastiveConfig, training: Options) -> tuple[Options, dict[str, Artifact]]:
     """Options and inputs with which ActionFormer's training starts from the pre-trained encoder, if it is enabled."""
     if not config.enabled:
         return training, {}
-    return training.model_copy(update={"init": "before"}), {"before": pretrain(engine, config, training)}
+    return training.model_copy(update={"init": "before"}), {"before": pretrain(round, config, training)}
 
 
-def pretrain(engine: Engine, config: ContrastiveConfig, detector: StageConfig) -> Artifact:
+def pretrain(round: Round, config: ContrastiveConfig, detector: StageConfig) -> Artifact:
     """Fits the encoder of a pyramid detector, once for all rounds; `detector` as of `pretraining`.
 
     Returns:
         Of `state` all weights of the `Backbone` (`load_state_dict(state, strict=False)` of a detector takes them), of
         `settings` its arguments, `upsample` and `max_length`.
     """
-    with in_round(engine, 0):
-        return engine.fit(ContrastiveTrain(pretraining(config, detector)))
+    return round.first.fit(ContrastiveTrain(pretraining(config, detector)))
 
 
 def pretraining(config: ContrastiveConfig, detector: StageConfig) -> Pretraining:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tad import bounds
-from tad.data.dataset import Dataset, Role
+from tad.data.dataset import Dataset
 from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.methods.common.published import fill_published
 from tad.ops.nms import compiled
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.stages import Context, StageConfig
 
 FALLBACK_SCORE = 0.2
 """Score of a seed that no proposal stands behind, as in the published code."""
@@ -274,39 +273,6 @@ def inside(spans: np.ndarray, lower: float, upper: float) -> np.ndarray:
         start = np.clip(spans[gone].mean(1) - SHORTEST / 2, lower, max(lower, upper - SHORTEST))
         spans[gone] = np.stack([start, start + SHORTEST], axis=1)
     return spans
-
-
-class SeedLabeler(StageConfig):
-    """The seeds themselves as pseudo-labels."""
-
-    method: Literal["pser-seed"] = "pser-seed"
-    faithful: bool = Field(default=False, description="the published rule; sets the options of seed_rule")
-    seed_rule: SeedRule = SeedRule()
-
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, {"seed_rule": PUBLISHED_RULE})
-
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
-        """Segments: one seed for every point of a role's videos."""
-        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals}, role)
-
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: the seeds."""
-        return self.seeds(engine, proposals, role)
 
 
 PUBLISHED_RULE: Mapping[str, Any] = {

@@ -10,11 +10,10 @@ reinforce itself. Detections are the model's own fused candidates, as the propos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tad.data.dataset import Role
 from tad.errors import RunError
 from tad.methods.common.published import fill_published
 from tad.methods.gaufuse.candidates import RskpCandidates
@@ -30,10 +29,11 @@ from tad.methods.gaufuse.retraining import (
     learns_change,
 )
 from tad.methods.gaufuse.training import default_batch
-from tad.stages import Artifact, Before, Engine, StageConfig
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
+from tad.stages import Artifact
 
 
-class RskpDetector(StageConfig):
+class RskpDetector(MethodConfig):
     """The retrained snippet model; needs proposer rskp."""
 
     method: Literal["rskp"] = "rskp"
@@ -44,64 +44,44 @@ class RskpDetector(StageConfig):
     scoring: RskpScoring = RskpScoring()
     candidates: RskpCandidates = RskpCandidates()
 
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[True]] = True
-    """It has `score` and `propose`, as a proposer has, and the next round's labels are made of what these give."""
-
     @model_validator(mode="before")
     @classmethod
     def _published(cls, data: Any) -> Any:
         return fill_published(data, PUBLISHED, BUDGET)
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-    ) -> Artifact:
-        """The model, trained further on the pseudo-labels of the training videos; scores and candidates are not read.
-
-        Args:
-            before: the model to start from and the pseudo-labels that it was trained on.
-
-        Raises:
-            RunError: there is no model to start from.
-        """
-        if before is None:
-            raise RunError(
-                "detector rskp trains the proposer's model further; give it `before`, what the last round left"
+    def conflicts(self, recipe: Roles) -> list[str]:
+        unlike = []
+        if recipe.proposer.method != "rskp":
+            unlike.append(
+                "detector rskp trains the proposer's own model further, but the proposer is "
+                f"{recipe.proposer.method}; use proposer rskp, or another detector"
             )
-        number = max(1, engine.round)
-        inputs = {"model": before.model, "targets": engine.map(Targets(self.targets), {"labels": labels})}
-        if learns_change(self.schedule, number):
+        return unlike + cannot_ignore(self.method, recipe)
+
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The last round's model, trained further on the pseudo-labels of the training videos."""
+        before, targets = round.previous, Targets(self.targets)
+        inputs = {"model": before.model, "targets": round.map(targets, {"labels": labels.segments})}
+        if learns_change(self.schedule, round.number):
             if before.labels is None:
-                raise RunError(f"detector rskp learns how labels changed in round {number}; give it the last round's")
-            inputs["previous"] = engine.map(Targets(self.targets), {"labels": before.labels})
-        config = RetrainConfig(training=self.training, schedule=self.schedule, round=number)
-        return engine.fit(Retrain(config, self.training.batch_size or default_batch(engine.data)), inputs)
+                raise RunError(
+                    f"detector rskp learns how labels changed in round {round.number}, which has none before"
+                )
+            inputs["previous"] = round.map(targets, {"labels": before.labels})
+        config = RetrainConfig(training=self.training, schedule=self.schedule, round=round.number)
+        return round.fit(Retrain(config, self.training.batch_size or default_batch(round.data)), inputs)
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return score(engine, model, role, self.scoring)
+        return score(round, model, self.scoring)
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals of the model whose scores are given; see `SnippetProposer.propose`."""
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: the model's own candidates."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role: the model's own fused candidates; the other inputs are not read."""
-        return self.propose(engine, self.score(engine, model, role), role)
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos: the model's own fused candidates."""
+        return self.propose(round, model)
 
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {

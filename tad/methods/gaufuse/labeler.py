@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.candidates import CandidateFusion
 from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import Proposals, inside
+from tad.methods.roles import Labels, MethodConfig, Round
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import inner_mean
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.stages import Artifact, Context, StageConfig
 
 NEAREST = 1e-9
 """A temperature so low that a group becomes its best member."""
@@ -57,7 +57,7 @@ class FuseConfig(StageConfig):
     released_edges: bool
 
 
-class GaufuseLabeler(StageConfig):
+class GaufuseLabeler(MethodConfig):
     """Fused candidates as pseudo-labels; their score is the fused one."""
 
     method: Literal["gaufuse"] = "gaufuse"
@@ -72,10 +72,6 @@ class GaufuseLabeler(StageConfig):
     released_edges: bool = Field(default=False, description="overlaps as if candidates lasted a snippet longer")
     gate: Gate = Gate()
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = False
-    wants_points: ClassVar[bool] = False
-
     @model_validator(mode="before")
     @classmethod
     def _published(cls, data: Any) -> Any:
@@ -84,56 +80,42 @@ class GaufuseLabeler(StageConfig):
             return {"released_edges": True, **data}
         return data
 
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+    def seeds(self, round: Round) -> Artifact:
         """Segments: the best candidate of each group, from which its fusion starts."""
         fusion = self.fusion.model_copy(update={"temperature": NEAREST, "weight": "confidence"})
         gate = self.gate.model_copy(update={"class_threshold": 0.0})
         config = FuseConfig(fusion=fusion, gate=gate, released_edges=False)
-        return engine.map(Fuse(config, name="gaufuse/seed"), {"proposals": proposals}, role)
+        return round.map(Fuse(config, name="gaufuse/seed"), {"proposals": round.proposals(suppressed=False)})
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: the fused candidates.
-
-        Args:
-            engine: its round chooses the temperature.
-            proposals: all candidates of the current model, each with its own score.
-            embedding: for other methods.
-            role: whose videos.
-            taught: for other methods.
-            scores: the current model's snippet and video scores; needed with fusion.weight: inner, released_edges and
-                gate.class_threshold.
+    def label(self, round: Round) -> Labels:
+        """Segments: the fused candidates of the current model, by the temperature of the round.
 
         Raises:
-            RunError: scores are needed and missing.
+            RunError: snippet and video scores are needed (fusion.weight: inner, released_edges, gate.class_threshold)
+                and missing.
         """
         wanting = {
             "fusion.weight: inner": self.fusion.weight == "inner",
             "released_edges: true": self.released_edges,
             "gate.class_threshold": self.gate.class_threshold > 0,
         }
-        if scores is None and any(wanting.values()):
-            raise RunError(
-                f"labeler gaufuse: {', '.join(k for k, v in wanting.items() if v)} needs the snippet scores that the "
-                "proposals were made of; run a whole recipe, or set fusion.weight: confidence and leave the others out"
-            )
-        temperature = self.temperatures[min(max(engine.round, 1), len(self.temperatures)) - 1]
+        inputs = {"proposals": round.proposals(suppressed=False)}
+        if any(wanting.values()):
+            scores = round.scores()
+            if scores is None:
+                raise RunError(
+                    f"labeler gaufuse: {', '.join(k for k, v in wanting.items() if v)} needs the snippet scores that "
+                    "the proposals were made of; use a proposer that is trained, or set fusion.weight: confidence and "
+                    "leave the others out"
+                )
+            inputs["scores"] = scores
+        temperature = self.temperatures[min(max(round.number, 1), len(self.temperatures)) - 1]
         config = FuseConfig(
             fusion=self.fusion.model_copy(update={"temperature": temperature}),
             gate=self.gate,
             released_edges=self.released_edges,
         )
-        inputs = {"proposals": proposals}
-        if scores is not None and any(wanting.values()):
-            inputs["scores"] = scores
-        return engine.map(Fuse(config), inputs, role)
+        return Labels(round.map(Fuse(config), inputs))
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,18 @@ import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
 
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.methods.common.candidates import steps
+from tad.methods.common.candidates import reading, steps
+from tad.methods.common.label_kinds import untaught
 from tad.methods.common.published import fill_published
 from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates
 from tad.methods.gaufuse.model import RskpModel, RskpScores
 from tad.methods.gaufuse.training import RskpTrain, RskpTraining, default_batch
+from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
-from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
+from tad.stages import Arrays, Artifact, Context, StageConfig
 
 
 class RskpScoring(StageConfig):
@@ -46,7 +48,7 @@ class MixConfig(StageConfig):
     video_share: float
 
 
-class RskpProposer(StageConfig):
+class RskpProposer(MethodConfig):
     """Snippet model with prototypes and memory, from the classes of videos; its curves' runs are the proposals."""
 
     method: Literal["rskp"] = "rskp"
@@ -60,40 +62,36 @@ class RskpProposer(StageConfig):
     def _published(cls, data: Any) -> Any:
         return fill_published(data, PUBLISHED, BUDGET)
 
-    def train(self, engine: Engine) -> Artifact:
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
+
+    def train(self, round: Round) -> Artifact:
         """Fits the model on the training videos whose classes are known."""
-        return engine.fit(RskpTrain(self.training, self.training.batch_size or default_batch(engine.data)))
+        return round.fit(RskpTrain(self.training, self.training.batch_size or default_batch(round.data)))
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return score(engine, model, role, self.scoring)
+        return score(round, model, self.scoring)
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16."""
-        return engine.map(RskpEmbed(), {"model": model}, role)
+        return round.map(RskpEmbed(), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals with their inner-outer contrast as score; see `SnippetProposer.propose`."""
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: proposals with their inner-outer contrast as score."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
 
-def score(engine: Engine, model: Artifact, role: Role, config: RskpScoring) -> Artifact:
-    """Maps `RskpScore` over the videos of a role."""
-    share = config.label_share if role == "train" else config.snippet_share
+def score(round: Round, model: Artifact, config: RskpScoring) -> Artifact:
+    """Maps `RskpScore` over the videos of a round."""
+    share = config.label_share if round.role == "train" else config.snippet_share
     mix = MixConfig(snippet_share=share, video_share=config.video_share)
-    return engine.map(RskpScore(mix), {"model": model}, role)
+    return round.map(RskpScore(mix), {"model": model})
 
 
-def propose(
-    engine: Engine, scores: Artifact, role: Role, config: RskpCandidates, suppressed: bool, known: bool | None = None
-) -> Artifact:
-    """Maps `RskpPropose` over the videos of a role; arguments as of `SnippetProposer.propose`."""
-    changes: dict[str, Any] = {} if suppressed else {"nms": "none"}
-    if not (role == "train" if known is None else known):
-        changes["train_classes"] = "predicted"
-    return engine.map(RskpPropose(config.model_copy(update=changes)), {"scores": scores}, role)
+def propose(round: Round, scores: Artifact, config: RskpCandidates, suppressed: bool) -> Artifact:
+    """Maps `RskpPropose` over the videos of a round."""
+    return round.map(RskpPropose(config.model_copy(update=reading(round, suppressed))), {"scores": scores})
 
 
 @dataclass(frozen=True)

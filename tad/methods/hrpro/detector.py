@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.postprocess import Postprocess, postprocess
@@ -26,8 +25,9 @@ from tad.methods.common.seeds import inside
 from tad.methods.hrpro.detector_model import InstanceModel, framed
 from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, default_batch, segments_of
 from tad.methods.hrpro.negatives import Negatives, NegativesConfig
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, required
 from tad.methods.snippet.training import read_features
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.stages import Artifact, Context, StageConfig
 
 CHUNK = 4096
 """Candidates that the model scores at a time."""
@@ -82,7 +82,7 @@ class InstanceDetection(StageConfig):
     postprocess: InstancePostprocess = InstancePostprocess()
 
 
-class HrproInstanceDetector(StageConfig):
+class HrproInstanceDetector(MethodConfig):
     """HR-Pro's second stage."""
 
     method: Literal["hrpro-instance"] = "hrpro-instance"
@@ -92,67 +92,31 @@ class HrproInstanceDetector(StageConfig):
     decode: InstanceDecoding = InstanceDecoding()
     postprocess: InstancePostprocess = InstancePostprocess()
 
-    wants_candidates: ClassVar[bool] = True
-    rescores: ClassVar[Literal[False]] = False
-
     @model_validator(mode="before")
     @classmethod
     def _published(cls, data: Any) -> Any:
         return fill_published(data, PUBLISHED, BUDGET)
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-    ) -> Artifact:
-        """The model, trained on the candidates of the training videos with the pseudo-labels as targets.
+    def conflicts(self, recipe: Roles) -> list[str]:
+        return cannot_ignore(self.method, recipe)
 
-        Args:
-            engine: runs the stages.
-            labels: pseudo-labels of the training videos.
-            scores: the proposer's arrays for the training videos; its background curve yields negatives.
-            candidates: the proposer's unsuppressed proposals of the training videos.
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the proposer's candidates in the training videos, with pseudo-labels as targets."""
+        inputs = self._read(round)
+        negatives = round.map(Negatives(self.negatives), inputs)
+        size = self.training.batch_size or default_batch(round.data)
+        read = {"labels": labels.segments, "candidates": inputs["candidates"], "negatives": negatives}
+        return round.fit(InstanceTrain(self.training, size), read)
 
-        Raises:
-            RunError: scores or candidates are missing.
-        """
-        inputs = needed(scores, candidates)
-        negatives = engine.map(Negatives(self.negatives), inputs)
-        size = self.training.batch_size or default_batch(engine.data)
-        return engine.fit(
-            InstanceTrain(self.training, size),
-            {"labels": labels, "candidates": inputs["candidates"], "negatives": negatives},
-        )
-
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role, from the proposer's scores and unsuppressed proposals of these videos.
-
-        Raises:
-            RunError: scores or candidates are missing.
-        """
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos, made of the proposer's candidates."""
         config = InstanceDetection(decode=self.decode, postprocess=self.postprocess)
-        return engine.map(InstanceDetect(config), {"model": model} | needed(scores, candidates), role)
+        return round.map(InstanceDetect(config), {"model": model} | self._read(round))
 
-
-def needed(scores: Artifact | None, candidates: Artifact | None) -> dict[str, Artifact]:
-    """The inputs that other detectors can do without."""
-    if scores is None or candidates is None:
-        missing = " and ".join(n for n, x in (("scores", scores), ("candidates", candidates)) if x is None)
-        raise RunError(
-            f"detector hrpro-instance refines a proposer's candidates, but its {missing} are missing; "
-            "give it the proposer's scores and unsuppressed proposals of the same videos"
-        )
-    return {"scores": scores, "candidates": candidates}
+    def _read(self, round: Round) -> dict[str, Artifact]:
+        """The proposer's scores, whose background curve yields negatives, and its unsuppressed proposals."""
+        scores = required(round.first.scores(), f"detector {self.method}", "snippet scores")
+        return {"scores": scores, "candidates": round.first.proposals(suppressed=False)}
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,18 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tad import bounds
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.errors import ConfigError
 from tad.methods.common.candidates import CandidateConfig, steps
+from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.common.published import fill_published
 from tad.methods.hrpro.model import HrproModel, prototype_contrast
+from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.mining import Mined
 from tad.methods.snippet.model import SnippetScores
 from tad.methods.snippet.proposer import SnippetEmbed, SnippetScore, propose
 from tad.methods.snippet.training import SnippetTask, TrainingConfig, default_batch
-from tad.stages import Artifact, Batch, Context, Engine, StageConfig, Total, unwrap
+from tad.stages import Artifact, Batch, Context, Total, unwrap
 
 
 class HrproTraining(TrainingConfig):
@@ -60,7 +62,7 @@ class HrproTraining(TrainingConfig):
     )
 
 
-class HrproProposer(StageConfig):
+class HrproProposer(MethodConfig):
     """Snippet model with attention and memory; its curves' runs are the proposals."""
 
     method: Literal["hrpro"] = "hrpro"
@@ -73,23 +75,27 @@ class HrproProposer(StageConfig):
     def _published(cls, data: Any) -> Any:
         return fill_published(data, PUBLISHED, BUDGET)
 
-    def train(self, engine: Engine) -> Artifact:
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
+
+    def warnings(self, data: Dataset) -> list[str]:
+        return unread_labels(data, self.method, self.training.usable)
+
+    def train(self, round: Round) -> Artifact:
         """Fits the model on the training videos that have full labels or points, or classes (see `SnippetTask`)."""
-        return engine.fit(HrproTrain(self.training, self.training.batch_size or default_batch(engine.data)))
+        return round.fit(HrproTrain(self.training, self.training.batch_size or default_batch(round.data)))
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return engine.map(SnippetScore(name="hrpro/score", model=HrproModel), {"model": model}, role)
+        return round.map(SnippetScore(name="hrpro/score", model=HrproModel), {"model": model})
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16."""
-        return engine.map(SnippetEmbed(name="hrpro/embed", model=HrproModel), {"model": model}, role)
+        return round.map(SnippetEmbed(name="hrpro/embed", model=HrproModel), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals with their outer-inner contrast as score; see `SnippetProposer.propose`."""
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: proposals with their outer-inner contrast as score."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
 
 @dataclass(frozen=True)

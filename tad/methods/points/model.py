@@ -109,7 +109,7 @@ class Prior(NamedTuple):
     """Mean position."""
 
 
-class Labels(NamedTuple):
+class Estimates(NamedTuple):
     """The segment of every point, and what was learned on the way."""
 
     spans: np.ndarray
@@ -148,7 +148,7 @@ class PointModel:
         self.point, self.proposal = point[near], proposal[near]
         self.typical = self._typical()
 
-    def label(self) -> Labels:
+    def label(self) -> Estimates:
         """One segment for every point, in their order."""
         lag = self.find_lag()
         grid = Grid.around(self.typical, 0.1, 20)
@@ -161,7 +161,7 @@ class PointModel:
         length, position, scores = self.choose(grid, evidence, prior)
         start = self.points.time - position * length
         spans = np.clip(np.stack([start, start + length], axis=1), around.territory[:, :1], around.territory[:, 1:])
-        return Labels(spans, scores, lag, counts.sum(axis=0) / max(counts.sum(), 1.0))
+        return Estimates(spans, scores, lag, counts.sum(axis=0) / max(counts.sum(), 1.0))
 
     def _typical(self) -> float:
         """Seconds: median length of the proposals around the points; without any, of half the points' territories."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.candidates import RunsConfig, scored_runs, steps
@@ -26,9 +25,10 @@ from tad.methods.common.published import fill_published
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
 from tad.methods.potloc.training import PotlocTrain, PotlocTraining, build
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
 from tad.methods.snippet.model import video_scores
 from tad.methods.snippet.training import read_features
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.stages import Artifact, Context, StageConfig
 
 
 class PotlocDecoding(RunsConfig):
@@ -85,7 +85,7 @@ class PotlocDetection(StageConfig):
     postprocess: PotlocPostprocess = PotlocPostprocess()
 
 
-class PotlocDetector(StageConfig):
+class PotlocDetector(MethodConfig):
     """POTLoc's second stage; learns from any labeler's pseudo-labels."""
 
     method: Literal["potloc"] = "potloc"
@@ -95,40 +95,26 @@ class PotlocDetector(StageConfig):
     decode: PotlocDecoding = PotlocDecoding()
     postprocess: PotlocPostprocess = PotlocPostprocess()
 
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[False]] = False
-
     @model_validator(mode="before")
     @classmethod
     def _published(cls, data: Any) -> Any:
         return fill_published(data, PUBLISHED, BUDGET)
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-    ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
-        encoder = {"encoder": pretrain(engine, self.pretrain, self.training)} if self.pretrain.enabled else {}
-        return engine.fit(PotlocTrain(self.training), {"labels": labels} | encoder)
+    def conflicts(self, recipe: Roles) -> list[str]:
+        return cannot_ignore(self.method, recipe)
 
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos."""
+        encoder = {"encoder": pretrain(round, self.pretrain, self.training)} if self.pretrain.enabled else {}
+        return round.fit(PotlocTrain(self.training), {"labels": labels.segments} | encoder)
+
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos; the proposer's scores, where it has any, are blended in."""
+        scores = round.first.scores()
         inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
-        # Known classes are for training videos only, even if the points file also lists others.
-        changes = {} if role == "train" else {"train_classes": "predicted"}
+        changes = {} if round.known else {"train_classes": "predicted"}
         config = PotlocDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
-        return engine.map(PotlocDetect(config), inputs, role)
+        return round.map(PotlocDetect(config), inputs)
 
 
 class Curves(NamedTuple):

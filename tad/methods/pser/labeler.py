@@ -10,21 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
+from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.methods.roles import Labels, Round
+from tad.stages import Artifact, Context, StageConfig
 
 
 class RefineConfig(StageConfig):
@@ -137,7 +138,7 @@ def run_heads(
     return cls, ins, scores.rank.numpy()
 
 
-class PserLabeler(StageConfig):
+class PserLabeler(PointLabeler):
     """Seeds refined by PseR."""
 
     method: Literal["pser"] = "pser"
@@ -148,56 +149,42 @@ class PserLabeler(StageConfig):
     heads: HeadsConfig = HeadsConfig()
     merge: MergeConfig = MergeConfig()
 
-    wants_embedding: ClassVar[bool] = True
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = True
-
     @model_validator(mode="before")
     @classmethod
     def _published(cls, data: Any) -> Any:
         return fill_published(data, PUBLISHED, BUDGET)
 
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
-        """Segments: one seed for every point of a role's videos."""
-        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals}, role)
+    def seeds(self, round: Round) -> Artifact:
+        """Segments: one seed for every point."""
+        return round.map(SeedSelection(self.seed_rule), {"proposals": round.proposals()})
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: one pseudo-label for every point; without an embedding the dataset's features are read.
+    def label(self, round: Round) -> Labels:
+        """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
+        return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
 
-        The heads are trained on training videos only: for another role, on what `taught` gives.
+    def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
+        """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.
+
+        Args:
+            round: whose videos.
+            read: gives the inputs of seeding for a round (see `seeding`).
         """
-        inputs = seeding("proposals", proposals, embedding)
-        learnt = inputs if taught is None else seeding("proposals", taught.proposals, taught.embedding)
-        return self.refined(engine, inputs, learnt, role)
-
-    def refined(
-        self, engine: Engine, inputs: Mapping[str, Artifact], learnt: Mapping[str, Artifact], role: Role
-    ) -> Artifact:
-        """Segments: bags around the seeds of a role's videos, refined by heads that are trained on `learnt`."""
-        model = self._heads(engine, learnt)
+        model = self._heads(round.training, read(round.training))
         refine = RefineConfig(
             seed_rule=self.seed_rule, bag=self.bag, merge=self.merge, centred=self.heads.alignment == "centred"
         )
-        return engine.map(Refine(refine), {**inputs, "model": model}, role)
+        return round.map(Refine(refine), {**read(round), "model": model})
 
-    def _heads(self, engine: Engine, inputs: Mapping[str, Artifact]) -> Artifact:
+    def _heads(self, round: Round, inputs: Mapping[str, Artifact]) -> Artifact:
         if "fused" in inputs:
             counts = [len(rows) for rows in inputs["fused"].segments().by_video().values()]
         else:
-            counts = [len(distinct(engine.data.points(video)).time) for video in engine.data.videos("train")]
+            counts = [len(distinct(round.data.points(video)).time) for video in round.data.videos("train")]
         epochs, batch = self.heads.budget(counts)
         # The resolved budget goes into the config, and so into the fingerprint and the log.
         heads = self.heads.model_copy(update={"epochs": epochs, "batch_size": batch})
         fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=heads)
-        return engine.fit(HeadsFit(fit, epochs, batch), inputs)
+        return round.fit(HeadsFit(fit, epochs, batch), inputs)
 
 
 def seeding(kind: Literal["proposals", "fused"], segments: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:

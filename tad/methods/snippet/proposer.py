@@ -17,59 +17,53 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.methods.common.candidates import CandidateConfig, candidates
+from tad.methods.common.candidates import CandidateConfig, candidates, reading
+from tad.methods.common.label_kinds import unread_labels, untaught
+from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
 from tad.methods.snippet.training import SnippetTrain, TrainingConfig, default_batch, read_features
-from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
+from tad.stages import Arrays, Artifact, Context, StageConfig
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class SnippetProposer(StageConfig):
+class SnippetProposer(MethodConfig):
     """Snippet model trained from points, full labels or classes; its curves' runs are the proposals."""
 
     method: Literal["snippet"] = "snippet"
     training: TrainingConfig = TrainingConfig()
     candidates: CandidateConfig = CandidateConfig()
 
-    def train(self, engine: Engine) -> Artifact:
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
+
+    def warnings(self, data: Dataset) -> list[str]:
+        return unread_labels(data, self.method, self.training.usable)
+
+    def train(self, round: Round) -> Artifact:
         """Fits the snippet model on the training videos that have labels of any kind (see `SnippetTask`)."""
-        size = self.training.batch_size or default_batch(engine.data)
-        return engine.fit(SnippetTrain(self.training, size))
+        size = self.training.batch_size or default_batch(round.data)
+        return round.fit(SnippetTrain(self.training, size))
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return engine.map(SnippetScore(), {"model": model}, role)
+        return round.map(SnippetScore(), {"model": model})
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16."""
-        return engine.map(SnippetEmbed(), {"model": model}, role)
+        return round.map(SnippetEmbed(), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals with their outer-inner contrast as score.
-
-        Args:
-            suppressed: False gives every candidate with its own score, as refiners of proposals want them.
-            known: whether the points' classes may be used, where the config says so; None: on training videos. A
-                labeler that is tried on dev videos has their points, too; a detector has not.
-        """
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: proposals with their outer-inner contrast as score."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
 
-def propose(
-    engine: Engine, scores: Artifact, role: Role, config: CandidateConfig, suppressed: bool, known: bool | None = None
-) -> Artifact:
-    """Maps `SnippetPropose` over the videos of a role."""
-    changes: dict[str, Any] = {} if suppressed else {"nms": "none"}
-    if not (role == "train" if known is None else known):
-        # Even if the points file also lists others.
-        changes["train_classes"] = "predicted"
-    return engine.map(SnippetPropose(config.model_copy(update=changes)), {"scores": scores}, role)
+def propose(round: Round, scores: Artifact, config: CandidateConfig, suppressed: bool) -> Artifact:
+    """Maps `SnippetPropose` over the videos of a round."""
+    return round.map(SnippetPropose(config.model_copy(update=reading(round, suppressed))), {"scores": scores})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +23,7 @@ from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.labels import SUPERVISION, Supervision
 from tad.errors import DataError
+from tad.methods.common.label_kinds import not_taught
 from tad.methods.snippet.completeness import Found, feature_loss, find_segments, score_loss
 from tad.methods.snippet.mining import Mined, mine
 from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
@@ -252,24 +252,6 @@ class SnippetTask:
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
-
-
-def not_taught(counts: Mapping[Supervision, int], usable: Collection[Supervision]) -> str:
-    """Why none of the videos, `counts` by kind of label, teaches a proposer that learns from the usable kinds."""
-    videos = sum(counts.values())
-    if "points" not in usable and counts.get("none", 0) < videos:
-        return (
-            f"none of the {videos} training videos has full labels, and the proposer learns from boundaries alone; "
-            "add full_labels.csv, make it with `tad split --labelled` or `tad labels --kind full`, or use another "
-            "proposer"
-        )
-    if not counts.get("classes"):
-        return f"none of the {videos} training videos has a label; add points.csv, labels.csv or full_labels.csv"
-    return (
-        f"{counts['classes']} of the {videos} training videos have classes alone and the others no label, but with "
-        f"proposer.training.video_weight 0 the proposer learns from {' and '.join(usable)} only; raise it, or use "
-        "proposer rskp"
-    )
 
 
 def action_rows(spans: np.ndarray, grid: SnippetGrid) -> list[slice]:
