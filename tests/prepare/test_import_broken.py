@@ -15,7 +15,7 @@ from tad.prepare.check import check
 from tad.prepare.import_epic import import_epic
 from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.import_opentad import import_opentad
-from tests.conftest import shared_path
+from tests.support.shared import shared_path
 from tests.support.sources import hrpro_source, opentad_source
 
 ROW = {"segment": [1, 2], "label": "throw"}

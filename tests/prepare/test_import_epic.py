@@ -14,7 +14,7 @@ from tad.errors import DataError
 from tad.evaluation.ground_truth import raw_ground_truth, read_ground_truth
 from tad.prepare.check import check
 from tad.prepare.import_epic import import_epic
-from tests.conftest import shared_path
+from tests.support.shared import shared_path
 
 NAMES = "id,key,instances,category\n0,take,\"['take', 'get']\",retrieve\n1,put-down,['put'],leave\n"
 INFO = "video_id,duration,fps,resolution\nP01_01,100.5,59.94,1x1\nP02_01,4000,50,1x1\nP03_01,50,50,1x1\n"
