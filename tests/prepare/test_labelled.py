@@ -19,8 +19,8 @@ from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.labelled import labelled_videos, split_labelled
 from tad.prepare.relabel import annotated_classes, derive_labels, one_kind
 from tad.report.budget import label_budget
-from tests.conftest import shared_path
 from tests.support.annotated import annotated
+from tests.support.shared import shared_path
 from tests.support.tiny import tiny_dataset
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -67,3 +68,14 @@ def task(
 
 def batch_of(opened: DetectorTask, videos: list[int]) -> Batch:
     return opened.collate([opened.item(i, np.random.default_rng([7, i])) for i in videos])
+
+
+def label_fully(data: Dataset, truth: Segments, videos: tuple[str, ...]) -> Dataset:
+    """The dataset with all boundaries of some videos given."""
+    with (data.root / "full_labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video_id", "label", "start", "end"])
+        for row in zip(truth.video_ids, truth.labels, truth.start, truth.end, strict=True):
+            if row[0] in videos:
+                writer.writerow(row)
+    return Dataset.open(data.root)

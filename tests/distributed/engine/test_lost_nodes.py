@@ -23,10 +23,10 @@ from distributed.tuning.trial import stages_of
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.stages import Arrays, Context
-from tests.distributed.run.test_end_to_end import RECIPE, events, wait_for
-from tests.distributed.tuning.test_search import SPACE_FILE, wait_until
 from tests.support.nodes import Nodes, nodes
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.runs import events, wait_for
+from tests.support.search import SPACE_FILE, wait_until
+from tests.support.tiny import RECIPE, TinyEngine, tiny_dataset
 from tests.support.toy import ToyMap, ToyMapConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -26,10 +26,10 @@ from distributed.tuning.trials import VALUES
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tests.distributed.run.test_end_to_end import RECIPE, wait_for
-from tests.distributed.tuning.test_search import SPACE_FILE
 from tests.support.mlflow_recipe import MlflowServer, Postgres, missing, new_password
-from tests.support.tiny import tiny_dataset
+from tests.support.runs import wait_for
+from tests.support.search import SPACE_FILE
+from tests.support.tiny import RECIPE, tiny_dataset
 from tests.support.tracked_run import client, two_rounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -20,8 +20,7 @@ from distributed.tuning.study import open_storage
 from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.prepare.relabel import derive_labels, one_kind
-from tests.distributed.run.test_end_to_end import RECIPE
-from tests.support.tiny import tiny_dataset
+from tests.support.tiny import RECIPE, tiny_dataset
 
 GOOD = 'Parameter("labeler.merge.rank_power", Float(0.0, 8.0), "x", "labels", method="pser")'
 

@@ -20,14 +20,8 @@ from tad.methods.actionformer.targets import decode, pyramid
 from tad.methods.actionformer.training import Training
 from tad.ops.iou import tiou
 from tad.stages import Artifact, Context, one_worker
-from tests.support.plain import SMALL, as_artifact, batch_of, invent, task
+from tests.support.plain import SMALL, as_artifact, batch_of, task
 from tests.support.tiny import TinyEngine
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
-    return invent(tmp_path / "plain")
-
 
 # -- items -----------------------------------------------------------------------------------------------------------
 

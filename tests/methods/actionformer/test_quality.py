@@ -18,15 +18,10 @@ from tad.methods.actionformer.model import LEAST_QUALITY, ActionFormer, PointOut
 from tad.methods.actionformer.quality import Quality, measured_quality, quality_losses
 from tad.ops.losses import diou_1d, joint_focal
 from tad.stages import Artifact, Context, one_worker
-from tests.support.plain import SMALL, as_artifact, batch_of, invent, task
+from tests.support.plain import SMALL, as_artifact, batch_of, task
 from tests.support.tiny import TinyEngine
 
 SIDES = st.lists(st.floats(0, 50, width=32), min_size=2, max_size=2)
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
-    return invent(tmp_path / "plain")
 
 
 # -- equations -------------------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from tad.methods.apl.icd import IcdTraining, PoolLabelled, pooled, read_bank
 from tad.methods.apl.icd_model import InstanceDiscriminator
 from tad.methods.apl.labeler import AplLabeler
 from tad.stages import Context
-from tests.methods.apl.test_icd import label_fully
-from tests.support.plain import invent
+from tests.support.plain import invent, label_fully
 from tests.support.tiny import TinyEngine
 
 SMALL = IcdTraining(hidden=16, batch_size=16, steps=100, lr=1e-2)

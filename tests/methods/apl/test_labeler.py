@@ -19,9 +19,8 @@ from tad.errors import ConfigError, RunError
 from tad.methods.apl.labeler import AplLabeler, LabelConfig, Selection, verdict
 from tad.recipe.recipe import Recipe, load_labeler, load_recipe
 from tad.recipe.supervision import labeler_problems
-from tests.methods.apl.test_icd import label_fully
 from tests.support.annotated import annotated
-from tests.support.plain import SMALL, invent
+from tests.support.plain import SMALL, invent, label_fully
 from tests.support.tiny import TinyEngine
 
 FULL = ("v0", "v1", "v2", "v3", "v4", "v5")

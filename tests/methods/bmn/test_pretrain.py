@@ -20,7 +20,7 @@ from tad.methods.bmn.targets import windows
 from tad.methods.bmn.training import BmnTask, TrainStage
 from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTask
 from tad.stages import Artifact, Batch, Before, Context, one_worker
-from tests.support.plain import as_artifact, invent
+from tests.support.plain import as_artifact, invent, label_fully
 from tests.support.tiny import TinyEngine
 
 SMALL = {"fit": "windows", "length": 32, "durations": 32, "upsample": 1, "width": 16, "samples": 8, "batch_size": 4}
@@ -32,10 +32,7 @@ ENABLED = ContrastiveConfig(enabled=True, epochs=1, frames=20)
 def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
     """The labels of two of six videos are given."""
     data, truth = invent(tmp_path / "plain")
-    rows = [",".join(map(str, r)) for r in zip(truth.video_ids, truth.labels, truth.start, truth.end, strict=True)]
-    few = [row for row in rows if row.startswith(("v0", "v1"))]
-    (data.root / "full_labels.csv").write_text("\n".join(["video_id,label,start,end", *few]) + "\n")
-    return Dataset.open(data.root), truth
+    return label_fully(data, truth, ("v0", "v1")), truth
 
 
 def base_of(config: ContrastiveConfig, **options: object) -> BaseTrain:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tad.methods.common.seeds import SHORTEST, SeedRule
 from tad.methods.hrpro.labeler import PUBLISHED_RANKING, HrproLabeler
-from tests.methods.common.test_seeds import adopted, many_points, many_proposals, select
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.seeds import many_points, many_proposals, select
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
 PUBLISHED = SeedRule(**PUBLISHED_RANKING)
 DEFAULT = HrproLabeler().seed_rule

@@ -21,6 +21,7 @@ from tad.ops.iou import paired_tiou, tiou
 from tad.prepare.import_hrpro import import_hrpro
 from tad.stages import Artifact, Context
 from tests.support.annotated import annotated
+from tests.support.shared import shared_path
 from tests.support.tiny import TinyEngine
 
 CLASSES = 2
@@ -282,8 +283,6 @@ def test_any_world_gets_valid_labels(time, rows, sharpness, noise, centre, compr
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    from tests.conftest import shared_path
-
     folder = tmp_path_factory.mktemp("real")
     import_hrpro(shared_path("data", "thumos14"), folder / "data", features="none")
     (folder / "proposals").mkdir()

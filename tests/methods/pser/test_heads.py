@@ -13,8 +13,7 @@ from tad.methods.pser.model import PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss
 from tad.ops.roi import roi_align
 from tad.stages import Context, one_worker
-from tests.methods.common.test_seeds import adopted
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
 LAYOUTS = [{}, {"project": 4, "context": 0.5, "bag_mean": "subtract", "bins": 5}, {"centred": False, "hidden": 7}]
 

@@ -24,8 +24,7 @@ from tad.methods.pser.labeler import BUDGET, PUBLISHED, HeadsFit, PserLabeler, R
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.ops.iou import paired_tiou
 from tad.ops.losses import mil_bag_probability, mil_loss
-from tests.methods.common.test_seeds import adopted
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
 SCALES, SHIFTS = PUBLISHED["bag"]["scales"], PUBLISHED["bag"]["shifts"]
 PUBLISHED_MERGE = MergeConfig(**PUBLISHED["merge"])
