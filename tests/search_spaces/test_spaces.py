@@ -17,6 +17,7 @@ from distributed.engine.store import Store
 from distributed.run.record import Record
 from distributed.run.selftrain import SelfTraining
 from search_spaces.load import families, load
+from search_spaces.ranges import suggest
 from search_spaces.space import STAGES, Choice, Float, Integer, Parameter, Space
 from tad.errors import ConfigError
 from tad.recipe.recipe import changed, load_recipe, options, recipe_names
@@ -382,7 +383,7 @@ def first_stage(before: dict, after: dict, rounds: int) -> str:
 def another(p: Parameter, value):
     """A value of the range that is not the recipe's."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return next(v for _ in range(50) if (v := p.range.suggest(study.ask(), p.key)) != value)
+    return next(v for _ in range(50) if (v := suggest(p.range, study.ask(), p.key)) != value)
 
 
 @pytest.fixture(scope="module")
