@@ -20,8 +20,9 @@ from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.actionformer.model import joint_quality
+from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import decode, pyramid
-from tad.methods.actionformer.training import DetectorTask, Training, build
+from tad.methods.actionformer.training import DetectorTask, build
 from tad.methods.actionformer.warm_start import differing
 from tad.methods.common.contrastive import ContrastiveConfig, start
 from tad.methods.common.postprocess import Kept, Postprocess, postprocess

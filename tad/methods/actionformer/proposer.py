@@ -29,7 +29,8 @@ from tad.methods.actionformer.detector import (
     in_seconds,
     suppress,
 )
-from tad.methods.actionformer.training import DetectorTask, Training
+from tad.methods.actionformer.options import Training
+from tad.methods.actionformer.training import DetectorTask
 from tad.methods.common.contrastive import ContrastiveConfig, start
 from tad.methods.common.given_labels import given
 from tad.methods.common.label_kinds import unread_labels, untaught

@@ -22,7 +22,8 @@ from tad.methods.common.contrastive import ContrastiveConfig, pretrain
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
-from tad.methods.potloc.training import PotlocTrain, PotlocTraining, build
+from tad.methods.potloc.options import PotlocTraining
+from tad.methods.potloc.training import PotlocTrain, build
 from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
 from tad.methods.snippet.model import video_scores
 from tad.methods.snippet.training import read_features
