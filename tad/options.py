@@ -140,7 +140,7 @@ class Declared:
 
 
 def declared(model: type[BaseModel], stage: Stage, prefix: str = "", at: Group | None = None) -> Iterator[Declared]:
-    """Every option of a model and of the groups in it, in the order of the fields.
+    """Every option of a model and of the groups in it, in the order of the fields; also plain ones with a description.
 
     Args:
         model: a group, or a role.
@@ -151,12 +151,13 @@ def declared(model: type[BaseModel], stage: Stage, prefix: str = "", at: Group |
     at = at or Group()
     for name, info in model.model_fields.items():
         said, inner = info.json_schema_extra, group_of(info)
-        if isinstance(said, Option):
-            yield Declared(f"{prefix}{name}", info, _placed(said, name, prefix, model, at), stage, model)
-        elif inner is not None:
+        if inner is not None:
             place = said if isinstance(said, Group) else Group()
             place = replace(place, paper=_below(at.paper, name) | dict(place.paper))
             yield from declared(inner, place.stage or stage, f"{prefix}{name}.", place)
+        elif isinstance(said, Option) or info.description:
+            own = said if isinstance(said, Option) else Option()
+            yield Declared(f"{prefix}{name}", info, _placed(own, name, prefix, model, at), stage, model)
 
 
 def group_of(info: FieldInfo) -> type[BaseModel] | None:
