@@ -18,8 +18,8 @@ from tad.files import cause, read_json
 from tad.report.run import RunInfo, read_info
 
 LOCK = ".lock"
-FILES = ("run.json", "rounds.json", "events.jsonl", "spool.jsonl", "spool-refused.jsonl", "report.html")
-FOLDERS = ("round-*", "spool")
+FILES = ("run.json", "rounds.json", "events.jsonl", "report.html")
+FOLDERS = ("round-*",)
 SAME = ("recipe", "dataset", "seed")
 """What makes two attempts the same run."""
 
