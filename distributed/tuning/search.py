@@ -25,7 +25,7 @@ from distributed.tuning.drivers import living, registered
 from distributed.tuning.folder import MARKER, claim, clear_scratch, identity, name_in, sign, study_data
 from distributed.tuning.mirror import Mirror
 from distributed.tuning.progress import Progress
-from distributed.tuning.study import best_of, in_one_sentence, join, open_storage, read_storage, told
+from distributed.tuning.study import best_of, digest, in_one_sentence, join, open_storage, read_storage, told
 from distributed.tuning.summary import Summary, summarise, text_of, write_best
 from distributed.tuning.trial import Stopped, Work, evaluate
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
@@ -124,7 +124,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
         until = start + 60 * options.minutes if options.minutes is not None else float("inf")
         work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus)
         progress = Progress(study, options.trials, objective)
-        mirror = _mirror(study, work, data, options)
+        mirror = _mirror(study, driver, work, data, options)
         trials = Trials(study, space, options.trials, driver, until)
         trials.sampler = lambda before: sampler(options.sampler, (seed + before) % MOST_SEED)
 
@@ -247,25 +247,22 @@ def check_trials(number: int) -> None:
         raise RunError(f"--trials {number}: a search has {MOST_TRIALS:,} trials at most")
 
 
-def _mirror(study: optuna.Study, work: Work, data: Dataset, options: Options) -> Mirror | None:
+def _mirror(study: optuna.Study, driver: str, work: Work, data: Dataset, options: Options) -> Mirror | None:
     if options.tracking == "none" or (options.local and options.tracking is None):
         return None
-    from distributed.tracking.mlflow_tracker import connect
-
-    attributes, alone = study.user_attrs, len(living(study)) <= 1
-    tracker = connect(
+    alone = len(living(study)) <= 1
+    mirror = Mirror(
+        work,
+        "events.jsonl" if alone else f"events-{digest(driver)}.jsonl",
         options.tracking,
         experiment=data.name,
-        run_name=f"study {options.name}",
-        params={"recipe": work.recipe.model_dump(), "seed": work.seed, "sampler": options.sampler},
+        name=f"study {options.name}",
+        config={"recipe": work.recipe.model_dump(), "seed": work.seed, "sampler": options.sampler},
         tags={"tad.kind": "study", "study": options.name, "objective": work.recipe.select},
-        run_folder=options.out,
-        # A run that another driver writes to is left alone.
-        resume_run_id=attributes.get("mlflow") if alone else None,
     )
     if alone:
-        study.set_user_attr("mlflow", tracker.run_id())
-    return Mirror(tracker, work)
+        study.set_user_attr("mlflow", mirror.run_id())
+    return mirror
 
 
 def _report(
