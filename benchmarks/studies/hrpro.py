@@ -39,9 +39,10 @@ from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining
 from tad.methods.hrpro.labeler import HrproLabeler
 from tad.methods.hrpro.proposer import HrproProposer, HrproTrain, HrproTraining
-from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.proposer import SnippetProposer, propose
 from tad.methods.snippet.training import TrainingConfig, read_features
 from tad.stages import Artifact, Context, FitStage
+from tests.support.rounds import round_of
 
 CURVE_EPOCHS = 10
 """Of the plain snippet model whose curves all candidates come from."""
@@ -273,8 +274,8 @@ def benchmark(data: Dataset, folder: Path) -> int:
     snippet_share = matrix_share(stages[""], Context(data, {}, groups[0], 0))
 
     plain = SnippetProposer(training=TrainingConfig(epochs=CURVE_EPOCHS))
-    curves = plain.train(engine)
-    scores: dict[Role, Artifact] = {role: plain.score(engine, curves, role) for role in ("train", "test")}
+    curves = plain.train(round_of(engine))
+    scores: dict[Role, Artifact] = {r: plain.score(round_of(engine, r), curves) for r in ("train", "test")}
     published_candidates(data, scores["train"], train[:1])
     theirs = {role: cpu(partial(published_candidates, data, scores[role], data.videos(role))) for role in scores}
     found: dict[str, dict[Role, Artifact]] = {}
@@ -282,7 +283,7 @@ def benchmark(data: Dataset, folder: Path) -> int:
     for name, proposer in ((", published rules", faithful), ("", HrproProposer())):
         ours, found[name] = 0.0, {}
         for role in scores:
-            found[name][role] = proposer.propose(engine, scores[role], role, suppressed=False)
+            found[name][role] = propose(round_of(engine, role), scores[role], proposer.candidates, suppressed=False)
             ours += engine.seconds["snippet/propose"]
         table.add(f"candidates, {len(train) + len(test)} videos{name}", ours, their_candidates, "s")
         if name:
@@ -293,10 +294,12 @@ def benchmark(data: Dataset, folder: Path) -> int:
     inputs = {"candidates": candidates["train"]}
     detector = HrproInstanceDetector(training=InstanceTraining(epochs=2))
     their_ranking, (reliable, _) = cpu(lambda: published_ranking(data, scores["train"], theirs["train"][1]))
-    same = HrproLabeler(faithful=True).label(engine, candidates["train"], None)
-    wrong, points = differing(data, same.segments(), reliable)
-    inputs["labels"] = HrproLabeler().label(engine, candidates["train"], None)
-    instance = detector.train(engine, inputs["labels"], scores["train"], candidates["train"])
+    now = round_of(engine, candidates=candidates["train"], scores=scores["train"])
+    same = HrproLabeler(faithful=True).label(now)
+    wrong, points = differing(data, same.segments.segments(), reliable)
+    labels = HrproLabeler().label(now)
+    inputs["labels"] = labels.segments
+    instance = detector.train(now, labels)
     inputs["negatives"] = Artifact("negatives", next(folder.glob("*-negatives")))
     our_ranking = engine.seconds["hrpro/rank"] + engine.seconds["hrpro-instance/negatives"]
     table.add(f"ranking, {len(train)} videos", our_ranking, their_ranking, "s")
@@ -364,9 +367,10 @@ def inference(
     theirs, _ = cpu(run)
     for name, faithful in (("", False), (", published rules", True)):
         proposer, detector = HrproProposer(faithful=faithful), HrproInstanceDetector(faithful=faithful)
-        proposer.score(engine, models[name], "test")
-        candidates = proposer.propose(engine, scores, "test", suppressed=False)
-        detector.detect(engine, instance, "test", scores, candidates)
+        test = round_of(engine, "test")
+        proposer.score(test, models[name])
+        candidates = propose(test, scores, proposer.candidates, suppressed=False)
+        detector.detect(round_of(engine, "test", candidates=candidates, scores=scores), instance)
         ours = sum(engine.seconds[stage] for stage in ("hrpro/score", "snippet/propose", "hrpro-instance/detect"))
         table.add(f"inference, a video{name}", 1e3 * ours / len(videos), 1e3 * theirs / len(videos), "ms")
 
