@@ -129,23 +129,6 @@ class TrainStage:
     name: str = "actionformer/train"
     version: int = 2
 
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The most there is; the task's own, which knows the number of steps, goes before."""
-        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
-
     def open(self, context: Context) -> DetectorTask:
         return DetectorTask(self.config, context)
 

@@ -37,7 +37,7 @@ from tad.methods.common.windows import (
     usual_length,
 )
 from tad.ops.losses import diou_1d, sigmoid_focal
-from tad.stages import Batch, Context, Total, unwrap
+from tad.stages import Batch, Budget, Context, Total, unwrap
 
 
 class Training(ContrastOptions):
@@ -174,7 +174,7 @@ class DetectorTask:
             self._pair(context)
         before = model_before(context, PYRAMID) if config.init == "before" else None
         self.settings = self._resolve(before)
-        self.ema_decay: float = self.settings["ema_decay"]
+        self.budget = Budget(config.epochs, config.batch_size, self.settings["ema_decay"], config.clip_norm)
         self.levels: int = self.settings["levels"]
         self.upsample: int = self.settings["upsample"]
         self.module = build(self.settings)

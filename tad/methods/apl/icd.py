@@ -21,7 +21,7 @@ from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError
 from tad.methods.apl.icd_model import InstanceDiscriminator
-from tad.stages import Arrays, Batch, Context, StageConfig, Total
+from tad.stages import Arrays, Batch, Budget, Context, StageConfig, Total
 
 EPOCHS = 20
 """Parts of the training, after each of which it can be resumed."""
@@ -155,6 +155,7 @@ class IcdTask:
         if problems:
             raise DataError(f"{context.data.root}: {problems[0]}")
         self.config, bank = config, read_bank(context, left_out)
+        self.budget = Budget(min(EPOCHS, config.steps), config.batch_size)
         self.vectors = torch.from_numpy(bank.vectors.copy())
         self.alike = [_partners(bank, i) for i in range(len(bank.labels))]
         of_class = {c: np.flatnonzero(bank.labels != c) for c in np.unique(bank.labels)}
@@ -168,7 +169,7 @@ class IcdTask:
         }
 
     def __len__(self) -> int:
-        return self.config.steps // min(EPOCHS, self.config.steps) * self.config.batch_size
+        return self.config.steps // self.budget.epochs * self.budget.batch_size
 
     def item(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """[1 + 2K] int64: the anchor, K instances of its class, K of others; drawn twice only where there are fewer."""
@@ -221,16 +222,6 @@ class IcdFit:
     config: IcdTraining
     name: str = "apl/icd"
     version: int = 1
-    ema_decay: float | None = None
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return min(EPOCHS, self.config.steps)
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
 
     def open(self, context: Context) -> IcdTask:
         return IcdTask(self.config, context)

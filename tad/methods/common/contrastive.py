@@ -25,7 +25,7 @@ from tad.methods.common.pyramid import Backbone, padded_length
 from tad.methods.common.windows import SHORT, expected_length, levels_for, pack, random_crop, refine, usual_length
 from tad.methods.roles import Round
 from tad.ops.contrast import Gather, cluster, coarse_contrast, fine_contrast, pyramid_rows, sample_frames
-from tad.stages import Artifact, Batch, Context, StageConfig, Total
+from tad.stages import Artifact, Batch, Budget, Context, StageConfig, Total
 
 NETWORK = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout", "stem", "gain")
 """Settings that are arguments of `Backbone`."""
@@ -116,23 +116,6 @@ class ContrastiveTrain:
     name: str = "contrastive/train"
     version: int = 1
 
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The most there is; the task's own, which knows the number of steps, goes before."""
-        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
-
     def open(self, context: Context) -> ContrastiveTask:
         return ContrastiveTask(self.config, Pyramid(self.config, context))
 
@@ -144,6 +127,7 @@ class Part(Protocol):
     """Saved with the weights, for the detector that starts from them."""
     batch_size: int
     ema_decay: float | None
+    clip_norm: float | None
 
     @property
     def module(self) -> nn.Module:
@@ -182,7 +166,8 @@ class ContrastiveTask:
 
     def __init__(self, config: ContrastiveConfig, part: Part) -> None:
         self.config, self.part = config, part
-        self.settings, self.module, self.ema_decay = part.settings, part.module, part.ema_decay
+        self.settings, self.module = part.settings, part.module
+        self.budget = Budget(config.epochs, part.batch_size, part.ema_decay, part.clip_norm)
         self.clusters = config.clusters or 2 * part.batch_size
 
     def __len__(self) -> int:
@@ -244,7 +229,7 @@ class Pyramid:
 
     def __init__(self, config: Pretraining, context: Context) -> None:
         self.config, self.data, self.videos = config, context.data, list(context.videos)
-        self.batch_size = config.batch_size
+        self.batch_size, self.clip_norm = config.batch_size, config.clip_norm
         self.settings = self._resolve(given_sizes(context))
         self.ema_decay: float | None = self.settings["ema_decay"]
         self.module = Encoder(**{name: self.settings[name] for name in NETWORK})

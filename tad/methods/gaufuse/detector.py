@@ -28,7 +28,6 @@ from tad.methods.gaufuse.retraining import (
     Targets,
     learns_change,
 )
-from tad.methods.gaufuse.training import default_batch
 from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
 from tad.stages import Artifact
 
@@ -69,7 +68,7 @@ class RskpDetector(MethodConfig):
                 )
             inputs["previous"] = round.map(targets, {"labels": before.labels})
         config = RetrainConfig(training=self.training, schedule=self.schedule, round=round.number)
-        return round.fit(Retrain(config, self.training.batch_size or default_batch(round.data)), inputs)
+        return round.fit(Retrain(config), inputs)
 
     def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""

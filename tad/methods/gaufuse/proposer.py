@@ -24,7 +24,7 @@ from tad.methods.common.label_kinds import untaught
 from tad.methods.common.published import fill_published
 from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates
 from tad.methods.gaufuse.model import RskpModel, RskpScores
-from tad.methods.gaufuse.training import RskpTrain, RskpTraining, default_batch
+from tad.methods.gaufuse.training import RskpTrain, RskpTraining
 from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
@@ -67,7 +67,7 @@ class RskpProposer(MethodConfig):
 
     def train(self, round: Round) -> Artifact:
         """Fits the model on the training videos whose classes are known."""
-        return round.fit(RskpTrain(self.training, self.training.batch_size or default_batch(round.data)))
+        return round.fit(RskpTrain(self.training))
 
     def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""

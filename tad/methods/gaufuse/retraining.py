@@ -168,6 +168,7 @@ class Targets:
     config: TargetConfig
     name: str = "rskp/targets"
     version: int = 1
+
     output: Literal["arrays"] = "arrays"
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
@@ -206,21 +207,12 @@ class Retrain:
     """Fit stage: the last round's model, trained further; inputs "model", "targets" and, if used, "previous"."""
 
     config: RetrainConfig
-    batch_size: int
     name: str = "rskp/retrain"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return int(of_round(self.config.schedule.epochs, self.config.round))
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.training.ema
 
     def open(self, context: Context) -> RetrainTask:
-        return RetrainTask(self.config, context, self.epochs)
+        epochs = int(of_round(self.config.schedule.epochs, self.config.round))
+        return RetrainTask(self.config, context, epochs)
 
 
 class RetrainTask(RskpTask):

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, pad
 
 from tad import bounds
-from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.errors import DataError
+from tad.methods.common.optimisers import default_batch
 from tad.methods.gaufuse.model import HeadScores, RskpModel, RskpScores
 from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
-from tad.stages import Batch, Context, StageConfig, Total, unwrap
+from tad.stages import Batch, Budget, Context, StageConfig, Total, unwrap
 
 log = logging.getLogger(__name__)
 
@@ -125,18 +125,8 @@ class RskpTrain:
     """Fit stage: the model and its memory, from the classes of videos."""
 
     config: RskpTraining
-    batch_size: int
     name: str = "rskp/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> RskpTask:
         config, data = self.config, context.data
@@ -186,7 +176,8 @@ class RskpTask:
         lr_drop: int | None = None,
     ) -> None:
         data = context.data
-        self.config, self.data, self.epochs = config, data, epochs
+        self.config, self.data = config, data
+        self.budget = Budget(epochs, config.batch_size or default_batch(data, 10), config.ema)
         self.memory_epochs, self.lr_drop, self.epoch_steps = memory_epochs, lr_drop, 1
         self.videos = [v for v in context.videos if len(data.video_classes(v))]
         skipped = len(context.videos) - len(self.videos)
@@ -282,7 +273,7 @@ class RskpTask:
         }
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        self.epoch_steps = steps // self.epochs
+        self.epoch_steps = steps // self.budget.epochs
         adam = torch.optim.Adam(
             module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.config.weight_decay
         )
@@ -357,8 +348,3 @@ def snippet_loss(logits: Tensor, target: Tensor, mask: Tensor, temperature: floa
     labels = (target.detach() / temperature).softmax(-1)
     each = -(labels * log_softmax(logits / temperature, dim=-1)).sum(-1)
     return (each * mask).sum(1) / mask.sum(1)
-
-
-def default_batch(data: Dataset) -> int:
-    """10 videos; fewer in a small set, which still takes several steps an epoch."""
-    return min(10, max(1, len(data.videos("train")) // 8))

@@ -23,7 +23,7 @@ from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import inside
 from tad.methods.hrpro.detector_model import InstanceModel, framed
-from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, default_batch, segments_of
+from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, segments_of
 from tad.methods.hrpro.negatives import Negatives, NegativesConfig
 from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, required
 from tad.methods.snippet.training import read_features
@@ -104,9 +104,8 @@ class HrproInstanceDetector(MethodConfig):
         """The model, trained on the proposer's candidates in the training videos, with pseudo-labels as targets."""
         inputs = self._read(round)
         negatives = round.map(Negatives(self.negatives), inputs)
-        size = self.training.batch_size or default_batch(round.data)
         read = {"labels": labels.segments, "candidates": inputs["candidates"], "negatives": negatives}
-        return round.fit(InstanceTrain(self.training, size), read)
+        return round.fit(InstanceTrain(self.training), read)
 
     def detect(self, round: Round, model: Artifact) -> Artifact:
         """Detections in a round's videos, made of the proposer's candidates."""

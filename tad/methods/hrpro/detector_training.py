@@ -15,14 +15,14 @@ from pydantic import Field
 from torch import Tensor
 
 from tad import bounds
-from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
+from tad.methods.common.optimisers import default_batch
 from tad.methods.hrpro.detector_model import InstanceModel, framed
 from tad.methods.snippet.training import read_features
 from tad.ops.iou import tiou
 from tad.ops.losses import smooth_l1
-from tad.stages import Batch, Context, StageConfig, Total
+from tad.stages import Batch, Budget, Context, StageConfig, Total
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +63,8 @@ class InstanceTrain:
     """Fit stage: the instance model; inputs "labels", "candidates" and "negatives"."""
 
     config: InstanceTraining
-    batch_size: int
     name: str = "hrpro-instance/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> InstanceTask:
         return InstanceTask(self.config, context)
@@ -107,6 +97,7 @@ class InstanceTask:
 
     def __init__(self, config: InstanceTraining, context: Context) -> None:
         self.config, self.data = config, context.data
+        self.budget = Budget(config.epochs, config.batch_size or default_batch(self.data, 10), config.ema)
         labels, candidates, negatives = (segments_of(context, x) for x in ("labels", "candidates", "negatives"))
         self.videos = [v for v in context.videos if v in labels and v in candidates]
         skipped = len(context.videos) - len(self.videos)
@@ -256,8 +247,3 @@ def video_means(values: Tensor, video: Tensor, videos: int) -> Tensor:
     """[V] mean of the values [R] of each video; 0 where it has none."""
     sums = values.new_zeros(videos).index_add(0, video, values)
     return sums / torch.bincount(video, minlength=videos).clamp(min=1)
-
-
-def default_batch(data: Dataset) -> int:
-    """10 videos; fewer in a small set, which still takes several steps an epoch."""
-    return min(10, max(1, len(data.videos("train")) // 8))

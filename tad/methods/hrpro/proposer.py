@@ -28,7 +28,7 @@ from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.mining import Mined
 from tad.methods.snippet.model import SnippetScores
 from tad.methods.snippet.proposer import SnippetEmbed, SnippetScore, propose
-from tad.methods.snippet.training import SnippetTask, TrainingConfig, default_batch
+from tad.methods.snippet.training import SnippetTask, TrainingConfig
 from tad.stages import Artifact, Batch, Context, Total, unwrap
 
 
@@ -83,7 +83,7 @@ class HrproProposer(MethodConfig):
 
     def train(self, round: Round) -> Artifact:
         """Fits the model on the training videos that have full labels or points, or classes (see `SnippetTask`)."""
-        return round.fit(HrproTrain(self.training, self.training.batch_size or default_batch(round.data)))
+        return round.fit(HrproTrain(self.training))
 
     def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
@@ -103,18 +103,8 @@ class HrproTrain:
     """Fit stage: the model and its memory, from the labels that each video has."""
 
     config: HrproTraining
-    batch_size: int
     name: str = "hrpro/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> HrproTask:
         return HrproTask(self.config, context)

@@ -31,7 +31,7 @@ from tad.methods.potloc.model import Potloc
 from tad.methods.potloc.targets import annotated, background_seeds, sample, window
 from tad.methods.snippet.model import video_scores
 from tad.ops.losses import probability_entropy, probability_focal
-from tad.stages import Batch, Context, StageConfig, Total
+from tad.stages import Batch, Budget, Context, StageConfig, Total
 
 
 class PotlocTraining(StageConfig):
@@ -137,23 +137,6 @@ class PotlocTrain:
     name: str = "potloc/train"
     version: int = 2
 
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The most there is; the task's own, which knows the number of steps, goes before."""
-        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
-
     def open(self, context: Context) -> PotlocTask:
         return PotlocTask(self.config, context)
 
@@ -185,7 +168,7 @@ class PotlocTask:
         self.points = {v: self._points(v) for v in self.videos}
         encoder = context.inputs["encoder"].model() if "encoder" in context.inputs else None
         self.settings = self._resolve(encoder)
-        self.ema_decay: float = self.settings["ema_decay"]
+        self.budget = Budget(config.epochs, config.batch_size, self.settings["ema_decay"], config.clip_norm)
         self.classes = len(self.data.classes)
         self.module = build(self.settings)
         if encoder is not None:

@@ -23,7 +23,7 @@ from tad.methods.common.seeds import Proposals, SeedRule
 from tad.methods.pser.bags import clear_of, negative_spans, perturb, seed_tious
 from tad.methods.pser.model import BagScores, PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss, smooth_l1
-from tad.stages import Batch, Context, StageConfig, Total
+from tad.stages import Batch, Budget, Context, StageConfig, Total
 
 
 class BagConfig(StageConfig):
@@ -226,7 +226,7 @@ class HeadsTask:
         # that nothing is left of the start.
         epochs, batch = heads.budget(len(x) for x in self.labels.values())
         span = min(heads.snapshot_epochs, epochs / 4) * max(1, len(self.items) // batch)
-        self.ema_decay = 1 - 1 / span if span > 1 else None
+        self.budget = Budget(epochs, batch, 1 - 1 / span if span > 1 else None)
 
     def __len__(self) -> int:
         return len(self.items)

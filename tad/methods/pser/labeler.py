@@ -42,13 +42,8 @@ class HeadsFit:
     """Fit stage: the selection and the ranking module."""
 
     config: FitConfig
-    epochs: int
-    batch_size: int
     name: str = "pser/heads"
     version: int = 1
-    clip_norm: float | None = None
-    ema_decay: float | None = None
-    """The task derives it from the number of steps (HeadsConfig.snapshot_epochs)."""
 
     def open(self, context: Context) -> HeadsTask:
         return HeadsTask(self.config, context)
@@ -184,7 +179,7 @@ class PserLabeler(PointLabeler):
         # The resolved budget goes into the config, and so into the fingerprint and the log.
         heads = self.heads.model_copy(update={"epochs": epochs, "batch_size": batch})
         fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=heads)
-        return round.fit(HeadsFit(fit, epochs, batch), inputs)
+        return round.fit(HeadsFit(fit), inputs)
 
 
 def seeding(kind: Literal["proposals", "fused"], segments: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:

@@ -24,11 +24,12 @@ from tad.data.grid import SnippetGrid
 from tad.data.labels import SUPERVISION, Supervision
 from tad.errors import DataError
 from tad.methods.common.label_kinds import not_taught
+from tad.methods.common.optimisers import default_batch
 from tad.methods.snippet.completeness import Found, feature_loss, find_segments, score_loss
 from tad.methods.snippet.mining import Mined, mine
 from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
 from tad.ops.losses import probability_entropy, probability_focal
-from tad.stages import Batch, Context, StageConfig, Total, unwrap
+from tad.stages import Batch, Budget, Context, StageConfig, Total, unwrap
 
 log = logging.getLogger(__name__)
 
@@ -101,18 +102,8 @@ class SnippetTrain:
     """Fit stage: the model, from the labels that each video has."""
 
     config: TrainingConfig
-    batch_size: int
     name: str = "snippet/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> SnippetTask:
         return SnippetTask(self.config, context)
@@ -153,6 +144,7 @@ class SnippetTask:
         if skipped:
             log.info("leaving out %d of %d videos, whose labels teach nothing", skipped, len(context.videos))
         dim = data.manifest.grid.dim
+        self.budget = Budget(config.epochs, config.batch_size or default_batch(data, 16), config.ema)
         self.lr = min(1e-3, 1e-4 * 2048 / dim) if config.lr is None else config.lr
         self.architecture: dict[str, Any] = {
             "dim": dim,
@@ -310,11 +302,6 @@ def video_losses(
         "point": rows(target, action.any(-1)),
         "background": rows(empty.expand_as(output), mined.background),
     }
-
-
-def default_batch(data: Dataset) -> int:
-    """16 videos; fewer in a small set, which still takes several steps an epoch."""
-    return min(16, max(1, len(data.videos("train")) // 8))
 
 
 def read_features(data: Dataset, video: str) -> Tensor:
