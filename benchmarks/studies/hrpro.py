@@ -149,10 +149,10 @@ def published_ranking(data: Dataset, scores: Artifact, candidates: dict[str, lis
     return reliable, negatives
 
 
-def shared_groups(data: Dataset, stage: FitStage, count: int) -> list[list[str]]:
+def shared_groups(data: Dataset, stage: HrproTrain | InstanceTrain, count: int) -> list[list[str]]:
     """The batches of the second epoch of a stage that is fitted to the first `count` training videos."""
     videos = [v for v in data.videos("train") if len(data.points(v).time)][:count]
-    size = min(stage.batch_size, len(videos))
+    size = min(stage.config.batch_size, len(videos))
     return [[videos[i] for i in batch] for batch in batches(len(videos), size, 0, stage.name, 1)]
 
 
@@ -200,8 +200,8 @@ def differing(data: Dataset, ours: Segments, theirs: dict[str, list[published.Pr
 def peak(side: str, data: Dataset, inputs: Mapping[str, Artifact]) -> float:
     """Largest resident MB of this process once `side` has trained: the heaviest step of stage 1, or a stage 2 epoch."""
     torch.set_num_threads(1)
-    snippet = HrproTrain(HrproTraining(epochs=2), 16)
-    instance = InstanceTrain(InstanceTraining(epochs=1), 10)
+    snippet = HrproTrain(HrproTraining(epochs=2, batch_size=16))
+    instance = InstanceTrain(InstanceTraining(epochs=1, batch_size=10))
     heavy = max(shared_groups(data, snippet, 10**6), key=lambda g: sum(len(data.features(v)) ** 2 for v in g))
     if side == "tad 1":
         fit(snippet, Context(data, {}, heavy, 0), Worker(), None, lambda *_: None)
@@ -237,7 +237,7 @@ def matrix_share(stage: FitStage, context: Context) -> float:
     """Share of matrix products, attention and convolutions in the operators' own CPU time in the second epoch."""
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
 
-    def report(state: Any, _: Any) -> None:
+    def report(state: Any, *_: Any) -> None:
         if len(state["history"]) == 1:
             profiler.start()
 
@@ -264,7 +264,7 @@ def benchmark(data: Dataset, folder: Path) -> int:
     models = {}
     faithful = HrproProposer(faithful=True)
     for name, training in (("", HrproTraining()), (", published rules", faithful.training)):
-        stages[name] = HrproTrain(training.model_copy(update={"epochs": 2}), 16)
+        stages[name] = HrproTrain(training.model_copy(update={"epochs": 2, "batch_size": 16}))
         models[name] = engine.fit(stages[name])
         groups = shared_groups(data, stages[name], 10**6)
         if not name:
@@ -292,7 +292,7 @@ def benchmark(data: Dataset, folder: Path) -> int:
     candidates = found[", published rules"]
 
     inputs = {"candidates": candidates["train"]}
-    detector = HrproInstanceDetector(training=InstanceTraining(epochs=2))
+    detector = HrproInstanceDetector(training=InstanceTraining(epochs=2, batch_size=10))
     their_ranking, (reliable, _) = cpu(lambda: published_ranking(data, scores["train"], theirs["train"][1]))
     now = round_of(engine, candidates=candidates["train"], scores=scores["train"])
     same = HrproLabeler(faithful=True).label(now)
@@ -311,7 +311,7 @@ def benchmark(data: Dataset, folder: Path) -> int:
         10,
     )
 
-    stage = InstanceTrain(detector.training, 10)
+    stage = InstanceTrain(detector.training)
     groups = shared_groups(data, stage, 10**6)
     seconds, their_instance = published_instance_training(data, groups, inputs)
     table.add(f"stage 2 epoch, {len(train)} videos", engine.seconds[stage.name], seconds, "s", 1.5)
