@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from tad.stages import Artifact, Context, StageConfig
 class FileProposer(MethodConfig):
     """Proposals as they are in a file, each with its score."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["file"] = "file"
     path: str = Field(min_length=1, description="ActivityNet JSON or Parquet, with proposals of all videos")
 

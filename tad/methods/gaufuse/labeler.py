@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -60,6 +60,7 @@ class FuseConfig(StageConfig):
 class GaufuseLabeler(MethodConfig):
     """Fused candidates as pseudo-labels; their score is the fused one."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["gaufuse"] = "gaufuse"
     faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
     temperatures: list[Annotated[float, Field(gt=0, le=bounds.TEMPERATURE)]] = Field(

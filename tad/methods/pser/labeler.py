@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -136,6 +136,7 @@ def run_heads(
 class PserLabeler(PointLabeler):
     """Seeds refined by PseR."""
 
+    reads_features: ClassVar[bool] = True
     method: Literal["pser"] = "pser"
     faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
     seed_rule: SeedRule = SeedRule()
