@@ -13,12 +13,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from tad.data.artifact import Artifact as Artifact
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
+from tad.options import identity, published
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
@@ -31,6 +32,15 @@ class StageConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return published(cls, data)
+
+    def identity(self) -> dict[str, Any]:
+        """The config as it goes into fingerprints; see `tad.options.identity`."""
+        return identity(self)
 
 
 @dataclass(frozen=True)

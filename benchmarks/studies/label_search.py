@@ -26,8 +26,8 @@ import numpy as np
 
 from benchmarks.references.point_protocols import Protocol, protocols
 from distributed.tuning.label_only import search_labels
-from search_spaces.ranges import shown
 from tad.data.segments import Segments
+from tad.ranges import shown
 
 SEEDS = (0, 1, 2)
 DEV = 40

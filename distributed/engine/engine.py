@@ -226,7 +226,7 @@ class Engine:
                 "format": FORMAT,
                 "stage": stage.name,
                 "version": stage.version,
-                "config": stage.config.model_dump(),
+                "config": stage.config.identity(),
                 "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
                 "dataset": self._dataset_keys[role],
                 "seed": self.seed,

@@ -145,9 +145,10 @@ def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool)
     if recipe.select == "points":
         held = {v: [data.held_out(v).time.tolist(), data.held_out(v).label.tolist()] for v in data.videos("train")}
         labels.append(digest(held))
-    document, proposals = recipe.model_dump(mode="json", exclude={"description", "select"}), {}
+    document = {k: v for k, v in recipe.identity().items() if k not in ("description", "select")}
+    proposals = {}
     if isinstance(recipe.proposer, FileProposer):  # wherever the file lies
-        del document["proposer"]["path"]
+        document["proposer"] = document["proposer"] | {"path": ""}
         proposals["proposals"] = recipe.proposer.read(data).digest()
     return proposals | {
         "recipe": digest(document),

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from tad import bounds
@@ -21,6 +20,8 @@ from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError
 from tad.methods.apl.icd_model import InstanceDiscriminator
+from tad.options import option
+from tad.ranges import Float
 from tad.stages import Arrays, Batch, Budget, Context, StageConfig, Total
 
 EPOCHS = 20
@@ -32,23 +33,18 @@ SINGLE = 0.5
 class IcdTraining(StageConfig):
     """Network, pairs and optimiser of the discriminator."""
 
-    hidden: int = Field(default=128, ge=1, le=bounds.WIDTH, description="width of the hidden layer")
-    partners: int = Field(
-        default=5,
-        ge=1,
-        le=bounds.COUNT,
-        description="instances of the same class, and as many of others, that an anchor is paired with",
+    hidden: bounds.Width = option(128, "width of the hidden layer")
+    partners: bounds.Count = option(
+        5, "instances of the same class, and as many of others, that an anchor is paired with"
     )
-    batch_size: int = Field(default=64, ge=1, le=bounds.BATCH, description="anchors of a step")
-    steps: int = Field(
-        default=2000, ge=1, le=bounds.STEPS, description="rounded down to a multiple of 20, if there are more"
-    )
-    lr: float = Field(default=1e-3, gt=0, le=bounds.LR, description="of Adam")
-    dropout: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the features that every instance of a pair is without; more finds more alike",
+    batch_size: bounds.BatchSize = option(64, "anchors of a step")
+    steps: int = option(2000, "rounded down to a multiple of 20, if there are more", ge=1, le=bounds.STEPS)
+    lr: bounds.Rate = option(1e-3, "of Adam")
+    dropout: bounds.Chance = option(
+        0.0,
+        "share of the features that every instance of a pair is without; more finds more alike",
+        tune=Float(0.0, 0.7),
+        why="paper 0; more finds more alike, right and wrong",
     )
 
 

@@ -25,6 +25,7 @@ from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
 from tad.methods.snippet.training import SnippetTrain, TrainingConfig, read_features
+from tad.options import group
 from tad.stages import Arrays, Artifact, Context, StageConfig
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -35,7 +36,7 @@ class SnippetProposer(MethodConfig):
 
     method: Literal["snippet"] = "snippet"
     training: TrainingConfig = TrainingConfig()
-    candidates: CandidateConfig = CandidateConfig()
+    candidates: CandidateConfig = group(CandidateConfig(), stage="proposals")
 
     def problems(self, data: Dataset) -> list[str]:
         return untaught(data, self.training.usable)
