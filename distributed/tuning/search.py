@@ -38,6 +38,7 @@ from tad.report.budget import label_budget
 from tad.selection.best_round import check_selection
 
 MOST_TRIALS = 1_000_000
+"""Every one is a row that each start of a search reads."""
 MOST_SEED = 2**32
 """Samplers take seeds below it."""
 
@@ -235,19 +236,14 @@ def _slots(options: Options) -> Iterator[on_ray.Slots]:
 
 
 def _check(options: Options) -> None:
-    check_trials(options.trials)
+    if options.trials < 1:
+        raise RunError(f"--trials {options.trials}: a search needs 1 trial at least")
+    if options.trials > MOST_TRIALS:
+        raise RunError(f"--trials {options.trials}: a search has {MOST_TRIALS:,} trials at most")
     if options.minutes is not None and not 0 < options.minutes < math.inf:
         raise RunError(f"--time-budget {options.minutes:g}: give a number of minutes above 0")
     if options.cost and options.scheduler != "none":
         raise RunError(f"--scheduler {options.scheduler}: stops by one number; with two objectives leave it out")
-
-
-def check_trials(number: int) -> None:
-    """A RunError if no search has so many trials: every one is a row that each start of a search reads."""
-    if number < 1:
-        raise RunError(f"--trials {number}: a search needs 1 trial at least")
-    if number > MOST_TRIALS:
-        raise RunError(f"--trials {number}: a search has {MOST_TRIALS:,} trials at most")
 
 
 def _mirror(study: optuna.Study, work: Work, data: Dataset, options: Options) -> Mirror | None:
