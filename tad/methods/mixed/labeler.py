@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tad import bounds
 from tad.data.dataset import Dataset, Role
@@ -34,6 +34,7 @@ class Sure(StageConfig):
 class MixedLabeler(MethodConfig):
     """Full labels, points, classes and nothing in one dataset; all of them become pseudo-labels."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["mixed"] = "mixed"
     points: PointsLabeler = PointsLabeler()
     fusion: GaufuseLabeler = GaufuseLabeler()
