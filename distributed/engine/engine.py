@@ -96,7 +96,7 @@ class Engine:
         return self._once(stage.name, key, tags, make)
 
     def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact:
-        """The stage applied to each video of a role: segments.parquet, or a folder of arrays for each key.
+        """The stage applied to each video of a role: segments.parquet, or the arrays of each key.
 
         Raises:
             RunError: some videos failed. All the others are written; the message names every failed video, and the
@@ -139,7 +139,7 @@ class Engine:
                 return found
             partial = self.store.partial(key, self.record.warn)
             with writing(partial.folder):
-                segments.to_parquet(partial.output / "segments.parquet")
+                segments.grouped().to_parquet(partial.output / "segments.parquet")
             return self.store.commit(key, {"fingerprint": key, "stage": name})
 
     def _once(self, name: str, key: str, tags: dict[str, str], make: Callable[[Partial], Artifact]) -> Artifact:

@@ -28,6 +28,7 @@ from tad.report.run import Run
 from tad.report.style import INK, class_colours, plain, svg
 from tad.report.timeline import LANES, Timeline, _lanes, timeline_figure
 from tad.report.view import View
+from tests.support.artifacts import with_arrays
 
 CLASSES = ["HighJump", "LongJump", "PoleVault", "Shotput", "Diving"]
 KEYS = {"train": "0a" * 12, "test": "0b" * 12}
@@ -184,8 +185,7 @@ def _anywhere(data: Dataset, role: str) -> Segments:
 def _activations(folder: Path, data: Dataset, role: str, truth: Segments) -> Path:
     rng = np.random.default_rng(0)
     by_video = truth.by_video()
-    for key in ("cas", "background"):
-        (folder / key).mkdir(parents=True)
+    found = {}
     for video in data.videos(role):  # type: ignore[arg-type]
         length = int(data.duration(video) * 25 / 16)
         cas = rng.uniform(0, 0.15, (length, len(data.classes))).astype(np.float32)
@@ -193,9 +193,8 @@ def _activations(folder: Path, data: Dataset, role: str, truth: Segments) -> Pat
         mine = by_video.get(video, Segments.empty())
         for (start, end), c in zip(mine.spans, mine.label_index(data.classes), strict=True):
             cas[(time_of_row >= start) & (time_of_row <= end), c] = rng.uniform(0.5, 0.95)
-        np.save(folder / "cas" / f"{video}.npy", cas)
-        np.save(folder / "background" / f"{video}.npy", (1 - cas.max(axis=1)).astype(np.float32))
-    return folder
+        found |= {f"cas/{video}": cas, f"background/{video}": (1 - cas.max(axis=1)).astype(np.float32)}
+    return with_arrays(folder, found).path
 
 
 def written(root: Path, data: Dataset) -> str:

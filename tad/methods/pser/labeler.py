@@ -190,7 +190,7 @@ class PserLabeler(StageConfig):
 
     def _heads(self, engine: Engine, inputs: Mapping[str, Artifact]) -> Artifact:
         if "fused" in inputs:
-            counts = [len(rows) for rows in inputs["fused"].segments().by_video().values()]
+            counts = [len(rows) for rows in inputs["fused"].by_video().values()]
         else:
             counts = [len(distinct(engine.data.points(video)).time) for video in engine.data.videos("train")]
         epochs, batch = self.heads.budget(counts)
