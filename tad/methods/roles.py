@@ -33,7 +33,7 @@ class TopStage:
     output: Literal["segments"] = "segments"
 
     def open(self, context):
-        proposals = context.inputs["proposals"].segments().by_video()
+        proposals = context.inputs["proposals"].by_video()
 
         def label(video):
             rows = proposals.get(video, Segments.empty())

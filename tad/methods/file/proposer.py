@@ -81,5 +81,5 @@ class FilePropose:
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        by_video = context.inputs["proposals"].segments().by_video()
+        by_video = context.inputs["proposals"].by_video()
         return lambda video: by_video.get(video, Segments.empty())

@@ -76,7 +76,7 @@ class Merge:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, config = context.data, self.config
-        parts = {k: context.inputs[k].segments().by_video() for k in ("points", "fused") if k in context.inputs}
+        parts = {k: context.inputs[k].by_video() for k in ("points", "fused") if k in context.inputs}
 
         def pick(video: str) -> Segments:
             kind = data.supervision(video)

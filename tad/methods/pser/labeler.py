@@ -167,7 +167,7 @@ class PserLabeler(PointLabeler):
 
     def _heads(self, round: Round, inputs: Mapping[str, Artifact]) -> Artifact:
         if "fused" in inputs:
-            counts = [len(rows) for rows in inputs["fused"].segments().by_video().values()]
+            counts = [len(rows) for rows in inputs["fused"].by_video().values()]
         else:
             counts = [len(distinct(round.data.points(video)).time) for video in round.data.videos("train")]
         epochs, batch = self.heads.budget(counts)
