@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from distributed.run.selftrain import SelfTraining
 from search_spaces.families import FAMILIES, LEFT_OUT, family_of
 from search_spaces.load import families, load

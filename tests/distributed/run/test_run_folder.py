@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 import distributed.run.run_folder
+from distributed.engine.record import Record
 from distributed.run.identity import Identity
-from distributed.run.record import Record
 from distributed.run.run_folder import claimed, locked
 from distributed.run.selftrain import SelfTraining
 from distributed.run.session import Options, self_train
