@@ -21,6 +21,7 @@ from tad.methods.actionformer.targets import decode, pyramid
 from tad.ops.iou import tiou
 from tad.stages import Artifact, Context, one_worker
 from tests.support.plain import SMALL, as_artifact, batch_of, task
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
 
 # -- items -----------------------------------------------------------------------------------------------------------
@@ -227,9 +228,9 @@ def test_it_learns_what_is_plain(plain: tuple[Dataset, Segments], tmp_path: Path
     data, labels = plain
     artifact = as_artifact(labels, tmp_path / "labels")
     detector = ActionFormerDetector(**SMALL, epochs=30, batch_size=3, lr=3e-3)
-    engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, artifact)
-    detections = detector.detect(engine, model, "train").segments()
+    now = round_of(TinyEngine(data, seed=0, folder=tmp_path / "engine"))
+    model = detector.train(now, taught(artifact))
+    detections = detector.detect(now, model).segments()
 
     found = 0
     for video, truth in labels.by_video().items():
@@ -251,10 +252,10 @@ def test_the_same_seed_gives_the_same_detections(plain: tuple[Dataset, Segments]
     detector = ActionFormerDetector(width=16, epochs=3, decode={"min_score": 0.0, "max_detections": 20})
     states, found = [], []
     for seed, name in ((0, "first"), (0, "second"), (1, "third")):
-        engine = TinyEngine(data, seed=seed, folder=tmp_path / name)
-        model = detector.train(engine, artifact)
+        now = round_of(TinyEngine(data, seed=seed, folder=tmp_path / name))
+        model = detector.train(now, taught(artifact))
         states.append(model.model()["state"])
-        found.append(detector.detect(engine, model, "train").segments())
+        found.append(detector.detect(now, model).segments())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not all(torch.equal(value, states[2][key]) for key, value in states[0].items())
     assert len(found[0]) == 120 and found[0].labels == found[1].labels

@@ -14,7 +14,7 @@ from torch import Tensor
 from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.errors import ConfigError, DataError, RunError
+from tad.errors import ConfigError, DataError
 from tad.methods.actionformer.detector import ActionFormerDetector, TrainStage
 from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.proposer import ActionFormerProposer, LabelledTraining
@@ -24,9 +24,9 @@ from tad.methods.common.frame_contrast import ContrastOptions, draw_frames
 from tad.methods.common.windows import Labels, read_ignored
 from tad.ops.contrast import anchors, pyramid_rows
 from tad.recipe.recipe import Recipe, load_recipe
-from tad.recipe.supervision import label_problems
-from tad.stages import Artifact, Before, Context, one_worker
+from tad.stages import Artifact, Context, one_worker
 from tests.support.plain import SMALL, as_artifact, batch_of, inputs_of, invent, task
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
 
 EVERYTHING = {"quality": {"enabled": True}, "unlabelled_weight": 2.0, "contrast_weight": 0.1, "contrast_frames": 20}
@@ -143,7 +143,8 @@ def test_weight_0_is_a_run_that_never_reads_the_other_videos(plain: tuple[Datase
     data, labels = plain
     options = SMALL | {"drop_path": 0.3, "input_dropout": 0.3, "levels": 3, "max_length": 64, "epochs": 3}
     detector = ActionFormerDetector(**options, unlabelled_weight=0.0, quality={"enabled": True})
-    whole = detector.train(TinyEngine(data, 0, tmp_path / "whole"), as_artifact(labels, tmp_path / "labels")).model()
+    every = taught(as_artifact(labels, tmp_path / "labels"))
+    whole = detector.train(round_of(TinyEngine(data, 0, tmp_path / "whole")), every).model()
     # The others have no features, nor pseudo-labels.
     for video in ("v2", "v3", "v4", "v5"):
         data.feature_path(video).unlink()
@@ -157,7 +158,7 @@ def test_weight_0_is_a_run_that_never_reads_the_other_videos(plain: tuple[Datase
 
     heavy = detector.model_copy(update={"unlabelled_weight": 1.0})
     with pytest.raises(Exception, match=r"v[2345]"):
-        heavy.train(TinyEngine(data, 0, tmp_path / "heavy"), as_artifact(labels, tmp_path / "labels"))
+        heavy.train(round_of(TinyEngine(data, 0, tmp_path / "heavy")), every)
 
 
 def test_a_step_at_weight_0_is_a_step_on_labelled_videos_alone(plain: tuple[Dataset, Segments], tmp_path: Path):
@@ -345,9 +346,6 @@ def test_a_model_that_does_not_fit_is_refused(plain: tuple[Dataset, Segments], t
         go_on(data, labels, tmp_path, before)
     with pytest.raises(ConfigError, match="needs a model to start from, and there is none"):
         task(data, labels, tmp_path, init="before")
-    engine = TinyEngine(data, 0, tmp_path / "engine")
-    with pytest.raises(RunError, match="needs what the last round left"):
-        ActionFormerDetector(init="before").train(engine, as_artifact(labels, tmp_path / "labels"))
     with pytest.raises(
         ConfigError, match="init: before starts from the proposer's weights, but the proposer is snippet"
     ):
@@ -366,8 +364,8 @@ def test_a_dataset_without_full_labels_is_refused_before_anything_is_trained(
 ):
     recipe = load_recipe("pser", ["detector.unlabelled_weight=1.0"])
     message = "detector.unlabelled_weight weighs videos beside fully labelled ones, and none of the 6 training videos"
-    assert any(message in p for p in label_problems(recipe, replace(plain[0], full_by_id={})))
-    assert not any(message in p for p in label_problems(recipe, plain[0]))
+    assert any(message in p for p in recipe.problems(replace(plain[0], full_by_id={})))
+    assert not any(message in p for p in recipe.problems(plain[0]))
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------
@@ -378,19 +376,18 @@ def test_rounds_with_everything_on(plain: tuple[Dataset, Segments], tmp_path: Pa
     data, labels = plain
     zone = as_artifact(Segments.of("v2", 0.5, 1.5, "jump", 0.4), tmp_path / "ignored")
     artifact = as_artifact(labels, tmp_path / "labels")
+    with_zone = taught(artifact, zone)
     small = SMALL | {"epochs": 2, "lr": 3e-3, "drop_path": 0.1}
     models = []
     for name in ("one", "two"):
         engine = TinyEngine(data, seed=0, folder=tmp_path / name)
-        first = ActionFormerDetector(**small, quality={"enabled": True}).train(engine, artifact)
-        engine.round = 1
+        first = ActionFormerDetector(**small, quality={"enabled": True}).train(round_of(engine), taught(artifact))
         joint = ActionFormerDetector(**small, **EVERYTHING, init="before", score_weight=0.5)
-        models.append(joint.train(engine, artifact, before=Before(first, None), ignored=zone))
+        models.append(joint.train(round_of(engine, number=1, model=first), with_zone))
     states = [model.model()["state"] for model in models]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not torch.equal(states[0]["class_head.weight"], first.model()["state"]["class_head.weight"])
     assert float(states[0]["unlabelled_normaliser"]) < 100
-    engine.round = 2
-    again = joint.train(engine, artifact, before=Before(models[1], artifact), ignored=zone)
-    found = joint.detect(engine, again, "train").segments()
+    now = round_of(engine, number=2, model=models[1], labels=artifact)
+    found = joint.detect(now, joint.train(now, with_zone)).segments()
     assert len(found) and set(found.video_ids) == set(data.videos("train"))

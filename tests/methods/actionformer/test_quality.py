@@ -19,6 +19,7 @@ from tad.methods.actionformer.quality import Quality, measured_quality, quality_
 from tad.ops.losses import diou_1d, joint_focal
 from tad.stages import Artifact, Context, one_worker
 from tests.support.plain import SMALL, as_artifact, batch_of, task
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
 
 SIDES = st.lists(st.floats(0, 50, width=32), min_size=2, max_size=2)
@@ -203,7 +204,7 @@ def test_it_learns_what_is_plain_and_knows_how_well(plain: tuple[Dataset, Segmen
     data, labels = plain
     detector = ActionFormerDetector(**SMALL, epochs=16, batch_size=2, lr=5e-3, quality={"enabled": True})
     engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, as_artifact(labels, tmp_path / "labels"))
+    model = detector.train(round_of(engine), taught(as_artifact(labels, tmp_path / "labels")))
     saved = model.model()
     assert saved["settings"]["quality"] is True
     fresh = task(data, labels, tmp_path, quality={"enabled": True}).module.state_dict()

@@ -24,6 +24,7 @@ from tad.recipe.recipe import load_recipe
 from tad.stages import Artifact, Context
 from tests.support.bmn import SMALL, curves_of, scores_of, task
 from tests.support.plain import as_artifact, invent, label_fully
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 
@@ -128,8 +129,8 @@ def test_what_cannot_be_is_refused(plain, tmp_path):
     with pytest.raises(ConfigError, match="durations 200 exceed the derived length 128"):
         task(data, labels, tmp_path, length=None, durations=200)
     engine = TinyEngine(data, 0, tmp_path / "engine")
-    with pytest.raises(RunError, match="finds no classes itself; give it the proposer's scores"):
-        BmnDetector().detect(engine, Artifact("m", tmp_path), "test")
+    with pytest.raises(RunError, match="detector bmn reads the proposer's scores for the classes, and the proposer"):
+        BmnDetector().detect(round_of(engine, "test"), Artifact("m", tmp_path))
     with pytest.raises(ConfigError, match=r"detector\.decode\.classifier: unknown key"):
         load_recipe("apl-bmn", ["detector.decode.classifier=scores.json"])
 
@@ -144,9 +145,9 @@ def test_it_learns_what_is_plain(options, plain, tmp_path):
     network = {"fit": "resize", "length": 48, "width": 32, "samples": 16}
     detector = BmnDetector(training={**network, "epochs": 40, "batch_size": 3, "lr": 3e-3, **options})
     engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, as_artifact(labels, tmp_path / "labels"))
-    scores = scores_of(data, tmp_path / "scores", np.array([0.6, 0.4]))
-    found = detector.detect(engine, model, "train", scores).segments().by_video()
+    now = round_of(engine, scores=scores_of(data, tmp_path / "scores", np.array([0.6, 0.4])))
+    model = detector.train(now, taught(as_artifact(labels, tmp_path / "labels")))
+    found = detector.detect(now, model).segments().by_video()
     hits = 0
     for video, truth in labels.by_video().items():
         one = found[video].filter(np.array(found[video].labels) == "jump")
@@ -210,14 +211,14 @@ def test_few_labelled_videos_teach_the_others(tmp_path):
 
 def test_the_same_seed_gives_the_same_detections(plain, tmp_path):
     data, labels = plain
-    artifact, scores = as_artifact(labels, tmp_path / "labels"), scores_of(data, tmp_path / "scores", np.ones(2))
+    lesson, scores = taught(as_artifact(labels, tmp_path / "labels")), scores_of(data, tmp_path / "scores", np.ones(2))
     detector = BmnDetector(training={**SMALL, "epochs": 2, "batch_size": 4, "ema_decay": 0.5})
     states, found = [], []
     for seed, name in ((0, "first"), (0, "second"), (1, "third")):
-        engine = TinyEngine(data, seed=seed, folder=tmp_path / name)
-        model = detector.train(engine, artifact)
+        now = round_of(TinyEngine(data, seed=seed, folder=tmp_path / name), scores=scores)
+        model = detector.train(now, lesson)
         states.append(model.model()["state"])
-        found.append(detector.detect(engine, model, "train", scores).segments())
+        found.append(detector.detect(now, model).segments())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not all(torch.equal(value, states[2][key]) for key, value in states[0].items())
     assert found[0].digest() == found[1].digest() != found[2].digest()

@@ -26,6 +26,7 @@ from tad.methods.potloc.training import PotlocTrain
 from tad.ops.contrast import Gather, cluster
 from tad.stages import Context, FitStage, one_worker
 from tests.support import plain
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, tiny_dataset
 from tests.support.workers import two_workers
 
@@ -204,7 +205,7 @@ def labelled(tmp_path: Path) -> tuple[Dataset, Segments]:
 def test_training_starts_from_the_encoder_and_takes_its_shape(labelled, tmp_path):
     data, truth = labelled
     engine = TinyEngine(data, 0, tmp_path)
-    training, inputs = start(engine, ENABLED, Training(**NULLS))
+    training, inputs = start(round_of(engine), ENABLED, Training(**NULLS))
     saved = inputs["before"].model()
     labels = plain.as_artifact(truth, tmp_path / "labels")
     task = TrainStage(training).open(Context(data, inputs | {"labels": labels}, data.videos("train"), 0))
@@ -237,14 +238,14 @@ def test_proposer_and_detector_have_the_option(labelled, tmp_path):
     data, truth = labelled
     engine = TinyEngine(data, 0, tmp_path)
     fresh = ActionFormerProposer(training=LabelledTraining(**NULLS))
-    trained = fresh.model_copy(update={"pretrain": ENABLED}).train(engine)
-    assert trained.fingerprint != fresh.train(engine).fingerprint
+    trained = fresh.model_copy(update={"pretrain": ENABLED}).train(round_of(engine))
+    assert trained.fingerprint != fresh.train(round_of(engine)).fingerprint
     labels = engine.adopt(truth, "labels")
     detector, found = ActionFormerDetector(**NULLS, pretrain=ENABLED), []
     for number in (1, 2):
-        engine.round = number
-        detector.train(engine, labels)
-        found.append(pretrain(engine, ENABLED, Training(**NULLS)).fingerprint)
+        now = round_of(engine, number=number)
+        detector.train(now, taught(labels))
+        found.append(pretrain(now, ENABLED, Training(**NULLS)).fingerprint)
     assert found[0] == found[1]  # one encoder for all rounds
     with pytest.raises(ValidationError, match="two models to start from"):
         ActionFormerDetector(pretrain=ENABLED, init="before")
@@ -278,12 +279,12 @@ def test_potloc_starts_from_it_too(labelled, tmp_path):
     options = {"width": 32, "window": 9, "levels": 2, "stem": 1, "gain": 0.2, "epochs": 1}
     training = PotlocTraining(**options)
     engine = TinyEngine(data, 0, tmp_path)
-    encoder = pretrain(engine, ENABLED, training)
+    encoder = pretrain(round_of(engine), ENABLED, training)
     inputs = {"labels": plain.as_artifact(truth, tmp_path / "labels"), "encoder": encoder}
     task = PotlocTrain(training).open(Context(data, inputs, data.videos("train"), 0))
     state = task.module.state_dict()
     assert all(torch.equal(state[key], value) for key, value in encoder.model()["state"].items())
     assert {key.split(".")[0] for key in state.keys() - encoder.model()["state"].keys()} == {"decoder", "head"}
-    labels = engine.adopt(truth, "labels")
-    started = PotlocDetector(training=training, pretrain=ENABLED).train(engine, labels)
-    assert started.fingerprint != PotlocDetector(training=training).train(engine, labels).fingerprint
+    labels = taught(engine.adopt(truth, "labels"))
+    started = PotlocDetector(training=training, pretrain=ENABLED).train(round_of(engine), labels)
+    assert started.fingerprint != PotlocDetector(training=training).train(round_of(engine), labels).fingerprint
