@@ -103,7 +103,7 @@ def test_detectors_learn_from_all_kinds(kind: str, detector: str, by_type: dict[
     data = by_type[kind]
     own = detector == "rskp"
     sets = [f"proposer.method={'rskp' if own else 'snippet'}", "proposer.training.epochs=2"]
-    sets += ["detector.epochs=1"] if detector == "actionformer" else []
+    sets += ["detector.training.epochs=1"] if detector == "actionformer" else []
     sets += ["detector.schedule.epochs=[1]"] if own else []
     sets += ["detector.training.epochs=1"] if detector in ("potloc", "hrpro-instance") else []
     recipe = load_recipe("pser", [f"detector.method={detector}", *sets])

@@ -12,13 +12,14 @@ from distributed.engine.loop import Worker, final_model, fit
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import ConfigError
-from tad.methods.bmn.detector import BmnDetector
+from tad.methods.apl.bmn import AplBmnDetector, AplBmnTask
+from tad.methods.apl.contrastive import ContrastiveConfig, ContrastiveTask
+from tad.methods.apl.contrastive_bmn import Base, BasePretraining, BaseTrain, pretrain
+from tad.methods.apl.options import AplBmnTraining
 from tad.methods.bmn.model import Bmn
 from tad.methods.bmn.options import SHAPE, BmnTraining
-from tad.methods.bmn.pretrain import Base, BasePretraining, BaseTrain, pretrain
 from tad.methods.bmn.targets import windows
-from tad.methods.bmn.training import BmnTask, TrainStage
-from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTask
+from tad.methods.bmn.training import TrainStage
 from tad.stages import Artifact, Batch, Context, one_worker
 from tests.support.plain import as_artifact, invent, label_fully
 from tests.support.rounds import round_of, taught
@@ -54,11 +55,11 @@ def saved(state: dict, settings: dict, folder: Path) -> Artifact:
     return Artifact(folder.name, folder)
 
 
-def go_on(data: Dataset, labels: Segments, folder: Path, before: Artifact | None, **options: object) -> BmnTask:
+def go_on(data: Dataset, labels: Segments, folder: Path, before: Artifact | None, **options: object) -> AplBmnTask:
     inputs = {"labels": as_artifact(labels, folder / "labels")} | ({} if before is None else {"before": before})
     torch.manual_seed(9)
-    config = BmnTraining(**(SMALL | options))
-    return TrainStage(config).open(Context(data, inputs, data.videos("train"), 0))
+    config = AplBmnTraining(**(SMALL | options))
+    return AplBmnTask(config, Context(data, inputs, data.videos("train"), 0))
 
 
 # -- pre-training ----------------------------------------------------------------------------------------------------
@@ -222,10 +223,10 @@ def test_rounds_go_on_and_the_base_is_trained_once(plain, tmp_path):
     labels = engine.adopt(truth, "labels")
     options = SMALL | {"epochs": 1}
     proposer = Artifact("no model of bmn", tmp_path / "nowhere")
-    fresh = BmnDetector(training=options)
-    started = BmnDetector(training=options, pretrain=ENABLED)
-    both = BmnDetector(training=options | {"init": "before"}, pretrain=ENABLED)
-    on = BmnDetector(training=options | {"init": "before"})
+    fresh = AplBmnDetector(training=options)
+    started = AplBmnDetector(training=options, pretrain=ENABLED)
+    both = AplBmnDetector(training=options | {"init": "before"}, pretrain=ENABLED)
+    on = AplBmnDetector(training=options | {"init": "before"})
 
     def inputs(model: Artifact) -> dict[str, str]:
         return engine.store.meta(model.fingerprint)["inputs"]
@@ -244,5 +245,5 @@ def test_rounds_go_on_and_the_base_is_trained_once(plain, tmp_path):
     assert inputs(second)["before"] == first.fingerprint
     assert inputs(started.train(two, lesson))["before"] == base.fingerprint
     # Only what the base depends on makes another one.
-    assert pretrain(two, ENABLED, BmnTraining(**options, quality=True, positive=0.8)).path == base.path
+    assert pretrain(two, ENABLED, AplBmnTraining(**options, quality=True, positive=0.8)).path == base.path
     assert pretrain(two, ENABLED, BmnTraining(**(options | {"width": 8}))).path != base.path
