@@ -128,7 +128,7 @@ def test_a_byte_order_mark_and_umlauts_are_read_in_any_locale(tmp_path):
         ("a..b=1", "a: unknown key"),
         ("=1", "write key.path=value"),
         ("rounds=.inf", "valid integer, found inf"),
-        ("detector.lr=.inf", "detector.lr: input should be a finite number"),
+        ("detector.training.lr=.inf", "detector.training.lr: input should be a finite number"),
         ("rounds=1000000000", "less than or equal to 1000, found 1000000000"),
     ],
 )

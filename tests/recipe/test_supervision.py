@@ -29,7 +29,7 @@ DOCS = ROOT / "docs" / "supervision.md"
     [("mixed", "mixed", ["rounds=2"]), ("pser-weak", "classes", ["rounds=1", "labeler.pser.heads.epochs=2"])],
 )
 def test_the_recipes_run(name: str, on: str, sets: list[str], by_type: dict[str, Dataset], tmp_path: Path) -> None:
-    quick = ["proposer.training.epochs=4", "detector.epochs=3", "stop.change=1.0", "stop.score_drop=1.0"]
+    quick = ["proposer.training.epochs=4", "detector.training.epochs=3", "stop.change=1.0", "stop.score_drop=1.0"]
     recipe = load_recipe(name, [*sets, *quick])
     self_train(name, recipe, by_type[on], Options(tmp_path / "run", tmp_path / "store", local=True))
     rows = json.loads((tmp_path / "run" / "rounds.json").read_text())
