@@ -19,6 +19,7 @@ from tad.errors import ConfigError
 from tad.methods.hrpro.proposer import HrproProposer, HrproTask, HrproTrain, HrproTraining
 from tad.recipe.recipe import load_recipe
 from tad.stages import Context, one_worker
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 from tests.support.workers import two_workers
 
@@ -114,14 +115,13 @@ def test_training_goes_on_from_a_checkpoint_with_its_memory(data: Dataset) -> No
 
 
 def test_it_learns_and_proposes(data: Dataset, tmp_path: Path) -> None:
-    engine = TinyEngine(data, 0, tmp_path)
+    round = round_of(TinyEngine(data, 0, tmp_path))
     proposer = HrproProposer(training=HrproTraining(epochs=25, lr=5e-3, heads=2))
-    model = proposer.train(engine)
+    model = proposer.train(round)
     history = json.loads((model.path / "history.json").read_text())["epochs"]
     assert history[-1]["point"] < 0.9 * history[0]["point"]
-    scores = proposer.score(engine, model, "train")
-    proposals = proposer.propose(engine, scores, "train").segments()
-    every = proposer.propose(engine, scores, "train", suppressed=False).segments()
+    proposals = proposer.propose(round, model).segments()
+    every = proposer.propose(round, model, suppressed=False).segments()
     assert len(every) > len(proposals) > 0
 
 
