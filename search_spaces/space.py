@@ -8,26 +8,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from search_spaces.ranges import Choice, Float, Integer, Range, Scales, Shifts, Steps
+from search_spaces.ranges import encode, ends, suggest
 from tad.errors import ConfigError, listing
+from tad.options import STAGES, Stage
+from tad.ranges import Choice, Float, Integer, Range, Scales, Shifts, Steps
 from tad.recipe.recipe import Recipe, changed, options
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 __all__ = ["STAGES", "Choice", "Float", "Integer", "Parameter", "Scales", "Shifts", "Space", "Stage", "Steps"]
-
-Stage = Literal["proposer", "proposals", "heads", "labels", "detector", "detections", "round"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-"""From the first to the last of a round, so from dear to cheap: what comes before a stage is shared by trials.
-Rounds after the first that changes are all new, as they start from its detections.
-
-proposer: the snippet model is trained again. proposals: its curves are read again, and all that learns from proposals.
-heads: the labeler's heads are trained again. labels: pseudo-labels are made again, and the detector trained on them.
-detector: trained again. detections: made again by the trained detector. round: finished rounds stay as they are.
-"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class Parameter:
         key: dotted, for instance "labeler.merge.rank_power".
         range: what it may become.
         why: one line, the reason for the range.
-        stage: the first stage that a change runs again; see `STAGES`.
+        stage: the first stage that a change runs again; see `tad.options.STAGES`.
         method: the method of the key's role that has this key, or a tuple of several; None: any.
         when: another key and the value (or a tuple of several) at which this one matters; None: always. If that key's
             own parameter does not matter, neither does this one. Nothing is suggested then: the recipe's value stays.
@@ -62,7 +54,7 @@ class Parameter:
             raise ConfigError(f"parameter {self.key}: when={self.when!r} is not a key and its value")
         if self.stand_in is not None:
             try:
-                self.range.encode(self.key, self.stand_in)
+                encode(self.range, self.key, self.stand_in)
             except ValueError as error:
                 raise ConfigError(f"parameter {self.key}: stand_in {error}") from None
 
@@ -79,7 +71,7 @@ class Parameter:
         """
         if value is None and self.stand_in is not None:
             value = self.stand_in
-        return self.range.encode(self.key, value)
+        return encode(self.range, self.key, value)
 
     def wants(self, value: Any) -> bool:
         """Whether this value of the key in `when` makes the parameter matter."""
@@ -153,7 +145,7 @@ class Space:
 
         Conditions on keys that are not in the space count as met: `for_recipe` has looked at them.
         """
-        return self._chosen(lambda p: p.range.suggest(trial, p.key))
+        return self._chosen(lambda p: suggest(p.range, trial, p.key))
 
     def _chosen(self, value: Callable[[Parameter], Any]) -> dict[str, Any]:
         keys = {p.key for p in self.parameters}
@@ -197,7 +189,7 @@ def _misfits(parameters: list[Parameter], recipe: Recipe, base: Mapping[str, Any
         role = p.key.split(".")[0]
         try:
             p.encode(base[p.key])
-            for value in p.range.ends():
+            for value in ends(p.range):
                 changed(recipe, {p.key: value})
         except ValueError as error:
             hint = "; give its parameter a stand_in" if base[p.key] is None else ""

@@ -13,12 +13,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from tad.data.artifact import Artifact as Artifact
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
+from tad.options import identity, published
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
@@ -31,6 +32,15 @@ class StageConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return published(cls, data)
+
+    def identity(self) -> dict[str, Any]:
+        """The config as it goes into fingerprints; see `tad.options.identity`."""
+        return identity(self)
 
 
 @dataclass(frozen=True)
@@ -53,17 +63,32 @@ Total = Callable[[Tensor], Tensor]
 """Sums a detached tensor over all workers (the identity for one worker)."""
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How a stage is trained.
+
+    Attributes:
+        epochs: passes over the items.
+        batch_size: items per step over all workers together.
+        ema_decay: decay of the averaged weights that are saved in place of the last ones; None saves the last.
+        clip_norm: largest gradient norm; None leaves gradients alone.
+    """
+
+    epochs: int
+    batch_size: int
+    ema_decay: float | None = None
+    clip_norm: float | None = None
+
+
 class FitTask(Protocol):
     """A fit stage opened in a worker: the module, its items, the loss of a batch, the optimiser."""
 
     @property
     def module(self) -> nn.Module: ...
 
+    budget: Budget
     settings: dict[str, Any]
-    """Plain values saved with the weights: what `apply` needs to rebuild the module, and derived defaults.
-
-    A task may also have an attribute `ema_decay`, derived from the data; it then stands for the stage's.
-    """
+    """Plain values saved with the weights: what is needed to rebuild the module, and derived defaults."""
 
     def __len__(self) -> int:
         """Number of training items."""
@@ -97,20 +122,6 @@ class FitStage(Protocol):
 
     @property
     def config(self) -> StageConfig: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def batch_size(self) -> int:
-        """Items per step over all workers together."""
-
-    @property
-    def ema_decay(self) -> float | None:
-        """Decay of the averaged weights that are saved in place of the last ones; None saves the last."""
-
-    @property
-    def clip_norm(self) -> float | None:
-        """Largest gradient norm; None leaves gradients alone."""
-
     def open(self, context: Context) -> FitTask: ...
 
 

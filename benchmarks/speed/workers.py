@@ -88,7 +88,7 @@ def epochs(stage: FitStage, context: Context, folder: Path, workers: int) -> tup
                 continue
         return sum(seen.values())
 
-    def progress(epoch: int, metrics: dict[str, float]) -> None:
+    def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
         marks.append((time.perf_counter(), used()))
         losses.append(metrics["loss"])
 

@@ -16,7 +16,7 @@ from benchmarks.common.timing_engine import cpu
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
 from tad.data.segments import Segments
 from tad.methods.actionformer.detector import TrainStage
-from tad.methods.actionformer.training import Training
+from tad.methods.actionformer.options import Training
 from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTrain, pretraining
 from tad.prepare.write import LabelRows, write_dataset
 from tad.stages import Artifact, Context, FitStage, one_worker

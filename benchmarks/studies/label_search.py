@@ -1,7 +1,7 @@
 """What a search of labelers' options is worth: `python -m benchmarks.studies.label_search --shared DIR [--json OUT]`.
 
 `tad tune label-only` on real proposals of THUMOS14's 200 training videos with four kinds of points
-(benchmarks.studies.labelers_data): options are chosen on 40 of the videos and measured on the other 160, for three
+(benchmarks.references.point_protocols): options are chosen on 40 of the videos and measured on the other 160, for three
 seeds, which draw both the 40 videos and the sampler's suggestions. Of uniform points each seed has a draw of its own.
 Prints Markdown; about four minutes on one core.
 """
@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.labelers_data import Protocol, protocols
+from benchmarks.references.point_protocols import Protocol, protocols
 from distributed.tuning.label_only import search_labels
-from search_spaces.ranges import shown
 from tad.data.segments import Segments
+from tad.ranges import shown
 
 SEEDS = (0, 1, 2)
 DEV = 40

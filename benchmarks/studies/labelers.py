@@ -1,11 +1,11 @@
 """Quality of every labeler: `python -m benchmarks.studies.labelers --shared DIR [--json OUT] [--figure OUT.png]
 [--ablation]`.
 
-Real proposals of THUMOS14's training videos, real and re-drawn points (benchmarks.studies.labelers_data), measured
+Real proposals of THUMOS14's training videos, real and re-drawn points (benchmarks.references.point_protocols), measured
 against real ground truth: tIoU of each point's label with the point's own instance, 0 without a label. Clicks outside
 every instance of their class are counted, not scored. Rows are the labelers of tad, simple rules beside them, and
-oracles that see the ground truth (benchmarks.studies.labelers_rules). The learned labeler of PseR has no row: it needs
-features, which these videos do not come with. Prints Markdown; `--ablation` takes labeler `points` apart instead.
+oracles that see the ground truth (benchmarks.references.simple_labelers). The learned labeler of PseR has no row: it
+needs features, which these videos do not come with. Prints Markdown; `--ablation` takes labeler `points` apart instead.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.references import simple_labelers as rules
+from benchmarks.references.point_protocols import Once, Protocol, labelled, protocols
 from benchmarks.studies import labelers_ablation as ablation
-from benchmarks.studies import labelers_rules as rules
-from benchmarks.studies.labelers_data import Once, Protocol, labelled, protocols
 from tad.evaluation.quality_by_point import BUCKETS, SHARES
 from tad.methods.common.seeds import SeedLabeler
 from tad.methods.hrpro.labeler import HrproLabeler

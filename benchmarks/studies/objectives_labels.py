@@ -1,4 +1,4 @@
-"""Scores of pseudo-labels from points alone, on the real proposals of benchmarks.studies.labelers_data."""
+"""Scores of pseudo-labels from points alone, on the real proposals of benchmarks.references.point_protocols."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.studies.labelers_data import Once, Protocol, labelled
+from benchmarks.references.point_protocols import Once, Protocol, labelled
 from tad.methods.common.seeds import neighbour_times
 from tad.methods.points.model import CUTS, ROUNDS, Constants, Grid, PointModel
 from tad.ops.iou import paired_tiou

@@ -81,7 +81,7 @@ class Engine:
 
         def make(partial: Partial) -> Artifact:
             context, start = self._context(stage, inputs, "train", number), time.perf_counter()
-            with self.record.stage(stage.name, stage.config.model_dump(), tags, stage.epochs, "epoch"):
+            with self.record.stage(stage.name, stage.config.model_dump(), tags, None, "epoch"):
                 state = self._train(stage, context, partial)
                 run = self.record.run_id()
             settings = state["settings"]
@@ -152,8 +152,8 @@ class Engine:
             return make(self.store.partial(key, self.record.warn))
 
     def _train(self, stage: FitStage, context: Context, partial: Partial) -> dict[str, Any]:
-        def progress(epoch: int, metrics: dict[str, float]) -> None:
-            self.record.epoch(stage.name, epoch, metrics)
+        def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+            self.record.epoch(stage.name, epoch, metrics, epochs)
 
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
@@ -226,7 +226,7 @@ class Engine:
                 "format": FORMAT,
                 "stage": stage.name,
                 "version": stage.version,
-                "config": stage.config.model_dump(),
+                "config": stage.config.identity(),
                 "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
                 "dataset": self._dataset_keys[role],
                 "seed": self.seed,

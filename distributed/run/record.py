@@ -67,6 +67,7 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         handle = opened_here(str(folder / "events.jsonl"), os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._events = os.fdopen(handle, "a+", buffering=1, encoding="utf-8")
+        self._epochs = 0
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
@@ -124,10 +125,13 @@ class Record:
             yield
 
     @contextmanager
-    def stage(self, name: str, config: dict[str, Any], tags: dict[str, str], total: int, unit: str) -> Iterator[None]:
-        """A stage that is being run: `total` epochs or videos."""
+    def stage(
+        self, name: str, config: dict[str, Any], tags: dict[str, str], total: int | None, unit: str
+    ) -> Iterator[None]:
+        """A stage that is being run: `total` epochs or videos; None: its first epoch tells."""
         start = time.perf_counter()
         self.check()
+        self._epochs = 0
         self.event("stage", name=name, **tags)
         with self._nested("stage", name, config, tags):
             if self._attended:
@@ -140,6 +144,7 @@ class Record:
                     self._bar = None
         seconds = time.perf_counter() - start
         self.event("stage-done", name=name, seconds=round(seconds, 2), **tags)
+        total = self._epochs if total is None else total
         self.say(f"{name}: {total} {unit}{'s' if total != 1 else ''} in {seconds:.1f} s")
 
     def cached(self, name: str, tags: dict[str, str]) -> None:
@@ -150,11 +155,13 @@ class Record:
         with self._nested("stage", f"{name} (cached)", {}, tags):
             pass
 
-    def epoch(self, name: str, epoch: int, metrics: dict[str, float]) -> None:
+    def epoch(self, name: str, epoch: int, metrics: dict[str, float], epochs: int) -> None:
+        self._epochs = epochs
         self.event("epoch", name=name, epoch=epoch, metrics=metrics)
         if self.tracker is not None:
             self.tracker.metrics(metrics, epoch)
         if self._bar is not None:
+            self._bar.total = epochs
             self._bar.update(epoch + 1 - self._bar.n)
             self._bar.set_postfix({k: f"{v:.3g}" for k, v in metrics.items()})
 

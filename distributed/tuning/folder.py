@@ -145,7 +145,7 @@ def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool)
         held = {v: [data.held_out(v).time.tolist(), data.held_out(v).label.tolist()] for v in data.videos("train")}
         labels.append(digest(held))
     return {
-        "recipe": digest(recipe.model_dump(mode="json", exclude={"description", "select"})),
+        "recipe": digest({k: v for k, v in recipe.identity().items() if k not in ("description", "select")}),
         "data": digest([data.fingerprint("train"), data.fingerprint("dev"), *labels]),
         "space": space.fingerprint,
         "objective": recipe.select + (" and cost" if cost else ""),

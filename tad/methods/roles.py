@@ -15,15 +15,14 @@ A whole labeler, for example: the most confident proposals of each video are its
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
 from tad.data.segments import Segments
 from tad.methods.roles import Labels, MethodConfig, Round
+from tad.options import option
 from tad.stages import Artifact, StageConfig
 
 
 class TopConfig(StageConfig):
-    count: int = Field(default=3, ge=1, le=100, description="proposals of each video that become pseudo-labels")
+    count: int = option(3, "proposals of each video that become pseudo-labels", ge=1, le=100)
 
 
 @dataclass(frozen=True)

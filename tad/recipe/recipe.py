@@ -25,6 +25,8 @@ from tad.methods.actionformer.detector import ActionFormerDetector
 from tad.methods.pser.labeler import PserLabeler
 from tad.methods.roles import Method
 from tad.methods.snippet.proposer import SnippetProposer
+from tad.options import option
+from tad.ranges import Float, Integer
 from tad.recipe.methods import registered
 from tad.stages import StageConfig
 
@@ -44,33 +46,43 @@ LONGEST = 200
 class Stop(StageConfig):
     """When self-training ends before its last round."""
 
-    change: float = Field(
-        default=0.97, gt=0, le=1, description="labels agree with the last round's: mean tIoU above this"
+    change: bounds.PositiveFraction = option(
+        0.97,
+        "labels agree with the last round's: mean tIoU above this",
+        tune=Float(0.8, 1.0),
+        why="1: never; agreement of two rounds' labels is .8 even where they still improve",
+        when=("rounds", (2, 3, 4)),
     )
-    score_drop: float = Field(
-        default=0.05, ge=0, le=1, description="the selecting score fell below its best by more than this"
+    score_drop: bounds.Fraction = option(
+        0.05,
+        "the selecting score fell below its best by more than this",
+        tune=Float(0.01, 1.0, log=True),
+        why="1: never; a drop of .01 is within the noise of one training",
+        when=("rounds", (2, 3, 4)),
     )
 
 
 class Recipe(StageConfig):
     """A whole self-training."""
 
-    description: str = ""
+    description: str = option("", "one line, for lists of recipes")
     proposer: Proposer = SnippetProposer()
-    encoder: Proposer | None = Field(
-        default=None, description="another proposer, whose embedding labelers read; null: the proposer's own"
+    encoder: Proposer | None = option(
+        None, "another proposer, whose embedding labelers read; null: the proposer's own", neutral=None
     )
     labeler: Labeler = PserLabeler()
     detector: Detector = ActionFormerDetector()
-    rounds: int = Field(
-        default=2,
+    rounds: int = option(
+        2,
+        "label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
         ge=0,
         le=bounds.ROUNDS,
-        description="label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
+        tune=Integer(1, 4),
+        why="papers 1; labels hardly change after the third",
     )
-    select: Literal["points", "classes", "dev-map", "dev-quality", "test"] = Field(
-        default="points",
-        description="the score that picks the best round: of points, of the classes of videos (weak), mAP on the dev "
+    select: Literal["points", "classes", "dev-map", "dev-quality", "test"] = option(
+        "points",
+        "the score that picks the best round: of points, of the classes of videos (weak), mAP on the dev "
         "videos, or mean tIoU of the pseudo-labels made for them; test leaks and is for reproducing papers only",
     )
     stop: Stop = Stop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import cache
 
 import optuna
@@ -16,11 +18,15 @@ from distributed.engine.engine import Engine
 from distributed.engine.store import Store
 from distributed.run.record import Record
 from distributed.run.selftrain import SelfTraining
+from search_spaces.families import FAMILIES, LEFT_OUT, family_of
 from search_spaces.load import families, load
+from search_spaces.ranges import suggest
 from search_spaces.space import STAGES, Choice, Float, Integer, Parameter, Space
 from tad.errors import ConfigError
+from tad.recipe.places import methods
 from tad.recipe.recipe import changed, load_recipe, options, recipe_names
-from tad.stages import Artifact, Before
+from tad.recipe.rounds import Rounds
+from tad.stages import Artifact
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 RECIPES = {
@@ -60,11 +66,24 @@ def spaces() -> list[tuple[str, str]]:
 
 
 def test_every_parameter_is_of_some_recipe_and_says_why():
-    covered = {p for family, name in spaces() for p in space_of(family, name).parameters}
-    everything = {p for family in families() for p in load(family).parameters}
+    covered = {replace(p, method=None) for family, name in spaces() for p in space_of(family, name).parameters}
+    everything = {replace(p, method=None) for family in families() for p in load(family).parameters}
     assert covered == everything
     assert all(p.why and len(p.why) < 90 and "\n" not in p.why for p in everything)
     assert all(families().values())
+
+
+def test_every_range_of_an_option_is_in_a_family_or_left_out_on_purpose():
+    places = {f"{m.name}/{o.stage}/{o.key}" for m in methods() for o in m.options if o.said.tune is not None}
+    patterns = [*LEFT_OUT, *(pattern for _, has in FAMILIES.values() for pattern in has)]
+    idle = [pattern for pattern in patterns if not any(fnmatchcase(place, pattern) for place in places)]
+    assert not idle, "patterns that no option has"
+    left = {place for place in places if family_of(place) is None}
+    assert left == {place for place in places for pattern in LEFT_OUT if fnmatchcase(place, pattern)}
+    for method in methods():
+        for one in method.options:
+            assert bool(one.said.why) == (one.said.tune is not None), f"{method.name} {one.key}"
+            assert one.said.tune is not None or (one.said.stand_in, one.said.when) == (None, None)
 
 
 @pytest.mark.parametrize("family", families())
@@ -335,37 +354,21 @@ class Keys(Engine):
         super().__init__(*parts)
         self.needed: dict[str, tuple[int, str]] = {}
 
-    def fit(self, stage, inputs=None):
-        return self.map(stage, inputs)
+    def fit(self, stage, inputs=None, number=0):
+        return self.map(stage, inputs, "train", number)
 
-    def map(self, stage, inputs=None, role="train"):
-        key, _ = self._key(stage, inputs or {}, role)
-        self.needed[key] = (self.round, stage.name)
+    def map(self, stage, inputs=None, role="train", number=0):
+        key, _ = self._key(stage, inputs or {}, role, number)
+        self.needed[key] = (number, stage.name)
         return Artifact(key, self.store.root / key)
 
 
 def needed(recipe, engine: Keys) -> dict[str, tuple[int, str]]:
     """Round and stage by fingerprint, as self-training asks for them."""
-    engine.needed, engine.round = {}, 0
-    proposer, labeler, detector = recipe.proposer, recipe.labeler, recipe.detector
-    model = proposer.train(engine)
-    scores = proposer.score(engine, model, "train")
-    candidates = proposer.propose(engine, scores, "train", suppressed=False)
-    found = proposer.propose(engine, scores, "train") if labeler.wants_suppressed else candidates
-    embedding = proposer.embed(engine, model, "train") if labeler.wants_embedding else None
-    before, now = Before(model, None), scores
+    engine.needed, rounds = {}, Rounds(recipe, engine)
     for number in range(1, recipe.rounds + 1):
-        engine.round = number
-        labeler.seeds(engine, found)
-        labels = labeler.label(engine, found, embedding, scores=now)
-        own = candidates if detector.wants_candidates else None
-        model = detector.train(engine, labels, scores, own, before)
-        before = Before(model, labels)
-        found = detector.detect(engine, model, "train", scores, own)
-        if detector.rescores:
-            now = detector.score(engine, model, "train")
-            if not labeler.wants_suppressed:
-                found = detector.propose(engine, now, "train", suppressed=False, known=True)
+        rounds.seeds(number)
+        rounds.detections(number, "train")
     return engine.needed
 
 
@@ -382,7 +385,7 @@ def first_stage(before: dict, after: dict, rounds: int) -> str:
 def another(p: Parameter, value):
     """A value of the range that is not the recipe's."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return next(v for _ in range(50) if (v := p.range.suggest(study.ask(), p.key)) != value)
+    return next(v for _ in range(50) if (v := suggest(p.range, study.ask(), p.key)) != value)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import torch
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.methods.potloc.training import PotlocTask, PotlocTrain, PotlocTraining
+from tad.methods.potloc.options import PotlocTraining
+from tad.methods.potloc.training import PotlocTask, PotlocTrain
 from tad.stages import Batch, Context
 from tests.support.plain import as_artifact
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from tad import bounds
@@ -20,41 +20,59 @@ from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.actionformer.model import joint_quality
+from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import decode, pyramid
-from tad.methods.actionformer.training import DetectorTask, Training, build
+from tad.methods.actionformer.training import DetectorTask, build
 from tad.methods.actionformer.warm_start import differing
 from tad.methods.common.contrastive import ContrastiveConfig, start
 from tad.methods.common.postprocess import Kept, Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
 from tad.methods.roles import Labels, MethodConfig, Roles, Round
+from tad.options import group, option
+from tad.ranges import Float, Integer
 from tad.stages import Artifact, Context, StageConfig
 
 
 class Reading(StageConfig):
     """From the network's answers to segments; changing it needs no training."""
 
-    min_score: float = Field(default=0.001, ge=0, lt=1, description="class scores at or below it are dropped")
-    top_k: int = Field(
-        default=2000,
-        ge=1,
-        le=bounds.COUNT,
-        description="best (point, class) pairs of each level that reach post-processing",
+    min_score: bounds.Chance = option(
+        0.001,
+        "class scores at or below it are dropped",
+        tune=Float(1e-4, 0.01, log=True),
+        why="ActionFormer .001; detections below it are false nearly always",
     )
-    min_length: float = Field(default=0.05, ge=0, le=bounds.SNIPPETS, description="shortest segment, in snippets")
-    max_detections: int = Field(
-        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones"
+    top_k: bounds.Count = option(
+        2000,
+        "best (point, class) pairs of each level that reach post-processing",
+        tune=Integer(200, 5000, log=True),
+        why="ActionFormer 2000 of each level before suppression; sets its cost",
     )
-    quality_power: float = Field(
-        default=1.0, ge=0, le=1, description="exponent of the predicted quality in the score, where the network has it"
+    min_length: float = option(0.05, "shortest segment, in snippets", ge=0, le=bounds.SNIPPETS)
+    max_detections: bounds.Count = option(
+        200,
+        "detections of each video, the best ones",
+        tune=Integer(50, 1000, log=True),
+        why="ActionFormer 200, 100 on ActivityNet",
+    )
+    quality_power: bounds.Fraction = option(
+        1.0,
+        "exponent of the predicted quality in the score, where the network has it",
+        tune=Float(0.0, 1.0),
+        why="APL 1; exponent of the predicted quality beside the class score",
+        when=("detector.quality.enabled", True),
     )
 
 
 class Decoding(Reading):
     """From the network's answers and the proposer's video scores to detections."""
 
-    video_power: float = Field(
-        default=0.5, ge=0, le=1, description="share, in the exponent, of the proposer's video score; 0: none"
+    video_power: bounds.Fraction = option(
+        0.5,
+        "share, in the exponent, of the proposer's video score; 0: none",
+        tune=Float(0.0, 1.0),
+        why="papers 0; share of the proposer's video score, .5 is the geometric mean",
     )
 
 
@@ -70,8 +88,8 @@ class ActionFormerDetector(Training, MethodConfig):
 
     method: Literal["actionformer"] = "actionformer"
     pretrain: ContrastiveConfig = ContrastiveConfig()
-    decode: Decoding = Decoding()
-    postprocess: Postprocess = Postprocess()
+    decode: Decoding = group(Decoding(), stage="detections")
+    postprocess: Postprocess = group(Postprocess(), stage="detections")
 
     @model_validator(mode="after")
     def _one_start(self) -> ActionFormerDetector:
@@ -128,23 +146,6 @@ class TrainStage:
     config: Training
     name: str = "actionformer/train"
     version: int = 2
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The most there is; the task's own, which knows the number of steps, goes before."""
-        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
 
     def open(self, context: Context) -> DetectorTask:
         return DetectorTask(self.config, context)

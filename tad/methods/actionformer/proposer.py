@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tad import bounds
 from tad.data.dataset import Dataset
@@ -29,23 +29,25 @@ from tad.methods.actionformer.detector import (
     in_seconds,
     suppress,
 )
-from tad.methods.actionformer.training import DetectorTask, Training
+from tad.methods.actionformer.options import Training
+from tad.methods.actionformer.training import DetectorTask
 from tad.methods.common.contrastive import ContrastiveConfig, start
 from tad.methods.common.given_labels import given
 from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.common.postprocess import Kept, Postprocess
 from tad.methods.roles import MethodConfig, Round
+from tad.options import group, option
 from tad.stages import Arrays, Artifact, Context, StageConfig
 
 
 class LabelledTraining(Training):
     """Network and training on the fully labelled videos."""
 
-    steps: int | None = Field(
-        default=None,
+    steps: int | None = option(
+        None,
+        "optimiser steps in place of epochs, as many for few videos as for many; null: epochs",
         ge=1,
         le=bounds.STEPS,
-        description="optimiser steps in place of epochs, as many for few videos as for many; null: epochs",
     )
 
     @model_validator(mode="after")
@@ -83,8 +85,8 @@ class ActionFormerProposer(MethodConfig):
     method: Literal["actionformer"] = "actionformer"
     training: LabelledTraining = LabelledTraining()
     pretrain: ContrastiveConfig = ContrastiveConfig()
-    decode: Reading = Reading()
-    postprocess: Postprocess = Postprocess()
+    decode: Reading = group(Reading(), stage="proposals")
+    postprocess: Postprocess = group(Postprocess(), stage="proposals")
 
     def problems(self, data: Dataset) -> list[str]:
         return untaught(data, self.training.usable)

@@ -14,31 +14,53 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from tad import bounds
 from tad.methods.actionformer.model import LEAST_QUALITY, PointOutputs, joint_quality
 from tad.ops.losses import joint_focal, overlap_and_shift
+from tad.options import option
+from tad.ranges import Choice, Float
 from tad.stages import StageConfig
 
 
 class Quality(StageConfig):
     """The two branches and what is learned with them; the other options matter only if enabled."""
 
-    enabled: bool = Field(default=False, description="predict the quality of segments and score by it (APL)")
-    weight: float = Field(default=0.1, ge=0, le=bounds.WEIGHT, description="of the loss of the two branches")
-    soft_target: Literal["measured", "branch"] = Field(
-        default="measured",
-        description="what the joint score of a positive point should be: the quality of its segment as measured, or as "
+    enabled: bool = option(False, "predict the quality of segments and score by it (APL)")
+    weight: bounds.Weight = option(
+        0.1, "of the loss of the two branches", tune=Float(0.05, 1.0, log=True), why="APL .1", when=("enabled", True)
+    )
+    soft_target: Literal["measured", "branch"] = option(
+        "measured",
+        "what the joint score of a positive point should be: the quality of its segment as measured, or as "
         "the branches say",
+        tune=Choice("measured", "branch"),
+        why="APL's text allows both; ARSL measures",
+        when=("enabled", True),
     )
-    tnd_power: int = Field(default=2, ge=1, le=2, description="of the normalised distance: 2 as in the boundary loss")
-    focal: float = Field(
-        default=2.0, ge=0, le=bounds.POWER, description="exponent of |target - joint score| in the class loss"
+    tnd_power: int = option(
+        2,
+        "of the normalised distance: 2 as in the boundary loss",
+        ge=1,
+        le=2,
+        tune=Choice(1, 2),
+        why="2 as in the boundary loss; 1 gives the distance more weight",
+        when=("enabled", True),
     )
-    negative_weight: float = Field(
-        default=0.75, ge=0, le=bounds.WEIGHT, description="of the class loss where the target is 0"
+    focal: bounds.Power = option(
+        2.0,
+        "exponent of |target - joint score| in the class loss",
+        tune=Float(1.0, 3.0),
+        why="not published; 2 in what APL follows",
+        when=("enabled", True),
+    )
+    negative_weight: bounds.Weight = option(
+        0.75,
+        "of the class loss where the target is 0",
+        tune=Float(0.5, 1.0),
+        why="not published; .75 in what APL follows",
+        when=("enabled", True),
     )
 
 

@@ -7,20 +7,19 @@ and `contrast_weight` are for semi-supervised training (APL, ECCV 2024); off, th
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tad import bounds
 from tad.errors import DataError
 from tad.methods.actionformer.model import ActionFormer, PointOutputs
-from tad.methods.actionformer.quality import Quality, quality_losses
+from tad.methods.actionformer.options import Training
+from tad.methods.actionformer.quality import quality_losses
 from tad.methods.actionformer.targets import Targets, assign, ignore, pyramid
 from tad.methods.actionformer.warm_start import PYRAMID
-from tad.methods.common.frame_contrast import ContrastOptions, draw_frames, frame_contrast
+from tad.methods.common.frame_contrast import draw_frames, frame_contrast
 from tad.methods.common.optimisers import adamw, derived_ema, derived_width
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.warm_start import go_on_from, model_before
@@ -37,87 +36,7 @@ from tad.methods.common.windows import (
     usual_length,
 )
 from tad.ops.losses import diou_1d, sigmoid_focal
-from tad.stages import Batch, Context, Total, unwrap
-
-
-class Training(ContrastOptions):
-    """Network and training; fields that are null are derived from the data, printed and saved with the model."""
-
-    width: int | None = Field(
-        default=None,
-        ge=8,
-        le=bounds.WIDTH,
-        description="of the network; null: the power of two nearest half the feature width, 32..512",
-    )
-    heads: int = Field(default=4, ge=1, le=bounds.PARTS, description="attention heads; divides the width")
-    levels: int | None = Field(
-        default=None, ge=1, le=10, description="of the pyramid; null: until half the longest pseudo-label is in range"
-    )
-    upsample: int | None = Field(
-        default=None,
-        ge=1,
-        le=4,
-        description="rows that the network sees for each snippet, interpolated; null: 2 where the median pseudo-label "
-        "covers fewer than 16 snippets, else 1",
-    )
-    window: int = Field(
-        default=19, ge=3, le=bounds.SNIPPETS, description="snippets that attention sees on each level; odd"
-    )
-    drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
-    input_dropout: float = Field(default=0.2, ge=0, lt=1, description="chance that a feature channel is dropped")
-    max_length: int | None = Field(
-        default=None,
-        ge=1,
-        le=bounds.SNIPPETS,
-        description="snippets of a training window; null: longer than 95 % of the videos, <= 2304",
-    )
-    epochs: int = Field(default=35, ge=1, le=bounds.EPOCHS, description="passes over the training videos")
-    batch_size: int = Field(default=2, ge=1, le=bounds.BATCH, description="videos of a step, over all workers")
-    lr: float | None = Field(
-        default=None,
-        gt=0,
-        le=bounds.LR,
-        description="peak; null: 1e-4 for width 512 and batches of 2, more for narrower or larger",
-    )
-    warmup: float = Field(default=1 / 7, ge=0, lt=1, description="share of the steps until the peak; then a cosine")
-    weight_decay: float = Field(
-        default=0.05, ge=0, le=bounds.DECAY, description="of matrices; none on biases, norms and gains"
-    )
-    clip_norm: float = Field(default=1.0, gt=0, le=bounds.NORM, description="largest norm of the gradient")
-    ema_decay: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="of the averaged weights; null: 0.999, or less for fewer than 10,000 steps",
-    )
-    centre_radius: float = Field(
-        default=1.5, gt=0, le=bounds.SHARE, description="of the positive zone around a centre, in strides"
-    )
-    regression_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="of the boundary loss beside the class loss"
-    )
-    score_weight: float = Field(
-        default=0.0, ge=0, le=1, description="how far a pseudo-label's score weighs its loss; 0: all count alike"
-    )
-    quality: Quality = Quality()
-    init: Literal["none", "before"] = Field(
-        default="none", description="start from fresh weights, or from the last round's (in round 1 the proposer's)"
-    )
-    unlabelled_weight: float | None = Field(
-        default=None,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="of the loss on videos without full labels, which then come beside fully labelled ones in every "
-        "step, an epoch being a pass over them; null: all videos alike",
-    )
-
-    @model_validator(mode="after")
-    def _shapes(self) -> Training:
-        if self.window % 2 == 0:
-            raise ValueError(f"window must be odd, got {self.window}")
-        if self.width is not None and self.width % self.heads:
-            raise ValueError(f"heads must divide the width, got {self.heads} heads and width {self.width}")
-        return self
+from tad.stages import Batch, Budget, Context, Total, unwrap
 
 
 class Item(NamedTuple):
@@ -174,7 +93,7 @@ class DetectorTask:
             self._pair(context)
         before = model_before(context, PYRAMID) if config.init == "before" else None
         self.settings = self._resolve(before)
-        self.ema_decay: float = self.settings["ema_decay"]
+        self.budget = Budget(config.epochs, config.batch_size, self.settings["ema_decay"], config.clip_norm)
         self.levels: int = self.settings["levels"]
         self.upsample: int = self.settings["upsample"]
         self.module = build(self.settings)

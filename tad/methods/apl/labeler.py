@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from tad import bounds
 from tad.data.dataset import Dataset
@@ -33,6 +32,8 @@ from tad.methods.common.given_labels import given
 from tad.methods.common.seeds import Proposals
 from tad.methods.roles import Labels, MethodConfig, Round
 from tad.ops.nms import classwise_nms
+from tad.options import group, option
+from tad.ranges import Choice, Float
 from tad.stages import Artifact, Context, StageConfig
 
 TOLERANCE = 1e-9
@@ -42,27 +43,37 @@ TOLERANCE = 1e-9
 class Selection(StageConfig):
     """Which detections are positives (score from d2 on) and which candidates (from d1 on, below d2)."""
 
-    rule: Literal["adaptive", "fixed"] = Field(
-        default="adaptive",
-        description="d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed",
+    rule: Literal["adaptive", "fixed"] = option(
+        "adaptive", "d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed"
     )
-    d1: float = Field(default=0.15, ge=0, le=1, description="detections below are dropped")
-    k: float = Field(default=1.0, ge=0, le=bounds.SPREAD, description="adaptive: standard deviations above the mean")
-    scope: Literal["video", "class", "epoch"] = Field(
-        default="video", description="adaptive: mean and deviation of each video, of each class, or of all detections"
+    d1: bounds.Fraction = option(
+        0.15,
+        "detections below are dropped",
+        tune=Float(0.05, 0.3),
+        why="paper .15; joint scores are low, and what is below is never looked at",
     )
-    d2_max: float | None = Field(
-        default=None, ge=0, le=bounds.SCORE, description="adaptive: largest d2; null: no limit"
+    k: float = option(
+        1.0,
+        "adaptive: standard deviations above the mean",
+        ge=0,
+        le=bounds.SPREAD,
+        tune=Float(0.0, 2.0),
+        why="paper 1; 0 takes what is above the mean",
+        when=("rule", "adaptive"),
     )
-    fixed: float = Field(default=0.3, ge=0, le=1, description="d2 of rule fixed")
-    min_pos: int = Field(
-        default=0, ge=0, le=bounds.COUNT, description="a video's best detections from d1 on that are positives anyway"
+    scope: Literal["video", "class", "epoch"] = option(
+        "video",
+        "adaptive: mean and deviation of each video, of each class, or of all detections",
+        tune=Choice("video", "class", "epoch"),
+        why="video is ours, the paper is silent; class and epoch let whole videos go empty",
+        when=("rule", "adaptive"),
     )
-    hard_nms: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="tIoU from which the lesser of two detections of a class is dropped before; null: none is, so that "
+    d2_max: float | None = option(None, "adaptive: largest d2; null: no limit", ge=0, le=bounds.SCORE)
+    fixed: bounds.Fraction = option(0.3, "d2 of rule fixed")
+    min_pos: int = option(0, "a video's best detections from d1 on that are positives anyway", ge=0, le=bounds.COUNT)
+    hard_nms: bounds.PositiveFraction | None = option(
+        None,
+        "tIoU from which the lesser of two detections of a class is dropped before; null: none is, so that "
         "near duplicates stay which the detector's soft suppression has only lowered",
     )
 
@@ -92,10 +103,22 @@ class Selection(StageConfig):
 class Discriminator(StageConfig):
     """What the likeness to labelled instances of the same class decides."""
 
-    use: bool = Field(default=True, description="false: the selection alone")
-    alpha: float = Field(default=0.3, ge=0, le=1, description="positives whose likeness is below are eliminated")
-    beta: float = Field(default=0.7, ge=0, le=1, description="candidates whose likeness is above become labels")
-    training: IcdTraining = IcdTraining()
+    use: bool = option(True, "false: the selection alone")
+    alpha: bounds.Fraction = option(
+        0.3,
+        "positives whose likeness is below are eliminated",
+        tune=Float(0.0, 0.5),
+        why="paper .3; higher eliminates more positives",
+        when=("use", True),
+    )
+    beta: bounds.Fraction = option(
+        0.7,
+        "candidates whose likeness is above become labels",
+        tune=Float(0.5, 1.0),
+        why="paper .7; lower mines more candidates, 1 none",
+        when=("use", True),
+    )
+    training: IcdTraining = group(IcdTraining(), stage="heads")
 
 
 class LabelConfig(StageConfig):
@@ -111,9 +134,8 @@ class AplLabeler(MethodConfig):
     method: Literal["apl"] = "apl"
     selection: Selection = Selection()
     icd: Discriminator = Discriminator()
-    ignore: bool = Field(
-        default=False,
-        description="candidates that stay without a decision are stretches that the detector leaves out of its loss",
+    ignore: bool = option(
+        False, "candidates that stay without a decision are stretches that the detector leaves out of its loss"
     )
 
     def problems(self, data: Dataset) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from tad import bounds
 from tad.data.segments import Segments
@@ -29,47 +28,57 @@ from tad.methods.bmn.training import TrainStage, build
 from tad.methods.common.contrastive import ContrastiveConfig
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.roles import Labels, MethodConfig, Round, required
+from tad.options import group, option
+from tad.ranges import Choice, Float, Integer
 from tad.stages import Artifact, Context, StageConfig
 
 
 class BmnDecoding(StageConfig):
     """From the network's answers to detections; changing it needs no training."""
 
-    boundaries: bool = Field(
-        default=False, description="true: scores are also multiplied with the probabilities of both boundaries"
+    boundaries: bool = option(
+        False,
+        "true: scores are also multiplied with the probabilities of both boundaries",
+        tune=Choice(True, False),
+        why="paper true, OpenTAD false; boundary probabilities in the score",
     )
-    peak: float = Field(
-        default=0.5, gt=0, le=1, description="share of the window's highest boundary that makes a bin a candidate"
-    )
-    top_k: int = Field(
-        default=1000, ge=1, le=bounds.COUNT, description="best proposals of each window that reach post-processing"
-    )
-    snippets: bool = Field(
-        default=True,
-        description="true: scores are also multiplied with the mean of the proposer's class scores inside the "
+    peak: bounds.PositiveFraction = option(0.5, "share of the window's highest boundary that makes a bin a candidate")
+    top_k: bounds.Count = option(1000, "best proposals of each window that reach post-processing")
+    snippets: bool = option(
+        True,
+        "true: scores are also multiplied with the mean of the proposer's class scores inside the "
         "proposal; false: with its video score alone, as published",
+        tune=Choice(True, False),
+        why="papers false; the mean class score inside a proposal says more than its video's alone",
     )
-    classes: int = Field(
-        default=2, ge=1, le=bounds.COUNT, description="best classes of its video that every proposal is given"
+    classes: bounds.Count = option(
+        2,
+        "best classes of its video that every proposal is given",
+        tune=Choice(1, 2, 3),
+        why="papers 2; a proposal is given that many classes of its video",
     )
-    train_classes: Literal["given", "predicted"] = Field(
-        default="given", description="classes of training videos: the labels', where there are any, or the best ones"
+    train_classes: Literal["given", "predicted"] = option(
+        "given", "classes of training videos: the labels', where there are any, or the best ones"
     )
-    min_score: float | None = Field(
-        default=1e-4,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="proposals whose lowered score is below it are dropped; null: none",
-    )
-    max_detections: int = Field(
-        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones"
+    min_score: bounds.Score | None = option(1e-4, "proposals whose lowered score is below it are dropped; null: none")
+    max_detections: bounds.Count = option(
+        200,
+        "detections of each video, the best ones",
+        tune=Integer(50, 1000, log=True),
+        why="OpenTAD 200 on THUMOS14, 100 on ActivityNet",
     )
 
 
 class BmnPostprocess(Postprocess):
     """What is done with overlapping proposals, whatever their class."""
 
-    sigma: float = Field(default=0.4, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: bounds.Temperature = option(
+        0.4,
+        "soft-nms: width of the Gaussian",
+        tune=Float(0.1, 1.0, log=True),
+        why="ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
+        when=("method", "soft-nms"),
+    )
 
 
 class BmnDetection(StageConfig):
@@ -82,10 +91,9 @@ class BmnDetection(StageConfig):
 class RoundTraining(BmnTraining):
     """Training in a round, and where it starts."""
 
-    init: Literal["none", "before"] = Field(
-        default="none",
-        description="start from fresh weights, or from the last round's; there are none in round 1, where it starts as "
-        "with none",
+    init: Literal["none", "before"] = option(
+        "none",
+        "start from fresh weights, or from the last round's; there are none in round 1, where it starts as with none",
     )
 
 
@@ -95,8 +103,8 @@ class BmnDetector(MethodConfig):
     method: Literal["bmn"] = "bmn"
     pretrain: ContrastiveConfig = ContrastiveConfig()
     training: RoundTraining = RoundTraining()
-    decode: BmnDecoding = BmnDecoding()
-    postprocess: BmnPostprocess = BmnPostprocess()
+    decode: BmnDecoding = group(BmnDecoding(), stage="detections")
+    postprocess: BmnPostprocess = group(BmnPostprocess(), stage="detections")
 
     def train(self, round: Round, labels: Labels) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos.

@@ -64,22 +64,6 @@ class BaseTrain:
     name: str = "bmn/pretrain"
     version: int = 1
 
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.training.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.training.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.training.clip_norm
-
     def open(self, context: Context) -> ContrastiveTask:
         return ContrastiveTask(self.config, Base(self.config.training, context))
 
@@ -93,6 +77,7 @@ class Base:
     def __init__(self, config: BmnTraining, context: Context) -> None:
         self.config, self.data = config, context.data
         self.batch_size, self.ema_decay = config.batch_size, config.ema_decay
+        self.clip_norm: float | None = config.clip_norm
         found = shape(config, self.data, given_sizes(context), {})
         self.settings: dict[str, Any] = found | {"lr": config.lr or published_rate(found["fit"])}
         self.items = [

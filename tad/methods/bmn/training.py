@@ -30,7 +30,7 @@ from tad.methods.bmn.targets import (
 from tad.methods.common.frame_contrast import draw_frames, frame_contrast
 from tad.methods.common.warm_start import go_on_from, model_before
 from tad.methods.common.windows import expected_length, read_ignored, read_labels, teaching
-from tad.stages import Batch, Context, Total
+from tad.stages import Batch, Budget, Context, Total
 
 
 class Item(NamedTuple):
@@ -71,22 +71,6 @@ class TrainStage:
     name: str = "bmn/train"
     version: int = 1
 
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
-
     def open(self, context: Context) -> BmnTask:
         return BmnTask(self.config, context)
 
@@ -101,6 +85,7 @@ class BmnTask:
 
     def __init__(self, config: BmnTraining, context: Context) -> None:
         self.config, self.data = config, context.data
+        self.budget = Budget(config.epochs, config.batch_size, config.ema_decay, config.clip_norm)
         self.labels, self.ignored = read_labels(context), read_ignored(context)
         before = model_before(context, BASE) if "before" in context.inputs else None
         self.settings = self._resolve({} if before is None else before["settings"])

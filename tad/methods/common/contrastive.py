@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from tad import bounds
@@ -25,7 +24,9 @@ from tad.methods.common.pyramid import Backbone, padded_length
 from tad.methods.common.windows import SHORT, expected_length, levels_for, pack, random_crop, refine, usual_length
 from tad.methods.roles import Round
 from tad.ops.contrast import Gather, cluster, coarse_contrast, fine_contrast, pyramid_rows, sample_frames
-from tad.stages import Artifact, Batch, Context, StageConfig, Total
+from tad.options import option
+from tad.ranges import Choice, Float, Integer
+from tad.stages import Artifact, Batch, Budget, Context, StageConfig, Total
 
 NETWORK = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout", "stem", "gain")
 """Settings that are arguments of `Backbone`."""
@@ -37,25 +38,38 @@ Options = TypeVar("Options", bound=StageConfig)
 class ContrastiveConfig(StageConfig):
     """What is contrasted, and for how long; network and optimiser are those of the detector that it starts."""
 
-    enabled: bool = Field(
-        default=False, description="start from an encoder pre-trained on all training videos, without labels (APL)"
+    enabled: bool = option(False, "start from an encoder pre-trained on all training videos, without labels (APL)")
+    epochs: bounds.Epochs = option(
+        15, "passes over all training videos", tune=Integer(5, 30), why="APL 15", when=("enabled", True)
     )
-    epochs: int = Field(default=15, ge=1, le=bounds.EPOCHS, description="passes over all training videos")
-    frames: int = Field(
-        default=80, ge=2, le=bounds.SNIPPETS, description="drawn from each window, one from each of as many equal parts"
+    frames: int = option(
+        80,
+        "drawn from each window, one from each of as many equal parts",
+        ge=2,
+        le=bounds.SNIPPETS,
+        tune=Choice(20, 40, 80, 160),
+        why="not published; the authors' other code has 20 to 80",
+        when=("enabled", True),
     )
-    clusters: int | None = Field(
-        default=None, ge=2, le=bounds.PARTS, description="over the frames of a batch; null: twice the videos of a batch"
+    clusters: int | None = option(
+        None,
+        "over the frames of a batch; null: twice the videos of a batch",
+        ge=2,
+        le=bounds.PARTS,
+        tune=Integer(2, 32, log=True),
+        why="APL 4 for batches of 2 videos, 2 for batches of 16",
+        stand_in=4,
+        when=("enabled", True),
     )
-    temperature: float = Field(
-        default=0.1, gt=0, le=bounds.TEMPERATURE, description="of similarities; lower looks at the nearest more"
+    temperature: bounds.Temperature = option(
+        0.1,
+        "of similarities; lower looks at the nearest more",
+        tune=Float(0.05, 0.2, log=True),
+        why="not published; .07 and .1 are usual",
+        when=("enabled", True),
     )
-    coarse_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="of the contrast of two clusters in each video"
-    )
-    fine_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="of the contrast of the clusters over a batch"
-    )
+    coarse_weight: bounds.Weight = option(1.0, "of the contrast of two clusters in each video")
+    fine_weight: bounds.Weight = option(1.0, "of the contrast of the clusters over a batch")
 
 
 class Pretraining(ContrastiveConfig):
@@ -116,23 +130,6 @@ class ContrastiveTrain:
     name: str = "contrastive/train"
     version: int = 1
 
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The most there is; the task's own, which knows the number of steps, goes before."""
-        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
-
     def open(self, context: Context) -> ContrastiveTask:
         return ContrastiveTask(self.config, Pyramid(self.config, context))
 
@@ -144,6 +141,7 @@ class Part(Protocol):
     """Saved with the weights, for the detector that starts from them."""
     batch_size: int
     ema_decay: float | None
+    clip_norm: float | None
 
     @property
     def module(self) -> nn.Module:
@@ -182,7 +180,8 @@ class ContrastiveTask:
 
     def __init__(self, config: ContrastiveConfig, part: Part) -> None:
         self.config, self.part = config, part
-        self.settings, self.module, self.ema_decay = part.settings, part.module, part.ema_decay
+        self.settings, self.module = part.settings, part.module
+        self.budget = Budget(config.epochs, part.batch_size, part.ema_decay, part.clip_norm)
         self.clusters = config.clusters or 2 * part.batch_size
 
     def __len__(self) -> int:
@@ -244,7 +243,7 @@ class Pyramid:
 
     def __init__(self, config: Pretraining, context: Context) -> None:
         self.config, self.data, self.videos = config, context.data, list(context.videos)
-        self.batch_size = config.batch_size
+        self.batch_size, self.clip_norm = config.batch_size, config.clip_norm
         self.settings = self._resolve(given_sizes(context))
         self.ema_decay: float | None = self.settings["ema_decay"]
         self.module = Encoder(**{name: self.settings[name] for name in NETWORK})

@@ -10,29 +10,44 @@ Shapes: B windows of a batch, K frames of each, W width of a frame's representat
 from __future__ import annotations
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor
 
 from tad import bounds
 from tad.methods.common.windows import Labels
 from tad.ops.contrast import Gather, coarse_contrast, fine_contrast, frame_labels, sample_frames
+from tad.options import option
+from tad.ranges import Choice, Float
 from tad.stages import StageConfig, Total
 
 
 class ContrastOptions(StageConfig):
     """Of a detector's training."""
 
-    contrast_weight: float = Field(
-        default=0.0, ge=0, le=bounds.WEIGHT, description="of the contrast between frames of different labels"
+    contrast_weight: bounds.Weight = option(
+        0.0,
+        "of the contrast between frames of different labels",
+        tune=Float(0.0, 0.2),
+        why="APL .1; 0 leaves the contrast to pre-training",
+        when=("labeler.method", "apl"),
     )
-    contrast_frames: int = Field(
-        default=80, ge=2, le=bounds.SNIPPETS, description="frames of each window, one from each of as many parts"
+    contrast_frames: int = option(
+        80,
+        "frames of each window, one from each of as many parts",
+        ge=2,
+        le=bounds.SNIPPETS,
+        tune=Choice(20, 40, 80, 160),
+        why="not published; the authors' other code has 20 to 80",
+        when=("labeler.method", "apl"),
     )
-    contrast_temperature: float = Field(
-        default=0.1, gt=0, le=bounds.TEMPERATURE, description="of similarities; lower looks at the nearest more"
+    contrast_temperature: bounds.Temperature = option(
+        0.1,
+        "of similarities; lower looks at the nearest more",
+        tune=Float(0.05, 0.2, log=True),
+        why="not published; .07 and .1 are usual",
+        when=("labeler.method", "apl"),
     )
-    contrast_unlabelled: bool = Field(
-        default=True, description="videos without full labels are contrasted by their pseudo-labels; false: not at all"
+    contrast_unlabelled: bool = option(
+        True, "videos without full labels are contrasted by their pseudo-labels; false: not at all"
     )
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError, few
 from tad.methods.roles import MethodConfig, Round
+from tad.options import option
 from tad.stages import Artifact, Context, StageConfig
 
 
@@ -24,7 +23,7 @@ class FileProposer(MethodConfig):
     """Proposals as they are in a file, each with its score."""
 
     method: Literal["file"] = "file"
-    path: str = Field(min_length=1, description="ActivityNet JSON or Parquet, with proposals of all videos")
+    path: str = option(..., "ActivityNet JSON or Parquet, with proposals of all videos", min_length=1)
 
     def problems(self, data: Dataset) -> list[str]:
         try:

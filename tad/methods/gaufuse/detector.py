@@ -9,15 +9,10 @@ reinforce itself. Detections are the model's own fused candidates, as the propos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from tad.errors import RunError
-from tad.methods.common.published import fill_published
 from tad.methods.gaufuse.candidates import RskpCandidates
-from tad.methods.gaufuse.proposer import PUBLISHED as PROPOSER
 from tad.methods.gaufuse.proposer import RskpScoring, propose, score
 from tad.methods.gaufuse.retraining import (
     Retrain,
@@ -28,8 +23,9 @@ from tad.methods.gaufuse.retraining import (
     Targets,
     learns_change,
 )
-from tad.methods.gaufuse.training import default_batch
 from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
+from tad.options import group, option
+from tad.ranges import Float
 from tad.stages import Artifact
 
 
@@ -37,17 +33,13 @@ class RskpDetector(MethodConfig):
     """The retrained snippet model; needs proposer rskp."""
 
     method: Literal["rskp"] = "rskp"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
+    """On THUMOS14; but the model that labels is in eval mode, where the published code leaves it in training mode."""
     targets: TargetConfig = TargetConfig()
     schedule: Schedule = Schedule()
     training: Retraining = Retraining()
-    scoring: RskpScoring = RskpScoring()
-    candidates: RskpCandidates = RskpCandidates()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
+    scoring: RskpScoring = group(RskpScoring(), stage="detections")
+    candidates: RskpCandidates = group(RskpCandidates(), stage="detections", tune={"class_threshold": Float(0.05, 0.3)})
 
     def conflicts(self, recipe: Roles) -> list[str]:
         unlike = []
@@ -69,7 +61,7 @@ class RskpDetector(MethodConfig):
                 )
             inputs["previous"] = round.map(targets, {"labels": before.labels})
         config = RetrainConfig(training=self.training, schedule=self.schedule, round=round.number)
-        return round.fit(Retrain(config, self.training.batch_size or default_batch(round.data)), inputs)
+        return round.fit(Retrain(config), inputs)
 
     def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
@@ -82,39 +74,3 @@ class RskpDetector(MethodConfig):
     def detect(self, round: Round, model: Artifact) -> Artifact:
         """Detections in a round's videos: the model's own fused candidates."""
         return self.propose(round, model)
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "targets": {"rows": "sum", "solver": "centre", "released_edges": True, "trim": 0.0},
-    "schedule": {
-        "epochs": [30, 15, 15, 15, 25, 50],
-        "lr": [2.048e-5, 2.048e-5, 5.12e-7, 2.56e-7],
-        "label_epochs": [30, 15, 6, 0],
-        "gains": [2.0, 2.0, 2.0, 2.0, 2.0, 2.15],
-        "weight": 10.0,
-        "growth": 1.035,
-        "weight_limit": 50.0,
-        "late": True,
-    },
-    "training": {
-        **{k: v for k, v in PROPOSER["training"].items() if k in Retraining.model_fields},
-        "snippet_weight": 0.5,
-        "snippet_weight_memory": 1.0,
-        "first_memory": False,
-        "own_share": 0.8,
-        "bounded": False,
-        "dead_zone": 0.0,
-    },
-    "scoring": PROPOSER["scoring"],
-    "candidates": PROPOSER["candidates"],
-}
-"""The published code on THUMOS14, but for labels made in training mode: here the model that labels is in eval mode."""
-
-BUDGET = (
-    "schedule.epochs",
-    "schedule.label_epochs",
-    "schedule.lr",
-    "training.batch_size",
-    "candidates.class_threshold",
-)
-"""Options that faithful: true sets but lets the user change: they depend on the data and on how long one trains."""

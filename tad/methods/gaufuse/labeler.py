@@ -8,22 +8,23 @@ does not look at them), and groups without contrast are dropped. Stages: `gaufus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from tad import bounds
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.candidates import CandidateFusion
-from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import Proposals, inside
+from tad.methods.gaufuse.candidates import RELEASED
 from tad.methods.roles import Labels, MethodConfig, Round
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import inner_mean
+from tad.options import group, option
+from tad.ranges import Float
 from tad.stages import Artifact, Context, StageConfig
 
 NEAREST = 1e-9
@@ -33,19 +34,19 @@ NEAREST = 1e-9
 class Gate(StageConfig):
     """Which candidates are fused, and which groups become pseudo-labels."""
 
-    classes: Literal["given", "all"] = Field(
-        default="given",
-        description="given: only the classes that a video's labels name, if it has labels; all: as released, whatever "
+    classes: Literal["given", "all"] = option(
+        "given",
+        "given: only the classes that a video's labels name, if it has labels; all: as released, whatever "
         "the proposer found",
+        paper="all",
     )
-    class_threshold: float = Field(
-        default=0.0, ge=0, le=1, description="classes whose video score is below get no pseudo-label"
-    )
-    min_score: float | None = Field(
-        default=0.0,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="pseudo-labels have a score above this; null: released, all, also negative ones",
+    class_threshold: bounds.Fraction = option(0.0, "classes whose video score is below get no pseudo-label", paper=0.16)
+    min_score: bounds.Score | None = option(
+        0.0,
+        "pseudo-labels have a score above this; null: released, all, also negative ones",
+        paper=None,
+        tune=Float(0.0, 0.3),
+        why="code none; weak groups are mostly background",
     )
 
 
@@ -61,24 +62,18 @@ class GaufuseLabeler(MethodConfig):
     """Fused candidates as pseudo-labels; their score is the fused one."""
 
     method: Literal["gaufuse"] = "gaufuse"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
-    temperatures: list[Annotated[float, Field(gt=0, le=bounds.TEMPERATURE)]] = Field(
-        default=[0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
+    temperatures: list[bounds.Temperature] = option(
+        [0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
+        "of every round's fusion, the last one for later rounds, too; replaces fusion.temperature",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="of every round's fusion, the last one for later rounds, too; replaces fusion.temperature",
+        paper=[0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
+        free=True,
     )
-    fusion: CandidateFusion = CandidateFusion()
-    released_edges: bool = Field(default=False, description="overlaps as if candidates lasted a snippet longer")
+    fusion: CandidateFusion = group(CandidateFusion(), paper=RELEASED, free=("temperature",))
+    released_edges: bool = option(False, "overlaps as if candidates lasted a snippet longer", paper=True, free=True)
     gate: Gate = Gate()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        data = fill_published(data, PUBLISHED)
-        if isinstance(data, Mapping) and data.get("faithful") is True:
-            return {"released_edges": True, **data}
-        return data
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: the best candidate of each group, from which its fusion starts."""
@@ -176,10 +171,3 @@ class Fuse:
             )
 
         return fuse
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "fusion": {"overlap_threshold": 0.25, "overlap": "inter/candidate", "aggregate": "mean", "weight": "inner"},
-    "gate": {"classes": "all", "class_threshold": 0.16, "min_score": None},
-}
-"""The released code on THUMOS14, temperatures aside, which are the default ones."""

@@ -8,25 +8,26 @@ candidate of a wrong class rises if its extent is good.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tad import bounds
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.postprocess import Postprocess, postprocess
-from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import inside
 from tad.methods.hrpro.detector_model import InstanceModel, framed
-from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, default_batch, segments_of
+from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, segments_of
 from tad.methods.hrpro.negatives import Negatives, NegativesConfig
 from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, required
 from tad.methods.snippet.training import read_features
+from tad.options import group, option
+from tad.ranges import Choice, Float, Integer
 from tad.stages import Artifact, Context, StageConfig
 
 CHUNK = 4096
@@ -36,30 +37,39 @@ CHUNK = 4096
 class InstanceDecoding(StageConfig):
     """From candidates to detections; changing it needs no training."""
 
-    keep: Literal["both", "original", "refined"] = Field(
-        default="both", description="candidates as they are, with refined boundaries, or both"
+    keep: Literal["both", "original", "refined"] = option(
+        "both",
+        "candidates as they are, with refined boundaries, or both",
+        paper="both",
+        tune=Choice("both", "original", "refined"),
+        why="paper both; refined alone is half as many to suppress",
     )
-    contrast_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the candidate's own score in the mean"
-    )
-    score_weight: float = Field(
-        default=0.25,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the completeness in the mean; it spreads about three times as far as the default "
+    contrast_weight: bounds.Weight = option(1.0, "weight of the candidate's own score in the mean", paper=1.0)
+    score_weight: bounds.Weight = option(
+        0.25,
+        "weight of the completeness in the mean; it spreads about three times as far as the default "
         "proposers' contrast, so 1 lets it decide alone",
+        paper=1.0,
+        tune=Float(0.05, 4.0, log=True),
+        why="paper 1, beside 1 for the candidate's contrast",
     )
-    video_factor: bool = Field(
-        default=True, description="multiply the completeness by the proposer's video score of the class"
+    video_factor: bool = option(
+        True,
+        "multiply the completeness by the proposer's video score of the class",
+        paper=False,
+        tune=Choice(True, False),
+        why="paper false; completeness knows no classes",
     )
-    min_score: float | None = Field(
-        default=0.001,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="detections whose lowered score is below it are dropped; null: none",
+    min_score: bounds.Score | None = option(
+        0.001, "detections whose lowered score is below it are dropped; null: none", paper=None
     )
-    max_detections: int | None = Field(
-        default=1000, ge=1, le=bounds.COUNT, description="detections of each video, the best ones; null: all"
+    max_detections: bounds.Count | None = option(
+        1000,
+        "detections of each video, the best ones; null: all",
+        paper=None,
+        tune=Integer(50, 2000, log=True),
+        why="paper null: all",
+        stand_in=2000,
     )
 
     @model_validator(mode="after")
@@ -72,7 +82,13 @@ class InstanceDecoding(StageConfig):
 class InstancePostprocess(Postprocess):
     """What is done with overlapping detections."""
 
-    sigma: float = Field(default=0.3, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: bounds.Temperature = option(
+        0.3,
+        "soft-nms: width of the Gaussian",
+        tune=Float(0.1, 1.0, log=True),
+        why="ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
+        when=("method", "soft-nms"),
+    )
 
 
 class InstanceDetection(StageConfig):
@@ -86,16 +102,13 @@ class HrproInstanceDetector(MethodConfig):
     """HR-Pro's second stage."""
 
     method: Literal["hrpro-instance"] = "hrpro-instance"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     negatives: NegativesConfig = NegativesConfig()
     training: InstanceTraining = InstanceTraining()
-    decode: InstanceDecoding = InstanceDecoding()
-    postprocess: InstancePostprocess = InstancePostprocess()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
+    decode: InstanceDecoding = group(InstanceDecoding(), stage="detections")
+    postprocess: InstancePostprocess = group(
+        InstancePostprocess(), stage="detections", paper=InstancePostprocess(method="soft-nms", sigma=0.3, stretch=1.0)
+    )
 
     def conflicts(self, recipe: Roles) -> list[str]:
         return cannot_ignore(self.method, recipe)
@@ -104,9 +117,8 @@ class HrproInstanceDetector(MethodConfig):
         """The model, trained on the proposer's candidates in the training videos, with pseudo-labels as targets."""
         inputs = self._read(round)
         negatives = round.map(Negatives(self.negatives), inputs)
-        size = self.training.batch_size or default_batch(round.data)
         read = {"labels": labels.segments, "candidates": inputs["candidates"], "negatives": negatives}
-        return round.fit(InstanceTrain(self.training, size), read)
+        return round.fit(InstanceTrain(self.training), read)
 
     def detect(self, round: Round, model: Artifact) -> Artifact:
         """Detections in a round's videos, made of the proposer's candidates."""
@@ -203,36 +215,3 @@ def load(context: Context) -> Refiner:
         return np.concatenate([spans, refined]), np.concatenate([completeness, again])
 
     return run
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "negatives": {"share": 0.5, "background_threshold": 0.95},
-    "training": {
-        "bins": 12,
-        "extension": 0.25,
-        "dropout": 0.7,
-        "positive_tiou": 0.3,
-        "match_class": False,
-        "max_proposals": 1000,
-        "score_weight": 1.0,
-        "regression_weight": 1.0,
-        "lr": None,
-        "weight_decay": 5e-4,
-        "epochs": 20,
-        "batch_size": 10,
-        "ema": None,
-    },
-    "decode": {
-        "keep": "both",
-        "contrast_weight": 1.0,
-        "score_weight": 1.0,
-        "video_factor": False,
-        "min_score": None,
-        "max_detections": None,
-    },
-    "postprocess": InstancePostprocess(method="soft-nms", sigma=0.3, stretch=1.0).model_dump(),
-}
-"""The published code on THUMOS14, but for its learning rate: 5e-5 is the derived one at its feature width of 2048."""
-
-BUDGET = ("training.epochs", "training.batch_size", "training.lr")
-"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its features."""

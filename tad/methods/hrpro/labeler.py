@@ -9,15 +9,12 @@ proposal would do for either. A proposal over several points of its class is cut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from tad.methods.common.label_kinds import PointLabeler
-from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import SeedRule, SeedSelection
 from tad.methods.roles import Labels, Round
+from tad.options import group, option
 from tad.stages import Artifact
 
 
@@ -25,13 +22,9 @@ class HrproLabeler(PointLabeler):
     """Reliable proposals as pseudo-labels; their score is the contrast, cut to [0, 1]."""
 
     method: Literal["hrpro"] = "hrpro"
-    faithful: bool = Field(default=False, description="the published rule; sets the options of seed_rule")
-    seed_rule: SeedRule = SeedRule()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, {"seed_rule": PUBLISHED_RANKING})
+    faithful: bool = option(False, "the published rule; sets the options of seed_rule")
+    seed_rule: SeedRule = group(SeedRule(), paper={"crossing": "keep", "fallback": "none"}, free=("half_width",))
+    """As published, but for pseudo-labels, which are cut to the video all the same."""
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: the reliable proposal of every point, of all candidates."""
@@ -41,13 +34,3 @@ class HrproLabeler(PointLabeler):
     def label(self, round: Round) -> Labels:
         """Segments: the reliable proposals."""
         return Labels(self.seeds(round))
-
-
-PUBLISHED_RANKING: Mapping[str, Any] = {
-    "neighbours": "any-class",
-    "crossing": "keep",
-    "min_score": 0.0,
-    "fallback": "none",
-    "inside_video": False,
-}
-"""The published rule; but pseudo-labels are cut to the video all the same."""

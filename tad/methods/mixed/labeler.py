@@ -14,23 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
+from tad import bounds
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.methods.common.given_labels import given
 from tad.methods.gaufuse.labeler import GaufuseLabeler
 from tad.methods.points.labeler import PointsLabeler, PointsLabels
 from tad.methods.roles import Labels, MethodConfig, Round
+from tad.options import option
 from tad.stages import Artifact, Context, StageConfig
 
 
 class Sure(StageConfig):
     """What a model has to be sure of where nothing is given."""
 
-    class_threshold: float = Field(
-        default=0.5, ge=0, le=1, description="videos without any label: classes whose video score reaches it"
-    )
+    class_threshold: bounds.Fraction = option(0.5, "videos without any label: classes whose video score reaches it")
 
 
 class MixedLabeler(MethodConfig):

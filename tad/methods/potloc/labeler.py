@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
@@ -22,6 +21,8 @@ from tad.errors import DataError
 from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import SHORTEST, Proposals, inside, neighbour_times
 from tad.methods.roles import Labels, Round
+from tad.options import option
+from tad.ranges import Choice
 from tad.stages import Artifact, Context
 
 Rule = Literal["midpoints", "released", "paper"]
@@ -223,10 +224,12 @@ class PotlocLabeler(PointLabeler):
     """Algorithm 1 as pseudo-labels; their score is the proposal's as it is, and 0 for a window."""
 
     method: Literal["potloc"] = "potloc"
-    rule: Rule = Field(
-        default="midpoints",
-        description="a proposal over several points: cut halfway to all neighbours of the class, cut as the released "
+    rule: Rule = option(
+        "midpoints",
+        "a proposal over several points: cut halfway to all neighbours of the class, cut as the released "
         "code does (among the points inside), or not used (paper)",
+        tune=Choice("midpoints", "released", "paper"),
+        why="the published code has released; all there is to choose in Algorithm 1",
     )
 
     def seeds(self, round: Round) -> Artifact:

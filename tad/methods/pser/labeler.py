@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.label_kinds import PointLabeler
-from tad.methods.common.published import fill_published
-from tad.methods.common.seeds import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
+from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
 from tad.methods.roles import Labels, Round
+from tad.options import group, option
 from tad.stages import Artifact, Context, StageConfig
 
 
@@ -42,13 +41,8 @@ class HeadsFit:
     """Fit stage: the selection and the ranking module."""
 
     config: FitConfig
-    epochs: int
-    batch_size: int
     name: str = "pser/heads"
     version: int = 1
-    clip_norm: float | None = None
-    ema_decay: float | None = None
-    """The task derives it from the number of steps (HeadsConfig.snapshot_epochs)."""
 
     def open(self, context: Context) -> HeadsTask:
         return HeadsTask(self.config, context)
@@ -142,17 +136,12 @@ class PserLabeler(PointLabeler):
     """Seeds refined by PseR."""
 
     method: Literal["pser"] = "pser"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
-    seed_rule: SeedRule = SeedRule()
-    bag: BagConfig = BagConfig()
-    negatives: NegativesConfig = NegativesConfig()
-    heads: HeadsConfig = HeadsConfig()
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
+    seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
+    bag: BagConfig = group(BagConfig(), stage="heads")
+    negatives: NegativesConfig = group(NegativesConfig(), stage="heads")
+    heads: HeadsConfig = group(HeadsConfig(), stage="heads")
     merge: MergeConfig = MergeConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: one seed for every point."""
@@ -184,50 +173,9 @@ class PserLabeler(PointLabeler):
         # The resolved budget goes into the config, and so into the fingerprint and the log.
         heads = self.heads.model_copy(update={"epochs": epochs, "batch_size": batch})
         fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=heads)
-        return round.fit(HeadsFit(fit, epochs, batch), inputs)
+        return round.fit(HeadsFit(fit), inputs)
 
 
 def seeding(kind: Literal["proposals", "fused"], segments: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:
     """The inputs of seeding and of all that reads seeds (see `Proposals`)."""
     return {kind: segments} | ({"embedding": embedding} if embedding is not None else {})
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "seed_rule": PUBLISHED_RULE,
-    "bag": {"scales": [0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5], "shifts": [0.0, -0.1, 0.1]},
-    "negatives": {"count": 500, "tiou_threshold": 0.3, "margin": 0.2, "weight": 0.5, "mean_over": "all"},
-    "heads": {
-        "bins": 8,
-        "context": 0.0,
-        "alignment": "published",
-        "project": None,
-        "hidden": 1024,
-        "dropout": 0.0,
-        "bag_mean": "add",
-        "focal": 2.0,
-        "rank_weight": 1.0,
-        "bags_per_item": None,
-        "mean_over": "videos",
-        "lr": 1e-4,
-        "weight_decay": 5e-4,
-        "schedule": "constant",
-        "snapshot_epochs": 0,
-        "batch_size": 16,
-        "epochs": 133,
-    },
-    "merge": {
-        "top_k": 8,
-        "ties": "first",
-        "class_power": 1.0,
-        "instance_power": 1.0,
-        "rank_power": 1.0,
-        "contain_point": False,
-        "separate": False,
-        "clamp": "snippets",
-        "decimals": 3,
-    },
-}
-"""The published code. 133 epochs are 1596 of its 1600 steps on the 200 training videos of THUMOS14."""
-
-BUDGET = ("heads.epochs", "heads.batch_size", "heads.hidden", "seed_rule.half_width", "seed_rule.min_score")
-"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its scores."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from tad.methods.common.label_kinds import PointLabeler
-from tad.methods.common.published import fill_published
-from tad.methods.common.seeds import PUBLISHED_RULE, SeedRule, SeedSelection
+from tad.methods.common.seeds import SeedRule, SeedSelection
 from tad.methods.roles import Labels, Round
+from tad.options import option
 from tad.stages import Artifact
 
 
@@ -17,13 +15,8 @@ class SeedLabeler(PointLabeler):
     """The seeds themselves as pseudo-labels."""
 
     method: Literal["pser-seed"] = "pser-seed"
-    faithful: bool = Field(default=False, description="the published rule; sets the options of seed_rule")
+    faithful: bool = option(False, "the published rule; sets the options of seed_rule")
     seed_rule: SeedRule = SeedRule()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, {"seed_rule": PUBLISHED_RULE})
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: one seed for every point."""

@@ -15,6 +15,7 @@ from tad.errors import RunError
 from tad.methods.gaufuse.labeler import GaufuseLabeler
 from tad.methods.pser.labeler import PserLabeler, seeding
 from tad.methods.roles import Labels, MethodConfig, Round
+from tad.options import group
 from tad.stages import Artifact
 
 
@@ -22,7 +23,7 @@ class PserWeakLabeler(MethodConfig):
     """Fused candidates refined by PseR; points of the dataset are not read."""
 
     method: Literal["pser-weak"] = "pser-weak"
-    fusion: GaufuseLabeler = GaufuseLabeler()
+    fusion: GaufuseLabeler = group(GaufuseLabeler(), stage="heads")
     pser: PserLabeler = PserLabeler()
 
     def seeds(self, round: Round) -> Artifact:

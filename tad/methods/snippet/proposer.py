@@ -24,7 +24,8 @@ from tad.methods.common.candidates import CandidateConfig, candidates, reading
 from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
-from tad.methods.snippet.training import SnippetTrain, TrainingConfig, default_batch, read_features
+from tad.methods.snippet.training import SnippetTrain, TrainingConfig, read_features
+from tad.options import group
 from tad.stages import Arrays, Artifact, Context, StageConfig
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -35,7 +36,7 @@ class SnippetProposer(MethodConfig):
 
     method: Literal["snippet"] = "snippet"
     training: TrainingConfig = TrainingConfig()
-    candidates: CandidateConfig = CandidateConfig()
+    candidates: CandidateConfig = group(CandidateConfig(), stage="proposals")
 
     def problems(self, data: Dataset) -> list[str]:
         return untaught(data, self.training.usable)
@@ -45,8 +46,7 @@ class SnippetProposer(MethodConfig):
 
     def train(self, round: Round) -> Artifact:
         """Fits the snippet model on the training videos that have labels of any kind (see `SnippetTask`)."""
-        size = self.training.batch_size or default_batch(round.data)
-        return round.fit(SnippetTrain(self.training, size))
+        return round.fit(SnippetTrain(self.training))
 
     def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""

@@ -34,7 +34,7 @@ def test_a_finished_stage_is_not_run_again(data, tmp_path):
 @pytest.mark.parametrize("change", ["config", "seed", "version", "input", "round"])
 def test_everything_that_determines_an_artifact_is_in_its_fingerprint(data, tmp_path, change):
     engine = TinyEngine(data, 0, tmp_path)
-    stage, inputs, number = ToyMap(ToyMapConfig()), {}, 0
+    stage, inputs = ToyMap(ToyMapConfig()), {}
     base = engine.map(stage, inputs)
     if change == "config":
         stage = ToyMap(ToyMapConfig(segments=3))
@@ -42,11 +42,9 @@ def test_everything_that_determines_an_artifact_is_in_its_fingerprint(data, tmp_
         stage = ToyMap(ToyMapConfig(), version=2)
     if change == "input":
         inputs = {"model": engine.fit(ToyFit(ToyConfig(epochs=1)))}
-    if change == "round":
-        number = 1
     if change == "seed":
         engine = TinyEngine(data, 1, tmp_path)
-    assert engine.map(stage, inputs, number=number).fingerprint != base.fingerprint
+    assert engine.map(stage, inputs, number=int(change == "round")).fingerprint != base.fingerprint
 
 
 def test_segments_come_in_the_order_of_the_videos(data, tmp_path):

@@ -14,7 +14,7 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.recipe.recipe import load_recipe
-from tests.report.test_report import Page
+from tests.support.page import Page
 from tests.support.tiny import RECIPE, tiny_dataset
 
 RECIPE_0 = ["rounds=0"]

@@ -16,8 +16,8 @@ from tad.data.labels import FullLabels
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError
 from tad.methods.actionformer.detector import ActionFormerDetector, Detection, DetectStage
+from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import decode, pyramid
-from tad.methods.actionformer.training import Training
 from tad.ops.iou import tiou
 from tad.stages import Artifact, Context, one_worker
 from tests.support.plain import SMALL, as_artifact, batch_of, task

@@ -16,9 +16,10 @@ from tad.data.labels import FullLabels
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError, RunError
 from tad.methods.actionformer.detector import ActionFormerDetector, TrainStage
+from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.proposer import ActionFormerProposer, LabelledTraining
 from tad.methods.actionformer.targets import assign, ignore, pyramid
-from tad.methods.actionformer.training import DetectorTask, Training
+from tad.methods.actionformer.training import DetectorTask
 from tad.methods.common.frame_contrast import ContrastOptions, draw_frames
 from tad.methods.common.windows import Labels, read_ignored
 from tad.ops.contrast import anchors, pyramid_rows

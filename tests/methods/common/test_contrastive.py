@@ -15,13 +15,14 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.actionformer.detector import ActionFormerDetector, TrainStage
+from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.proposer import ActionFormerProposer, LabelledTraining
-from tad.methods.actionformer.training import Training
 from tad.methods.bmn.options import BmnTraining
 from tad.methods.bmn.pretrain import BasePretraining, BaseTrain
 from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTrain, pretrain, pretraining, start
 from tad.methods.potloc.detector import PotlocDetector
-from tad.methods.potloc.training import PotlocTrain, PotlocTraining
+from tad.methods.potloc.options import PotlocTraining
+from tad.methods.potloc.training import PotlocTrain
 from tad.ops.contrast import Gather, cluster
 from tad.stages import Context, FitStage, one_worker
 from tests.support import plain

@@ -12,21 +12,13 @@ from pydantic import ValidationError
 
 from tad.data.labels import Points
 from tad.errors import DataError, RunError
-from tad.methods.common.seeds import (
-    PUBLISHED_RULE,
-    SeedLabeler,
-    SeedRule,
-    distinct,
-    inside,
-    neighbour_times,
-    select_seeds,
-)
+from tad.methods.common.seeds import SeedLabeler, SeedRule, distinct, inside, neighbour_times, select_seeds
 from tad.ops.iou import paired_tiou
 from tests.support.seeds import many_points, many_proposals, select
 from tests.support.shared import shared_path
 from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
-PUBLISHED = SeedRule(**PUBLISHED_RULE)
+PUBLISHED = SeedRule(neighbours="any-class", crossing="discard", inside_video=False)
 
 
 def test_golden_selection(golden):

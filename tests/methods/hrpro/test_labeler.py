@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from tad.methods.common.seeds import SHORTEST, SeedRule
-from tad.methods.hrpro.labeler import PUBLISHED_RANKING, HrproLabeler
+from tad.methods.hrpro.labeler import HrproLabeler
 from tests.support.rounds import round_of
 from tests.support.seeds import many_points, many_proposals, select
 from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
-PUBLISHED = SeedRule(**PUBLISHED_RANKING)
+PUBLISHED = SeedRule(neighbours="any-class", crossing="keep", fallback="none", inside_video=False)
 DEFAULT = HrproLabeler().seed_rule
 
 

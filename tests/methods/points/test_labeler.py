@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.studies import labelers_rules as rules
-from benchmarks.studies.labelers_data import Once, labelled, protocols
+from benchmarks.references import simple_labelers as rules
+from benchmarks.references.point_protocols import Once, labelled, protocols
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError

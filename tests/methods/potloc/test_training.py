@@ -16,7 +16,8 @@ from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError
-from tad.methods.potloc.training import PotlocTask, PotlocTrain, PotlocTraining, window_losses
+from tad.methods.potloc.options import PotlocTraining
+from tad.methods.potloc.training import PotlocTask, PotlocTrain, window_losses
 from tad.stages import Artifact, Context, one_worker
 from tests.support.plain import invent
 from tests.support.potloc import SMALL, batch_of, context, opened, windows_around_points

@@ -8,7 +8,7 @@ import torch
 
 from tad.methods.common.seeds import Proposals, SeedRule
 from tad.methods.pser.heads import BagConfig, FitConfig, HeadsConfig, NegativesConfig
-from tad.methods.pser.labeler import PUBLISHED, HeadsFit, PserLabeler
+from tad.methods.pser.labeler import HeadsFit, PserLabeler
 from tad.methods.pser.model import PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss
 from tad.ops.roi import roi_align
@@ -195,7 +195,7 @@ def test_published_item(context, data):
     item = task.item(0, np.random.default_rng(5))
     grid = data.grid(video)
     _, seeds = Proposals(context).seeds(video, task.config.seed_rule)
-    members = np.array(PUBLISHED["bag"]["scales"])
+    members = np.array(PserLabeler(faithful=True).bag.scales)
     np.testing.assert_allclose(item.bags[:, 9], grid.to_edge(seeds.spans))
     middle = item.bags.mean(-1)[:, 0]
     np.testing.assert_allclose(middle, grid.to_edge(seeds.spans).mean(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.studies.labelers_data import Protocol
+from benchmarks.references.point_protocols import Protocol
 from tad.methods.common.seeds import SHORTEST, neighbour_times
 from tad.methods.potloc.labeler import algorithm_one, first_best, pairs
 from tad.ops.iou import paired_tiou
