@@ -88,13 +88,13 @@ def _worker(rank: int, data: Dataset, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     worker = Worker(rank, 2, torch.device("cpu"), DistributedDataParallel)
-    state = fit(HrproTrain(HrproTraining.model_validate(SMALL), 4), context(data), worker, None, lambda *_: None)
+    state = fit(HrproTrain(HrproTraining.model_validate(SMALL)), context(data), worker, None, lambda *_: None)
     torch.save(state, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Dataset, tmp_path: Path) -> None:
-    alone = fit(HrproTrain(HrproTraining.model_validate(SMALL), 4), context(data), Worker(), None, lambda *_: None)
+    alone = fit(HrproTrain(HrproTraining.model_validate(SMALL)), context(data), Worker(), None, lambda *_: None)
     two_workers(_worker, data, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name in ("memory", "seen"):
@@ -107,8 +107,8 @@ def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Datase
 
 def test_training_goes_on_from_a_checkpoint_with_its_memory(data: Dataset) -> None:
     states: list[dict] = []
-    stage = HrproTrain(HrproTraining.model_validate(SMALL | {"dropout": 0.5}), 4)
-    whole = fit(stage, context(data), Worker(), None, lambda state, _: states.append(copy.deepcopy(state)))
+    stage = HrproTrain(HrproTraining.model_validate(SMALL | {"dropout": 0.5}))
+    whole = fit(stage, context(data), Worker(), None, lambda state, *_: states.append(copy.deepcopy(state)))
     resumed = fit(stage, context(data), Worker(), states[0], lambda *_: None)
     for name, value in whole["module"].items():
         assert torch.equal(value, resumed["module"][name]), name

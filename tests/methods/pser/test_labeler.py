@@ -277,7 +277,7 @@ def test_the_embedding_is_read_instead_of_the_features(data, tmp_path):
             return embed
 
     embedding = engine.map(Doubled())
-    fit = HeadsFit(_fit_config(labeler), 1, 2)
+    fit = HeadsFit(_fit_config(labeler))
     model = engine.fit(fit, {"proposals": proposals, "embedding": embedding})
     assert model.model()["settings"]["architecture"]["dim"] == 16
     labels = labeler.label(round_of(engine, proposals=proposals, embedding=embedding)).segments.segments()

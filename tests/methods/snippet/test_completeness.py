@@ -169,7 +169,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def values(data: Dataset, config: TrainingConfig) -> tuple[dict[str, torch.Tensor], torch.Tensor, bool]:
     """Loss terms of all training videos, a number drawn after them, and whether the module still trains."""
     torch.manual_seed(0)
-    task = SnippetTrain(config, 4).open(Context(data, {}, data.videos("train"), 0))
+    task = SnippetTrain(config).open(Context(data, {}, data.videos("train"), 0))
     batch = task.collate([task.item(i, np.random.default_rng(0)) for i in range(len(task))])
     return task.loss(task.module, batch, one_worker), torch.rand(()), task.module.training
 

@@ -264,7 +264,7 @@ def test_known_classes_are_for_training_videos_only(tmp_path: Path, role: Role, 
 
 def test_the_loss_is_shared_between_workers(data: Dataset) -> None:
     """Gradients of two workers with unequal shares add up to those of the whole batch."""
-    task = SnippetTrain(TrainingConfig(), 4).open(Context(data, {}, data.videos("train"), 0))
+    task = SnippetTrain(TrainingConfig()).open(Context(data, {}, data.videos("train"), 0))
     task.module.eval()
     items = [task.item(i, np.random.default_rng(0)) for i in range(4)]
 
@@ -287,7 +287,7 @@ def test_points_of_one_row_are_merged_and_videos_without_labels_are_left_out(dat
     names = copy.classes
     (folder / "points.csv").write_text(f"video_id,label,time\n{video},{names[0]},1.01\n{video},{names[2]},1.02\n")
     reduced = Dataset.open(folder)
-    task = SnippetTrain(TrainingConfig(), 4).open(Context(reduced, {}, [other, video], 0))
+    task = SnippetTrain(TrainingConfig()).open(Context(reduced, {}, [other, video], 0))
     assert task.settings["skipped_videos"] == 1
     assert len(task) == 1
     item = task.item(0, np.random.default_rng(0))
@@ -297,13 +297,13 @@ def test_points_of_one_row_are_merged_and_videos_without_labels_are_left_out(dat
     value = task.loss(task.module, task.collate([item]), one_worker)["loss"]
     assert torch.isfinite(value)
     with pytest.raises(DataError, match=r"none of the 1 training videos has a label"):
-        SnippetTrain(TrainingConfig(), 4).open(Context(reduced, {}, [other], 0))
+        SnippetTrain(TrainingConfig()).open(Context(reduced, {}, [other], 0))
 
 
 def test_default_learning_rate_follows_the_width(data: Dataset) -> None:
-    task = SnippetTrain(TrainingConfig(), 4).open(Context(data, {}, data.videos("train"), 0))
+    task = SnippetTrain(TrainingConfig()).open(Context(data, {}, data.videos("train"), 0))
     assert task.settings["lr"] == 1e-3
-    given = SnippetTrain(TrainingConfig(lr=0.02), 4).open(Context(data, {}, data.videos("train"), 0))
+    given = SnippetTrain(TrainingConfig(lr=0.02)).open(Context(data, {}, data.videos("train"), 0))
     assert given.optimiser(given.module, 10)[0].param_groups[0]["lr"] == 0.02
 
 
