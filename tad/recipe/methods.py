@@ -17,6 +17,7 @@ from tad.methods.actionformer.detector import ActionFormerDetector
 from tad.methods.actionformer.proposer import ActionFormerProposer
 from tad.methods.apl.labeler import AplLabeler
 from tad.methods.bmn.detector import BmnDetector
+from tad.methods.controls.labelers import FullLabeler, PointSnippetsLabeler, ProposalsLabeler
 from tad.methods.file.proposer import FileProposer
 from tad.methods.gaufuse.detector import RskpDetector
 from tad.methods.gaufuse.labeler import GaufuseLabeler
@@ -46,6 +47,9 @@ METHODS: dict[str, tuple[type[Any], ...]] = {
         PserWeakLabeler,
         MixedLabeler,
         AplLabeler,
+        FullLabeler,
+        ProposalsLabeler,
+        PointSnippetsLabeler,
     ),
     "detector": (ActionFormerDetector, HrproInstanceDetector, PotlocDetector, RskpDetector, BmnDetector),
 }
