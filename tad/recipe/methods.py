@@ -20,6 +20,7 @@ from tad.methods.apl.bmn import AplBmnDetector
 from tad.methods.apl.labeler import AplLabeler
 from tad.methods.apl.potloc import AplPotlocDetector
 from tad.methods.bmn.detector import BmnDetector
+from tad.methods.controls.labelers import FullLabeler, PointSnippetsLabeler, ProposalsLabeler
 from tad.methods.file.proposer import FileProposer
 from tad.methods.gaufuse.detector import RskpDetector
 from tad.methods.gaufuse.labeler import GaufuseLabeler
@@ -56,6 +57,9 @@ METHODS: dict[str, tuple[type[Any], ...]] = {
         PserWeakLabeler,
         MixedLabeler,
         AplLabeler,
+        FullLabeler,
+        ProposalsLabeler,
+        PointSnippetsLabeler,
     ),
     "detector": (
         ActionFormerDetector,

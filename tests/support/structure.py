@@ -17,7 +17,7 @@ LAYERS = {
     "common": ("tad.methods.common",),
     "bases": ("tad.methods.snippet", "tad.methods.actionformer", "tad.methods.bmn"),
     "papers": ("tad.methods.hrpro", "tad.methods.potloc", "tad.methods.gaufuse"),
-    "labelers": ("tad.methods.pser", "tad.methods.points", "tad.methods.file"),
+    "labelers": ("tad.methods.pser", "tad.methods.points", "tad.methods.controls", "tad.methods.file"),
     "mixed": ("tad.methods.mixed",),
     "apl": ("tad.methods.apl",),
     "recipe": ("tad.recipe", "tad.recipes"),

@@ -13,14 +13,15 @@ from tad.methods.bmn.detector import BmnDetector
 from tad.methods.bmn.options import BmnTraining
 from tad.methods.bmn.pretrain import pretrain as pretrain_base
 from tad.methods.common.contrastive import ContrastiveConfig, pretrain
-from tad.methods.common.seeds import SeedLabeler
 from tad.methods.gaufuse.proposer import RskpProposer
 from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.hrpro.proposer import HrproProposer
 from tad.methods.potloc.detector import PotlocDetector
 from tad.methods.pser.labeler import PserLabeler
+from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.ops.losses import probability_entropy
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 MUCH = 1e30
@@ -52,38 +53,37 @@ def engine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proposed(engine):
-    proposer = SnippetProposer(training={"epochs": 1})
-    model = proposer.train(engine)
-    scores = proposer.score(engine, model, "train")
-    return proposer.propose(engine, scores, "train"), proposer.embed(engine, model, "train"), scores
+    """A round with all that a proposer gives."""
+    proposer, bare = SnippetProposer(training={"epochs": 1}), round_of(engine)
+    model = proposer.train(bare)
+    proposals, scores = proposer.propose(bare, model), proposer.score(bare, model)
+    return round_of(engine, proposals=proposals, scores=scores, embedding=proposer.embed(bare, model))
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS, ids=lambda p: p.method)
 def test_a_proposer(engine, proposer):
     with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
-        proposer.train(engine)
+        proposer.train(round_of(engine))
 
 
 @pytest.mark.parametrize("detector", DETECTORS, ids=lambda d: d.method)
-def test_a_detector(engine, proposed, detector):
-    proposals, _, scores = proposed
-    labels = SeedLabeler().label(engine, proposals, None)
+def test_a_detector(proposed, detector):
+    labels = SeedLabeler().label(proposed)
     with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
-        detector.train(engine, labels, scores, proposals)
+        detector.train(proposed, labels)
 
 
-def test_the_heads_of_pser(engine, proposed):
-    proposals, embedding, _ = proposed
+def test_the_heads_of_pser(proposed):
     with pytest.raises(RunError, match=SAID.format("pser")):
-        PserLabeler(heads={"lr": MUCH, "epochs": 3}).label(engine, proposals, embedding)
+        PserLabeler(heads={"lr": MUCH, "epochs": 3}).label(proposed)
 
 
 def test_a_pretraining(engine):
     with pytest.raises(RunError, match=SAID.format("contrastive")):
-        pretrain(engine, ContrastiveConfig(enabled=True, epochs=3), ActionFormerDetector(lr=MUCH))
+        pretrain(round_of(engine), ContrastiveConfig(enabled=True, epochs=3), ActionFormerDetector(lr=MUCH))
     options = {"lr": MUCH, "length": 32, "samples": 8}
     with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
-        pretrain_base(engine, ContrastiveConfig(enabled=True, epochs=3), BmnTraining(**options))
+        pretrain_base(round_of(engine), ContrastiveConfig(enabled=True, epochs=3), BmnTraining(**options))
 
 
 def test_the_entropy_is_torchs_to_the_bit_and_nan_where_there_is_no_probability():

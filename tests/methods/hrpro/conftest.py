@@ -9,6 +9,7 @@ from tad.methods.hrpro.negatives import Negatives, NegativesConfig
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import TrainingConfig
 from tad.stages import Context
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 
@@ -26,10 +27,10 @@ def engine(data, tmp_path_factory):
 def inputs(engine):
     """The proposer's scores and candidates of both roles, and the reliable proposals."""
     proposer = SnippetProposer(training=TrainingConfig(epochs=8))
-    model = proposer.train(engine)
-    scores = {role: proposer.score(engine, model, role) for role in ("train", "test")}
-    candidates = {r: proposer.propose(engine, scores[r], r, suppressed=False) for r in scores}
-    return scores, candidates, HrproLabeler().label(engine, candidates["train"], None)
+    model = proposer.train(round_of(engine))
+    scores = {role: proposer.score(round_of(engine, role), model) for role in ("train", "test")}
+    candidates = {role: proposer.propose(round_of(engine, role), model, suppressed=False) for role in scores}
+    return scores, candidates, HrproLabeler().label(round_of(engine, proposals=candidates["train"])).segments
 
 
 @pytest.fixture(scope="package")

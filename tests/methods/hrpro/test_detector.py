@@ -16,23 +16,28 @@ from tad.methods.hrpro.detector_model import InstanceModel, framed
 from tad.ops.iou import tiou
 from tad.options import Unsaid, declared
 from tad.stages import Context
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
 QUICK = {"epochs": 3}
 
 
+def given(engine, inputs, role="train"):
+    """A round with the proposer's scores and candidates."""
+    return round_of(engine, role, scores=inputs[0][role], candidates=inputs[1][role])
+
+
 @pytest.fixture(scope="module")
 def model(engine, inputs):
-    scores, candidates, labels = inputs
-    return HrproInstanceDetector(training=QUICK).train(engine, labels, scores["train"], candidates["train"])
+    return HrproInstanceDetector(training=QUICK).train(given(engine, inputs), taught(inputs[2]))
 
 
 @pytest.mark.parametrize("faithful", [False, True])
 @pytest.mark.parametrize("role", ["train", "test"])
 def test_detections_lie_inside_the_video(engine, inputs, model, role, faithful):
-    scores, candidates, _ = inputs
+    candidates = inputs[1]
     detector = HrproInstanceDetector(faithful=faithful)
-    found = detector.detect(engine, model, role, scores[role], candidates[role]).segments()
+    found = detector.detect(given(engine, inputs, role), model).segments()
     ends = np.array([engine.data.duration(v) for v in found.video_ids])
     assert (found.start >= 0).all() and (found.end <= ends).all() and np.isfinite(found.score).all()
     pairs = set(zip(candidates[role].segments().video_ids, candidates[role].segments().labels, strict=True))
@@ -135,10 +140,9 @@ def test_chunks_change_nothing(engine, inputs, model, monkeypatch, tmp_path):
 
 
 def test_the_same_seed_trains_the_same_model(engine, inputs, model, tmp_path):
-    scores, candidates, labels = inputs
-    detector = HrproInstanceDetector(training=QUICK)
-    again = detector.train(TinyEngine(engine.data, 0, tmp_path), labels, scores["train"], candidates["train"])
-    other = detector.train(TinyEngine(engine.data, 1, tmp_path), labels, scores["train"], candidates["train"])
+    detector, labels = HrproInstanceDetector(training=QUICK), taught(inputs[2])
+    again = detector.train(given(TinyEngine(engine.data, 0, tmp_path), inputs), labels)
+    other = detector.train(given(TinyEngine(engine.data, 1, tmp_path), inputs), labels)
     for key, value in model.model()["state"].items():
         assert torch.equal(again.model()["state"][key], value)
         assert not torch.equal(other.model()["state"][key], value)
@@ -146,15 +150,15 @@ def test_the_same_seed_trains_the_same_model(engine, inputs, model, tmp_path):
 
 def test_training_teaches_completeness_and_boundaries(engine, inputs):
     """On the training videos, with pseudo-labels as targets: what the losses are for."""
-    scores, candidates, labels = inputs
+    _, candidates, labels = inputs
     detector = HrproInstanceDetector(training={"epochs": 40, "dropout": 0.0})
-    model = detector.train(engine, labels, scores["train"], candidates["train"])
-    wanted, given = labels.segments().by_video(), candidates["train"].segments().by_video()
+    model = detector.train(given(engine, inputs), taught(labels))
+    wanted, found = labels.segments().by_video(), candidates["train"].segments().by_video()
     context = Context(engine.data, {"model": model}, engine.data.videos("train"), 0)
     run = detecting.load(context)
     completeness, reached, before, after = [], [], [], []
     for video in context.videos:
-        spans = given[video].spans
+        spans = found[video].spans
         segments, q = run(video, spans, "both")
         table = tiou(segments, wanted[video].spans)
         best = table.max(1)
@@ -170,13 +174,11 @@ def test_training_teaches_completeness_and_boundaries(engine, inputs):
 # -- configs -----------------------------------------------------------------------------------------------------
 
 
-def test_missing_inputs_are_named(engine, inputs, model):
-    scores, _, labels = inputs
-    detector = HrproInstanceDetector()
-    with pytest.raises(RunError, match="its scores and candidates are missing"):
-        detector.train(engine, labels)
-    with pytest.raises(RunError, match="its candidates are missing"):
-        detector.detect(engine, model, "test", scores["test"])
+def test_a_proposer_without_scores_is_named(engine, inputs, model):
+    detector, bare = HrproInstanceDetector(), round_of(engine, candidates=inputs[1]["train"])
+    for ask in (lambda: detector.train(bare, taught(inputs[2])), lambda: detector.detect(bare, model)):
+        with pytest.raises(RunError, match="detector hrpro-instance reads snippet scores, and the proposer has none"):
+            ask()
 
 
 def test_features_of_another_width_are_refused(inputs, model, tmp_path):

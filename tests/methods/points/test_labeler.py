@@ -21,6 +21,7 @@ from tad.ops.iou import paired_tiou, tiou
 from tad.prepare.import_hrpro import import_hrpro
 from tad.stages import Artifact, Context
 from tests.support.annotated import annotated
+from tests.support.rounds import round_of
 from tests.support.shared import shared_path
 from tests.support.tiny import TinyEngine
 
@@ -350,8 +351,9 @@ def test_the_engine_gives_what_the_stage_gives(tmp_path):
     points = [(v, "run", s + 3.0) for v in "abcd" for s in (10.0, 40.0, 70.0)]
     data, proposals = case(tmp_path, points, ROWS)
     engine, labeler = TinyEngine(data, 0, tmp_path), PointsLabeler()
-    artifact = labeler.label(engine, engine.adopt(proposals.segments(), "proposals"), None)
+    round = round_of(engine, proposals=engine.adopt(proposals.segments(), "proposals"))
+    artifact = labeler.label(round).segments
     found = artifact.segments()
     np.testing.assert_array_equal(found.spans, labels_of(data, proposals).spans)
     assert set(found.table.column("source").to_pylist()) == {"points/label@0"}
-    assert labeler.seeds(engine, engine.adopt(proposals.segments(), "proposals")) == artifact
+    assert labeler.seeds(round) == artifact

@@ -25,6 +25,7 @@ from tad.recipe.recipe import load_recipe
 from tad.stages import Artifact, Context
 from tests.support.plain import as_artifact, invent
 from tests.support.potloc import SMALL, opened, windows_around_points
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -35,9 +36,9 @@ def test_it_learns_what_is_plain(tmp_path: Path) -> None:
     data, labels = invent(tmp_path / "plain")
     artifact = as_artifact(labels, tmp_path / "labels")
     detector = PotlocDetector(training=SMALL | {"epochs": 60, "batch_size": 2, "lr": 5e-3, "window": 9, "width": 32})
-    engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, artifact)
-    detections = detector.detect(engine, model, "train").segments()
+    round = round_of(TinyEngine(data, seed=0, folder=tmp_path / "engine"))
+    model = detector.train(round, taught(artifact))
+    detections = detector.detect(round, model).segments()
     found = 0
     for video, truth in labels.by_video().items():
         mine = detections.filter(np.array(detections.video_ids) == video)
@@ -52,9 +53,9 @@ def test_it_learns_what_is_plain(tmp_path: Path) -> None:
 def test_the_convolutional_ablation_trains_and_detects(data: Dataset, tmp_path: Path) -> None:
     detector = PotlocDetector(training=SMALL | {"epochs": 2, "levels": 1, "stem": 0, "radius": None})
     engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, as_artifact(windows_around_points(data), tmp_path / "labels"))
+    model = detector.train(round_of(engine), taught(as_artifact(windows_around_points(data), tmp_path / "labels")))
     assert not [name for name in model.model()["state"] if name.startswith(("stem", "branch"))]
-    assert len(detector.detect(engine, model, "test").segments())
+    assert len(detector.detect(round_of(engine, "test"), model).segments())
 
 
 # -- detections --------------------------------------------------------------------------------------------------------
@@ -183,10 +184,10 @@ def test_refined_rows_come_back_to_seconds(data: Dataset, tmp_path: Path, monkey
 def test_training_videos_keep_their_given_classes(data: Dataset, tmp_path: Path) -> None:
     engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
     detector = PotlocDetector(training=SMALL | {"epochs": 1}, decode={"min_score": None})
-    model = detector.train(engine, as_artifact(windows_around_points(data), tmp_path / "labels"))
-    for video, found in detector.detect(engine, model, "train").segments().by_video().items():
+    model = detector.train(round_of(engine), taught(as_artifact(windows_around_points(data), tmp_path / "labels")))
+    for video, found in detector.detect(round_of(engine), model).segments().by_video().items():
         assert set(found.label_index(data.classes)) == set(data.video_classes(video))
-    for found in detector.detect(engine, model, "test").segments().by_video().values():
+    for found in detector.detect(round_of(engine, "test"), model).segments().by_video().values():
         assert len(set(found.labels)) == 1  # nothing is sure yet: the best class alone
 
 

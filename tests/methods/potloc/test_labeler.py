@@ -29,6 +29,7 @@ from tad.prepare.import_hrpro import import_hrpro
 from tad.stages import Artifact, Context
 from tests.references.potloc_labels import labels_by_loops
 from tests.support.annotated import annotated
+from tests.support.rounds import round_of
 from tests.support.shared import shared_path
 from tests.support.tiny import TinyEngine
 
@@ -231,7 +232,7 @@ def labelled(tmp_path, points, proposals, rule="midpoints", **more):
     engine = TinyEngine(data, 0, tmp_path)
     video, start, end, label, score = zip(*proposals, strict=True)
     artifact = engine.adopt(Segments.of(video, start, end, label, score), "proposals")
-    found = PotlocLabeler(rule=rule).label(engine, artifact, None).segments()
+    found = PotlocLabeler(rule=rule).label(round_of(engine, proposals=artifact)).segments.segments()
     assert set(found.codes("source")[1]) <= {"potloc/label@0"}
     return [(r["video_id"], r["label"], r["point"], r["start"], r["end"], r["score"]) for r in found.rows()]
 

@@ -160,7 +160,7 @@ def task_of(context, **groups):
         heads=groups.get("heads", HeadsConfig(hidden=16, project=4, dropout=0.0)),
     )
     torch.manual_seed(0)
-    return HeadsFit(config, 1, 1).open(context)
+    return HeadsFit(config).open(context)
 
 
 def published_task(context):
@@ -310,11 +310,11 @@ def test_optimiser_schedules(context):
 
 
 def test_snapshot_averaging_sets_the_loops_running_average(context):
-    assert published_task(context).ema_decay is None
+    assert published_task(context).budget.ema_decay is None
     task = task_of(context, heads=HeadsConfig(snapshot_epochs=2, epochs=20, batch_size=1, hidden=4))
-    assert task.ema_decay == pytest.approx(1 - 1 / (2 * len(task)))
+    assert task.budget.ema_decay == pytest.approx(1 - 1 / (2 * len(task)))
     short = task_of(context, heads=HeadsConfig(snapshot_epochs=2, epochs=4, batch_size=1, hidden=4))
-    assert short.ema_decay == pytest.approx(1 - 1 / len(short)), "no longer than a quarter of the training"
+    assert short.budget.ema_decay == pytest.approx(1 - 1 / len(short)), "no longer than a quarter of the training"
 
 
 def test_the_budget_follows_the_number_of_items():

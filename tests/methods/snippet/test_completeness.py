@@ -16,6 +16,7 @@ from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import SnippetTrain, TrainingConfig
 from tad.recipe.recipe import load_recipe
 from tad.stages import Context, one_worker
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 # -- segments of a batch ---------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def values(data: Dataset, config: TrainingConfig) -> tuple[dict[str, torch.Tensor], torch.Tensor, bool]:
     """Loss terms of all training videos, a number drawn after them, and whether the module still trains."""
     torch.manual_seed(0)
-    task = SnippetTrain(config, 4).open(Context(data, {}, data.videos("train"), 0))
+    task = SnippetTrain(config).open(Context(data, {}, data.videos("train"), 0))
     batch = task.collate([task.item(i, np.random.default_rng(0)) for i in range(len(task))])
     return task.loss(task.module, batch, one_worker), torch.rand(()), task.module.training
 
@@ -198,7 +199,9 @@ def test_weight_zero_changes_nothing_and_a_weight_adds_its_term(data: Dataset) -
 def test_training_with_both_terms_is_deterministic(
     data: Dataset, proposer: SnippetProposer | HrproProposer, tmp_path: Path
 ) -> None:
-    first, again = (proposer.train(TinyEngine(data, 0, tmp_path / name)).model()["state"] for name in ("a", "b"))
+    first, again = (
+        proposer.train(round_of(TinyEngine(data, 0, tmp_path / name))).model()["state"] for name in ("a", "b")
+    )
     assert all(torch.equal(first[k], again[k]) and torch.isfinite(first[k]).all() for k in first)
 
 
@@ -208,7 +211,7 @@ def test_training_makes_searched_segments_more_complete(data: Dataset, tmp_path:
     def completeness(weight: float) -> float:
         proposer = SnippetProposer(training=TrainingConfig(epochs=15, lr=1e-2, dropout=0.2, score_weight=weight))
         engine = TinyEngine(data, 0, tmp_path / str(weight))
-        scores = proposer.score(engine, proposer.train(engine), "train")
+        scores = proposer.score(round_of(engine), proposer.train(round_of(engine)))
         found = []
         for video in data.videos("train"):
             cas, background = (torch.from_numpy(np.array(scores.array(k, video))) for k in ("cas", "background"))

@@ -16,6 +16,7 @@ from tad.methods.snippet.mining import mine
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import SnippetTask, TrainingConfig, action_rows, labelled_rows
 from tad.stages import Context, one_worker
+from tests.support.rounds import round_of
 from tests.support.supervision import of_kind
 from tests.support.tiny import TinyEngine
 
@@ -122,7 +123,7 @@ def test_full_labels_teach_which_rows_are_action_better_than_points(
         data = by_type[kind]
         engine = TinyEngine(data, 0, tmp_path / kind)
         proposer = SnippetProposer(training=TrainingConfig(epochs=40, batch_size=4, lr=1e-2, dropout=0.3))
-        scores = proposer.score(engine, proposer.train(engine), "train")
+        scores = proposer.score(round_of(engine), proposer.train(round_of(engine)))
         shares = []
         for video in data.videos("train"):
             cas, truth = scores.array("cas", video), by_type["full"].full_labels(video)
