@@ -34,7 +34,7 @@ from benchmarks.studies.labelers_data import protocols
 from benchmarks.studies.objectives_data import configurations
 from benchmarks.studies.objectives_designs import CHOSEN, OF_POINTS, OF_SEGMENTS, all_scores
 from tad.data.dataset import Dataset
-from tad.prepare.holdout import split_holdout
+from tad.prepare.split import split_holdout
 from tad.report import style
 
 HIDDEN = 0.2

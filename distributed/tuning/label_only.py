@@ -36,7 +36,7 @@ from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.evaluation.ground_truth import ground_truth
 from tad.evaluation.quality_by_point import label_quality, point_quality
-from tad.prepare.holdout import dev_videos
+from tad.prepare.split import dev_videos
 from tad.recipe.recipe import Recipe, load_recipe
 from tad.report.budget import LabelBudget, label_budget
 from tad.stages import Artifact

@@ -23,13 +23,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tad.data.csv_table import read_csv
 from tad.data.dataset import Dataset, Role
 from tad.data.labels import unlike
 from tad.data.manifest import beside
 from tad.data.segments import Segments
 from tad.data.videos import database_of, subset_of, subsets_in
 from tad.errors import DataError, listing, shortened
-from tad.files import number, read_json, read_rows
+from tad.files import number, read_json
 
 ROUNDING = 0.1 + 1e-9
 """Seconds, and a hair more, since 0.3 - 0.2 is not 0.1. Published times are rounded to a tenth of a second or finer; an
@@ -193,7 +194,7 @@ def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
     """A CSV with the header video_id,start,end; times in seconds."""
     found: dict[str, list[tuple[float, float]]] = {}
     uneven: list[tuple[int, str]] = []
-    rows = read_rows(path, ("video_id", "start", "end"), uneven)
+    rows = read_csv(path, ("video_id", "start", "end"), uneven).rows
     problems = [f"line {line}: {problem}" for line, problem in uneven]
     for line, row in rows:
         try:

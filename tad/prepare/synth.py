@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role
+from tad.data.labels import POINTS
 from tad.data.manifest import parse_manifest
 from tad.data.segments import Segments
 from tad.errors import DataError, listing
@@ -27,7 +28,7 @@ from tad.prepare.output import check_room, output_folder, rewritten, stamp
 from tad.prepare.synth_annotations import DURATION, invent
 from tad.prepare.synth_video import draw_latents
 from tad.prepare.synth_world import World
-from tad.prepare.write import LabelRows, write_dataset
+from tad.prepare.write import write_dataset
 
 RECORD = "synth.json"
 MOST_VIDEOS, MOST_CLASSES, MOST_DIM = 1_000_000, 10_000, 65_536
@@ -82,7 +83,7 @@ def make_dataset(
             "grid": grid,
         }
         manifest = parse_manifest(described, f"{folder}: dataset.yaml, named like its folder")
-        write_dataset(fresh, manifest, invented.database, LabelRows(invented.points))
+        write_dataset(fresh, manifest, invented.database, {POINTS: invented.points})
         _record(fresh, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
         write_features(fresh, seed=seed, difficulty=difficulty)
     return Dataset.open(folder)

@@ -97,10 +97,10 @@ def test_every_problem_is_listed_and_nothing_written(src: Path, tmp_path: Path) 
         import_epic(src, tmp_path / "out", task="verb")
     for part in (
         "7 problems",
-        "validation.csv, line 2 (video P03_01): '75' to '30' is no interval",
-        "validation.csv, line 3 (video P03_01): '1' to 'x' is no interval",
-        "validation.csv, line 4 (video P03_01): verb '7' is not in the list of 2 classes",
-        "validation.csv, line 5: video 'P09_01' is not in EPIC_100_video_info.csv",
+        "validation.csv, line 2: video P03_01: '75' to '30' is no interval",
+        "validation.csv, line 3: video P03_01: '1' to 'x' is no interval",
+        "validation.csv, line 4: video P03_01: verb '7' is not in the list of 2 classes",
+        "validation.csv, line 5: video P09_01 is not in EPIC_100_video_info.csv",
         "validation.csv, line 6: video P01_01 is in the other file, too",
     ):
         assert part in str(caught.value), str(caught.value)

@@ -27,7 +27,7 @@ from distributed.tuning.trials import AS_IT_IS, DRIVER, REASON, VALUES, counts
 from search_spaces.space import Choice, Float, Parameter, Space
 from tad.data.dataset import Dataset
 from tad.errors import ConfigError, RunError
-from tad.prepare.holdout import split_holdout
+from tad.prepare.split import split_holdout
 from tad.recipe.recipe import load_recipe
 from tests.distributed.run.test_end_to_end import RECIPE
 from tests.support.tiny import tiny_dataset
