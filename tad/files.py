@@ -308,7 +308,7 @@ def sync(path: Path) -> None:
 
 
 def lack_of_room(place: Path, count: float) -> str | None:
-    """What a disk with less room than `count` bytes lacks, in words; None if there is room, or the disk does not say."""
+    """What a disk with less room than `count` bytes lacks, in words; None if it has it, or does not say."""
     try:
         free = shutil.disk_usage(place).free
     except OSError:

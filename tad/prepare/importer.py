@@ -15,8 +15,8 @@ from tad.data.dataset import ROLES, FeatureGrid, Role
 from tad.data.labels import POINTS
 from tad.data.manifest import parse_manifest, problems_of
 from tad.errors import DataError, few, listing, shortened
-from tad.evaluation.ground_truth import ROUNDING, wrong_unit
-from tad.files import name_of, number, regular
+from tad.evaluation.ground_truth import ROUNDING, annotated, wrong_unit
+from tad.files import name_of, regular
 from tad.prepare.feature_arrays import CONTAINERS
 from tad.prepare.feature_files import Features, Lookup, find
 from tad.prepare.output import output_folder
@@ -135,38 +135,25 @@ class Import:
             self.problems.append(f"video {video}: {error}")
             return
         kept = {"subset": subset, "duration": duration} | ({} if rate is None else {"fps": rate})
-        rows = self.segments(video, entry.get("annotations"))
+        rows = self.segments(video, entry)
         if (wrong := unusable(video, kept)) is not None:
             self.problems.append(wrong)
         else:
             self.database[video] = kept | {"annotations": rows}
 
-    def segments(self, video: str, items: Any) -> list[dict[str, Any]]:
-        """The rows of ActivityNet-style annotations: {"segment": [start, end], "label": name}, without blanks around
-        names. Bad rows become problems; None or an empty list is no row."""
-        rows: list[dict[str, Any]] = []
-        if not isinstance(items, list):
-            self.problems += [f"video {video}: annotations must be a list"] if items is not None else []
-            return rows
-        for i, item in enumerate(items):
-            where = f"video {video}, row {i}"
-            if not isinstance(item, dict):
-                self.problems.append(f"{where}: must hold segment and label")
-                continue
+    def segments(self, video: str, entry: Entry) -> list[dict[str, Any]]:
+        """The rows of annotations.json, {"segment": [start, end], "label": name}; bad ones are problems."""
+        kept: list[dict[str, Any]] = []
+        for row in annotated(video, entry, self.problems):
+            where, label = f"video {video}, row {row.number}", name_of(row.label)
             try:
-                times, label = item["segment"], item["label"]
-                if not isinstance(times, list) or len(times) != 2:
-                    raise ValueError(f"segment {shortened(times)} must be [start, end], in seconds")
-                if type(label) not in (str, int) or not (label := name_of(label)):
-                    raise ValueError(f"label {shortened(label)} must be a class name")
-                start, end = number(times[0]), number(times[1])
-                if self.keeps(where, start, end):
-                    rows.append({"segment": [start, end], "label": label})
-            except KeyError as error:
-                self.problems.append(f"{where}: has no {error.args[0]!r}")
+                if not label:
+                    raise ValueError("label '' must be a class name")
+                if self.keeps(where, row.start, row.end):
+                    kept.append({"segment": [row.start, row.end], "label": label})
             except ValueError as error:
                 self.problems.append(f"{where}: {error}")
-        return rows
+        return kept
 
     def keeps(self, where: str, start: float, end: float) -> bool:
         """Whether start < end; a segment of zero length, or reversed by rounding, is dropped and counted.

@@ -24,7 +24,7 @@ from tad.data.dataset import Dataset, Derived
 from tad.data.labels import CLASSES, FULL, POINTS, SUPERVISION, Classes, FullLabels, Supervision
 from tad.data.segments import Segments
 from tad.errors import DataError, listing
-from tad.evaluation.ground_truth import repaired
+from tad.evaluation.ground_truth import segments_of
 from tad.files import write_json
 from tad.prepare.derive import check_share, roles_of, sources, write_derived
 from tad.prepare.output import output_folder
@@ -115,7 +115,7 @@ def draw_kinds(data: Dataset, shares: Mapping[Kind, float], seed: int) -> dict[s
 
 def annotated_classes(data: Dataset, videos: Collection[str]) -> dict[str, set[int]]:
     """The classes of each video's annotated segments; empty where it has none."""
-    annotated = repaired(data, list(videos))[0].by_video() if videos else {}
+    annotated = segments_of(data, list(videos)).by_video() if videos else {}
     return {v: set(annotated.get(v, Segments.empty()).label_index(data.classes).tolist()) for v in videos}
 
 
@@ -244,7 +244,7 @@ def _write(data: Dataset, kinds: Mapping[str, Kind], fresh: Path, name: str, rec
         wanted.update((v, "classes") for v in data.videos("dev") if data.supervision(v) != "none")
     given = record.classes_from == "given"
     reads = [v for v, kind in wanted.items() if kind == "full" or (kind == "classes" and not given)]
-    annotated = repaired(data, reads)[0].by_video()
+    annotated = segments_of(data, reads).by_video()
     points, held_out = dict(data.points_by_id), dict(data.held_out_by_id)
     classes, full = dict(data.classes_by_id), dict(data.full_by_id)
     problems: list[str] = []

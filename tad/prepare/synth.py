@@ -22,7 +22,7 @@ from tad.data.labels import POINTS
 from tad.data.manifest import parse_manifest
 from tad.data.segments import Segments
 from tad.errors import DataError, listing
-from tad.evaluation.ground_truth import repaired
+from tad.evaluation.ground_truth import segments_of
 from tad.files import parse_yaml, read_json, read_text, whole, write_json, write_text
 from tad.prepare.output import check_room, output_folder, rewritten, stamp
 from tad.prepare.synth_annotations import DURATION, invent
@@ -133,7 +133,7 @@ def _write_all(folder: Path, data: Dataset, dim: int, seed: int, difficulty: flo
     grid, videos = data.manifest.grid, data.videos_by_id.values()
     rows = sum(grid.expected_length(v.duration, v.fps) for v in videos)
     check_room(folder, rows * dim * np.dtype(grid.dtype).itemsize)
-    truth = repaired(data, list(data.videos_by_id))[0].by_video()
+    truth = segments_of(data, list(data.videos_by_id)).by_video()
     world = World(data.classes, seed, difficulty, dim)
     for video in tqdm(videos, desc="synth", unit="video", disable=not sys.stderr.isatty()):
         try:

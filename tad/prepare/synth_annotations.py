@@ -8,28 +8,10 @@ import numpy as np
 
 from tad.data.dataset import ROLES, Role
 
-NAMES = (
-    "jump",
-    "throw",
-    "kick",
-    "lift",
-    "swing",
-    "dive",
-    "run",
-    "spin",
-    "climb",
-    "catch",
-    "push",
-    "pull",
-    "roll",
-    "bow",
-    "wave",
-    "clap",
-    "row",
-    "serve",
-    "punch",
-    "skate",
-)
+NAMES = """
+jump throw kick lift swing dive run spin climb catch
+push pull roll bow wave clap row serve punch skate
+""".split()
 DURATION = (30.0, 120.0)
 """Seconds, uniform."""
 LENGTH = (5.0, 0.5, 1.5, 15.0)
