@@ -25,10 +25,9 @@ _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAG
 BLUE, ORANGE, GREEN, PURPLE = "#3f7fc9", "#d2772c", "#3a9a68", "#9467bd"
 """Series that are not classes: ground truth or test, pseudo-labels, detections or train, and the rest."""
 
-PALETTE = """
-#3f7fc9 #d2772c #3a9a68 #c9526b #8a6fc4 #a58a1f #2c9bab #c764a8 #6f9130 #a9694a
-#6aa3e0 #e59a57 #63b98b #e07f92 #ab94dc #c4aa46 #5bbac8 #de8cc4 #94b455 #c69277
-""".split()
+STRONG = ("#3f7fc9", "#d2772c", "#3a9a68", "#c9526b", "#8a6fc4", "#a58a1f", "#2c9bab", "#c764a8", "#6f9130", "#a9694a")
+LIGHT = ("#6aa3e0", "#e59a57", "#63b98b", "#e07f92", "#ab94dc", "#c4aa46", "#5bbac8", "#de8cc4", "#94b455", "#c69277")
+PALETTE = (*STRONG, *LIGHT)
 """Of middling lightness, so that they stand out from white and from near-black; neighbours differ in hue."""
 OTHER = "#8b939d"
 """A class that the dataset does not list."""
