@@ -18,7 +18,7 @@ from tad.data.segments import Segments
 from tad.methods.actionformer.detector import TrainStage
 from tad.methods.actionformer.options import Training
 from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTrain, pretraining
-from tad.prepare.write import LabelRows, write_dataset
+from tad.prepare.write import write_dataset
 from tad.stages import Artifact, Context, FitStage, one_worker
 
 ROWS, DIM, CLASSES, ACTIONS = 576, 2048, 20, 15
@@ -73,7 +73,7 @@ def invented(folder: Path) -> tuple[Dataset, Artifact]:
     videos = {f"v{i}": {"subset": "train", "duration": seconds, "fps": grid.fps, "annotations": []} for i in range(2)}
     (folder / "features").mkdir(parents=True)
     manifest = Manifest(name="steps", classes=classes, subsets={"train": "train"}, grid=grid)
-    write_dataset(folder, manifest, videos, LabelRows())
+    write_dataset(folder, manifest, videos, {})
     tables = []
     for video in videos:
         np.save(folder / "features" / f"{video}.npy", rng.normal(size=(ROWS, DIM)).astype(np.float16))

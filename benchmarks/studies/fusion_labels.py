@@ -23,8 +23,9 @@ from distributed.cluster.connect import cluster
 from distributed.engine.engine import Engine, Resources
 from distributed.engine.record import Record
 from distributed.engine.store import Store
+from tad.data import labels as label_files
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.prepare.write import LabelRows, write_dataset
+from tad.prepare.write import write_dataset
 from tad.data.segments import Segments
 from tad.methods.gaufuse.retraining import TargetConfig, Targets
 from tad.methods.gaufuse.labeler import GaufuseLabeler
@@ -50,7 +51,7 @@ def dataset(folder: Path, videos: int) -> Dataset:
     }
     classes = [(v, CLASSES[c]) for v in names for c in rng.choice(len(CLASSES), rng.integers(1, 3), replace=False)]
     manifest = Manifest(name="benchmark", classes=CLASSES, subsets={"train": "train"}, grid=FeatureGrid(dim=1))
-    write_dataset(folder, manifest, database, LabelRows(classes=classes))
+    write_dataset(folder, manifest, database, {label_files.CLASSES: classes})
     return Dataset.open(folder)
 
 

@@ -31,7 +31,7 @@ from distributed.tuning.search import Options, tune
 from search_spaces.load import load
 from tad.data.dataset import Dataset
 from tad.files import read_json
-from tad.prepare.holdout import split_holdout
+from tad.prepare.split import split_holdout
 from tad.ranges import shown
 from tad.recipe.recipe import load_recipe, options
 

@@ -27,8 +27,8 @@ from tad.errors import DataError, RunError
 from tad.evaluation.ground_truth import ground_truth
 from tad.files import cause, read_json, write_json
 from tad.methods.file.proposer import FileProposer
+from tad.prepare.derive import write_derived
 from tad.prepare.output import output_folder
-from tad.prepare.split import write_split
 from tad.recipe.recipe import Recipe
 
 MARKER = "study.json"
@@ -128,7 +128,7 @@ def study_data(data: Dataset, out: Path) -> Dataset:
     with FileLock(out / ".lock"):
         if not folder.exists():
             with output_folder(folder, "tune") as fresh:
-                write_split(data, roles, fresh, data.name)
+                write_derived(data, roles, fresh, data.name)
         own = Dataset.open(folder)
     for role in ("train", "dev"):
         if own.fingerprint(role) != data.fingerprint(role):  # type: ignore[arg-type]

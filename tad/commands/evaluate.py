@@ -175,8 +175,7 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
     strange = [unlike(name, dataset.classes) for name in segments.codes("label")[1] if name not in dataset.classes]
     if strange:
         raise DataError(f"{labels}: classes that dataset.yaml does not have: {', '.join(strange[:5])}")
-    pointed = any(len(dataset.points(v).time) for v in dataset.videos(subset))
-    by_instance = None if pointed else instance_quality(segments, dataset, subset)
+    by_instance = None if dataset.pointed(subset) else instance_quality(segments, dataset, subset)
     if by_instance is not None:
         say("\n".join(instance_lines(by_instance)))
         if out is not None:

@@ -25,9 +25,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tad.data.columns import REQUIRED, SCHEMA, Columns
-from tad.data.csv_table import KNOWN, head_of, with_point
+from tad.data.csv_table import KNOWN, read_csv, with_point
 from tad.errors import DataError, listing, shortened
-from tad.files import cause, parse_json, read_rows, read_text, regular
+from tad.files import cause, parse_json, read_text, regular
 from tad.wrong_file import FRONT, wrong_file
 
 Task = Literal["verb", "noun", "action"]
@@ -184,11 +184,10 @@ def _action_former(document: Mapping[str, Any], name: str) -> Columns:
 
 
 def _csv(path: Path) -> Columns:
-    head, delimiter = head_of(path)
-    rows = list(read_rows(path, delimiter=delimiter))
-    names = _named(list(rows[0][1]) if rows else [name.strip() for name in head.split(delimiter)], path)
+    table = read_csv(path, guess=True)
+    names, rows = _named(table.header, path), table.rows
     columns = {key: [row[column] or None for _, row in rows] for key, column in names.items()}
-    if delimiter == ";":  # where a comma stands before the decimals
+    if table.delimiter == ";":  # where a comma stands before the decimals
         times = {key: columns[key] for key in ("start", "end", "score", "point") if key in columns}
         columns |= {key: [with_point(v) if v else v for v in values] for key, values in times.items()}
     return Columns("CSV", columns, line=[line for line, _ in rows])

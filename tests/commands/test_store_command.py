@@ -82,7 +82,7 @@ def test_list_shows_what_needs_what(place):
     rows = call("list").splitlines()
     assert rows[0].split() == ["what", "name", "stage", "size", "age", "needed", "by"]
     [model] = [row for row in rows if place["model"] in row]
-    assert "toy/fit" in model and model.endswith("one") and " kB" in model and "min" in model
+    assert "toy/fit" in model and model.endswith("one") and " kB" in model and " s  one" in model
     [other] = [row for row in rows if place["given up"] in row]
     assert f"gone ({getpass.getuser()} on " in other, "it is known from the store"
     [partial] = [row for row in rows if ".partial" in row]

@@ -29,7 +29,7 @@ ROW = {"segment": [1, 2], "label": "throw"}
         ({"fps": [25]}, r"video a: fps: \[25\] is not a number"),
         ({"frame": "many"}, "video a: frame: 'many' is not a number"),
         ({"annotations": 5}, "video a: annotations must be a list"),
-        ({"annotations": ["x"]}, "video a, row 0: must hold segment and label"),
+        ({"annotations": ["x"]}, "video a, row 0: 'x' must hold segment and label"),
         ({"annotations": [{"label": "throw"}]}, "video a, row 0: has no 'segment'"),
         ({"annotations": [ROW | {"segment": [1, 2, 3]}]}, r"row 0: segment \[1, 2, 3\] must be \[start, end\]"),
         ({"annotations": [ROW | {"segment": [float("nan"), 2]}]}, r"row 0: segment \[nan, 2\] must be"),

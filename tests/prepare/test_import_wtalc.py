@@ -140,12 +140,15 @@ def test_lists_that_hold_each_other(small, tmp_path, monkeypatch):
     ("features", "message"),
     [
         (objects([np.ones((9, 4), "f4")] * 2), "2 in place of one array for each of 3 videos"),
-        (objects([np.ones((9, 4), "f4"), np.ones((9, 5), "f4"), np.ones((9, 4), "f4")]), "several widths: 4, 5"),
+        (
+            objects([np.ones((9, 4), "f4"), np.ones((9, 5), "f4"), np.ones((8, 4), "f4")]),
+            r"several widths: 4 \(2 files\), 5 \(1 files\)",
+        ),
         (
             objects([np.ones((9, 4), "f4"), np.ones(4, "f4"), np.ones((9, 4), "f4")]),
-            r"v_b: float32 \[4\] is no \[T, D\]",
+            r"video v_b: shape \[4\], expected \[T, D\]",
         ),
-        (objects([np.ones((9, 4), "i4"), [1], np.ones((9, 4), "f4")]), "int32.*v_b: list is no"),
+        (objects([np.ones((9, 4), "i4"), [1], np.ones((9, 4), "f4")]), "v_b: list is no.*int32"),
         (objects([np.ones((900, 4), "f4")] * 3), "several videos refer to the same array"),
     ],
 )

@@ -11,7 +11,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("tad", "distributed", "search_spaces")
 
 LAYERS = {
-    "data": ("tad.data", "tad.files", "tad.errors", "tad.bounds", "tad.options", "tad.ranges", "tad.wrong_file"),
+    "data": (
+        "tad.data",
+        "tad.files",
+        "tad.errors",
+        "tad.bounds",
+        "tad.options",
+        "tad.ranges",
+        "tad.words",
+        "tad.wrong_file",
+    ),
     "ops": ("tad.ops",),
     "stages": ("tad.stages", "tad.methods.roles"),
     "common": ("tad.methods.common",),

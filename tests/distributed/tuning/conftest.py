@@ -8,7 +8,7 @@ import pytest
 
 from distributed.tuning.search import tune
 from tad.data.dataset import Dataset
-from tad.prepare.holdout import split_holdout
+from tad.prepare.split import split_holdout
 from tests.support.search import MERGE, ONE_ROUND, options
 from tests.support.tiny import tiny_dataset
 

@@ -23,7 +23,7 @@ from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.evaluation.ground_truth import ground_truth
 from tad.evaluation.quality_by_point import Quality, label_quality
-from tad.prepare.holdout import split_holdout
+from tad.prepare.split import split_holdout
 from tad.recipe.methods import registered
 from tad.recipe.recipe import Recipe, load_recipe
 from tad.recipe.rounds import Rounds

@@ -14,7 +14,7 @@ from distributed.run.session import Options, self_train
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.prepare.labelled import split_labelled
+from tad.prepare.relabel import split_labelled
 from tad.recipe.recipe import load_recipe
 from tad.report.html import render
 from tad.report.run import Run

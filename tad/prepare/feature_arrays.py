@@ -11,7 +11,7 @@ import functools
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,12 +37,8 @@ FLOATS = {"float16": "float16", "bfloat16": "float32", "float32": "float32"} | d
     ("float64", "float96", "float128", "longdouble"), "float32"
 )
 """Type that each type of features is stored as; all others are refused."""
-REFUSED = {"b": "true or false", "i": "integers", "u": "integers", "c": "complex numbers", "U": "text", "S": "text"} | {
-    "O": "text or objects",
-    "V": "records",
-}
-
-
+REFUSED = {"b": "true or false", "iu": "integers", "c": "complex numbers", "US": "text", "O": "objects", "V": "records"}
+"""What types are, by the first letter of their names."""
 ZIP, HDF5 = b"PK\x03\x04", b"\x89HDF"
 OWN_SIGNS = {".npz": (ZIP,), ".pt": (ZIP, b"\x80"), ".pth": (ZIP, b"\x80"), ".h5": (HDF5,), ".hdf5": (HDF5,)}
 """What files of these kinds begin with."""
@@ -56,6 +52,7 @@ class Stored(NamedTuple):
         shape: as it stands there.
         dtype: name of its type, as numpy or torch call it.
         plain: a .npy file of little-endian numbers, row by row: what a dataset folder can hold as it is.
+        array: its values, where they are at hand.
     """
 
     path: Path
@@ -63,10 +60,15 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     plain: bool = False
+    array: np.ndarray | None = None
 
     @property
     def where(self) -> str:
         return str(self.path) if self.member is None else f"{self.path}: {self.member}"
+
+
+Opened = tuple[Stored, Callable[[], np.ndarray]]
+"""An array, and what reads its values while its file is open."""
 
 
 def look(path: Path, key: str | None = None, member: str | None = None) -> Stored:
@@ -74,28 +76,13 @@ def look(path: Path, key: str | None = None, member: str | None = None) -> Store
 
     Args:
         key: name of the array where there are several; not needed where there is one.
-        member: name of a video in a file that holds many.
+        member: name of a video in a file that holds many, or the path of the array in it.
 
     Raises:
         DataError: no regular file, damaged, of no kind that can be read, or it is not clear which array is meant.
     """
-    kind = regular(path).suffix.lower()
-    with _reading(path):
-        _check_sign(path, kind)
-        if kind == ".npy":
-            return _look_npy(path)
-        if kind == ".npz":
-            return _look_npz(path, key, member)
-        if kind in (".pt", ".pth"):
-            name, tensor = _tensor(path, key)
-            return Stored(path, name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        if kind in (".h5", ".hdf5"):
-            with _h5(path) as file:
-                name, data = _h5_array(path, file, key, member)
-                return Stored(path, name, tuple(data.shape), _type_name(data.dtype))
-        if kind == ".csv":
-            return Stored(path, None, _table(path).shape, "float32")
-    raise DataError(f"{path}: not a file of features that can be read; kinds are {', '.join(KINDS)}")
+    with _opened(path, key, member) as (stored, _):
+        return stored
 
 
 def values(stored: Stored) -> np.ndarray:
@@ -104,21 +91,10 @@ def values(stored: Stored) -> np.ndarray:
     Raises:
         DataError: the file is damaged, or has changed since it was looked at.
     """
-    path, kind = regular(stored.path), stored.path.suffix.lower()
-    with _reading(path):
-        if kind == ".npy":
-            array = values_of(path)[1]
-        elif kind == ".npz":
-            with _archive(path).open(f"{stored.member}.npy") as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-        elif kind in (".pt", ".pth"):
-            tensor = _tensor(path, stored.member)[1]
-            array = (tensor.float() if stored.dtype == "bfloat16" else tensor).numpy()
-        elif kind == ".csv":
-            array = _table(path)
-        else:
-            with _h5(path) as file:
-                array = file[stored.member][()]
+    if stored.array is not None:
+        return stored.array
+    with _opened(stored.path, stored.member, stored.member) as (_, read):
+        array = read()
     if array.shape != stored.shape:
         raise DataError(f"{stored.where}: has changed while it was read")
     return array
@@ -151,8 +127,8 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int] | None:
 def refusal(stored: Stored) -> str | None:
     """Why an array cannot be features; None if it can."""
     if stored.dtype not in FLOATS:
-        kind = REFUSED.get(_kind_of(stored.dtype))
-        return f"{stored.where}: holds {kind or stored.dtype} ({stored.dtype}); features are float16 or float32"
+        kind = next((what for letters, what in REFUSED.items() if stored.dtype[0] in letters), stored.dtype)
+        return f"{stored.where}: holds {kind} ({stored.dtype}); features are float16 or float32"
     if matrix_shape(stored.shape) is None:
         crops = "; of several crops or clips keep one, or their mean" if len(stored.shape) > 2 else ""
         return f"{stored.where}: shape {_text(stored.shape)}, expected [T, D]: a row for each snippet{crops}"
@@ -179,6 +155,27 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: not a plain {path.suffix.lower()} file: {why}") from None
 
 
+@contextmanager
+def _opened(path: Path, key: str | None, member: str | None) -> Iterator[Opened]:
+    kind = regular(path).suffix.lower()
+    with _reading(path):
+        _check_sign(path, kind)
+        if kind == ".npy":
+            yield _npy(path)
+        elif kind == ".npz":
+            yield _npz(path, key, member)
+        elif kind in (".pt", ".pth"):
+            yield _torch(path, key)
+        elif kind in (".h5", ".hdf5"):
+            with _h5(path) as file:
+                yield _h5_array(path, file, key, member)
+        elif kind == ".csv":
+            table = _table(path)
+            yield Stored(path, None, table.shape, "float32"), lambda: table
+        else:
+            raise DataError(f"{path}: not a file of features that can be read; kinds are {', '.join(KINDS)}")
+
+
 def _check_sign(path: Path, kind: str) -> None:
     """Says what a file is that is not of the kind of its name, before a reader says something that misleads."""
     with path.open("rb") as file:
@@ -191,12 +188,12 @@ def _check_sign(path: Path, kind: str) -> None:
         raise DataError(f"{path}: is not a {kind} file but {what}")
 
 
-def _look_npy(path: Path) -> Stored:
+def _npy(path: Path) -> Opened:
     header = header_of(path)
     dtype = header.dtype
     plain = dtype.name in ("float16", "float32") and dtype.newbyteorder("<") == dtype
     by_row = not header.fortran or len(header.shape) < 2
-    return Stored(path, None, header.shape, _type_name(dtype), plain and by_row)
+    return Stored(path, None, header.shape, _type_name(dtype), plain and by_row), lambda: values_of(path)[1]
 
 
 def _check_bytes(where: str, shape: Sequence[int], itemsize: int, there: int, packed: int) -> None:
@@ -228,21 +225,25 @@ def _npz_names(path: Path) -> list[str]:
     return [name.removesuffix(".npy") for name in _archive(path).namelist() if name.endswith(".npy")]
 
 
-def _look_npz(path: Path, key: str | None, member: str | None) -> Stored:
+def _npz(path: Path, key: str | None, member: str | None) -> Opened:
     name = member or _choose(path, _npz_names(path), key)
     archive = _archive(path)
     info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as file:
         header = read_header(file.read(FRONT), info.file_size)
     _check_bytes(f"{path}: {name}", header.shape, header.dtype.itemsize, info.compress_size, MOST_PACKED)
-    return Stored(path, name, header.shape, _type_name(header.dtype))
+
+    def read() -> np.ndarray:
+        with archive.open(info) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+    return Stored(path, name, header.shape, _type_name(header.dtype)), read
 
 
-def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:
+def _torch(path: Path, key: str | None) -> Opened:
     import torch
 
-    found = _loaded(path)
-    name = None
+    found, name = _loaded(path), None
     if isinstance(found, dict):
         tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
         name = _choose(path, list(tensors), key)
@@ -250,9 +251,9 @@ def _tensor(path: Path, key: str | None) -> tuple[str | None, Any]:
     if not isinstance(found, torch.Tensor) or found.layout != torch.strided or found.is_quantized or found.is_meta:
         raise DataError(f"{path}: holds no plain tensor")
     found = found.detach()
-    itemsize = found.element_size()
-    _check_bytes(str(path), found.shape, itemsize, found.untyped_storage().nbytes(), 1)
-    return name, found
+    _check_bytes(str(path), found.shape, found.element_size(), found.untyped_storage().nbytes(), 1)
+    dtype = str(found.dtype).removeprefix("torch.")
+    return Stored(path, name, tuple(found.shape), dtype), (found.float() if dtype == "bfloat16" else found).numpy
 
 
 def _loaded(path: Path) -> Any:
@@ -300,24 +301,24 @@ def _h5(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _h5_array(path: Path, file: Any, key: str | None, member: str | None) -> tuple[str, Any]:
-    """Path in the file and array: the member's or the file's own, its only one or that of the key."""
+def _h5_array(path: Path, file: Any, key: str | None, member: str | None) -> Opened:
+    """The array of a member, or the file's own: its only one or that of the key."""
     import h5py
 
-    names = [] if member is None else [member]
-    item = file if member is None else _h5_item(path, file, member)
-    while isinstance(item, h5py.Group):
-        name = _choose(path, list(item), key)
-        names.append(name)
+    item, names = file, [] if member is None else member.split("/")
+    for name in names:
         item = _h5_item(path, item, name)
+    while isinstance(item, h5py.Group):
+        names.append(_choose(path, list(item), key))
+        item = _h5_item(path, item, names[-1])
+    where = "/".join(names)
     if not isinstance(item, h5py.Dataset):
-        raise DataError(f"{path}: {'/'.join(names)} is no array")
+        raise DataError(f"{path}: {where} is no array")
     if item.external or item.is_virtual:
-        raise DataError(f"{path}: {'/'.join(names)} takes its values from other files; they are not read")
-    _check_bytes(
-        f"{path}: {'/'.join(names)}", item.shape or (), item.dtype.itemsize, item.id.get_storage_size(), MOST_PACKED
-    )
-    return "/".join(names), item
+        raise DataError(f"{path}: {where} takes its values from other files; they are not read")
+    shape = tuple(item.shape or ())
+    _check_bytes(f"{path}: {where}", shape, item.dtype.itemsize, item.id.get_storage_size(), MOST_PACKED)
+    return Stored(path, where, shape, _type_name(item.dtype)), lambda: item[()]
 
 
 def _h5_item(path: Path, group: Any, name: str) -> Any:
@@ -346,10 +347,3 @@ def _choose(path: Path, names: Sequence[str], key: str | None) -> str:
 
 def _type_name(dtype: np.dtype[Any]) -> str:
     return dtype.name if dtype.kind in "fbiuc" else dtype.kind
-
-
-def _kind_of(name: str) -> str:
-    """The letter that numpy has for a type's family."""
-    if name in REFUSED:
-        return name
-    return {"b": "b", "i": "i", "u": "u", "c": "c"}.get("" if name == "bfloat16" else name[:1], "")

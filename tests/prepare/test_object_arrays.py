@@ -13,8 +13,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tad.data.object_arrays import load, text
 from tad.errors import DataError
+from tad.prepare.object_arrays import load, text
 
 RNG = np.random.default_rng(0)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tad.data.feature_arrays import CONTAINERS, KINDS, look, matrix_shape, members
 from tad.errors import DataError, few
+from tad.prepare.feature_arrays import CONTAINERS, KINDS, look, matrix_shape, members
 
 DEPTH = 2
 """Folders below the given one that are looked into."""
