@@ -63,6 +63,7 @@ class Group(Said):
     paper: Mapping[str, Any] = field(default_factory=dict)
     free: Collection[str] = ()
     tune: Mapping[str, Range] = field(default_factory=dict)
+    when: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
 
 
 def option(
@@ -105,6 +106,7 @@ def group(
     paper: Mapping[str, Any] | BaseModel | None = None,
     free: Collection[str] = (),
     tune: Mapping[str, Range] | None = None,
+    when: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Any:
     """The field of a group of options, where its place differs from what the options say of themselves.
 
@@ -114,9 +116,10 @@ def group(
         paper: other published values, by the option's name; a whole group gives all of them.
         free: the options that may be given another value with `faithful: true`, beside those marked so.
         tune: other ranges, by the option's name.
+        when: another option and its value at which an option matters, by the option's name.
     """
     values = paper.model_dump() if isinstance(paper, BaseModel) else paper or {}
-    said = Group(stage, values, tuple(free), tune or {})
+    said = Group(stage, values, tuple(free), tune or {}, when or {})
     return Field(default=default, json_schema_extra=said)
 
 
@@ -199,12 +202,13 @@ def published(model: type[BaseModel], data: Any) -> Any:
 
 
 def identity(config: BaseModel) -> dict[str, Any]:
-    """The config as it goes into fingerprints: its dump without later options that are at their neutral value."""
+    """The config as it goes into fingerprints: its dump without later options that are at their neutral value, and with
+    those that its class had `formerly` (a mapping of options to values) at theirs."""
     return _known(config.model_dump(), config)
 
 
 def _known(dump: dict[str, Any], config: BaseModel) -> dict[str, Any]:
-    kept = {}
+    kept = dict(getattr(config, "formerly", {}))
     for name, value in dump.items():
         said, own = type(config).model_fields[name].json_schema_extra, getattr(config, name)
         if isinstance(own, BaseModel):
@@ -216,7 +220,7 @@ def _known(dump: dict[str, Any], config: BaseModel) -> dict[str, Any]:
 
 def _placed(said: Option, name: str, prefix: str, model: type[BaseModel], at: Group) -> Option:
     """What is said of an option, with what its place changes."""
-    when = said.when
+    when = at.when.get(name, said.when)
     if when is not None and when[0].partition(".")[0] in model.model_fields:
         when = (prefix + when[0], when[1])
     return replace(

@@ -48,8 +48,8 @@ def run(videos: int, folder: Path, ray: bool) -> None:
 
     from distributed.cluster.connect import cluster
     from distributed.engine.engine import Engine, Resources
+    from distributed.engine.record import Record
     from distributed.engine.store import Store
-    from distributed.run.record import Record
     from tad.methods.snippet.proposer import SnippetProposer
     from tad.methods.snippet.training import TrainingConfig
     from tad.prepare.synth import make_dataset

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.data.dataset import Dataset
 from tad.evaluation.subset import Subset
 from tad.recipe.rounds import Rounds

@@ -21,7 +21,7 @@ import numpy as np
 
 from distributed.cluster.connect import cluster
 from distributed.engine.engine import Engine, Resources
-from distributed.run.record import Record
+from distributed.engine.record import Record
 from distributed.engine.store import Store
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
 from tad.prepare.write import LabelRows, write_dataset

@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.studies.objectives_designs import Surroundings
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import DataError

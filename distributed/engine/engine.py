@@ -13,11 +13,11 @@ from distributed.engine.chunks import Chunk, Done, check_parts, chunks, collect,
 from distributed.engine.disk import need, writing
 from distributed.engine.loop import final_model
 from distributed.engine.mapping import map_here, map_on_actors
+from distributed.engine.record import Record
 from distributed.engine.store import Store, fingerprint
 from distributed.engine.train import fit_here, fit_on_workers
 from distributed.engine.unfinished import Partial
 from distributed.engine.uses import Notes
-from distributed.run.record import Record
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import RunError, listing

@@ -16,9 +16,9 @@ from typing import Any
 
 from distributed.cluster.connect import cluster
 from distributed.engine.engine import Engine, Placement, Resources
+from distributed.engine.record import Record
 from distributed.engine.store import Store
 from distributed.run.identity import Identity
-from distributed.run.record import Record
 from distributed.run.run_folder import claimed, died
 from distributed.run.selftrain import SelfTraining
 from distributed.run.signals import heard_again, in_order

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from distributed.run.record import Record, events_of
+from distributed.engine.record import Record, events_of
 from distributed.tracking.database import TOKEN_TAG, TrackingStore
 from distributed.tracking.names import distinct, flatten, tags_of
 from tad.errors import first_line

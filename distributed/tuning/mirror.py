@@ -7,8 +7,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from distributed.tracking.follow import Follower
 from distributed.tuning.trial import Work, folder_of, stages_of
 from distributed.tuning.trials import AS_IT_IS, COSTS, REASON, VALUES

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distributed.engine.engine import Engine, Resources
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from distributed.run.selftrain import SelfTraining
 from tad.data.dataset import Dataset
 from tad.data.remote import redacted

@@ -47,7 +47,7 @@ START_SECONDS = 120.0
 def ui(tracking: str | None, host: str, port: int, run_folder: Path | None) -> None:
     """Open the MLflow page on the store of the runs; Ctrl-C stops it."""
     if run_folder is not None:
-        from distributed.tracking.follow import replay
+        from distributed.run.replay import replay
 
         say(f"{replay(run_folder, tracking)} events sent")
         return

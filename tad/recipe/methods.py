@@ -15,7 +15,10 @@ from typing import Any, get_args
 from tad.errors import ConfigError
 from tad.methods.actionformer.detector import ActionFormerDetector
 from tad.methods.actionformer.proposer import ActionFormerProposer
+from tad.methods.apl.actionformer import AplActionFormerDetector, AplActionFormerProposer
+from tad.methods.apl.bmn import AplBmnDetector
 from tad.methods.apl.labeler import AplLabeler
+from tad.methods.apl.potloc import AplPotlocDetector
 from tad.methods.bmn.detector import BmnDetector
 from tad.methods.controls.labelers import FullLabeler, PointSnippetsLabeler, ProposalsLabeler
 from tad.methods.file.proposer import FileProposer
@@ -36,7 +39,14 @@ from tad.methods.snippet.proposer import SnippetProposer
 
 GROUP = "tad.methods"
 METHODS: dict[str, tuple[type[Any], ...]] = {
-    "proposer": (SnippetProposer, HrproProposer, RskpProposer, ActionFormerProposer, FileProposer),
+    "proposer": (
+        SnippetProposer,
+        HrproProposer,
+        RskpProposer,
+        ActionFormerProposer,
+        AplActionFormerProposer,
+        FileProposer,
+    ),
     "labeler": (
         PserLabeler,
         SeedLabeler,
@@ -51,7 +61,16 @@ METHODS: dict[str, tuple[type[Any], ...]] = {
         ProposalsLabeler,
         PointSnippetsLabeler,
     ),
-    "detector": (ActionFormerDetector, HrproInstanceDetector, PotlocDetector, RskpDetector, BmnDetector),
+    "detector": (
+        ActionFormerDetector,
+        HrproInstanceDetector,
+        PotlocDetector,
+        RskpDetector,
+        BmnDetector,
+        AplActionFormerDetector,
+        AplBmnDetector,
+        AplPotlocDetector,
+    ),
 }
 """By role, in the order in which they are listed."""
 

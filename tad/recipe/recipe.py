@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
@@ -28,6 +29,7 @@ from tad.methods.snippet.proposer import SnippetProposer
 from tad.options import option
 from tad.ranges import Float, Integer
 from tad.recipe.methods import registered
+from tad.recipe.renamed import renamed
 from tad.stages import StageConfig
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ class Recipe(StageConfig):
     )
     stop: Stop = Stop()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, data: Any) -> Any:
+        return renamed(copy.deepcopy(data))
+
     @model_validator(mode="after")
     def _goes_together(self) -> Recipe:
         problems = [text for role in (self.proposer, self.labeler, self.detector) for text in role.conflicts(self)]
@@ -125,11 +132,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: no such recipe, a malformed file or override, or bad values; all of them are listed, unknown keys
             with the closest valid name.
     """
-    document = _read(name)
+    document = renamed(_read(name))
     problems = []
     for override in overrides:
         try:
             _set(document, override)
+            renamed(document)
         except ConfigError as error:
             problems.append(str(error))
     try:
@@ -157,6 +165,7 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     for key, value in values.items():
         try:
             _put(document, key, value, key)
+            renamed(document)
         except ConfigError as error:
             problems.append(str(error))
     try:

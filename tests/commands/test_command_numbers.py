@@ -17,10 +17,7 @@ from tests.support.commands import every_command
 
 OTHERS = {"synth --dim": "it makes orthogonal columns: at least 2, and few enough for its matrices"}
 """Options whose bounds are not those of their name elsewhere, and why."""
-ELSEWHERE = {
-    "--trials": "distributed.tuning.search",
-    "--kfold": "tad.prepare.split, which knows the number of videos",
-}
+ELSEWHERE = {"--trials": "distributed.tuning.search", "--kfold": "tad.prepare.split, which knows the number of videos"}
 """Options whose bounds are looked at later, and where."""
 
 

@@ -13,9 +13,10 @@ from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.recipe.recipe import Recipe, load_recipe
-from tad.recipe.supervision import label_problems, label_warnings, labeler_problems
+from tad.recipe.rounds import Rounds
 from tests.support.structure import ROOT
 from tests.support.supervision import TYPES
+from tests.support.tiny import TinyEngine
 
 DOCS = ROOT / "docs" / "supervision.md"
 
@@ -28,7 +29,7 @@ DOCS = ROOT / "docs" / "supervision.md"
     [("mixed", "mixed", ["rounds=2"]), ("pser-weak", "classes", ["rounds=1", "labeler.pser.heads.epochs=2"])],
 )
 def test_the_recipes_run(name: str, on: str, sets: list[str], by_type: dict[str, Dataset], tmp_path: Path) -> None:
-    quick = ["proposer.training.epochs=4", "detector.epochs=3", "stop.change=1.0", "stop.score_drop=1.0"]
+    quick = ["proposer.training.epochs=4", "detector.training.epochs=3", "stop.change=1.0", "stop.score_drop=1.0"]
     recipe = load_recipe(name, [*sets, *quick])
     self_train(name, recipe, by_type[on], Options(tmp_path / "run", tmp_path / "store", local=True))
     rows = json.loads((tmp_path / "run" / "rounds.json").read_text())
@@ -87,13 +88,29 @@ def methods(role: str) -> set[str]:
     return set(union)
 
 
+def recipe_of(proposals: Path, *overrides: str) -> Recipe:
+    """A recipe, whose proposals are in a file if its proposer wants one."""
+    more = [f"proposer.path={proposals}"] if "proposer.method=file" in overrides else []
+    return load_recipe("mixed", [*overrides, *more])
+
+
+@pytest.fixture(scope="module")
+def proposals(by_type: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three proposals of each class in every training video."""
+    data, path = by_type["nothing"], tmp_path_factory.mktemp("proposals") / "proposals.json"
+    rows = [(v, float(i), i + 2.5, c) for v in data.videos("train") for c in data.classes for i in range(3)]
+    video, start, end, label = zip(*rows, strict=True)
+    Segments.of(list(video), list(start), list(end), list(label), 0.5).to_json_file(path)
+    return path
+
+
 @pytest.mark.parametrize("name", TYPES)
-def test_the_table_says_what_proposers_are_refused(name: str, by_type: dict[str, Dataset]) -> None:
+def test_the_table_says_what_proposers_are_refused(name: str, by_type: dict[str, Dataset], proposals: Path) -> None:
     rows = table("Proposers")
     assert set(rows) == methods("proposer")
     for method, cells in rows.items():
-        recipe = load_recipe("pser", [f"proposer.method={method}", "rounds=0"])
-        problems, warnings = label_problems(recipe, by_type[name]), label_warnings(recipe, by_type[name])
+        recipe = recipe_of(proposals, f"proposer.method={method}", "rounds=0")
+        problems, warnings = recipe.problems(by_type[name]), recipe.warnings(by_type[name])
         said = "refused" if problems else "partly" if warnings else "yes"
         assert cells[name].startswith(said), f"{method} on {name}: {problems or warnings}"
 
@@ -103,9 +120,8 @@ def test_the_table_says_what_labelers_are_refused(name: str, by_type: dict[str, 
     rows = table("Labelers")
     assert set(rows) == methods("labeler")
     for method, cells in rows.items():
-        recipe = load_recipe("pser", [f"labeler.method={method}"])
-        problems = labeler_problems(recipe.labeler, by_type[name])
-        warned = [w for w in label_warnings(recipe, by_type[name]) if method in w]
+        labeler = load_recipe("pser", [f"labeler.method={method}"]).labeler
+        problems, warned = labeler.problems(by_type[name]), labeler.warnings(by_type[name])
         said = "refused" if problems else "partly" if warned else "yes"
         if name == "nothing" and not problems:
             said = "no proposer"
@@ -113,11 +129,16 @@ def test_the_table_says_what_labelers_are_refused(name: str, by_type: dict[str, 
 
 
 def test_no_proposer_learns_from_nothing_so_the_table_has_no_labeler_and_detector_for_it(
-    by_type: dict[str, Dataset],
+    by_type: dict[str, Dataset], proposals: Path, tmp_path: Path
 ) -> None:
-    for method in methods("proposer"):
-        problems = label_problems(load_recipe("mixed", [f"proposer.method={method}"]), by_type["nothing"])
+    for method in methods("proposer") - {"file"}:
+        problems = load_recipe("mixed", [f"proposer.method={method}"]).problems(by_type["nothing"])
         assert len(problems) == 1 and "none of the 8 training videos has a label" in problems[0]
+    for labeler, found in (("gaufuse", True), ("pser-weak", True), ("mixed", False)):
+        recipe = recipe_of(proposals, "proposer.method=file", f"labeler.method={labeler}")
+        assert recipe.problems(by_type["nothing"]) == []
+        rounds = Rounds(recipe, TinyEngine(by_type["nothing"], 0, tmp_path))
+        assert bool(len(rounds.labels(1).segments.segments())) == found, "proposals of a file need no labels"
     detectors = table("Detectors")
     assert set(detectors) == methods("detector")
     for cells in detectors.values():

@@ -54,7 +54,7 @@ RECIPES = [
 
 OPTIONS = [
     *(setting(f"proposer.training.lr={v}") for v in (".inf", ".nan", "-1", "0", "fast", "true", "1e300", "[1]")),
-    *(setting(f"detector.lr={v}") for v in (".inf", ".nan", "-1", "1e300")),
+    *(setting(f"detector.training.lr={v}") for v in (".inf", ".nan", "-1", "1e300")),
     *(setting(f"proposer.training.epochs={v}") for v in ("0", "-3", "1.5", ".inf", "1e12", "ten", "null")),
     *(setting(f"proposer.training.batch_size={v}") for v in ("0", "-1", "1000000000000")),
     *(setting(f"proposer.training.width={v}") for v in ("0", "1000000000000")),

@@ -16,7 +16,7 @@ from tests.rough.harness import RUN, Case, Edit, accepted, content, folder_at, l
 
 AGAIN = (
     "run", "seeds", "--data", "{here}/data", "--local", "--rounds", "1", "--set", "proposer.training.epochs=1",
-    "--set", "detector.epochs=1", "--store", "{here}/done-store", "--out", "{here}/again",
+    "--set", "detector.training.epochs=1", "--store", "{here}/done-store", "--out", "{here}/again",
 )  # fmt: skip
 """The command that made `done`, into another folder."""
 FIT, SCORE, PROPOSE, DETECTOR, LABELS = (

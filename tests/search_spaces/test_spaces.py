@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from distributed.run.selftrain import SelfTraining
 from search_spaces.families import FAMILIES, LEFT_OUT, family_of
 from search_spaces.load import families, load
@@ -37,7 +37,7 @@ RECIPES = {
     "potloc": ("potloc", []),
     "potloc-hard": ("potloc", ["detector.postprocess.method=nms"]),
     "points": ("pser", ["labeler.method=points"]),
-    "quality": ("pser", ["labeler.method=apl", "detector.quality.enabled=true"]),
+    "quality": ("pser", ["labeler.method=apl", "detector.training.quality.enabled=true"]),
     "seeds": ("seeds", []),
     "gaufuse": ("gaufuse-small", []),
     "bmn": ("apl-bmn", []),
@@ -206,7 +206,7 @@ def test_changed_recipes_are_validated_with_all_problems_at_once():
     assert changed(recipe, options(recipe)) == changed(recipe, {}) == recipe != made
     assert changed(recipe, {"labeler.method": "points", "labeler.spread": 0.5}).labeler.spread == 0.5
     with pytest.raises(ConfigError) as caught:
-        changed(recipe, {"labeler.merge.rank_powr": 1.0, "rounds": -1, "rounds.more": 1, "detector.window": 8})
+        changed(recipe, {"labeler.merge.rank_powr": 1.0, "rounds": -1, "rounds.more": 1, "detector.training.window": 8})
     message = str(caught.value)
     assert "4 problems" in message
     assert "labeler.merge.rank_powr: unknown key; did you mean rank_power?" in message
@@ -411,7 +411,7 @@ def test_the_declared_stage_is_the_first_that_a_change_runs_again(family, name, 
 def test_real_runs_repeat_what_the_keys_say(tmp_path):
     """One change for each stage, run for real on one store: the record names the stages that were not there."""
     data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=8)
-    tiny = ["proposer.training.epochs=3", "labeler.heads.epochs=3", "detector.epochs=3", "rounds=1"]
+    tiny = ["proposer.training.epochs=3", "labeler.heads.epochs=3", "detector.training.epochs=3", "rounds=1"]
     recipe = load_recipe("pser", [*tiny, "labeler.heads.project=8", "labeler.heads.hidden=16"])
 
     def ran(name: str, values: dict) -> set[str]:
@@ -428,7 +428,7 @@ def test_real_runs_repeat_what_the_keys_say(tmp_path):
         "proposer.candidates.margin": 0.3,
         "labeler.negatives.count": 20,
         "labeler.merge.rank_power": 2.0,
-        "detector.drop_path": 0.2,
+        "detector.training.drop_path": 0.2,
         "detector.postprocess.sigma": 0.3,
         "stop.change": 0.9,
     }.items():

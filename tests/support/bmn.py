@@ -10,7 +10,7 @@ import torch
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.bmn.options import BmnTraining
-from tad.methods.bmn.training import BmnTask, TrainStage
+from tad.methods.bmn.training import BmnTask
 from tad.stages import Artifact, Batch, Context
 from tests.support.plain import inputs_of
 
@@ -20,7 +20,7 @@ SMALL = {"fit": "windows", "length": 32, "durations": 32, "upsample": 1, "width"
 def task(data: Dataset, labels: Segments, folder: Path, ignored: Segments | None = None, **options: object) -> BmnTask:
     context = Context(data, inputs_of(labels, ignored, folder), data.videos("train"), seed=0)
     torch.manual_seed(0)
-    return TrainStage(BmnTraining(**(SMALL | options))).open(context)
+    return BmnTask(BmnTraining(**(SMALL | options)), context)
 
 
 def batch_of(opened: BmnTask, items: list[int]) -> Batch:

@@ -14,8 +14,8 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.actionformer.detector import TrainStage
 from tad.methods.actionformer.options import Training
-from tad.methods.actionformer.training import Batch, DetectorTask
-from tad.stages import Artifact, Context
+from tad.methods.actionformer.training import DetectorTask
+from tad.stages import Artifact, Batch, Context
 
 SMALL = {"width": 32, "window": 9, "upsample": 1, "drop_path": 0.0, "input_dropout": 0.0}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from distributed.run.record import Record
+from distributed.engine.record import Record
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.evaluation.evaluator import evaluate

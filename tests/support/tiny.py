@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from distributed.engine.engine import Engine, Resources
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.stages import Artifact

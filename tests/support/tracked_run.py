@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from distributed.run.record import Record, events_of
+from distributed.engine.record import Record, events_of
 from distributed.tracking.address import mlflow
 from distributed.tracking.follow import Follower
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar
 
 from pydantic import model_validator
 
 from tad import bounds
-from tad.methods.actionformer.quality import Quality
-from tad.methods.common.frame_contrast import ContrastOptions
+from tad.methods.common.formerly import ACTIONFORMER
 from tad.options import option
 from tad.ranges import Choice, Float, Integer
+from tad.stages import StageConfig
 
 
-class Training(ContrastOptions):
+class Training(StageConfig):
     """Network and training; fields that are null are derived from the data, printed and saved with the model."""
 
+    formerly: ClassVar[dict[str, Any]] = ACTIONFORMER
     width: int | None = option(
         None,
         "of the network; null: the power of two nearest half the feature width, 32..512",
@@ -23,7 +24,6 @@ class Training(ContrastOptions):
         le=bounds.WIDTH,
         tune=Choice(None, 64, 128, 256, 512),
         why="ActionFormer 512 for features of width 2048; null: a quarter to half of theirs",
-        when=("init", "none"),
     )
     heads: bounds.Parts = option(4, "attention heads; divides the width")
     levels: int | None = option(
@@ -34,7 +34,6 @@ class Training(ContrastOptions):
         tune=Integer(2, 7),
         why="ActionFormer 6; the coarsest level should cover half the longest action",
         stand_in=5,
-        when=("init", "none"),
     )
     upsample: int | None = option(
         None,
@@ -44,7 +43,6 @@ class Training(ContrastOptions):
         le=4,
         tune=Choice(None, 1, 2, 4),
         why="ActionFormer 1; more rows for actions of few snippets, at linear cost",
-        when=("init", "none"),
     )
     window: int = option(
         19,
@@ -53,7 +51,6 @@ class Training(ContrastOptions):
         le=bounds.SNIPPETS,
         tune=Integer(7, 31, step=2),
         why="ActionFormer 19 on THUMOS14, 7 on short sequences; odd",
-        when=("init", "none"),
     )
     drop_path: bounds.Chance = option(
         0.1,
@@ -119,19 +116,6 @@ class Training(ContrastOptions):
         "how far a pseudo-label's score weighs its loss; 0: all count alike",
         tune=Float(0.0, 1.0),
         why="papers 0: all pseudo-labels count alike",
-    )
-    quality: Quality = Quality()
-    init: Literal["none", "before"] = option(
-        "none", "start from fresh weights, or from the last round's (in round 1 the proposer's)"
-    )
-    unlabelled_weight: bounds.Weight | None = option(
-        None,
-        "of the loss on videos without full labels, which then come beside fully labelled ones in every "
-        "step, an epoch being a pass over them; null: all videos alike",
-        tune=Float(0.5, 4.0, log=True),
-        why="APL 2, as others do; videos without full labels are many and uncertain",
-        stand_in=1.0,
-        when=("labeler.method", "apl"),
     )
 
     @model_validator(mode="after")

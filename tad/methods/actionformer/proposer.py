@@ -10,28 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import model_validator
+from pydantic import SerializeAsAny
 
 from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.data.segments import Segments
-from tad.methods.actionformer.detector import (
-    Decoding,
-    Detection,
-    DetectStage,
-    Reading,
-    TrainStage,
-    in_seconds,
-    suppress,
-)
+from tad.methods.actionformer.detector import Detector, Reading, TrainStage, in_seconds, suppress
 from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.training import DetectorTask
-from tad.methods.common.contrastive import ContrastiveConfig, start
 from tad.methods.common.given_labels import given
 from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.common.postprocess import Kept, Postprocess
@@ -50,21 +41,16 @@ class LabelledTraining(Training):
         le=bounds.STEPS,
     )
 
-    @model_validator(mode="after")
-    def _first(self) -> LabelledTraining:
-        if self.init != "none" or self.unlabelled_weight is not None:
-            raise ValueError(
-                "the proposer's model is the first one and sees fully labelled videos alone: leave init none (pretrain "
-                "gives it a start) and unlabelled_weight null"
-            )
-        return self
-
     def of(self, videos: int) -> Training:
         """The detector's training on so many videos."""
+        return Training(**self.options(videos))
+
+    def options(self, videos: int) -> dict[str, Any]:
+        """The detector's options of training on so many videos."""
         options = self.model_dump(exclude={"steps"})
         if self.steps is not None:
             options["epochs"] = max(1, round(self.steps / max(1, videos // self.batch_size)))
-        return Training(**options)
+        return options
 
     @property
     def usable(self) -> tuple[Supervision, ...]:
@@ -72,19 +58,24 @@ class LabelledTraining(Training):
         return ("full",)
 
 
+def labelled(data: Dataset) -> int:
+    """Number of fully labelled training videos."""
+    return sum(data.supervision(v) == "full" for v in data.videos("train"))
+
+
 class Suppression(StageConfig):
     """From the decoded points to proposals."""
 
-    read: Reading
+    read: SerializeAsAny[Reading]
     postprocess: Postprocess
 
 
 class ActionFormerProposer(MethodConfig):
     """ActionFormer, trained on fully labelled videos; its detections in all videos are the proposals."""
 
+    detector: ClassVar[type[Detector]] = Detector
     method: Literal["actionformer"] = "actionformer"
     training: LabelledTraining = LabelledTraining()
-    pretrain: ContrastiveConfig = ContrastiveConfig()
     decode: Reading = group(Reading(), stage="proposals")
     postprocess: Postprocess = group(Postprocess(), stage="proposals")
 
@@ -96,10 +87,8 @@ class ActionFormerProposer(MethodConfig):
 
     def train(self, round: Round) -> Artifact:
         """Fits the detector on the boundaries of fully labelled training videos; the others are not seen."""
-        labels, data = round.map(GivenLabels()), round.data
-        videos = sum(data.supervision(v) == "full" for v in data.videos("train"))
-        training, inputs = start(round, self.pretrain, self.training.of(videos))
-        return round.fit(LabelledTrain(training), {"labels": labels} | inputs)
+        training = self.training.of(labelled(round.data))
+        return round.fit(LabelledTrain(training), {"labels": round.map(GivenLabels())})
 
     def score(self, round: Round, model: Artifact) -> Artifact:
         """The decoded points of every video, and curves made of them.
@@ -109,11 +98,11 @@ class ActionFormerProposer(MethodConfig):
         video's score is its best point's. `spans` [N, 2] positions, `scores` [N] and `labels` [N]: the candidates, the
         best points of each level.
         """
-        return round.map(PointStage(self.decode), {"model": model})
+        return round.map(PointStage(self.decode, detector=self.detector), {"model": model})
 
     def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16: the finest level of the pyramid."""
-        return round.map(EmbedStage(), {"model": model})
+        return round.map(EmbedStage(detector=self.detector), {"model": model})
 
     def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
         """Segments: detections with their score; classes that are known change nothing."""
@@ -154,9 +143,10 @@ class PointStage:
     name: str = "actionformer/points"
     version: int = 1
     output: Literal["arrays"] = "arrays"
+    detector: type[Detector] = Detector
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
-        detector = DetectStage(Detection(decode=Decoding(**self.config.model_dump()))).open(context)
+        detector = self.detector.open(self.config, context)
 
         def points(video: str) -> Arrays:
             features = np.array(context.data.features(video), dtype=np.float32)
@@ -195,9 +185,10 @@ class EmbedStage:
     name: str = "actionformer/embed"
     version: int = 1
     output: Literal["arrays"] = "arrays"
+    detector: type[Detector] = Detector
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
-        detector = DetectStage(Detection()).open(context)
+        detector = self.detector.open(Reading(), context)
 
         def embed(video: str) -> Arrays:
             features = np.array(context.data.features(video), dtype=np.float32)

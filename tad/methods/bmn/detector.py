@@ -1,6 +1,6 @@
 """The detector `bmn`: class-agnostic proposals from a boundary-matching network, named by the proposer's classes.
 
-Source: BMN (ICCV 2019) and its public re-implementations; APL's quality branches (ECCV 2024) behind an option.
+Source: BMN (ICCV 2019) and its public re-implementations.
 BMN itself finds no classes. The published systems take them from a classifier of videos that was trained with the
 labels of the whole training set; here they are the video scores of this run's own proposer, which saw the given labels
 alone, and no option loads any other.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,14 +18,11 @@ import torch
 from tad import bounds
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.methods.bmn.losses import joint_score
 from tad.methods.bmn.model import Bmn
 from tad.methods.bmn.options import BmnTraining
-from tad.methods.bmn.pretrain import pretrain
 from tad.methods.bmn.sampling import valid_cells
 from tad.methods.bmn.targets import Window, read_window, windows
 from tad.methods.bmn.training import TrainStage, build
-from tad.methods.common.contrastive import ContrastiveConfig
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.roles import Labels, MethodConfig, Round, required
 from tad.options import group, option
@@ -88,43 +85,26 @@ class BmnDetection(StageConfig):
     postprocess: BmnPostprocess = BmnPostprocess()
 
 
-class RoundTraining(BmnTraining):
-    """Training in a round, and where it starts."""
-
-    init: Literal["none", "before"] = option(
-        "none",
-        "start from fresh weights, or from the last round's; there are none in round 1, where it starts as with none",
-    )
-
-
 class BmnDetector(MethodConfig):
     """Boundary-matching network; learns from any labeler's pseudo-labels."""
 
+    network: ClassVar[Callable[[dict[str, Any]], Bmn]] = staticmethod(build)
+    """The network that a model's settings describe."""
     method: Literal["bmn"] = "bmn"
-    pretrain: ContrastiveConfig = ContrastiveConfig()
-    training: RoundTraining = RoundTraining()
+    training: BmnTraining = BmnTraining()
     decode: BmnDecoding = group(BmnDecoding(), stage="detections")
     postprocess: BmnPostprocess = group(BmnPostprocess(), stage="detections")
 
     def train(self, round: Round, labels: Labels) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos.
-
-        With init: before it starts from the last round's; round 1 has none, as the proposer's is no BMN.
-        """
-        training = BmnTraining(**self.training.model_dump(exclude={"init"}))
-        inputs = labels.inputs()
-        if self.training.init == "before" and round.number > 1:
-            inputs["before"] = round.previous.model
-        elif self.pretrain.enabled:
-            inputs["before"] = pretrain(round, self.pretrain, training)
-        return round.fit(TrainStage(training), inputs)
+        """The model, trained on the pseudo-labels of the training videos."""
+        return round.fit(TrainStage(self.training), labels.inputs())
 
     def detect(self, round: Round, model: Artifact) -> Artifact:
         """Detections in a round's videos; the proposer's scores tell their classes."""
         scores = required(round.first.scores(), "detector bmn", "the proposer's scores for the classes")
         changes = {} if round.known else {"train_classes": "predicted"}
         config = BmnDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
-        return round.map(DetectStage(config), {"model": model, "scores": scores})
+        return round.map(DetectStage(config, network=self.network), {"model": model, "scores": scores})
 
 
 @dataclass(frozen=True)
@@ -135,10 +115,11 @@ class DetectStage:
     name: str = "bmn/detect"
     version: int = 1
     output: Literal["segments", "arrays"] = "segments"
+    network: Callable[[dict[str, Any]], Bmn] = build
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, scores = self.config.decode, context.data, context.inputs["scores"]
-        propose = load(context, config)
+        propose = load(context, config, self.network)
         names = np.array(data.classes, dtype=object)
 
         def detect(video: str) -> Segments:
@@ -185,7 +166,9 @@ Proposals = tuple[np.ndarray, np.ndarray]
 """[N, 2] positions and [N] scores."""
 
 
-def load(context: Context, config: BmnDecoding) -> Callable[[np.ndarray], Proposals]:
+def load(
+    context: Context, config: BmnDecoding, build: Callable[[dict[str, Any]], Bmn]
+) -> Callable[[np.ndarray], Proposals]:
     """The trained network as a function of a video's features [T, C]; of its proposals before suppression.
 
     Raises:
@@ -238,8 +221,7 @@ def of_window(network: Bmn, rows: torch.Tensor, window: Window, durations: int, 
     usable = begins[first] & ends[last]
     first, last = first[usable], last[usable]
     maps = maps[:, last - first, first]
-    quality = joint_score(maps[1], maps[2]) if len(maps) > 2 else maps[1]
-    scores = (maps[0] * quality).numpy()
+    scores = network.score(maps).numpy()
     if config.boundaries:
         scores = scores * start[first] * end[last]
     best = np.argsort(-scores, kind="stable")[: config.top_k]

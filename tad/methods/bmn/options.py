@@ -1,4 +1,4 @@
-"""Options of the training of the detector `bmn`, and what is derived from the data or from a model to start from.
+"""Options of the training of the detector `bmn`, and what is derived from the data.
 
 Source: BMN (ICCV 2019) section 3.4 and its public re-implementations.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import model_validator
@@ -15,29 +15,24 @@ from pydantic import model_validator
 from tad import bounds
 from tad.data.dataset import Dataset
 from tad.methods.bmn.targets import Fit
-from tad.methods.common.frame_contrast import ContrastOptions
+from tad.methods.common.formerly import BMN
 from tad.methods.common.optimisers import derived_width
-from tad.methods.common.warm_start import Kin
 from tad.methods.common.windows import SHORT, expected_length
 from tad.options import option
 from tad.ranges import Choice, Float, Integer
+from tad.stages import StageConfig
 
 FILLED = 8.0
 """Bins that the median pseudo-label should cover; where a resized video leaves it fewer, videos are cut to windows."""
 
 SHAPE = ("dim", "fit", "length", "upsample", "width")
-"""Settings that a network shares with a base that was pre-trained alone."""
-BASE = Kin(
-    same=(*SHAPE, "classes", "durations", "samples", "published_edges", "distance"),
-    always=SHAPE,
-    parts=("base.",),
-    refusal="no base of bmn, so the detector cannot start from it; use a model of bmn, or set init to none",
-)
+"""Settings on which the base alone depends."""
 
 
-class BmnTraining(ContrastOptions):
+class BmnTraining(StageConfig):
     """Network, windows, losses and optimiser; null fields are derived from the data and saved with the model."""
 
+    formerly: ClassVar[dict[str, Any]] = BMN
     fit: Fit | None = option(
         None,
         "resize whole videos, or cut them to windows that overlap by half; null: resize where the features "
@@ -78,21 +73,11 @@ class BmnTraining(ContrastOptions):
         why="BMN 32 places of a proposal; cost of its layer grows with them",
     )
     published_edges: bool = option(False, "true: the released code's uneven weights of samples beyond the window")
-    quality: bool = option(
-        False,
-        "a third map, the distance of centres, and a joint score (APL's quality branches)",
-        tune=Choice(True, False),
-        why="APL true, BMN false: a third map and a joint score",
-    )
-    quality_weight: bounds.Weight = option(0.1, "of the third map's loss")
     coverage: bounds.PositiveFraction = option(0.75, "a window teaches the pseudo-labels of which it holds this share")
     positive: bounds.Decay = option(0.9, "tIoU above which a proposal is positive")
     best_positive: bool = option(True, "a pseudo-label's best proposal is positive too, if its tIoU is above 0.5")
     regression_weight: bounds.Weight = option(
         5.0, "of the tIoU map's loss", tune=Float(1.0, 20.0, log=True), why="BMN 5"
-    )
-    unlabelled_weight: bounds.Weight | None = option(
-        None, "of the loss on videos that are not fully labelled, balanced on its own; null: all in one loss"
     )
     epochs: bounds.Epochs = option(
         10, "passes over the training windows", tune=Integer(3, 60, log=True), why="BMN 10; more for few videos"
@@ -122,22 +107,18 @@ class BmnTraining(ContrastOptions):
         return self
 
 
-def shape(
-    config: BmnTraining, data: Dataset, sizes: Mapping[str, np.ndarray], theirs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The settings `SHAPE`; null options are those of a model to start from, or derived from the data.
+def shape(config: BmnTraining, data: Dataset, sizes: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The settings `SHAPE`; null options are derived from the data.
 
     Args:
         config: of the detector.
         data: whose features are read.
         sizes: lengths [N] of the labels of some videos, in snippets; where there are none, nothing speaks for resizing
             videos or refining their rows.
-        theirs: settings of the model to start from; empty: none.
     """
     grid = data.manifest.grid
     every = np.concatenate([np.zeros(0), *sizes.values()])
-    length = config.length or theirs.get("length") or grid.length or 128
-    fit = config.fit or theirs.get("fit")
+    length, fit = config.length or grid.length or 128, config.fit
     if fit is None:
         covered = [size * length / expected_length(data, video) for video, size in sizes.items()]
         filled = len(every) > 0 and np.median(np.concatenate(covered)) >= FILLED
@@ -147,8 +128,8 @@ def shape(
         "dim": grid.dim,
         "fit": fit,
         "length": length,
-        "upsample": 1 if fit == "resize" else config.upsample or theirs.get("upsample") or derived,
-        "width": config.width or theirs.get("width") or min(256, derived_width(grid.dim, 4, "bmn")),
+        "upsample": 1 if fit == "resize" else config.upsample or derived,
+        "width": config.width or min(256, derived_width(grid.dim, 4, "bmn")),
     }
 
 

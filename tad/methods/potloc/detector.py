@@ -18,7 +18,6 @@ from tad import bounds
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.candidates import RunsConfig, scored_runs, steps
-from tad.methods.common.contrastive import ContrastiveConfig, pretrain
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
@@ -138,7 +137,6 @@ class PotlocDetector(MethodConfig):
     method: Literal["potloc"] = "potloc"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     training: PotlocTraining = PotlocTraining()
-    pretrain: ContrastiveConfig = ContrastiveConfig()
     decode: PotlocDecoding = group(PotlocDecoding(), stage="detections")
     postprocess: PotlocPostprocess = group(
         PotlocPostprocess(), stage="detections", paper=PotlocPostprocess(method="nms", iou_threshold=0.45, stretch=1.0)
@@ -149,8 +147,7 @@ class PotlocDetector(MethodConfig):
 
     def train(self, round: Round, labels: Labels) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos."""
-        encoder = {"encoder": pretrain(round, self.pretrain, self.training)} if self.pretrain.enabled else {}
-        return round.fit(PotlocTrain(self.training), {"labels": labels.segments} | encoder)
+        return round.fit(PotlocTrain(self.training), {"labels": labels.segments})
 
     def detect(self, round: Round, model: Artifact) -> Artifact:
         """Detections in a round's videos; the proposer's scores, where it has any, are blended in."""

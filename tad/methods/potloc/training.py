@@ -33,18 +33,6 @@ from tad.ops.losses import probability_entropy, probability_focal
 from tad.stages import Batch, Budget, Context, Total
 
 
-@dataclass(frozen=True)
-class PotlocTrain:
-    """Fit stage: the network; inputs "labels" and, for a pre-trained backbone, "encoder"."""
-
-    config: PotlocTraining
-    name: str = "potloc/train"
-    version: int = 2
-
-    def open(self, context: Context) -> PotlocTask:
-        return PotlocTask(self.config, context)
-
-
 class Item(NamedTuple):
     """A window of one video."""
 
@@ -70,13 +58,10 @@ class PotlocTask:
         self.labels = read_labels(context)
         self.videos = teaching(context, self.labels)
         self.points = {v: self._points(v) for v in self.videos}
-        encoder = context.inputs["encoder"].model() if "encoder" in context.inputs else None
-        self.settings = self._resolve(encoder)
+        self.settings = self._resolve()
         self.budget = Budget(config.epochs, config.batch_size, self.settings["ema_decay"], config.clip_norm)
         self.classes = len(self.data.classes)
         self.module = build(self.settings)
-        if encoder is not None:
-            self.module.load_state_dict(encoder["state"], strict=False)  # it has no decoder
 
     def _points(self, video_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Positions [N] of the points of a video, ascending, and their classes [N]."""
@@ -151,9 +136,8 @@ class PotlocTask:
         config = self.config
         return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
 
-    def _resolve(self, encoder: dict[str, Any] | None) -> dict[str, Any]:
-        """The options of the network, with the null ones the encoder's, or derived from the data."""
-        theirs = {} if encoder is None else encoder["settings"]
+    def _resolve(self) -> dict[str, Any]:
+        """The options of the network, with the null ones derived from the data."""
         config, dim = self.config, self.data.manifest.grid.dim
         steps = config.epochs * max(1, len(self.videos) // config.batch_size)
         width = config.width or derived_width(dim, config.heads, "potloc")
@@ -173,11 +157,24 @@ class PotlocTask:
             },
             "classes": list(self.data.classes),
             "top_ratio": config.top_ratio,
-            "upsample": config.upsample or theirs.get("upsample") or derived_upsample(self.labels),
+            "upsample": config.upsample or derived_upsample(self.labels),
             "max_length": config.max_length or usual_length(self.data, self.videos),
             "lr": config.lr or min(1e-3, 1e-4 * 512 / width * math.sqrt(config.batch_size / 4)),
             "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
         }
+
+
+@dataclass(frozen=True)
+class PotlocTrain:
+    """Fit stage: the network; input "labels"."""
+
+    config: PotlocTraining
+    name: str = "potloc/train"
+    version: int = 2
+    task: type[PotlocTask] = PotlocTask
+
+    def open(self, context: Context) -> PotlocTask:
+        return self.task(self.config, context)
 
 
 def build(settings: dict[str, Any]) -> Potloc:

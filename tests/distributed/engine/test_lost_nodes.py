@@ -146,7 +146,7 @@ def test_a_search_loses_no_trial_and_counts_none_twice(cluster, tmp_path):
     (tmp_path / "space.py").write_text(SPACE_FILE)
     small = tiny_dataset(tmp_path / "data", videos=6, classes=2, dim=12)
     given = [RECIPE, "--space", tmp_path / "space.py", "--data", small.root, "--trials", TRIALS, "--set", "rounds=1"]
-    given += ["--set", "detector.epochs=20"]
+    given += ["--set", "detector.training.epochs=20"]
 
     def command(name: str, *more: str) -> list:
         where = ["--study", name, "--out", tmp_path / name, "--store", tmp_path / f"{name}-store"]

@@ -19,8 +19,8 @@ import pytest
 from pyarrow import fs
 
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.data.remote import cache_of

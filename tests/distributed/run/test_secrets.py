@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import distributed.run.session
-from distributed.run.record import Record, hidden
+from distributed.engine.record import Record, hidden
 from distributed.run.session import Options, self_train
 from distributed.tracking.address import address
 from distributed.tracking.names import flatten

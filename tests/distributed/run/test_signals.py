@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from distributed.run.identity import Identity
+from distributed.run.replay import replay
 from distributed.run.signals import Interrupted, as_interrupts, in_order
-from distributed.tracking.follow import replay
 from tests.support.tiny import RECIPE, tiny_dataset
 from tests.support.tracked_run import client
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from distributed.engine.record import Record
 from distributed.run.identity import Identity
-from distributed.run.record import Record
+from distributed.run.replay import replay
 from distributed.run.run_folder import locked
-from distributed.tracking.follow import replay
 from tad.errors import RunError
 from tests.support.tracked_run import client, runs_of, write
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import distributed.tracking.follow
+from distributed.run.replay import replay
 from distributed.tracking.database import TrackingStore
-from distributed.tracking.follow import replay
 from distributed.tracking.mirror import Mirror, Unsent
 from tad.errors import RunError
 from tests.support.tracked_run import Page, client, history, nothing, runs_of, two_rounds

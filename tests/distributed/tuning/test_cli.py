@@ -77,8 +77,8 @@ def refused(capsys, *arguments) -> str:
         (["--space", "perturbation", "--trials", "3", "--out", "/proc/self/study"], "cannot be made"),
         (["--space", "perturbation", "--trials", "3", "--out", "x" * 300], "cannot be made: file name too"),
         (
-            ["--space", "perturbation", "--trials", "3", "--set", "detector.lr=.inf"],
-            "detector.lr: input should be a finite number",
+            ["--space", "perturbation", "--trials", "3", "--set", "detector.training.lr=.inf"],
+            "detector.training.lr: input should be a finite number",
         ),
         (["--space", "perturbation", "--trials", "3", "--set", "rounds=1000000000"], "rounds: input should be less"),
         (

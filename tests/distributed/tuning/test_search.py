@@ -277,7 +277,7 @@ def test_a_time_budget_asks_for_no_more_trials(data, tmp_path, capsys):
 
 def test_the_local_scheduler_stops_trials_between_rounds(data, tmp_path):
     """Two rounds; the recipe itself always comes to its end."""
-    recipe = load_recipe(RECIPE, ["rounds=2", "labeler.heads.epochs=1", "detector.epochs=1"])
+    recipe = load_recipe(RECIPE, ["rounds=2", "labeler.heads.epochs=1", "detector.training.epochs=1"])
     tune(recipe, MERGE, data, "dev-quality", 0, options(tmp_path, scheduler="median", trials=8))
     trials = study_of(tmp_path).trials
     assert trials[0].state == TrialState.COMPLETE and all(set(t.intermediate_values) >= {1} for t in trials)

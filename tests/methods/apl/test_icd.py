@@ -35,7 +35,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Segments]:
 @pytest.fixture(scope="module")
 def banked(plain: tuple[Dataset, Segments], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Artifact]:
     engine = TinyEngine(plain[0], 0, tmp_path_factory.mktemp("engine"))
-    return engine, engine.map(PoolLabelled(), {}, "train")
+    return engine, engine.map(PoolLabelled())
 
 
 def bank_of(folder: Path, rows: list[tuple[str, str]], vectors: np.ndarray) -> Context:

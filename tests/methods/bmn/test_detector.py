@@ -16,22 +16,23 @@ from tad.data.labels import FullLabels
 from tad.data.segments import Segments
 from tad.errors import ConfigError, RunError
 from tad.methods.bmn.detector import BmnDecoding, BmnDetection, BmnDetector, DetectStage, candidates, means, of_window
-from tad.methods.bmn.model import BmnOutputs
+from tad.methods.bmn.model import Bmn, BmnOutputs
 from tad.methods.bmn.options import BmnTraining
 from tad.methods.bmn.targets import windows
 from tad.ops.iou import tiou
 from tad.recipe.recipe import load_recipe
 from tad.stages import Artifact, Context
 from tests.support.bmn import SMALL, curves_of, scores_of, task
-from tests.support.plain import as_artifact, invent, label_fully
+from tests.support.plain import as_artifact
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 
-class Answers(torch.nn.Module):
+class Answers(Bmn):
     """A network that says what it is told."""
 
     def __init__(self, start: np.ndarray, end: np.ndarray, maps: np.ndarray) -> None:
-        super().__init__()
+        super().__init__(1, 8, 4, width=8, samples=2)
         self.out = BmnOutputs(*(torch.from_numpy(x)[None].double().logit() for x in (start, end, maps)))
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor) -> BmnOutputs:
@@ -43,30 +44,26 @@ def test_proposals_lie_between_candidates_and_score_by_the_maps():
     start, end = np.full(8, 0.01), np.full(8, 0.01)
     start[[2, 4]], end[[3, 6]] = (0.9, 0.5), (0.8, 0.1)
     start[:], end[:] = start - np.arange(8) * 1e-4, end + np.arange(8) * 1e-4  # no plateaus
-    maps = rng.uniform(0.1, 0.9, (3, 4, 8))
+    maps = rng.uniform(0.1, 0.9, (2, 4, 8))
     (window,) = windows(8, 8, "windows", 1)
 
-    def proposals(count: int, **options: object) -> dict[tuple[int, int], float]:
-        net = Answers(start, end, maps[:count])
+    def proposals(**options: object) -> dict[tuple[int, int], float]:
+        net = Answers(start, end, maps)
         spans, scores = of_window(net, torch.zeros(8, 1), window, 4, BmnDecoding(**options))
         assert (np.diff(scores) <= 0).all()
         edges = np.round(window.to_bins(spans)).astype(int)
         return {(int(a), int(b)): float(s) for (a, b), s in zip(edges, scores, strict=True)}
 
-    got = proposals(2)
+    got = proposals()
     # Starts 0, 2, 4, ends 3, 6, 7 (peaks, and the first and the last bin), at most 4 bins long.
     assert set(got) == {(0, 4), (2, 4), (4, 7), (4, 8)}
     assert got[2, 4] == pytest.approx(maps[0, 1, 2] * maps[1, 1, 2])
-    boundaries = proposals(2, boundaries=True)
+    boundaries = proposals(boundaries=True)
     assert boundaries[2, 4] == pytest.approx(got[2, 4] * start[2] * end[3])
-    quality = proposals(3)
-    for (a, b), score in quality.items():
-        cell = (b - a - 1, a)
-        assert score == pytest.approx(maps[0][cell] * max(maps[1][cell] - maps[2][cell], 1e-4))
-    assert set(proposals(2, top_k=1)) == {max(got, key=got.get)}
+    assert set(proposals(top_k=1)) == {max(got, key=got.get)}
     # A video that ends at bin 5 has its last end there.
     short = window._replace(bins=5)
-    spans, _ = of_window(Answers(start, end, maps[:2]), torch.zeros(8, 1), short, 4, BmnDecoding())
+    spans, _ = of_window(Answers(start, end, maps), torch.zeros(8, 1), short, 4, BmnDecoding())
     assert spans.max() == 4.5 and {(4, 5)} <= {tuple(x) for x in np.round(spans + 0.5).astype(int).tolist()}
 
 
@@ -128,8 +125,8 @@ def test_what_cannot_be_is_refused(plain, tmp_path):
     with pytest.raises(ConfigError, match="durations 200 exceed the derived length 128"):
         task(data, labels, tmp_path, length=None, durations=200)
     engine = TinyEngine(data, 0, tmp_path / "engine")
-    with pytest.raises(RunError, match="finds no classes itself; give it the proposer's scores"):
-        BmnDetector().detect(engine, Artifact("m", tmp_path), "test")
+    with pytest.raises(RunError, match="detector bmn reads the proposer's scores for the classes, and the proposer"):
+        BmnDetector().detect(round_of(engine, "test"), Artifact("m", tmp_path))
     with pytest.raises(ConfigError, match=r"detector\.decode\.classifier: unknown key"):
         load_recipe("apl-bmn", ["detector.decode.classifier=scores.json"])
 
@@ -137,16 +134,15 @@ def test_what_cannot_be_is_refused(plain, tmp_path):
 # -- end to end ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"quality": True}])
-def test_it_learns_what_is_plain(options, plain, tmp_path):
+def test_it_learns_what_is_plain(plain, tmp_path):
     torch.set_num_threads(1)
     data, labels = plain
     network = {"fit": "resize", "length": 48, "width": 32, "samples": 16}
-    detector = BmnDetector(training={**network, "epochs": 40, "batch_size": 3, "lr": 3e-3, **options})
+    detector = BmnDetector(training={**network, "epochs": 40, "batch_size": 3, "lr": 3e-3})
     engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, as_artifact(labels, tmp_path / "labels"))
-    scores = scores_of(data, tmp_path / "scores", np.array([0.6, 0.4]))
-    found = detector.detect(engine, model, "train", scores).segments().by_video()
+    now = round_of(engine, scores=scores_of(data, tmp_path / "scores", np.array([0.6, 0.4])))
+    model = detector.train(now, taught(as_artifact(labels, tmp_path / "labels")))
+    found = detector.detect(now, model).segments().by_video()
     hits = 0
     for video, truth in labels.by_video().items():
         one = found[video].filter(np.array(found[video].labels) == "jump")
@@ -178,46 +174,16 @@ def test_pseudo_labels_of_any_labeler(tmp_path):
     assert max(len(rows) for rows in found.by_video().values()) <= 200
 
 
-def test_few_labelled_videos_teach_the_others(tmp_path):
-    data, truth = invent(tmp_path / "plain", videos=8)
-    data = label_fully(data, truth, ("v0", "v1", "v2", "v3", "v4"))
-    small = ["length=32", "width=16", "samples=8", "epochs=2", "batch_size=4"]
-    recipe = load_recipe(
-        "apl-bmn",
-        [
-            "proposer.training.epochs=10",
-            "labeler.icd.training.steps=20",
-            "labeler.ignore=true",
-            "labeler.selection.d1=0.0",
-            "labeler.selection.min_pos=1",
-            "rounds=2",
-            "stop.change=1.0",
-            "stop.score_drop=1.0",
-            "detector.pretrain.epochs=1",
-            *(f"detector.training.{o}" for o in small),
-        ],
-    )
-    self_train("apl-bmn", recipe, data, Options(tmp_path / "run", tmp_path / "store", local=True))
-    for number in (1, 2):
-        labels = Segments.from_parquet(tmp_path / "run" / f"round-{number}/labels.parquet")
-        kinds = {source.rpartition("@")[0] for source in labels.codes("source")[1]}
-        assert {"given", "apl/label"} <= kinds
-        assert set(labels.codes("video_id")[1]) == set(data.videos("train"))
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    fitted = [event["name"] for event in events if event["kind"] == "stage" and event["name"].startswith("bmn/")]
-    assert [name for name in fitted if name != "bmn/detect"] == ["bmn/pretrain", "bmn/train", "bmn/train"]
-
-
 def test_the_same_seed_gives_the_same_detections(plain, tmp_path):
     data, labels = plain
-    artifact, scores = as_artifact(labels, tmp_path / "labels"), scores_of(data, tmp_path / "scores", np.ones(2))
+    lesson, scores = taught(as_artifact(labels, tmp_path / "labels")), scores_of(data, tmp_path / "scores", np.ones(2))
     detector = BmnDetector(training={**SMALL, "epochs": 2, "batch_size": 4, "ema_decay": 0.5})
     states, found = [], []
     for seed, name in ((0, "first"), (0, "second"), (1, "third")):
-        engine = TinyEngine(data, seed=seed, folder=tmp_path / name)
-        model = detector.train(engine, artifact)
+        now = round_of(TinyEngine(data, seed=seed, folder=tmp_path / name), scores=scores)
+        model = detector.train(now, lesson)
         states.append(model.model()["state"])
-        found.append(detector.detect(engine, model, "train", scores).segments())
+        found.append(detector.detect(now, model).segments())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not all(torch.equal(value, states[2][key]) for key, value in states[0].items())
     assert found[0].digest() == found[1].digest() != found[2].digest()

@@ -10,13 +10,14 @@ from tad.methods.actionformer.detector import ActionFormerDetector
 from tad.methods.bmn.detector import BmnDetector
 from tad.methods.common.candidates import CandidateConfig, CandidateFusion, candidates
 from tad.methods.common.postprocess import Postprocess, postprocess
-from tad.methods.common.seeds import SeedLabeler
 from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.potloc.detector import PotlocDetector
+from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.nms import classwise_nms
 from tad.recipe.recipe import load_recipe
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 DETECTORS = [
@@ -91,15 +92,21 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inputs(engine):
+def rounds(engine):
+    """By role, a round with a proposer's candidates, scores and model."""
     proposer = SnippetProposer(training={"epochs": 3})
-    scores = {role: proposer.score(engine, proposer.train(engine), role) for role in ("train", "test")}
-    return {r: (scores[r], proposer.propose(engine, scores[r], r, suppressed=False)) for r in scores}
+    model, made = proposer.train(round_of(engine)), {}
+    for now in (round_of(engine), round_of(engine, "test")):
+        candidates = proposer.propose(now, model, suppressed=False)
+        made[now.role] = round_of(
+            engine, now.role, proposals=candidates, scores=proposer.score(now, model), model=model
+        )
+    return made
 
 
 @pytest.mark.parametrize("detector", DETECTORS, ids=lambda d: d.method)
-def test_every_detector_suppresses_or_fuses(engine, inputs, detector):
-    model = detector.train(engine, SeedLabeler().label(engine, inputs["train"][1], None), *inputs["train"])
+def test_every_detector_suppresses_or_fuses(engine, rounds, detector):
+    model = detector.train(rounds["train"], SeedLabeler().label(rounds["train"]))
     found = {}
     for method in ("soft-nms", "nms", "gaufuse"):
         name = f"detector.postprocess.method={method}"
@@ -109,7 +116,7 @@ def test_every_detector_suppresses_or_fuses(engine, inputs, detector):
         options = {"train_classes": "given"} if detector.method == "potloc" else {}
         every = {"min_score": 0.0 if detector.method == "actionformer" else None, "max_detections": 5000, **options}
         variant = variant.model_copy(update={"decode": variant.decode.model_copy(update=every)})
-        segments = variant.detect(engine, model, "test", *inputs["test"]).segments()
+        segments = variant.detect(rounds["test"], model).segments()
         ends = np.array([engine.data.duration(v) for v in segments.video_ids])
         assert (segments.start >= 0).all() and (segments.end <= ends).all()
         for rows in segments.by_video().values():
@@ -161,9 +168,10 @@ def test_fused_proposals_are_those_of_the_operator():
     assert 2 < len(inner.scores) < len(plain.scores)
 
 
-def test_fused_proposals_of_a_run(engine, inputs):
+def test_fused_proposals_of_a_run(rounds):
     proposer = SnippetProposer(training={"epochs": 3}, candidates={"nms": "gaufuse"})
-    fused = proposer.propose(engine, inputs["train"][0], "train").segments()
-    every = proposer.propose(engine, inputs["train"][0], "train", suppressed=False)
-    assert every.fingerprint == inputs["train"][1].fingerprint, "candidates do not depend on suppression"
+    now = rounds["train"]
+    fused = proposer.propose(now, now.previous.model).segments()
+    every = proposer.propose(now, now.previous.model, suppressed=False)
+    assert every.fingerprint == now.proposals(suppressed=False).fingerprint, "candidates do not depend on suppression"
     assert 0 < len(fused) < len(every.segments())

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from tad.data.labels import Points
 from tad.errors import DataError, RunError
-from tad.methods.common.seeds import SeedLabeler, SeedRule, distinct, inside, neighbour_times, select_seeds
+from tad.methods.common.seeds import SeedRule, distinct, inside, neighbour_times, select_seeds
+from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.ops.iou import paired_tiou
+from tests.support.rounds import round_of
 from tests.support.seeds import many_points, many_proposals, select
 from tests.support.shared import shared_path
 from tests.support.tiny import TinyEngine, adopted, tiny_dataset
@@ -168,21 +170,22 @@ def test_the_stage_gives_a_seed_for_every_point(data, tmp_path):
         for time, label in zip(*data.points(video), strict=True):
             rows.append((video, max(0.0, time - 0.7), time + 0.7, data.classes[label], 1.4))
     labeler = SeedLabeler()
-    artifact = labeler.label(engine, adopted(engine, rows), None)
+    now = round_of(engine, proposals=adopted(engine, rows))
+    artifact = labeler.label(now).segments
     segments = artifact.segments()
     expected = [(v, data.classes[c], t) for v in data.videos("train") for t, c in zip(*data.points(v), strict=True)]
     assert list(zip(segments.video_ids, segments.labels, segments.point, strict=True)) == expected
     np.testing.assert_allclose(segments.score, 1.0, err_msg="scores are cut to [0, 1]")
     assert set(segments.table.column("source").to_pylist()) == {"pser/seed@0"}
-    assert labeler.seeds(engine, adopted(engine, rows)) == artifact
+    assert labeler.seeds(now) == artifact
 
 
 def test_foreign_proposals_are_refused(data, tmp_path):
     engine = TinyEngine(data, 0, tmp_path)
     with pytest.raises((DataError, RunError), match=r"classes that .* does not have: Flying"):
-        SeedLabeler().label(engine, adopted(engine, [(data.videos("train")[0], 0, 1, "Flying", 1)]), None)
+        SeedLabeler().label(round_of(engine, proposals=adopted(engine, [(data.videos("train")[0], 0, 1, "Flying", 1)])))
     with pytest.raises((DataError, RunError), match="no proposal is of a video to label"):
-        SeedLabeler().label(engine, adopted(engine, [("elsewhere", 0, 1, data.classes[0], 1)]), None)
+        SeedLabeler().label(round_of(engine, proposals=adopted(engine, [("elsewhere", 0, 1, data.classes[0], 1)])))
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,13 @@ from tad.evaluation.ground_truth import ground_truth
 from tad.methods.common.windows import read_labels, teaching
 from tad.methods.mixed.labeler import MixedLabeler, Sure
 from tad.methods.points.labeler import PointsLabeler
+from tad.methods.roles import Proposer
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import TrainingConfig
 from tad.recipe.recipe import load_recipe
-from tad.stages import Artifact, Before, Context
+from tad.stages import Context
 from tests.support.plain import as_artifact
+from tests.support.rounds import GivenRound, round_of
 from tests.support.supervision import of_kind
 from tests.support.tiny import TinyEngine
 
@@ -27,22 +29,23 @@ QUICK = SnippetProposer(training=TrainingConfig(epochs=4, batch_size=4, lr=1e-2)
 
 
 @pytest.fixture(scope="module")
-def proposed(
-    by_type: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[TinyEngine, Artifact, Artifact]:
-    """On the mixed dataset: an engine in round 2, the candidates and the scores of a proposer."""
-    engine = TinyEngine(by_type["mixed"], 0, tmp_path_factory.mktemp("proposed"))
-    scores = QUICK.score(engine, QUICK.train(engine), "train")
-    candidates = QUICK.propose(engine, scores, "train", suppressed=False)
-    engine.round = 2
-    return engine, candidates, scores
+def proposed(by_type: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory) -> GivenRound:
+    """Round 2 on the mixed dataset, with a proposer's candidates and scores."""
+    return after(QUICK, TinyEngine(by_type["mixed"], 0, tmp_path_factory.mktemp("proposed")), number=2)
 
 
-def test_each_video_is_labelled_by_what_it_has(proposed: tuple[TinyEngine, Artifact, Artifact]) -> None:
-    engine, candidates, scores = proposed
-    data = engine.data
+def after(proposer: Proposer, engine: TinyEngine, number: int = 0) -> GivenRound:
+    """A round that starts from the proposer's candidates, scores and model."""
+    first = round_of(engine)
+    model = proposer.train(first)
+    candidates = proposer.propose(first, model, suppressed=False)
+    return round_of(engine, number=number, proposals=candidates, scores=proposer.score(first, model), model=model)
+
+
+def test_each_video_is_labelled_by_what_it_has(proposed: GivenRound) -> None:
+    data = proposed.data
     labeler = MixedLabeler(unlabelled=Sure(class_threshold=0.0))
-    found = labeler.label(engine, candidates, None, scores=scores).segments()
+    found = labeler.label(proposed).segments.segments()
     by_video = found.by_video()
     sources = {kind: {r["source"] for v in of_kind(data, kind) for r in by_video[v].rows()} for kind in SUPERVISION}
     assert sources == {
@@ -57,7 +60,7 @@ def test_each_video_is_labelled_by_what_it_has(proposed: tuple[TinyEngine, Artif
         assert full is not None and len(rows) == len(truth[video])
         np.testing.assert_array_equal(rows.spans, full.spans)
         assert (rows.score == 1).all() and np.isnan(rows.point).all()
-    alone = PointsLabeler().label(engine, candidates, None).segments().by_video()
+    alone = PointsLabeler().label(proposed).segments.segments().by_video()
     for video in of_kind(data, "points"):
         assert by_video[video].digest() == alone[video].digest()
         assert len(by_video[video]) == len(data.points(video).time)
@@ -66,37 +69,29 @@ def test_each_video_is_labelled_by_what_it_has(proposed: tuple[TinyEngine, Artif
         assert (by_video[video].score > 0).all()
 
 
-def test_videos_with_nothing_get_labels_of_classes_that_the_model_is_sure_of(
-    proposed: tuple[TinyEngine, Artifact, Artifact],
-) -> None:
-    engine, candidates, scores = proposed
-    bare = of_kind(engine.data, "none")
+def test_videos_with_nothing_get_labels_of_classes_that_the_model_is_sure_of(proposed: GivenRound) -> None:
+    data, scores = proposed.data, proposed.scores()
+    bare = of_kind(data, "none")
     video = {v: scores.array("video", v) for v in bare}
     least = float(np.sort(np.concatenate(list(video.values())))[-2])
     labeler = MixedLabeler(unlabelled=Sure(class_threshold=least))
-    found = labeler.label(engine, candidates, None, scores=scores).segments().by_video()
+    found = labeler.label(proposed).segments.segments().by_video()
     for v in bare:
         allowed = set(np.flatnonzero(video[v] >= least))
-        assert set(found.get(v, Segments.empty()).label_index(engine.data.classes)) <= allowed
+        assert set(found.get(v, Segments.empty()).label_index(data.classes)) <= allowed
     assert any(v in found for v in bare)
-    unsure = MixedLabeler(unlabelled=Sure(class_threshold=1.0)).label(engine, candidates, None, scores=scores)
-    without = MixedLabeler().label(engine, candidates, None)
-    for artifact in (unsure, without):
-        assert not set(bare) & set(artifact.segments().codes("video_id")[1])
+    unsure = MixedLabeler(unlabelled=Sure(class_threshold=1.0)).label(proposed)
+    without = MixedLabeler().label(round_of(proposed.engine, number=2, proposals=proposed.proposals()))
+    for made in (unsure, without):
+        assert not set(bare) & set(made.segments.segments().codes("video_id")[1])
 
 
 @pytest.mark.parametrize("kind", ["full", "points", "classes"])
 def test_datasets_of_one_kind_are_labelled_by_one_part(kind: str, by_type: dict[str, Dataset], tmp_path: Path) -> None:
-    data = by_type[kind]
-    engine = TinyEngine(data, 0, tmp_path)
-    scores = QUICK.score(engine, QUICK.train(engine), "train")
-    candidates = QUICK.propose(engine, scores, "train", suppressed=False)
-    for artifact in (
-        MixedLabeler().label(engine, candidates, None, scores=scores),
-        MixedLabeler().seeds(engine, candidates),
-    ):
-        assert len(artifact.segments())
-    found = MixedLabeler().label(engine, candidates, None, scores=scores).segments()
+    now = after(QUICK, TinyEngine(by_type[kind], 0, tmp_path))
+    assert len(MixedLabeler().seeds(now).segments())
+    found = MixedLabeler().label(now).segments.segments()
+    assert len(found)
     source = {"full": "given@0", "points": "points/label@0", "classes": "gaufuse/fuse@0"}[kind]
     assert found.codes("source")[1] == [source]
 
@@ -106,19 +101,16 @@ def test_datasets_of_one_kind_are_labelled_by_one_part(kind: str, by_type: dict[
 def test_detectors_learn_from_all_kinds(kind: str, detector: str, by_type: dict[str, Dataset], tmp_path: Path) -> None:
     """Cells of the docs' table: one epoch on the pseudo-labels of a dataset of this kind, then detections."""
     data = by_type[kind]
-    engine = TinyEngine(data, 0, tmp_path)
     own = detector == "rskp"
     sets = [f"proposer.method={'rskp' if own else 'snippet'}", "proposer.training.epochs=2"]
-    sets += ["detector.epochs=1"] if detector == "actionformer" else []
+    sets += ["detector.training.epochs=1"] if detector == "actionformer" else []
     sets += ["detector.schedule.epochs=[1]"] if own else []
     sets += ["detector.training.epochs=1"] if detector in ("potloc", "hrpro-instance") else []
     recipe = load_recipe("pser", [f"detector.method={detector}", *sets])
-    model = recipe.proposer.train(engine)
-    scores = recipe.proposer.score(engine, model, "train")
-    candidates = recipe.proposer.propose(engine, scores, "train", suppressed=False)
-    labels = MixedLabeler(unlabelled=Sure(class_threshold=0.0)).label(engine, candidates, None, scores=scores)
-    trained = recipe.detector.train(engine, labels, scores, candidates, Before(model, None))
-    found = recipe.detector.detect(engine, trained, "train", scores, candidates).segments()
+    now = after(recipe.proposer, TinyEngine(data, 0, tmp_path), number=1)
+    labels = MixedLabeler(unlabelled=Sure(class_threshold=0.0)).label(now)
+    trained = recipe.detector.train(now, labels)
+    found = recipe.detector.detect(now, trained).segments()
     assert set(found.codes("video_id")[1]) <= set(data.videos("train")) and len(found)
 
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tad.methods.common.pyramid import Backbone
-from tad.ops.contrast import (
+from tad.methods.apl.contrast import (
     Gather,
     anchors,
     cluster,
@@ -21,6 +20,7 @@ from tad.ops.contrast import (
     pyramid_rows,
     sample_frames,
 )
+from tad.methods.common.pyramid import Backbone
 from tad.stages import one_worker
 
 TAU = 0.1

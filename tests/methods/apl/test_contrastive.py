@@ -14,18 +14,19 @@ from distributed.engine.loop import Worker, final_model, fit
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.methods.actionformer.detector import ActionFormerDetector, TrainStage
-from tad.methods.actionformer.options import Training
-from tad.methods.actionformer.proposer import ActionFormerProposer, LabelledTraining
+from tad.methods.apl.actionformer import AplActionFormerDetector, AplActionFormerProposer, start
+from tad.methods.apl.actionformer_training import AplTask
+from tad.methods.apl.contrast import Gather, cluster
+from tad.methods.apl.contrastive import ContrastiveConfig
+from tad.methods.apl.contrastive_bmn import BasePretraining, BaseTrain
+from tad.methods.apl.contrastive_pyramid import ContrastiveTrain, pretrain, pretraining
+from tad.methods.apl.options import AplLabelledTraining, AplTraining
+from tad.methods.apl.potloc import AplPotlocDetector, EncodedTask
 from tad.methods.bmn.options import BmnTraining
-from tad.methods.bmn.pretrain import BasePretraining, BaseTrain
-from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTrain, pretrain, pretraining, start
-from tad.methods.potloc.detector import PotlocDetector
 from tad.methods.potloc.options import PotlocTraining
-from tad.methods.potloc.training import PotlocTrain
-from tad.ops.contrast import Gather, cluster
 from tad.stages import Context, FitStage, one_worker
 from tests.support import plain
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, tiny_dataset
 from tests.support.workers import two_workers
 
@@ -39,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def stage(contrast: ContrastiveConfig = CONTRAST, **more) -> ContrastiveTrain:
-    return ContrastiveTrain(pretraining(contrast, Training(**SMALL | more)))
+    return ContrastiveTrain(pretraining(contrast, AplTraining(**SMALL | more)))
 
 
 BMN = BaseTrain(BasePretraining(epochs=3, frames=20, training=BmnTraining(length=32, width=16, batch_size=2)))
@@ -204,10 +205,10 @@ def labelled(tmp_path: Path) -> tuple[Dataset, Segments]:
 def test_training_starts_from_the_encoder_and_takes_its_shape(labelled, tmp_path):
     data, truth = labelled
     engine = TinyEngine(data, 0, tmp_path)
-    training, inputs = start(engine, ENABLED, Training(**NULLS))
+    training, inputs = start(round_of(engine), ENABLED, AplTraining(**NULLS))
     saved = inputs["before"].model()
     labels = plain.as_artifact(truth, tmp_path / "labels")
-    task = TrainStage(training).open(Context(data, inputs | {"labels": labels}, data.videos("train"), 0))
+    task = AplTask(training, Context(data, inputs | {"labels": labels}, data.videos("train"), 0))
     state = task.module.state_dict()
     assert all(torch.equal(state[key], value) for key, value in saved["state"].items())
     assert {key.split(".")[0] for key in state.keys() - saved["state"].keys()} == {
@@ -226,9 +227,9 @@ def test_shape_is_derived_as_the_detector_on_the_same_labels_would(labelled, tmp
     data, truth = labelled
     given = truth.filter(np.isin(truth.video_ids, ["v0", "v1"]))
     labels = plain.as_artifact(given, tmp_path / "labels")
-    options = Training(**NULLS)
+    options = AplTraining(**NULLS)
     encoder = stage(**NULLS).open(context(data)).settings
-    detector = TrainStage(options).open(Context(data, {"labels": labels}, data.videos("train"), 0)).settings
+    detector = AplTask(options, Context(data, {"labels": labels}, data.videos("train"), 0)).settings
     for key in ("width", "levels", "upsample"):
         assert encoder[key] == detector[key]
 
@@ -236,18 +237,18 @@ def test_shape_is_derived_as_the_detector_on_the_same_labels_would(labelled, tmp
 def test_proposer_and_detector_have_the_option(labelled, tmp_path):
     data, truth = labelled
     engine = TinyEngine(data, 0, tmp_path)
-    fresh = ActionFormerProposer(training=LabelledTraining(**NULLS))
-    trained = fresh.model_copy(update={"pretrain": ENABLED}).train(engine)
-    assert trained.fingerprint != fresh.train(engine).fingerprint
+    fresh = AplActionFormerProposer(training=AplLabelledTraining(**NULLS))
+    trained = fresh.model_copy(update={"pretrain": ENABLED}).train(round_of(engine))
+    assert trained.fingerprint != fresh.train(round_of(engine)).fingerprint
     labels = engine.adopt(truth, "labels")
-    detector, found = ActionFormerDetector(**NULLS, pretrain=ENABLED), []
+    detector, found = AplActionFormerDetector(training=NULLS, pretrain=ENABLED), []
     for number in (1, 2):
-        engine.round = number
-        detector.train(engine, labels)
-        found.append(pretrain(engine, ENABLED, Training(**NULLS)).fingerprint)
+        now = round_of(engine, number=number)
+        detector.train(now, taught(labels))
+        found.append(pretrain(now, ENABLED, AplTraining(**NULLS)).fingerprint)
     assert found[0] == found[1]  # one encoder for all rounds
     with pytest.raises(ValidationError, match="two models to start from"):
-        ActionFormerDetector(pretrain=ENABLED, init="before")
+        AplActionFormerDetector(pretrain=ENABLED, training={"init": "before"})
 
 
 def test_without_full_labels_the_shape_is_that_of_the_paper(data):
@@ -263,8 +264,8 @@ def test_contrast_after_pretraining_can_be_left_to_labelled_videos(labelled, tmp
     found = {}
     for both in (True, False):
         torch.manual_seed(0)
-        training = Training(**options, contrast_unlabelled=both)
-        task = TrainStage(training).open(Context(data, inputs, data.videos("train"), 0))
+        training = AplTraining(**options, contrast_unlabelled=both)
+        task = AplTask(training, Context(data, inputs, data.videos("train"), 0))
         made = batch(task, [0, 1])
         first, second = made["frame_labels"].split(2)
         assert (first >= 0).all() and (second >= 0).all() == both and (second == -1).all() != both
@@ -278,12 +279,12 @@ def test_potloc_starts_from_it_too(labelled, tmp_path):
     options = {"width": 32, "window": 9, "levels": 2, "stem": 1, "gain": 0.2, "epochs": 1}
     training = PotlocTraining(**options)
     engine = TinyEngine(data, 0, tmp_path)
-    encoder = pretrain(engine, ENABLED, training)
+    encoder = pretrain(round_of(engine), ENABLED, training)
     inputs = {"labels": plain.as_artifact(truth, tmp_path / "labels"), "encoder": encoder}
-    task = PotlocTrain(training).open(Context(data, inputs, data.videos("train"), 0))
+    task = EncodedTask(training, Context(data, inputs, data.videos("train"), 0))
     state = task.module.state_dict()
     assert all(torch.equal(state[key], value) for key, value in encoder.model()["state"].items())
     assert {key.split(".")[0] for key in state.keys() - encoder.model()["state"].keys()} == {"decoder", "head"}
-    labels = engine.adopt(truth, "labels")
-    started = PotlocDetector(training=training, pretrain=ENABLED).train(engine, labels)
-    assert started.fingerprint != PotlocDetector(training=training).train(engine, labels).fingerprint
+    labels = taught(engine.adopt(truth, "labels"))
+    started = AplPotlocDetector(training=training, pretrain=ENABLED).train(round_of(engine), labels)
+    assert started.fingerprint != AplPotlocDetector(training=training).train(round_of(engine), labels).fingerprint

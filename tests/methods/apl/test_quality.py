@@ -1,4 +1,4 @@
-"""Quality branches of the detector `actionformer`: measured quality, joint score, its focal loss, what they change."""
+"""Quality branches: measured quality, joint score, its focal loss, and what they change in ActionFormer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.methods.actionformer.detector import ActionFormerDetector, Detection, DetectStage
-from tad.methods.actionformer.model import LEAST_QUALITY, ActionFormer, PointOutputs, joint_quality
-from tad.methods.actionformer.quality import Quality, measured_quality, quality_losses
+from tad.methods.apl.actionformer import AplActionFormerDetector, AplDecoding, AplDetector
+from tad.methods.apl.actionformer_model import AplActionFormer, AplOutputs
+from tad.methods.apl.quality import LEAST_QUALITY, Quality, joint_quality, measured_quality, quality_losses
 from tad.ops.losses import diou_1d, joint_focal
 from tad.stages import Artifact, Context, one_worker
-from tests.support.plain import SMALL, as_artifact, batch_of, task
+from tests.support.apl import task
+from tests.support.plain import SMALL, as_artifact, batch_of
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
 
 SIDES = st.lists(st.floats(0, 50, width=32), min_size=2, max_size=2)
@@ -93,14 +95,15 @@ def test_a_class_learns_where_the_quality_is_as_low_as_can_be():
     assert float(logit.grad) == pytest.approx(-(1 - 1 / (1 + math.exp(-0.5))), rel=1e-3)  # -d ln P / dz
 
 
-def outputs(quality: list[list[float]]) -> PointOutputs:
+def outputs(quality: list[list[float]]) -> AplOutputs:
     """Three points: (2, 2), (0, 4) and (1, 1) predicted."""
     offsets = torch.tensor([[2.0, 2.0], [0.0, 4.0], [1.0, 1.0]], requires_grad=True)
-    return PointOutputs(
+    return AplOutputs(
         torch.tensor([[0.2, -1.0]] * 3, requires_grad=True),
         offsets,
         torch.ones(3, dtype=torch.bool),
         torch.tensor(quality, requires_grad=True),
+        None,
     )
 
 
@@ -131,15 +134,15 @@ def test_both_losses_of_points_by_hand():
 
 
 def test_published_size():
-    count = sum(p.numel() for p in ActionFormer(2048, 20, quality=True).parameters())
+    count = sum(p.numel() for p in AplActionFormer(branches=2, dim=2048, classes=20).parameters())
     assert count == 29_251_612 + 3074
 
 
 def test_branches_add_to_the_network_and_change_nothing_in_it():
     states, said = [], []
-    for quality in (False, True):
+    for branches in (0, 2):
         torch.manual_seed(3)
-        network = ActionFormer(5, 4, width=16, heads=2, levels=3, window=5, quality=quality).eval()
+        network = AplActionFormer(branches, dim=5, classes=4, width=16, heads=2, levels=3, window=5).eval()
         states.append(network.state_dict())
         torch.manual_seed(4)
         said.append(network(torch.randn(12, 5), torch.zeros(12, dtype=torch.int64)))
@@ -187,8 +190,8 @@ def test_detections_are_ranked_by_the_joint_score(power: float, plain: tuple[Dat
         opened.module.quality_head.weight.normal_()
     (tmp_path / "model").mkdir()
     torch.save({"state": opened.module.state_dict(), "settings": opened.settings}, tmp_path / "model" / "model.pt")
-    config = Detection.model_validate({"decode": {"min_score": 0.0, "quality_power": power, "top_k": 10**6}})
-    detector = DetectStage(config).open(Context(data, {"model": Artifact("m", tmp_path / "model")}, [], 0))
+    limits = AplDecoding(min_score=0.0, quality_power=power, top_k=10**6)
+    detector = AplDetector.open(limits, Context(data, {"model": Artifact("m", tmp_path / "model")}, [], 0))
     features = np.array(data.features("v0"), dtype=np.float32)
     with torch.inference_mode():
         out = opened.module.eval()(*detector.rows(features))
@@ -201,9 +204,11 @@ def test_detections_are_ranked_by_the_joint_score(power: float, plain: tuple[Dat
 def test_it_learns_what_is_plain_and_knows_how_well(plain: tuple[Dataset, Segments], tmp_path: Path):
     torch.set_num_threads(1)
     data, labels = plain
-    detector = ActionFormerDetector(**SMALL, epochs=16, batch_size=2, lr=5e-3, quality={"enabled": True})
+    detector = AplActionFormerDetector(
+        training={**SMALL, "epochs": 16, "batch_size": 2, "lr": 5e-3, "quality": {"enabled": True}}
+    )
     engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, as_artifact(labels, tmp_path / "labels"))
+    model = detector.train(round_of(engine), taught(as_artifact(labels, tmp_path / "labels")))
     saved = model.model()
     assert saved["settings"]["quality"] is True
     fresh = task(data, labels, tmp_path, quality={"enabled": True}).module.state_dict()

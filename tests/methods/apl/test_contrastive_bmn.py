@@ -12,15 +12,17 @@ from distributed.engine.loop import Worker, final_model, fit
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import ConfigError
-from tad.methods.bmn.detector import BmnDetector
+from tad.methods.apl.bmn import AplBmnDetector, AplBmnTask
+from tad.methods.apl.contrastive import ContrastiveConfig, ContrastiveTask
+from tad.methods.apl.contrastive_bmn import Base, BasePretraining, BaseTrain, pretrain
+from tad.methods.apl.options import AplBmnTraining
 from tad.methods.bmn.model import Bmn
 from tad.methods.bmn.options import SHAPE, BmnTraining
-from tad.methods.bmn.pretrain import Base, BasePretraining, BaseTrain, pretrain
 from tad.methods.bmn.targets import windows
-from tad.methods.bmn.training import BmnTask, TrainStage
-from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTask
-from tad.stages import Artifact, Batch, Before, Context, one_worker
+from tad.methods.bmn.training import TrainStage
+from tad.stages import Artifact, Batch, Context, one_worker
 from tests.support.plain import as_artifact, invent, label_fully
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
 
 SMALL = {"fit": "windows", "length": 32, "durations": 32, "upsample": 1, "width": 16, "samples": 8, "batch_size": 4}
@@ -53,11 +55,11 @@ def saved(state: dict, settings: dict, folder: Path) -> Artifact:
     return Artifact(folder.name, folder)
 
 
-def go_on(data: Dataset, labels: Segments, folder: Path, before: Artifact | None, **options: object) -> BmnTask:
+def go_on(data: Dataset, labels: Segments, folder: Path, before: Artifact | None, **options: object) -> AplBmnTask:
     inputs = {"labels": as_artifact(labels, folder / "labels")} | ({} if before is None else {"before": before})
     torch.manual_seed(9)
-    config = BmnTraining(**(SMALL | options))
-    return TrainStage(config).open(Context(data, inputs, data.videos("train"), 0))
+    config = AplBmnTraining(**(SMALL | options))
+    return AplBmnTask(config, Context(data, inputs, data.videos("train"), 0))
 
 
 # -- pre-training ----------------------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def test_shape_is_derived_as_the_detector_on_the_same_labels_would(plain, tmp_pa
 
 def test_training_starts_from_the_base_and_takes_its_shape(plain, tmp_path):
     data, truth = plain
-    before = pretrain(TinyEngine(data, 0, tmp_path), ENABLED, BmnTraining(**(SMALL | {"upsample": 3})))
+    before = pretrain(round_of(TinyEngine(data, 0, tmp_path)), ENABLED, BmnTraining(**(SMALL | {"upsample": 3})))
     state = before.model()["state"]
     opened = go_on(data, truth, tmp_path, before, **NULLS)
     fresh = go_on(data, truth, tmp_path, None, upsample=3)
@@ -221,27 +223,27 @@ def test_rounds_go_on_and_the_base_is_trained_once(plain, tmp_path):
     labels = engine.adopt(truth, "labels")
     options = SMALL | {"epochs": 1}
     proposer = Artifact("no model of bmn", tmp_path / "nowhere")
-    fresh = BmnDetector(training=options)
-    started = BmnDetector(training=options, pretrain=ENABLED)
-    both = BmnDetector(training=options | {"init": "before"}, pretrain=ENABLED)
-    on = BmnDetector(training=options | {"init": "before"})
+    fresh = AplBmnDetector(training=options)
+    started = AplBmnDetector(training=options, pretrain=ENABLED)
+    both = AplBmnDetector(training=options | {"init": "before"}, pretrain=ENABLED)
+    on = AplBmnDetector(training=options | {"init": "before"})
 
     def inputs(model: Artifact) -> dict[str, str]:
         return engine.store.meta(model.fingerprint)["inputs"]
 
-    engine.round = 1
-    plainly = fresh.train(engine, labels)
+    one, lesson = round_of(engine, number=1, model=proposer), taught(labels)
+    plainly = fresh.train(one, lesson)
     # Off, all is as it was; so it is in round 1 without a base, whatever the proposer left.
-    assert plainly.fingerprint == engine.fit(TrainStage(BmnTraining(**options)), {"labels": labels}).fingerprint
-    assert on.train(engine, labels, before=Before(proposer, None)).fingerprint == plainly.fingerprint
-    first = both.train(engine, labels, before=Before(proposer, None))
-    assert first.fingerprint == started.train(engine, labels).fingerprint != plainly.fingerprint
-    base = pretrain(engine, ENABLED, BmnTraining(**options))
+    assert plainly.fingerprint == one.fit(TrainStage(BmnTraining(**options)), {"labels": labels}).fingerprint
+    assert on.train(one, lesson).fingerprint == plainly.fingerprint
+    first = both.train(one, lesson)
+    assert first.fingerprint == started.train(one, lesson).fingerprint != plainly.fingerprint
+    base = pretrain(one, ENABLED, BmnTraining(**options))
     assert inputs(first)["before"] == base.fingerprint
-    engine.round = 2
-    second = both.train(engine, labels, before=Before(first, labels))
+    two = round_of(engine, number=2, model=first, labels=labels)
+    second = both.train(two, lesson)
     assert inputs(second)["before"] == first.fingerprint
-    assert inputs(started.train(engine, labels, before=Before(first, labels)))["before"] == base.fingerprint
+    assert inputs(started.train(two, lesson))["before"] == base.fingerprint
     # Only what the base depends on makes another one.
-    assert pretrain(engine, ENABLED, BmnTraining(**options, quality=True, positive=0.8)).path == base.path
-    assert pretrain(engine, ENABLED, BmnTraining(**(options | {"width": 8}))).path != base.path
+    assert pretrain(two, ENABLED, AplBmnTraining(**options, quality=True, positive=0.8)).path == base.path
+    assert pretrain(two, ENABLED, BmnTraining(**(options | {"width": 8}))).path != base.path

@@ -1,8 +1,8 @@
-"""Contrast between frames beside the losses of the detectors `actionformer` and `bmn`.
+"""Contrast between frames beside the losses of a detector.
 
 Source: APL (ECCV 2024), section 3.3 and its supplement: what pre-trains the encoder without labels stays on afterwards,
 with labels in the place of clusters. In each video frames of actions and of background repel each other; over a batch
-frames of different classes do, background being one more. The contrast itself is in tad.ops.contrast.
+frames of different classes do, background being one more. The contrast itself is in tad.methods.apl.contrast.
 
 Shapes: B windows of a batch, K frames of each, W width of a frame's representation.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from tad import bounds
+from tad.methods.apl.contrast import Gather, coarse_contrast, fine_contrast, frame_labels, sample_frames
 from tad.methods.common.windows import Labels
-from tad.ops.contrast import Gather, coarse_contrast, fine_contrast, frame_labels, sample_frames
 from tad.options import option
 from tad.ranges import Choice, Float
 from tad.stages import StageConfig, Total
@@ -49,6 +49,12 @@ class ContrastOptions(StageConfig):
     contrast_unlabelled: bool = option(
         True, "videos without full labels are contrasted by their pseudo-labels; false: not at all"
     )
+    contrast_coarse_weight: bounds.Weight = option(
+        1.0, "of action against background in each video, within the contrast", neutral=1.0
+    )
+    contrast_fine_weight: bounds.Weight = option(
+        1.0, "of class against class over a batch, within the contrast", neutral=1.0
+    )
 
 
 def draw_frames(
@@ -80,8 +86,10 @@ def draw_frames(
     return frames, np.where(inside & (found == 0), -1, found)
 
 
-def frame_contrast(z: Tensor, labels: Tensor, items: Tensor, count: int, total: Total, temperature: float) -> Tensor:
-    """This worker's share of the coarse and the fine contrast of some windows, summed.
+def frame_contrast(
+    z: Tensor, labels: Tensor, items: Tensor, count: int, total: Total, config: ContrastOptions
+) -> Tensor:
+    """This worker's share of the coarse and the fine contrast of some windows, weighted and summed.
 
     Args:
         z: [B, K, W] the network's representation of the frames.
@@ -89,8 +97,9 @@ def frame_contrast(z: Tensor, labels: Tensor, items: Tensor, count: int, total: 
         items: [B] which item each window is of, different on all workers.
         count: items of the task.
         total: sums over all workers.
-        temperature: tau.
+        config: temperature and weights.
     """
     gather = Gather(items, count, total)
-    coarse = coarse_contrast(z, labels.clamp(max=1), total, temperature)
-    return coarse + fine_contrast(z, gather(labels), gather, temperature)
+    coarse = coarse_contrast(z, labels.clamp(max=1), total, config.contrast_temperature)
+    fine = fine_contrast(z, gather(labels), gather, config.contrast_temperature)
+    return config.contrast_coarse_weight * coarse + config.contrast_fine_weight * fine

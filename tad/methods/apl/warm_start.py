@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from tad.errors import ConfigError, listing
-from tad.stages import Context
+from tad.methods.bmn.options import SHAPE
+from tad.stages import Context, StageConfig
+
+NETWORK = ("width", "heads", "levels", "upsample", "window")
+"""Options of a pyramid in which two trainings have to agree; null ones are taken from the model before."""
 
 
 class Kin(NamedTuple):
@@ -25,6 +29,27 @@ class Kin(NamedTuple):
     """Beginnings of the names of weights that it needs to have."""
     refusal: str
     """Of a model without these: what it is not, and what to do."""
+
+
+PYRAMID = Kin(
+    same=("dim", "classes", *NETWORK),
+    always=("dim", *NETWORK),
+    parts=("embedding.", "stem.", "branch.", "necks."),
+    refusal="no pyramid of actionformer, so the detector cannot start from it; use proposer actionformer, or set init "
+    "to none",
+)
+BASE = Kin(
+    same=(*SHAPE, "classes", "durations", "samples", "published_edges", "distance"),
+    always=SHAPE,
+    parts=("base.",),
+    refusal="no base of bmn, so the detector cannot start from it; use a model of bmn, or set init to none",
+)
+
+
+def differing(options: StageConfig, theirs: StageConfig) -> list[str]:
+    """Options of the pyramid that two trainings set, and not alike: the one cannot go on from the other."""
+    pairs = [(name, getattr(options, name), getattr(theirs, name)) for name in NETWORK]
+    return [name for name, mine, other in pairs if None not in (mine, other) and mine != other]
 
 
 def model_before(context: Context, kin: Kin) -> dict[str, Any]:

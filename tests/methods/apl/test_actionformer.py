@@ -1,4 +1,4 @@
-"""Semi-supervised training of the detector `actionformer`: two halves of a step, ignored zones, contrast, going on."""
+"""Semi-supervised training of the detector `apl-actionformer`: two halves of a step, contrast, going on."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 from tad.data.dataset import Dataset
 from tad.data.labels import FullLabels
 from tad.data.segments import Segments
-from tad.errors import ConfigError, DataError, RunError
-from tad.methods.actionformer.detector import ActionFormerDetector, TrainStage
-from tad.methods.actionformer.options import Training
-from tad.methods.actionformer.proposer import ActionFormerProposer, LabelledTraining
-from tad.methods.actionformer.targets import assign, ignore, pyramid
-from tad.methods.actionformer.training import DetectorTask
-from tad.methods.common.frame_contrast import ContrastOptions, draw_frames
-from tad.methods.common.windows import Labels, read_ignored
-from tad.ops.contrast import anchors, pyramid_rows
+from tad.errors import ConfigError, DataError
+from tad.methods.actionformer.detector import TrainStage
+from tad.methods.apl.actionformer import AplActionFormerDetector, AplActionFormerProposer
+from tad.methods.apl.actionformer_training import AplTask
+from tad.methods.apl.contrast import anchors, pyramid_rows
+from tad.methods.apl.frame_contrast import ContrastOptions, draw_frames
+from tad.methods.apl.options import AplLabelledTraining, AplTraining
+from tad.methods.common.windows import Labels
 from tad.recipe.recipe import Recipe, load_recipe
-from tad.recipe.supervision import label_problems
-from tad.stages import Artifact, Before, Context, one_worker
-from tests.support.plain import SMALL, as_artifact, batch_of, inputs_of, invent, task
+from tad.stages import Artifact, Context, one_worker
+from tests.support.apl import task
+from tests.support.plain import SMALL, as_artifact, batch_of, invent
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
 
 EVERYTHING = {"quality": {"enabled": True}, "unlabelled_weight": 2.0, "contrast_weight": 0.1, "contrast_frames": 20}
@@ -43,7 +43,7 @@ def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
     return replace(data, full_by_id=full), labels.filter(np.array(labels.video_ids) != "v5")
 
 
-def values(opened: DetectorTask, batch: dict[str, Tensor]) -> dict[str, float]:
+def values(opened: AplTask, batch: dict[str, Tensor]) -> dict[str, float]:
     return {k: float(v.detach()) for k, v in opened.loss(opened.module, batch, one_worker).items()}
 
 
@@ -93,7 +93,7 @@ def test_the_loss_is_the_sum_of_both_halves_each_over_its_own_positives(
     found["loss"].backward()
     joint = {k: float(v.detach()) for k, v in found.items()}
     halves, gradients = [], []
-    for windows in ([item._replace(partner=None) for item in items], [item.partner for item in items]):
+    for windows in ([replace(item, partner=None) for item in items], [item.partner for item in items]):
         alone = task(*plain, tmp_path, **options)
         found = alone.loss(alone.module, alone.collate(windows), one_worker)
         found["loss"].backward()
@@ -142,8 +142,9 @@ def test_workers_shares_of_pairs_add_up(
 def test_weight_0_is_a_run_that_never_reads_the_other_videos(plain: tuple[Dataset, Segments], tmp_path: Path):
     data, labels = plain
     options = SMALL | {"drop_path": 0.3, "input_dropout": 0.3, "levels": 3, "max_length": 64, "epochs": 3}
-    detector = ActionFormerDetector(**options, unlabelled_weight=0.0, quality={"enabled": True})
-    whole = detector.train(TinyEngine(data, 0, tmp_path / "whole"), as_artifact(labels, tmp_path / "labels")).model()
+    detector = AplActionFormerDetector(training={**options, "unlabelled_weight": 0.0, "quality": {"enabled": True}})
+    every = taught(as_artifact(labels, tmp_path / "labels"))
+    whole = detector.train(round_of(TinyEngine(data, 0, tmp_path / "whole")), every).model()
     # The others have no features, nor pseudo-labels.
     for video in ("v2", "v3", "v4", "v5"):
         data.feature_path(video).unlink()
@@ -151,13 +152,13 @@ def test_weight_0_is_a_run_that_never_reads_the_other_videos(plain: tuple[Datase
     context = Context(data, {"labels": as_artifact(few, tmp_path / "few")}, data.videos("train"), 0)
     from distributed.engine.loop import Worker, final_model, fit
 
-    options = {k: v for k, v in detector.model_dump().items() if k in Training.model_fields}
-    alone = final_model(fit(TrainStage(Training(**options)), context, Worker(), None, lambda *_: None))
+    stage = TrainStage(detector.training, task=AplTask)
+    alone = final_model(fit(stage, context, Worker(), None, lambda *_: None))
     assert all(torch.equal(value, alone["state"][key]) for key, value in whole["state"].items())
 
-    heavy = detector.model_copy(update={"unlabelled_weight": 1.0})
+    heavy = AplActionFormerDetector(training=detector.training.model_copy(update={"unlabelled_weight": 1.0}))
     with pytest.raises(Exception, match=r"v[2345]"):
-        heavy.train(TinyEngine(data, 0, tmp_path / "heavy"), as_artifact(labels, tmp_path / "labels"))
+        heavy.train(round_of(TinyEngine(data, 0, tmp_path / "heavy")), every)
 
 
 def test_a_step_at_weight_0_is_a_step_on_labelled_videos_alone(plain: tuple[Dataset, Segments], tmp_path: Path):
@@ -179,54 +180,6 @@ def test_only_full_labels_are_plain_training_and_none_are_refused(plain: tuple[D
     assert values(opened, batch_of(opened, [0, 2])) == (lambda t: values(t, batch_of(t, [0, 2])))(
         task(every, labels, tmp_path)
     )
-
-
-# -- ignored zones -----------------------------------------------------------------------------------------------------
-
-
-def test_ignored_background_has_no_weight_and_positives_keep_theirs():
-    points = pyramid(16, 2)
-    spans = torch.tensor([[2.2, 6.4]], dtype=torch.float64)
-    targets = assign(points, spans, torch.tensor([1]), torch.tensor([0.5]), 3, 1.5)
-    zones = torch.tensor([[4.0, 9.0], [12.5, 12.9]], dtype=torch.float64)
-    found = ignore(points, targets, zones)
-    positive = targets.classes.any(1)
-    inside = (points.position >= 4) & (points.position <= 9)
-    assert (inside & positive).any()
-    assert torch.equal(found.weights == 0, inside & ~positive)
-    assert torch.equal(found.weights[positive], targets.weights[positive])
-    assert torch.equal(found.classes, targets.classes) and torch.equal(found.offsets, targets.offsets)
-
-
-def test_points_in_ignored_stretches_teach_nothing(plain: tuple[Dataset, Segments], tmp_path: Path):
-    data, labels = plain
-    grid = data.grid("v2")
-    start, end = (float(grid.from_position(np.float64(p))) for p in (10.0, 20.0))
-    zone = Segments.of("v2", start, end, "jump", 0.4)
-    zones = Segments.concat([zone, zone.replace(video_id=["v5"])])
-    opened = task(data, labels, tmp_path, zones, max_length=4096)
-    without = task(data, labels, tmp_path, max_length=4096)
-    assert opened.videos == without.videos == ["v0", "v1", "v2", "v3", "v4"]  # of v5 nothing is known
-    assert opened.settings == without.settings
-    context = Context(data, inputs_of(labels, zones, tmp_path), data.videos("train"), 0)
-    assert read_ignored(context)["v2"] == pytest.approx(np.array([[10.0, 20.0]]))
-
-    batches = [batch_of(t, [1, 2]) for t in (opened, without)]
-    spared = (batches[0]["weights"] == 0).nonzero()[:, 0]
-    assert len(spared) and not batches[1]["classes"][spared].any() and (batches[1]["weights"][spared] == 1).all()
-    crop = opened.item(2, np.random.default_rng([7, 2]))
-    position = pyramid(len(batches[0]["features"]), opened.levels).position[spared]
-    first = int((batches[0]["video"] == 1).nonzero()[0, 0])
-    assert ((position - first >= crop.ignored[0, 0]) & (position - first <= crop.ignored[0, 1])).all()
-    assert crop.ignored[0, 1] - crop.ignored[0, 0] == pytest.approx(10)
-
-    found = opened.loss(opened.module, batches[0], one_worker)
-    grad = torch.autograd.grad(found["classification"], opened.module.class_head.bias, retain_graph=True)[0]
-    other = without.loss(without.module, batches[1], one_worker)
-    assert float(found["classification"].detach()) < float(other["classification"].detach())
-    assert float(found["regression"].detach()) == float(other["regression"].detach())
-    more = torch.autograd.grad(other["classification"], without.module.class_head.bias)[0]
-    assert (grad < more).all()  # less pushes the classes down
 
 
 # -- contrast ----------------------------------------------------------------------------------------------------------
@@ -280,17 +233,17 @@ def test_the_contrast_of_each_half_is_weighted_as_the_half(plain: tuple[Dataset,
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
-def saved(opened: DetectorTask, folder: Path) -> Artifact:
+def saved(opened: AplTask, folder: Path) -> Artifact:
     folder.mkdir()
     torch.save({"state": opened.module.state_dict(), "settings": opened.settings}, folder / "model.pt")
     return Artifact("before", folder)
 
 
-def go_on(data: Dataset, labels: Segments, folder: Path, before: Artifact, **options: object) -> DetectorTask:
+def go_on(data: Dataset, labels: Segments, folder: Path, before: Artifact, **options: object) -> AplTask:
     inputs = {"labels": as_artifact(labels, folder / "labels"), "before": before}
     torch.manual_seed(9)
-    config = Training(**(SMALL | {"init": "before"} | options))
-    return TrainStage(config).open(Context(data, inputs, data.videos("train"), seed=0))
+    config = AplTraining(**(SMALL | {"init": "before"} | options))
+    return AplTask(config, Context(data, inputs, data.videos("train"), seed=0))
 
 
 def test_training_goes_on_from_the_model_before(plain: tuple[Dataset, Segments], tmp_path: Path):
@@ -345,29 +298,26 @@ def test_a_model_that_does_not_fit_is_refused(plain: tuple[Dataset, Segments], t
         go_on(data, labels, tmp_path, before)
     with pytest.raises(ConfigError, match="needs a model to start from, and there is none"):
         task(data, labels, tmp_path, init="before")
-    engine = TinyEngine(data, 0, tmp_path / "engine")
-    with pytest.raises(RunError, match="needs what the last round left"):
-        ActionFormerDetector(init="before").train(engine, as_artifact(labels, tmp_path / "labels"))
     with pytest.raises(
         ConfigError, match="init: before starts from the proposer's weights, but the proposer is snippet"
     ):
-        load_recipe("pser", ["detector.init=before"])
+        load_recipe("pser", ["detector.training.init=before"])
     with pytest.raises(
-        ValidationError, match=r"detector and proposer.training differ in width, window; set them alike"
+        ValidationError, match=r"detector.training and proposer.training differ in width, window; set them alike"
     ):
         Recipe(
-            proposer=ActionFormerProposer(training=LabelledTraining(width=64, levels=3)),
-            detector=ActionFormerDetector(init="before", width=32, window=9),
+            proposer=AplActionFormerProposer(training=AplLabelledTraining(width=64, levels=3)),
+            detector=AplActionFormerDetector(training=AplTraining(init="before", width=32, window=9)),
         )
 
 
 def test_a_dataset_without_full_labels_is_refused_before_anything_is_trained(
     plain: tuple[Dataset, Segments], tmp_path: Path
 ):
-    recipe = load_recipe("pser", ["detector.unlabelled_weight=1.0"])
-    message = "detector.unlabelled_weight weighs videos beside fully labelled ones, and none of the 6 training videos"
-    assert any(message in p for p in label_problems(recipe, replace(plain[0], full_by_id={})))
-    assert not any(message in p for p in label_problems(recipe, plain[0]))
+    recipe = load_recipe("pser", ["detector.training.unlabelled_weight=1.0"])
+    message = "unlabelled_weight weighs videos beside fully labelled ones, and none of the 6 training videos"
+    assert any(message in p for p in recipe.problems(replace(plain[0], full_by_id={})))
+    assert not any(message in p for p in recipe.problems(plain[0]))
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------
@@ -378,19 +328,20 @@ def test_rounds_with_everything_on(plain: tuple[Dataset, Segments], tmp_path: Pa
     data, labels = plain
     zone = as_artifact(Segments.of("v2", 0.5, 1.5, "jump", 0.4), tmp_path / "ignored")
     artifact = as_artifact(labels, tmp_path / "labels")
+    with_zone = taught(artifact, zone)
     small = SMALL | {"epochs": 2, "lr": 3e-3, "drop_path": 0.1}
     models = []
     for name in ("one", "two"):
         engine = TinyEngine(data, seed=0, folder=tmp_path / name)
-        first = ActionFormerDetector(**small, quality={"enabled": True}).train(engine, artifact)
-        engine.round = 1
-        joint = ActionFormerDetector(**small, **EVERYTHING, init="before", score_weight=0.5)
-        models.append(joint.train(engine, artifact, before=Before(first, None), ignored=zone))
+        alone = AplActionFormerDetector(training={**small, "quality": {"enabled": True}})
+        first = alone.train(round_of(engine), taught(artifact))
+        options = small | EVERYTHING | {"init": "before", "score_weight": 0.5}
+        joint = AplActionFormerDetector(training=options)
+        models.append(joint.train(round_of(engine, number=1, model=first), with_zone))
     states = [model.model()["state"] for model in models]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not torch.equal(states[0]["class_head.weight"], first.model()["state"]["class_head.weight"])
     assert float(states[0]["unlabelled_normaliser"]) < 100
-    engine.round = 2
-    again = joint.train(engine, artifact, before=Before(models[1], artifact), ignored=zone)
-    found = joint.detect(engine, again, "train").segments()
+    now = round_of(engine, number=2, model=models[1], labels=artifact)
+    found = joint.detect(now, joint.train(now, with_zone)).segments()
     assert len(found) and set(found.video_ids) == set(data.videos("train"))

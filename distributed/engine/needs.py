@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from distributed.engine.record import id_in
 from distributed.engine.store import KEY, Store
 from distributed.engine.uses import Use, noted
-from distributed.run.record import id_in
 from tad.errors import DataError, RunError
 from tad.files import cause, regular
 

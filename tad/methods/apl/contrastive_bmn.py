@@ -1,7 +1,7 @@
 """Contrastive pre-training of BMN's base, the convolutions before its towers, without any label.
 
 APL (ECCV 2024) says in one sentence that it fits BMN; here a frame's representation is the base's output at its bin.
-The contrast is that of tad.methods.common.contrastive, on all windows of all training videos.
+The contrast is that of tad.methods.apl.contrastive, on all windows of all training videos.
 
 Stage: `bmn/pretrain` (fit).
 """
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tad.methods.apl.contrastive import ContrastiveConfig, ContrastiveTask, given_sizes
 from tad.methods.bmn.model import convolutions, initialise, kept_inside
 from tad.methods.bmn.options import BmnTraining, published_rate, shape
 from tad.methods.bmn.targets import read_window, window_of, windows_of
 from tad.methods.bmn.training import falling
-from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTask, given_sizes
 from tad.methods.common.windows import expected_length
 from tad.methods.roles import Round
 from tad.stages import Artifact, Context
@@ -78,7 +78,7 @@ class Base:
         self.config, self.data = config, context.data
         self.batch_size, self.ema_decay = config.batch_size, config.ema_decay
         self.clip_norm: float | None = config.clip_norm
-        found = shape(config, self.data, given_sizes(context), {})
+        found = shape(config, self.data, given_sizes(context))
         self.settings: dict[str, Any] = found | {"lr": config.lr or published_rate(found["fit"])}
         self.items = [
             (video, number)
