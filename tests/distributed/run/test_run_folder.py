@@ -283,7 +283,9 @@ def test_nothing_that_a_folder_names_is_asked_or_made(data, finished, tmp_path, 
         said = refusal("detect", folder, "--data", data.root, "--out", tmp_path / "o.json", "--local")
         assert "if you trust it, add --store 's3://bucket/store?" in said
         said = refusal("ui", "--replay", folder)
-        assert f"was tracked in http://{at}, and without --tracking it would go to sqlite:///{tmp_path}/mlflow.db" in said
+        assert (
+            f"was tracked in http://{at}, and without --tracking it would go to sqlite:///{tmp_path}/mlflow.db" in said
+        )
         assert f"`tad ui --tracking http://{at} --replay {folder}`" in said
         with pytest.raises(BlockingIOError):
             server.accept()
