@@ -40,7 +40,7 @@ BASE: Mapping[str, Any] = {"attention_layers": 0, "contrast_weight": 0.0}
 CONTRAST: Mapping[str, Any] = {"attention_layers": 0}
 ATTENTION: Mapping[str, Any] = {"attention_layers": 1}
 SCORE: Mapping[str, Any] = {"training": {"regression_weight": 0.0}, "decode": {"keep": "original"}}
-REGRESSION: Mapping[str, Any] = {"training": {"score_weight": 0.0}, "decode": {"score_weight": 0.0}}
+REGRESSION: Mapping[str, Any] = {"training": {"completeness_weight": 0.0}, "decode": {"completeness_weight": 0.0}}
 NONE: Mapping[str, Any] = {"negatives": {"share": 0.0}}
 
 ROWS = [

@@ -40,7 +40,7 @@ ALONE: Mapping[str, Any] = {
 }
 """How the detector's own curves are best decoded on held-out videos; blended ones have smaller peaks."""
 
-CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "seeds": "published"}
+CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "background_rows": "published"}
 """The base model's layers and background rule, on the labels of the row."""
 
 

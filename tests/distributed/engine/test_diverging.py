@@ -24,7 +24,7 @@ from tad.ops.losses import probability_entropy
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 MUCH = 1e30
-LACP = {"video_weight": 1.0, "score_weight": 1.0, "feature_weight": 1.0, "lr": MUCH, "epochs": 3}
+LACP = {"video_weight": 1.0, "score_contrast_weight": 1.0, "feature_contrast_weight": 1.0, "lr": MUCH, "epochs": 3}
 PROPOSERS = [
     SnippetProposer(training={"lr": MUCH, "epochs": 3}),
     SnippetProposer(training=LACP),

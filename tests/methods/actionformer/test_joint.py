@@ -384,7 +384,7 @@ def test_rounds_with_everything_on(plain: tuple[Dataset, Segments], tmp_path: Pa
         engine = TinyEngine(data, seed=0, folder=tmp_path / name)
         first = ActionFormerDetector(**small, quality={"enabled": True}).train(engine, artifact)
         engine.round = 1
-        joint = ActionFormerDetector(**small, **EVERYTHING, init="before", score_weight=0.5)
+        joint = ActionFormerDetector(**small, **EVERYTHING, init="before", label_score_weight=0.5)
         models.append(joint.train(engine, artifact, before=Before(first, None), ignored=zone))
     states = [model.model()["state"] for model in models]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())

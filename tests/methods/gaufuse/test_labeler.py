@@ -243,7 +243,7 @@ def test_steps_follow_the_change(engine, made, bounded):
 
 
 def test_it_starts_from_the_last_model_and_needs_one(engine, made):
-    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema": None})
+    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema_decay": None})
     labels = labels_of(engine)
     trained = detector.train(engine, labels, before=Before(made[0], None)).model()["state"]
     for key, value in made[0].model()["state"].items():
