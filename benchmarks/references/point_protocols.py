@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,10 @@ from tad.evaluation.ground_truth import ground_truth
 from tad.evaluation.quality_by_point import instance_of
 from tad.methods.common.seeds import Proposals
 from tad.methods.potloc.labeler import Grouped, GroupedPoints, grouped_points, grouped_proposals
+from tad.methods.roles import Labeler
 from tad.prepare.import_hrpro import import_hrpro
-from tad.stages import Artifact, Context, MapStage
+from tad.stages import Artifact, Context, Inputs, MapStage
+from tests.support.rounds import round_of
 
 DRAWS = 3
 Point = tuple[str, str, float]
@@ -66,8 +68,8 @@ class Once:
     def __init__(self, data: Dataset, folder: Path) -> None:
         self.data, self.seed, self.folder, self.made = data, 0, folder, 0
 
-    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact:
-        context = Context(self.data, inputs or {}, self.data.videos(role), self.seed)
+    def map(self, stage: MapStage, inputs: Inputs = None, role: Role = "train", number: int = 0) -> Artifact:
+        context = Context(self.data, inputs or {}, self.data.videos(role), self.seed, round=number)
         function = stage.open(context)
         self.made += 1
         return adopted(Segments.concat(function(v) for v in context.videos), self.folder / str(self.made))
@@ -144,6 +146,11 @@ def uniform_points(of: Protocol, seed: int) -> list[Point]:
     time = np.random.default_rng(seed).uniform(*of.truth.T)
     names, videos = of.data.classes, of.videos
     return [(videos[v], names[c], float(t)) for v, c, t in zip(of.video, of.label, time, strict=True)]
+
+
+def pseudo_labels(of: Protocol, labeler: Labeler, folder: Path) -> Segments:
+    """The pseudo-labels that a labeler makes; `folder` is for its files, and new."""
+    return labeler.label(round_of(Once(of.data, folder), proposals=of.proposals)).segments.segments()
 
 
 def labelled(of: Protocol, segments: Segments) -> np.ndarray:

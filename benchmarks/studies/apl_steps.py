@@ -51,7 +51,8 @@ class Step:
 
     def __init__(self, stage: FitStage, context: Context) -> None:
         torch.manual_seed(0)
-        self.task, self.clip = stage.open(context), stage.clip_norm
+        self.task = stage.open(context)
+        self.clip = self.task.budget.clip_norm
         self.optimiser, _ = self.task.optimiser(self.task.module, 100)
         self.task.module.train()
 

@@ -21,6 +21,9 @@ from tad.data.segments import Segments
 from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.hrpro.labeler import HrproLabeler
 from tad.methods.hrpro.proposer import HrproProposer
+from tad.methods.roles import Labels
+from tad.recipe.recipe import Recipe
+from tad.recipe.rounds import Rounds
 from tad.stages import Artifact
 
 
@@ -85,22 +88,15 @@ def evaluate(row: Row, engine: Engine, epochs: int, second_epochs: int) -> list[
         proposer = HrproProposer.model_validate({"faithful": True, "training": first})
     else:
         proposer = HrproProposer.model_validate({"training": {**row.first, "epochs": epochs}})
-    engine.round = 0
-    model = proposer.train(engine)
-    scores = {role: proposer.score(engine, model, role) for role in ("train", "test")}
-    if row.second is None:
-        found = proposer.propose(engine, scores["test"], "test")
-    else:
-        second = {**row.second.get("training", {}), "epochs": second_epochs}
-        options = {**row.second, "training": second | ({"lr": 5e-5 * wider} if row.faithful else {})}
-        detector = HrproInstanceDetector.model_validate({"faithful": row.faithful} | options)
-        every = {role: proposer.propose(engine, scores[role], role, suppressed=False) for role in ("train", "test")}
-        suppressed = proposer.propose(engine, scores["train"], "train")
-        engine.round = 1
-        labeler = HrproLabeler(faithful=row.faithful)
-        labels = labeler.label(engine, every["train"], None) if row.reliable else best_proposals(engine, suppressed)
-        refined = detector.train(engine, labels, scores["train"], every["train"])
-        found = detector.detect(engine, refined, "test", scores["test"], every["test"])
+    options = {**(row.second or {})}
+    options["training"] = options.get("training", {}) | {"epochs": second_epochs}
+    options["training"] |= {"lr": 5e-5 * wider} if row.faithful else {}
+    detector = HrproInstanceDetector.model_validate({"faithful": row.faithful} | options)
+    rounds = Rounds(Recipe(proposer=proposer, labeler=HrproLabeler(faithful=row.faithful), detector=detector), engine)
+    if row.second is not None and not row.reliable:
+        now = rounds.round(1)
+        rounds.models[1] = detector.train(now, Labels(best_proposals(engine, now.proposals())))
+    found = rounds.detections(0 if row.second is None else 1, "test")
     return ablation.map_on_test(engine, found.segments())
 
 

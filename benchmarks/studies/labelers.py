@@ -28,15 +28,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.references import simple_labelers as rules
-from benchmarks.references.point_protocols import Once, Protocol, labelled, protocols
+from benchmarks.references.point_protocols import Protocol, labelled, protocols, pseudo_labels
 from benchmarks.studies import labelers_ablation as ablation
 from tad.evaluation.quality_by_point import BUCKETS, SHARES
-from tad.methods.common.seeds import SeedLabeler
 from tad.methods.hrpro.labeler import HrproLabeler
 from tad.methods.points.labeler import PointsLabeler, learned_labels
 from tad.methods.potloc.labeler import PotlocLabeler
+from tad.methods.pser.seed_labeler import SeedLabeler
+from tad.methods.roles import Labeler
 from tad.ops.iou import paired_tiou
-from tad.recipe.recipe import Labeler
 from tad.report import style
 from tad.stages import Context
 
@@ -145,7 +145,7 @@ def by_labeler(labeler: Labeler, folder: Path) -> Callable[[Protocol], np.ndarra
 
     def row(of: Protocol) -> np.ndarray:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            return labelled(of, labeler.label(Once(of.data, Path(place)), of.proposals, None).segments())
+            return labelled(of, pseudo_labels(of, labeler, Path(place)))
 
     return row
 

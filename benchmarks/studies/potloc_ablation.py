@@ -26,9 +26,10 @@ from tad.methods.common.candidates import steps
 from tad.methods.points.labeler import PointsLabeler
 from tad.methods.potloc.detector import PotlocDetector
 from tad.methods.potloc.labeler import PotlocLabeler
+from tad.methods.roles import Labeler, Labels
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.recipe.recipe import load_recipe
-from tad.stages import Artifact
+from tad.recipe.rounds import Rounds
 
 Supervision = Literal["ground truth", "pseudo-labels", "labeler points", "proposals", "points"]
 
@@ -39,6 +40,8 @@ ALONE: Mapping[str, Any] = {
     "margin": 0.15,
 }
 """How the detector's own curves are best decoded on held-out videos; blended ones have smaller peaks."""
+
+LABELERS: Mapping[str, Labeler] = {"pseudo-labels": PotlocLabeler(), "labeler points": PointsLabeler()}
 
 CONVOLUTIONS: Mapping[str, Any] = {"levels": 1, "stem": 0, "background_rows": "published"}
 """The base model's layers and background rule, on the labels of the row."""
@@ -116,16 +119,15 @@ def annotated_snippets(data: Dataset) -> Segments:
     return Segments.concat(found)
 
 
-def labels_of(kind: Supervision, engine: Engine, proposals: Artifact) -> Artifact:
+def labels_of(kind: Supervision, rounds: Rounds) -> Labels:
     """What supervises the detector."""
-    if kind == "pseudo-labels":
-        return PotlocLabeler().label(engine, proposals, None)
-    if kind == "labeler points":
-        return PointsLabeler().label(engine, proposals, None)
+    if kind in LABELERS:
+        return rounds.labels(1)
     if kind == "proposals":
-        return proposals
-    made = true_segments(engine.data) if kind == "ground truth" else annotated_snippets(engine.data)
-    return engine.adopt(made, kind)
+        return Labels(rounds.round(1).proposals())
+    data = rounds.engine.data
+    made = true_segments(data) if kind == "ground truth" else annotated_snippets(data)
+    return Labels(rounds.engine.adopt(made, kind))
 
 
 def evaluate(row: Row, engine: Engine, epochs: int | None) -> list[float]:
@@ -133,20 +135,17 @@ def evaluate(row: Row, engine: Engine, epochs: int | None) -> list[float]:
     recipe = load_recipe("potloc-small")
     base, small = recipe.proposer, recipe.detector
     assert isinstance(small, PotlocDetector) and isinstance(base, SnippetProposer)
-    engine.round = 0
-    model = base.train(engine)
-    scores = base.score(engine, model, "test")
     if row.labels is None:
         base = base.model_copy(update={"candidates": base.candidates.model_copy(update=dict(row.options))})
-        return ablation.map_on_test(engine, base.propose(engine, scores, "test").segments())
-    proposals = base.propose(engine, base.score(engine, model, "train"), "train")
+        rounds = Rounds(recipe.model_copy(update={"proposer": base}), engine)
+        return ablation.map_on_test(engine, rounds.detections(0, "test").segments())
     options = small.model_dump(exclude={"faithful"})
     options["training"] |= {**row.options} | ({"epochs": epochs} if epochs else {})
     options["decode"] |= ALONE if row.alone else {}
-    detector = PotlocDetector.model_validate(options)
-    engine.round = 1
-    trained = detector.train(engine, labels_of(row.labels, engine, proposals), scores)
-    return ablation.map_on_test(engine, detector.detect(engine, trained, "test", scores).segments())
+    detector, labeler = PotlocDetector.model_validate(options), LABELERS.get(row.labels, recipe.labeler)
+    rounds = Rounds(recipe.model_copy(update={"labeler": labeler, "detector": detector}), engine)
+    rounds.models[1] = detector.train(rounds.round(1), labels_of(row.labels, rounds))
+    return ablation.map_on_test(engine, rounds.detections(1, "test").segments())
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ class Engine:
         return self._once(stage.name, key, tags, make)
 
     def map(self, stage: MapStage, inputs: Inputs = None, role: Role = "train", number: int = 0) -> Artifact:
-        """The stage of a round, applied to each video of a role: segments.parquet, or a folder of arrays for each key.
+        """The stage of a round, applied to each video of a role: segments.parquet, or the arrays of each key.
 
         Raises:
             RunError: some videos failed. All the others are written; the message names every failed video, and the
@@ -138,7 +138,7 @@ class Engine:
                 return found
             partial = self.store.partial(key, self.record.warn)
             with writing(partial.folder):
-                segments.to_parquet(partial.output / "segments.parquet")
+                segments.grouped().to_parquet(partial.output / "segments.parquet")
             return self.store.commit(key, {"fingerprint": key, "stage": name})
 
     def _once(self, name: str, key: str, tags: dict[str, str], make: Callable[[Partial], Artifact]) -> Artifact:

@@ -1,25 +1,38 @@
-"""What a run tells: an append-only record in the run's folder, the console, and MLflow as a mirror of both.
+"""What a run tells: an append-only record in the run's folder, which MLflow mirrors, and the console.
 
 RUN/run.json        settings, dataset, state, best round
-RUN/events.jsonl    one line for each stage, epoch, round and warning
+RUN/events.jsonl    one line for each event, in their order; MLflow is a replay of it (distributed/tracking/mirror.py)
 RUN/rounds.json     the rounds table
 RUN/round-N/        that round's labels and detections
+
+Each event has its time, its kind and, as `run`, what it is about: the byte of the file at which the event of a round,
+stage or trial begins; without, it is about the whole.
+
+    began                      the record's id; its first line
+    start, end                 of an attempt: name, settings and tags; status
+    round, stage, trial        one that begins: name, config and short facts; its `run` is what it belongs to
+    ...-done, ...-failed       its end
+    stage-cached               a stage whose artifact was already there
+    epoch, metrics, artifact   numbers, and files of the folder
+    warning, failures          texts
 """
 
 from __future__ import annotations
 
 import errno
+import getpass
 import json
 import os
 import re
 import stat
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
@@ -32,57 +45,72 @@ FIRST = 200
 _BEGAN = re.compile(rb'\{"time": [\d.]+, "kind": "began", "id": "([0-9a-f]{32})"\}\n')
 
 
-class Tracker(Protocol):
-    """Mirrors the record elsewhere (distributed/tracking/mlflow_tracker.py: MLflow)."""
-
-    def run_id(self) -> str | None:
-        """The innermost open run."""
-
-    def open(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
-        """Opens a nested run (kind: round or stage)."""
-
-    def close(self, status: str = "FINISHED") -> None:
-        """Closes the innermost run."""
-
-    def metrics(self, values: dict[str, float], step: int) -> None: ...
-    def artifact(self, path: Path, folder: str) -> None: ...
-
-
 class Record:
     """The one place where a run reports; only the driver holds it.
 
     Args:
         quiet: nothing on the console; for one of many runs at once.
+        name: of the file of events.
 
     Attributes:
         id: of the run, wherever its folder is moved; the first event has it.
+        mlflow_run: gives the MLflow run of a round or stage (by the byte of its event), None where there is none.
 
     Raises:
         OSError: the folder cannot be written, or its events.jsonl is a link or a pipe.
     """
 
-    def __init__(self, folder: Path, tracker: Tracker | None = None, quiet: bool = False) -> None:
-        self.folder = folder
-        self.tracker = tracker
+    def __init__(self, folder: Path, quiet: bool = False, name: str = "events.jsonl") -> None:
+        self.folder, self.path = folder, folder / name
+        self.mlflow_run: Callable[[int], str | None] = lambda byte: None
         folder.mkdir(parents=True, exist_ok=True)
-        handle = opened_here(str(folder / "events.jsonl"), os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        self._events = os.fdopen(handle, "a+", buffering=1, encoding="utf-8")
+        handle = opened_here(str(self.path), os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self._events = os.fdopen(handle, "ab", buffering=0)
+        self._writing = threading.Lock()
+        self._open = [0]
         self._epochs = 0
         self._bar: tqdm[Any] | None = None
         self._quiet = quiet
         self._attended = sys.stderr.isatty() and not quiet
         self._place = _which(folder)
-        size = os.fstat(handle).st_size
-        if size and os.pread(handle, 1, size - 1) != b"\n":  # half a line of an attempt that was killed
-            self._events.write("\n")
         earlier = id_in(os.pread(handle, FIRST, 0))
         self.id = earlier or uuid.uuid4().hex
         if earlier is None:
             self.event("began", id=self.id)
 
-    def event(self, kind: str, **values: Any) -> None:
-        """One line of events.jsonl."""
-        self._events.write(json.dumps(hidden({"time": round(time.time(), 3), "kind": kind, **values})) + "\n")
+    def event(self, kind: str, **values: Any) -> int:
+        """One line of events.jsonl, about the innermost round or stage that is open unless it names its `run`.
+
+        Returns:
+            The byte at which it begins.
+        """
+        values = {"run": self._open[-1]} | values
+        if not values["run"]:
+            del values["run"]
+        document = hidden({"time": round(time.time(), 3), "kind": kind, **values})
+        line = json.dumps(document, default=lambda value: redacted(str(value))).encode() + b"\n"
+        with self._writing:
+            handle = self._events.fileno()
+            byte = os.fstat(handle).st_size
+            if byte and os.pread(handle, 1, byte - 1) != b"\n":  # half a line, of a killed attempt or a full disk
+                byte, line = byte + 1, b"\n" + line
+            while line:
+                line = line[self._events.write(line) :]
+        return byte
+
+    def start(
+        self, experiment: str, name: str, config: dict[str, Any], tags: dict[str, str], tracking: str | None = None
+    ) -> None:
+        """Begins an attempt.
+
+        Args:
+            experiment: of MLflow, where it is tracked, now or later.
+            config: nested settings.
+            tags: short facts to search by.
+            tracking: the full address of MLflow.
+        """
+        values = {"experiment": experiment, "name": name, "config": config, "tags": tags}
+        self.event("start", **values, tracking=tracking, user=_user())
 
     def say(self, text: str) -> None:
         """A line on the console, above a progress bar if one is open; a console that is gone stops nothing."""
@@ -132,7 +160,6 @@ class Record:
         start = time.perf_counter()
         self.check()
         self._epochs = 0
-        self.event("stage", name=name, **tags)
         with self._nested("stage", name, config, tags):
             if self._attended:
                 self._bar = tqdm(total=total, desc=printable(name), unit=unit, file=sys.stderr, dynamic_ncols=True)
@@ -142,24 +169,18 @@ class Record:
                 if self._bar is not None:
                     self._bar.close()
                     self._bar = None
-        seconds = time.perf_counter() - start
-        self.event("stage-done", name=name, seconds=round(seconds, 2), **tags)
         total = self._epochs if total is None else total
-        self.say(f"{name}: {total} {unit}{'s' if total != 1 else ''} in {seconds:.1f} s")
+        self.say(f"{name}: {total} {unit}{'s' if total != 1 else ''} in {time.perf_counter() - start:.1f} s")
 
     def cached(self, name: str, tags: dict[str, str]) -> None:
         """A stage whose artifact was already there."""
         self.event("stage-cached", name=name, **tags)
         made_by = f" (made by MLflow run {tags['mlflow_run']})" if tags.get("mlflow_run") else ""
         self.say(f"{name}: already there{made_by}")
-        with self._nested("stage", f"{name} (cached)", {}, tags):
-            pass
 
     def epoch(self, name: str, epoch: int, metrics: dict[str, float], epochs: int) -> None:
         self._epochs = epochs
         self.event("epoch", name=name, epoch=epoch, metrics=metrics)
-        if self.tracker is not None:
-            self.tracker.metrics(metrics, epoch)
         if self._bar is not None:
             self._bar.total = epochs
             self._bar.update(epoch + 1 - self._bar.n)
@@ -172,29 +193,30 @@ class Record:
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Numbers of the innermost open run (a round, or the whole)."""
         self.event("metrics", step=step, metrics=values)
-        if self.tracker is not None:
-            self.tracker.metrics(values, step)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        if self.tracker is not None:
-            self.tracker.artifact(path, folder)
+        """A file of the run's folder that belongs to the innermost open run; kept in MLflow under `folder`."""
+        self.event("artifact", path=str(path.resolve().relative_to(self.folder.resolve())), folder=folder)
 
     def run_id(self) -> str | None:
-        """The MLflow run that is open, if the run is tracked."""
-        return self.tracker.run_id() if self.tracker is not None else None
+        """The MLflow run of the innermost open round or stage; None: not tracked, or MLflow does not answer."""
+        return self.mlflow_run(self._open[-1])
 
     @contextmanager
-    def _nested(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> Iterator[None]:
-        if self.tracker is None:
-            yield
-            return
-        self.tracker.open(kind, name, params, tags)
+    def _nested(self, kind: str, name: str, config: dict[str, Any], tags: dict[str, str]) -> Iterator[None]:
+        start = time.perf_counter()
+        self._open.append(self.event(kind, name=name, config=config, **tags))
         try:
             yield
         except BaseException as error:
-            self.tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            with suppress(OSError):  # a full disk may be why it failed
+                self.event(f"{kind}-failed", name=name, status=status)
             raise
-        self.tracker.close()
+        else:
+            self.event(f"{kind}-done", name=name, seconds=round(time.perf_counter() - start, 2), **tags)
+        finally:
+            self._open.pop()
 
 
 def _which(folder: Path) -> tuple[int, int] | None:
@@ -215,6 +237,28 @@ def opened_here(path: str, flags: int) -> int:
     return handle
 
 
+def events_of(path: Path, byte: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """The events of a record from a byte on, each with the bytes at which its line begins and ends. They are on the
+    disk for good. Lines that are no events are left out, and a last one that is half written.
+
+    Raises:
+        OSError: the file cannot be read, or is a link, a pipe or a folder.
+    """
+    with os.fdopen(opened_here(str(path), os.O_RDONLY), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if byte < size:
+            os.fsync(file.fileno())
+        file.seek(byte)
+        while byte < size and (line := file.readline()).endswith(b"\n"):
+            start, byte = byte, byte + len(line)
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):  # half a line of a killed process
+                continue
+            if isinstance(event, dict):
+                yield start, byte, event
+
+
 def id_in(first: bytes) -> str | None:
     """The id of a run by the first bytes of its events.jsonl; None if they have none, as in those of older runs."""
     found = _BEGAN.match(first[:FIRST])
@@ -230,3 +274,10 @@ def hidden(document: Any) -> Any:
     if isinstance(document, (list, tuple)):
         return [hidden(value) for value in document]
     return document
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"

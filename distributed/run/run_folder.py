@@ -21,8 +21,8 @@ from tad.recipe.recipe import Recipe
 from tad.report.run import RunInfo, read_info
 
 LOCK = ".lock"
-FILES = ("run.json", "rounds.json", "events.jsonl", "spool.jsonl", "spool-refused.jsonl", "report.html")
-FOLDERS = ("round-*", "spool")
+FILES = ("run.json", "rounds.json", "events.jsonl", "report.html")
+FOLDERS = ("round-*",)
 SAME = ("recipe", "dataset", "seed")
 """What makes two attempts the same run."""
 

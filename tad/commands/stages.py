@@ -79,7 +79,7 @@ def label(
         raise DataError(f"{data.root}: {'; '.join(problems)}")
     for text in recipe.warnings(data):
         say(f"warning: {text}", err=True)
-    if method == "pser" and not no_check:
+    if recipe.reads_features(detector=False) and not no_check:
         require_features(data, ["train"])
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:

@@ -33,7 +33,7 @@ class TopStage:
     output: Literal["segments"] = "segments"
 
     def open(self, context):
-        proposals = context.inputs["proposals"].segments().by_video()
+        proposals = context.inputs["proposals"].by_video()
 
         def label(video):
             rows = proposals.get(video, Segments.empty())
@@ -58,7 +58,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
@@ -148,6 +148,8 @@ class Round(Protocol):
 class MethodConfig(StageConfig):
     """Base of all methods: every dataset and every recipe will do, unless a method says otherwise."""
 
+    reads_features: ClassVar[bool] = True
+
     def problems(self, data: Dataset) -> list[str]:
         """Why the method cannot run on the labels that the training videos have; nothing if it can."""
         return []
@@ -163,6 +165,9 @@ class MethodConfig(StageConfig):
 
 class Method(Protocol):
     """What all methods have; `MethodConfig` has it already."""
+
+    reads_features: ClassVar[bool]
+    """Whether its stages read the features of videos, so that their files must be there."""
 
     @property
     def method(self) -> str:

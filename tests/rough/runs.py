@@ -171,10 +171,10 @@ STORE = [
     store("segments.parquet truncated", damaged(PROPOSE, cut("segments.parquet", 0.5), (DETECTOR, LABELS))),
     store("segments.parquet 0 bytes", damaged(PROPOSE, cut("segments.parquet", 0), (DETECTOR, LABELS))),
     store("segments.parquet one bit flipped", damaged(PROPOSE, flipped("segments.parquet"), (DETECTOR, LABELS))),
-    store("an array truncated", damaged(SCORE, cut("*.npy", 0.5), (PROPOSE, DETECTOR, LABELS))),
-    store("an array 0 bytes", damaged(SCORE, cut("*.npy", 0), (PROPOSE, DETECTOR, LABELS))),
-    store("an array missing", damaged(SCORE, lambda f: some_file(f, "*.npy").unlink(), (PROPOSE, DETECTOR, LABELS))),
-    store("an array one bit flipped", damaged(SCORE, flipped("*.npy"), (PROPOSE, DETECTOR, LABELS))),
+    store("an array truncated", damaged(SCORE, cut("0*.arrow", 0.5), (PROPOSE, DETECTOR, LABELS))),
+    store("an array 0 bytes", damaged(SCORE, cut("0*.arrow", 0), (PROPOSE, DETECTOR, LABELS))),
+    store("an array missing", damaged(SCORE, lambda f: some_file(f, "0*.arrow").unlink(), (PROPOSE, DETECTOR, LABELS))),
+    store("an array one bit flipped", damaged(SCORE, flipped("0*.arrow"), (PROPOSE, DETECTOR, LABELS))),
     store("checkpoint.pt truncated", partial(FIT, lambda f: f.mkdir() or ((f / "checkpoint.pt").write_bytes(b"PK\3\4" * 99) and None))),
     store("checkpoint.pt 0 bytes (power cut)", partial(FIT, lambda f: f.mkdir() or ((f / "checkpoint.pt").write_bytes(b"") and None))),
     store("checkpoint.pt a list", partial(FIT, lambda f: f.mkdir() or torch.save([1], f / "checkpoint.pt"))),
@@ -265,8 +265,8 @@ RUN_FOLDERS = [
     run_folder("the store names a server: detect", in_run(lambda d: d.update(store="s3://b/s?endpoint_override=127.0.0.1:9&scheme=http")), DETECT[:-2], "--store"),
     run_folder("the store names a folder that is not there: detect", in_run(lambda d: d.update(store="/nowhere/of/this/name")), DETECT[:-2], "--store"),
     accepted("run folder", "the dataset names a server: report", in_run(lambda d: d["dataset"].update(root="s3://b/d?endpoint_override=127.0.0.1:9&scheme=http")), REPORT, check=lambda h, t: _no_server(t), writes=("done/",)),
-    run_folder("replay of a file of elsewhere", [content("done/spool.jsonl", '{"uri": "sqlite:////tmp/none.db", "experiment": "x"}\n{"op": "artifact", "run": 0, "path": "/etc/hostname", "folder": ""}\n')], ("ui", "--replay", "{here}/done"), "spool"),
-    run_folder("replay of a spool that is a list", content("done/spool.jsonl", "[]\n"), ("ui", "--replay", "{here}/done"), "spool"),
+    run_folder("replay of a run that another server has", content("done/events.jsonl", '{"time": 1, "kind": "start", "experiment": "x", "tracking": "sqlite:////tmp/none.db"}\n'), ("ui", "--replay", "{here}/done"), "events"),
+    run_folder("replay of a record that is a list", content("done/events.jsonl", "[]\n"), ("ui", "--replay", "{here}/done"), "events"),
 ]  # fmt: skip
 
 

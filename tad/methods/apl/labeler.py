@@ -230,10 +230,10 @@ class Select:
 
         shared: np.ndarray | float = np.inf
         if config.rule == "adaptive" and config.scope != "video":
-            every = Segments.concat(usable(v) for v in context.videos)
-            label = every.label_index(data.classes)
+            parts = ((rows.label_index(data.classes), rows.score) for rows in map(usable, context.videos))
+            label, score = (np.concatenate(part) for part in zip(*parts, strict=True))
             group = config.groups(np.zeros_like(label), label)
-            shared = np.array([config.d2(every.score[group == c]) for c in range(len(data.classes))])
+            shared = np.array([config.d2(score[group == c]) for c in range(len(data.classes))])
 
         def select(video: str) -> Segments:
             rows = usable(video)
@@ -263,7 +263,7 @@ class Label:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data = self.config, context.data
-        by_video = context.inputs["selected"].segments().by_video()
+        by_video = context.inputs["selected"].by_video()
         alike, _ = likeness(context) if "model" in context.inputs else (None, None)
 
         def label(video: str) -> Segments:
@@ -292,7 +292,7 @@ class Undecided:
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        selected, labels = (context.inputs[name].segments().by_video() for name in ("selected", "labels"))
+        selected, labels = (context.inputs[name].by_video() for name in ("selected", "labels"))
 
         def undecided(video: str) -> Segments:
             rows, mined = selected.get(video, Segments.empty()), labels.get(video, Segments.empty())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from typing import ClassVar
 
 from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
@@ -54,6 +55,7 @@ def not_taught(counts: Mapping[Supervision, int], usable: Collection[Supervision
 class PointLabeler(MethodConfig):
     """Base of the labelers that make one pseudo-label for every point."""
 
+    reads_features: ClassVar[bool] = False
     method: str
 
     def problems(self, data: Dataset) -> list[str]:

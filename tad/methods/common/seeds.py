@@ -212,15 +212,14 @@ class Proposals:
     def __init__(self, context: Context) -> None:
         self.fused = "fused" in context.inputs
         artifact = context.inputs["fused" if self.fused else "proposals"]
-        segments, self.data = artifact.segments(), context.data
-        unknown = sorted(set(segments.codes("label")[1]) - set(self.data.classes))
+        self.by_video, self.data = artifact.by_video(), context.data
+        unknown = sorted(self.by_video.labels - set(self.data.classes))
         if unknown:
             raise DataError(
                 f"{artifact.path}: proposals of classes that {self.data.root} does not have: {', '.join(unknown)}; "
                 f"its classes are {', '.join(self.data.classes)}"
             )
-        self.by_video = segments.by_video()
-        if len(segments) and not set(self.by_video) & set(context.videos):
+        if self.by_video and not self.by_video.keys() & set(context.videos):
             raise DataError(
                 f"{artifact.path}: no proposal is of a video to label; it has videos such as "
                 f"{next(iter(self.by_video))}, the dataset such as {next(iter(context.videos))}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
@@ -22,6 +22,7 @@ from tad.stages import Artifact, Context, StageConfig
 class FileProposer(MethodConfig):
     """Proposals as they are in a file, each with its score."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["file"] = "file"
     path: str = option(..., "ActivityNet JSON or Parquet, with proposals of all videos", min_length=1)
 
@@ -80,5 +81,5 @@ class FilePropose:
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        by_video = context.inputs["proposals"].segments().by_video()
+        by_video = context.inputs["proposals"].by_video()
         return lambda video: by_video.get(video, Segments.empty())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -61,6 +61,7 @@ class FuseConfig(StageConfig):
 class GaufuseLabeler(MethodConfig):
     """Fused candidates as pseudo-labels; their score is the fused one."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["gaufuse"] = "gaufuse"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     temperatures: list[bounds.Temperature] = option(

@@ -194,7 +194,7 @@ class Targets:
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
         config, data = self.config, context.data
-        labels = context.inputs["labels"].segments().by_video()
+        labels = context.inputs["labels"].by_video()
 
         def target(video: str) -> Arrays:
             rows, length = labels.get(video, Segments.empty()), len(data.features(video))

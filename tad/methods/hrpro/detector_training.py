@@ -6,6 +6,7 @@ Source: HR-Pro (AAAI 2024), instance-level completeness learning, in the form it
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -260,21 +261,21 @@ class InstanceTask:
         return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
 
 
-def segments_of(context: Context, name: str) -> dict[str, Segments]:
+def segments_of(context: Context, name: str) -> Mapping[str, Segments]:
     """The segments of an input by video.
 
     Raises:
         DataError: a class is not the dataset's.
     """
     artifact, data = context.inputs[name], context.data
-    table = artifact.segments()
-    unknown = sorted(set(table.codes("label")[1]) - set(data.classes))
+    by_video = artifact.by_video()
+    unknown = sorted(by_video.labels - set(data.classes))
     if unknown:
         raise DataError(
             f"{artifact.path / 'segments.parquet'}: {name} of classes that {data.root} does not have: "
             f"{', '.join(unknown)}; its classes are {', '.join(data.classes)}"
         )
-    return table.by_video()
+    return by_video
 
 
 def targets(proposals: Proposals, labels: Proposals) -> np.ndarray:

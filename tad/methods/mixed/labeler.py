@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tad import bounds
 from tad.data.dataset import Dataset, Role
@@ -34,6 +34,7 @@ class Sure(StageConfig):
 class MixedLabeler(MethodConfig):
     """Full labels, points, classes and nothing in one dataset; all of them become pseudo-labels."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["mixed"] = "mixed"
     points: PointsLabeler = PointsLabeler()
     fusion: GaufuseLabeler = GaufuseLabeler()
@@ -75,7 +76,7 @@ class Merge:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, config = context.data, self.config
-        parts = {k: context.inputs[k].segments().by_video() for k in ("points", "fused") if k in context.inputs}
+        parts = {k: context.inputs[k].by_video() for k in ("points", "fused") if k in context.inputs}
 
         def pick(video: str) -> Segments:
             kind = data.supervision(video)

@@ -178,11 +178,16 @@ def grouped_points(data: Dataset, videos: Sequence[str]) -> GroupedPoints:
 
 def grouped_proposals(proposals: Proposals, videos: Sequence[str]) -> Grouped:
     """The proposals of some videos in their file's order, videos in the order of `videos`."""
-    none = Segments.empty()
-    found = [proposals.by_video.get(video, none) for video in videos]
-    video = np.repeat(np.arange(len(videos)), [len(segments) for segments in found])
-    table, classes = Segments.concat(found), proposals.data.classes
-    return Grouped(video * len(classes) + table.label_index(classes), table.spans, table.score)
+    place, classes = {video: i for i, video in enumerate(videos)}, proposals.data.classes
+    none = np.zeros(0, dtype=np.int64), np.zeros((0, 2)), np.zeros(0)
+    parts = (  # in the file's order, which is quick to read
+        (place[video] * len(classes) + rows.label_index(classes), rows.spans, np.array(rows.score))
+        for video, rows in proposals.by_video.items()
+        if video in place
+    )
+    group, spans, score = (np.concatenate(part) for part in zip(none, *parts, strict=True))
+    order = np.argsort(group // len(classes), kind="stable")
+    return Grouped(group[order], spans[order], score[order])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -135,6 +135,7 @@ def run_heads(
 class PserLabeler(PointLabeler):
     """Seeds refined by PseR."""
 
+    reads_features: ClassVar[bool] = True
     method: Literal["pser"] = "pser"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
@@ -166,7 +167,7 @@ class PserLabeler(PointLabeler):
 
     def _heads(self, round: Round, inputs: Mapping[str, Artifact]) -> Artifact:
         if "fused" in inputs:
-            counts = [len(rows) for rows in inputs["fused"].segments().by_video().values()]
+            counts = [len(rows) for rows in inputs["fused"].by_video().values()]
         else:
             counts = [len(distinct(round.data.points(video)).time) for video in round.data.videos("train")]
         epochs, batch = self.heads.budget(counts)

@@ -147,9 +147,11 @@ def test_the_end_of_a_search_says_what_a_user_needs(finished, data, tmp_path, ca
     study = study_of(finished)
     default, best = study.trials[0].value, study.best_value
     assert f"recipe as it is:  dev-quality {default:.4f} (trial 0)" in text
-    assert f"best:             dev-quality {best:.4f}" in text and f"gain:             {best - default:+.4f}" in text
+    assert f"best:             dev-quality {best:.4f}" in text
+    assert f"gain:             {best - default:+.4f} ± {summary.error:.4f}, the standard error over dev videos" in text
     assert "labeler.merge.rank_power" in text and "stages: " in text and "boundaries of" in text
-    assert f"tad run {tmp_path}/copy/study/best.yaml --data {data.root} --seed $s" in text and "for s in 1 2 3" in text
+    final = "best.yaml" if summary.clear else "trials/0000/recipe.yaml"
+    assert f"tad run {tmp_path}/copy/study/{final} --data {data.root} --seed $s" in text and "for s in 1 2 3" in text
     assert summary.states == {"COMPLETE": 5} and len(summary.importances) == 2
     assert sum(share for _, share in summary.importances) == pytest.approx(1)
 
@@ -158,7 +160,7 @@ def test_its_commands_can_be_pasted_into_a_shell(finished, data, tmp_path, capsy
     folder = tmp_path / "my däta (1) $HOME 'q'"
     shutil.copytree(finished, folder, symlinks=True)
     shutil.copytree(data.root, folder / "data")
-    tune(ONE_ROUND, MERGE, Dataset.open(folder / "data"), "dev-quality", 0, options(folder))
+    summary = tune(ONE_ROUND, MERGE, Dataset.open(folder / "data"), "dev-quality", 0, options(folder))
     lines = capsys.readouterr().out.splitlines()
     once, seeds = (lines[i + 1].strip() for i, line in enumerate(lines) if line.endswith(":"))
     store, best = str(folder / "store"), str(folder / "study" / "best.yaml")
@@ -168,7 +170,8 @@ def test_its_commands_can_be_pasted_into_a_shell(finished, data, tmp_path, capsy
     # A shell runs the loop; `tad` prints what it is given.
     script = f"""tad() {{ printf '%s\\n' "$@"; }}; {seeds}"""
     given = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
-    words = ["run", best, "--data", str(folder / "data"), "--seed", "S", "--store", store]
+    final = best if summary.clear else str(folder / "study" / "trials" / "0000" / "recipe.yaml")
+    words = ["run", final, "--data", str(folder / "data"), "--seed", "S", "--store", store]
     assert given == [seed if word == "S" else word for seed in "123" for word in words]
 
 

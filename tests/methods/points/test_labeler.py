@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from benchmarks.references import simple_labelers as rules
-from benchmarks.references.point_protocols import Once, labelled, protocols
+from benchmarks.references.point_protocols import labelled, protocols, pseudo_labels
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -323,7 +323,7 @@ def test_benchmark_rows_are_those_of_the_reference(shared, tmp_path):
         assert np.nan_to_num(paired_tiou(rule(released), released.truth)).mean() == pytest.approx(mean, abs=6e-5)
     scored = ~np.isnan(human.truth[:, 0])
     assert (len(scored), (~scored).sum()) == (2980, 121)
-    found = PointsLabeler().label(Once(human.data, tmp_path / "labels"), human.proposals, None).segments()
+    found = pseudo_labels(human, PointsLabeler(), tmp_path / "labels")
     mean = paired_tiou(labelled(human, found)[scored], human.truth[scored]).mean()
     assert mean == pytest.approx(label_quality(found, human.data).to_json()["mean_tiou"])
     assert mean > 0.69
