@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from search_spaces.space import Parameter
+from search_spaces.parameter import Parameter
 from tad.recipe.places import methods
 
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -83,8 +83,8 @@ LEFT_OUT = (
     "gaufuse/*.fusion.temperature",
     "*/proposals/*.fusion.*",
     *("rskp/proposals/*." + name for name in ("context", "exponent")),
-    *("rskp/detections/*." + name for name in ("nms", "sigma")),
-    *("rskp/detector/*." + name for name in ("weight_decay", "batch_size", "ema")),
+    *("rskp/detections/*." + name for name in ("suppression", "sigma")),
+    *("rskp/detector/*." + name for name in ("weight_decay", "batch_size", "ema_decay")),
     *("bmn/*.contrast_" + name for name in ("frames", "temperature")),
 )
 """Ranges that no family has, as the options stand in a group that is searched elsewhere."""

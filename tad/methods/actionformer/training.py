@@ -59,7 +59,7 @@ class DetectorTask:
 
     def __init__(self, config: Training, context: Context) -> None:
         self.config, self.data = config, context.data
-        self.labels = read_labels(context, config.score_weight)
+        self.labels = read_labels(context, config.label_score_weight)
         self.ignored = read_ignored(context)
         self.videos = self.choose(context)
         self.settings = self.resolve()

@@ -25,8 +25,8 @@ from tad.methods.bmn.targets import Window, read_window, windows
 from tad.methods.bmn.training import TrainStage, build
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.roles import Labels, MethodConfig, Round, required
-from tad.options import group, option
-from tad.ranges import Choice, Float, Integer
+from tad.options import again, group, option
+from tad.ranges import Choice, Integer
 from tad.stages import Artifact, Context, StageConfig
 
 
@@ -69,13 +69,7 @@ class BmnDecoding(StageConfig):
 class BmnPostprocess(Postprocess):
     """What is done with overlapping proposals, whatever their class."""
 
-    sigma: bounds.Temperature = option(
-        0.4,
-        "soft-nms: width of the Gaussian",
-        tune=Float(0.1, 1.0, log=True),
-        why="ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
-        when=("method", "soft-nms"),
-    )
+    sigma: bounds.Temperature = again(Postprocess, "sigma", 0.4)
 
 
 class BmnDetection(StageConfig):

@@ -25,7 +25,7 @@ from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 MUCH = 1e30
-LACP = {"video_weight": 1.0, "score_weight": 1.0, "feature_weight": 1.0, "lr": MUCH, "epochs": 3}
+LACP = {"video_weight": 1.0, "score_contrast_weight": 1.0, "feature_contrast_weight": 1.0, "lr": MUCH, "epochs": 3}
 PROPOSERS = [
     SnippetProposer(training={"lr": MUCH, "epochs": 3}),
     SnippetProposer(training=LACP),

@@ -335,7 +335,7 @@ def test_rounds_with_everything_on(plain: tuple[Dataset, Segments], tmp_path: Pa
         engine = TinyEngine(data, seed=0, folder=tmp_path / name)
         alone = AplActionFormerDetector(training={**small, "quality": {"enabled": True}})
         first = alone.train(round_of(engine), taught(artifact))
-        options = small | EVERYTHING | {"init": "before", "score_weight": 0.5}
+        options = small | EVERYTHING | {"init": "before", "label_score_weight": 0.5}
         joint = AplActionFormerDetector(training=options)
         models.append(joint.train(round_of(engine, number=1, model=first), with_zone))
     states = [model.model()["state"] for model in models]

@@ -211,6 +211,6 @@ def test_faithful_sets_the_published_options() -> None:
     assert decode.by_level and not decode.video_factor and decode.video_power == decode.curve_share == 0
     assert decode.max_detections is None
     suppression = detector.postprocess
-    assert (suppression.method, suppression.iou_threshold, suppression.stretch) == ("nms", 0.45, 1.0)
+    assert (suppression.suppression, suppression.iou_threshold, suppression.stretch) == ("nms", 0.45, 1.0)
     with pytest.raises(ConfigError, match=r"faithful: true sets decode\.margin to 0\.1, found 0\.2"):
         load_recipe("potloc-released", ["detector.decode.margin=0.2"])
