@@ -144,7 +144,8 @@ def configurations(data: Dataset, work: Path) -> Iterator[Configuration]:
                 for how, changes in DECODINGS.items():
                     if how != "default" and number < 7:
                         continue
-                    detector = ActionFormerDetector.model_validate({**DETECTOR, "epochs": number, **changes})
+                    training = {**DETECTOR, "epochs": number}
+                    detector = ActionFormerDetector.model_validate({"training": training, **changes})
                     named = f"{' '.join([method, *options])}, {number} epochs, {how}"
                     yield from row(named, "detector", proposer=proposer, labeler=labeler, detector=detector)
 

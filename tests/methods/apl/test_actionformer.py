@@ -311,6 +311,12 @@ def test_a_model_that_does_not_fit_is_refused(plain: tuple[Dataset, Segments], t
         )
 
 
+@pytest.mark.parametrize("wrong", [{"init": "before"}, {"unlabelled_weight": 2.0}])
+def test_the_proposer_s_model_is_the_first_one_and_sees_labelled_videos_alone(wrong: dict[str, object]):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        AplActionFormerProposer.model_validate({"training": wrong})
+
+
 def test_a_dataset_without_full_labels_is_refused_before_anything_is_trained(
     plain: tuple[Dataset, Segments], tmp_path: Path
 ):

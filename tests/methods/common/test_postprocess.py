@@ -21,7 +21,7 @@ from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 DETECTORS = [
-    ActionFormerDetector(epochs=2),
+    ActionFormerDetector(training={"epochs": 2}),
     HrproInstanceDetector(training={"epochs": 2}),
     PotlocDetector(training={"epochs": 2}),
     BmnDetector(training={"epochs": 2, "length": 32, "samples": 8}, decode={"top_k": 100}),
