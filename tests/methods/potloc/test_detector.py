@@ -205,7 +205,7 @@ def test_faithful_sets_the_published_options() -> None:
     detector = PotlocDetector(faithful=True, training={"epochs": 5})
     training, decode = detector.training, detector.decode
     assert (training.window, training.levels, training.width, training.max_length) == (12, 3, 512, 768)
-    assert training.rounded and training.seeds == "published" and training.epochs == 5
+    assert training.rounded and training.background_rows == "published" and training.epochs == 5
     assert (decode.class_threshold, decode.cas_thresholds, decode.margin) == (0.7, [0.4], 0.1)
     assert len(decode.actionness_thresholds) == 34 and decode.actionness_thresholds[-1] == 0.925
     assert decode.by_level and not decode.video_factor and decode.video_power == decode.curve_share == 0
