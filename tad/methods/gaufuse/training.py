@@ -20,8 +20,8 @@ from tad import bounds
 from tad.data.labels import Supervision
 from tad.errors import DataError
 from tad.methods.common.optimisers import default_batch
+from tad.methods.common.trained import of_architecture, restore
 from tad.methods.gaufuse.model import HeadScores, RskpModel, RskpScores
-from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
 from tad.options import option
 from tad.ranges import Choice, Float, Integer
@@ -202,7 +202,7 @@ class RskpTask:
         self.lr = min(1e-3, 5e-5 * 2048 / dim) if lr is None else lr
         self.module: nn.Module
         if "model" in context.inputs:
-            model, settings = restore(context, RskpModel, dropout=config.dropout)
+            model, settings = restore(context, of_architecture(RskpModel), dropout=config.dropout)
             model.forget()
             self.module = model
             architecture = settings["architecture"]

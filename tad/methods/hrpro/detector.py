@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.common.seeds import inside
 from tad.methods.hrpro.detector_model import InstanceModel, framed
@@ -174,18 +174,8 @@ def load(context: Context) -> Refiner:
     Raises:
         RunError: the model was trained for another feature width.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    architecture = saved["settings"]["architecture"]
-    if architecture["dim"] != data.manifest.grid.dim:
-        raise RunError(
-            f"{artifact.path}: the model was trained with dim = {architecture['dim']}, but {data.root} has "
-            f"{data.manifest.grid.dim}; train it on this dataset"
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = InstanceModel(**architecture)
-    model.load_state_dict(saved["state"])
-    model.to(device).eval()
+    data = context.data
+    model, _, device = trained.load(context, trained.of_architecture(InstanceModel))
 
     def run(video: str, spans: np.ndarray, keep: str) -> tuple[np.ndarray, np.ndarray]:
         features = read_features(data, video)

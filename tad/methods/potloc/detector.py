@@ -16,7 +16,7 @@ import torch
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.candidates import RunsConfig, scored_runs, steps
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
@@ -257,19 +257,8 @@ def load(context: Context) -> tuple[Callable[[str], list[Curves]], int]:
     Raises:
         RunError: it was trained for another feature width or other classes.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    settings = saved["settings"]
-    for name, there, here in (
-        ("features of width", settings["architecture"]["dim"], data.manifest.grid.dim),
-        ("the classes", ", ".join(settings["classes"]), ", ".join(data.classes)),
-    ):
-        if there != here:
-            raise RunError(f"{artifact.path}: the detector was trained on {name} {there}, but {data.root} has {here}")
-    network = build(settings)
-    network.load_state_dict(saved["state"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device).eval()
+    data = context.data
+    network, settings, device = trained.load(context, build)
     ratio, upsample = settings["top_ratio"], settings["upsample"]
 
     def run(video: str) -> list[Curves]:

@@ -194,10 +194,10 @@ def test_training_videos_keep_their_given_classes(data: Dataset, tmp_path: Path)
 def test_a_model_of_other_data_is_refused(data: Dataset, tmp_path: Path) -> None:
     model = model_of(opened(data, windows_around_points(data), tmp_path / "labels"), tmp_path / "model")
     other = tiny_dataset(tmp_path / "wide", videos=3, classes=3, dim=12)
-    with pytest.raises(RunError, match=r"trained on features of width 8, but .* has 12"):
+    with pytest.raises(RunError, match=r"trained with dim = 8, but .* has 12"):
         PotlocDetect(PotlocDetection()).open(Context(other, {"model": model}, [], 0))
     more = tiny_dataset(tmp_path / "more", videos=3, classes=4, dim=8)
-    with pytest.raises(RunError, match="trained on the classes"):
+    with pytest.raises(RunError, match="trained with classes"):
         PotlocDetect(PotlocDetection()).open(Context(more, {"model": model}, [], 0))
 
 
