@@ -330,7 +330,7 @@ def test_a_video_of_no_class_has_its_best_class_or_nothing() -> None:
 def test_faithful_sets_every_published_option() -> None:
     proposer = RskpProposer(faithful=True)
     training, candidates = proposer.training, proposer.candidates
-    assert (training.epochs, training.memory_epochs, training.lr_drop, training.ema) == (200, 101, 80, None)
+    assert (training.epochs, training.memory_epochs, training.lr_drop, training.ema_decay) == (200, 101, 80, None)
     assert training.memory_first_class and candidates.released_edges and not candidates.best_class
     assert candidates.fusion.weight == "inner" and len(candidates.thresholds) == 20
     assert (candidates.thresholds[0], candidates.thresholds[-1]) == (0.001, 0.039)
