@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -43,6 +44,12 @@ def listing(problems: Sequence[str], most: int = 20) -> str:
 def few(names: Sequence[str], most: int = 5) -> str:
     """The first of many names in one line, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """`did you mean X?` of the known name that is most like this one; None if none is."""
+    close = difflib.get_close_matches(name, list(known), 1, cutoff)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def cut(text: str, most: int = 200) -> str:

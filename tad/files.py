@@ -1,37 +1,34 @@
 """Small files of the user: read with errors that name file, place and remedy; written whole or not at all.
 
-Every reader of text, JSON, YAML and CSV goes through here. Text is UTF-8, with or without a byte order mark, whatever
-the locale. Nothing but a regular file is opened: a named pipe or a device would be waited for without end.
+Every reader of text, JSON and YAML goes through here, and so does tad.data.csv_table. Text is UTF-8, with or without a
+byte order mark, whatever the locale. Nothing but a regular file is opened: a named pipe or a device would be waited for
+without end.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 import re
+import shutil
 import stat
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from tad.errors import DataError, cut, listing, shortened
+from tad.errors import DataError, listing, shortened
+from tad.words import size
 from tad.wrong_file import FRONT, wrong_file
 
 MOST_NODES = 1_000_000
 """Values of a YAML document once its aliases are written out; a few lines of aliases can stand for billions."""
-MOST_FIELD = 128 << 10
-"""Characters of a CSV field."""
-SEP_LINE = re.compile(r"(?i)\"?sep=([,;\t|])\"?[ \t]*(?:\r\n|\r|\n)")
-"""The line by which a CSV file tells Excel what separates its columns."""
 LONGEST_NAME = 200
 """Bytes of a folder's name: file systems take 255."""
 LONG_INTEGER = 18
@@ -97,9 +94,8 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: line {line}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
+        byte = content[error.start]
+        raise DataError(f"{path}: line {line}: the byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
 
 
 def read_json(path: Path) -> Any:
@@ -240,60 +236,6 @@ def _written_out(node: yaml.Node, known: dict[int, int], above: set[int]) -> int
     return total
 
 
-def read_rows(
-    path: Path,
-    header: Sequence[str] | None = None,
-    uneven: list[tuple[int, str]] | None = None,
-    *,
-    columns: Sequence[str] | None = None,
-    delimiter: str = ",",
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and row of a CSV file with a header; blanks around fields are cut off, empty lines left out.
-
-    Args:
-        header: the columns that the file must have, in this order; None takes any.
-        uneven: takes line number and problem of rows with more or fewer fields than the header, which are left out; by
-            default they are an error. Empty fields beyond the header do not count.
-        columns: what the file's columns are, if it has no header.
-
-    Raises:
-        DataError: as `read_text`; the header is another one or holds a name twice; a row has more or fewer fields
-            than the header (all such rows are listed before any row is given).
-    """
-    text = read_text(path)
-    if (told := SEP_LINE.match(text)) is not None:
-        text, delimiter = "\n" + text[told.end() :], told[1]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    csv.field_size_limit(MOST_FIELD)
-    try:
-        names = [name.strip() for name in (_first(reader) if columns is None else columns)]
-        while len(names) > 1 and not names[-1]:  # spreadsheets add empty columns
-            names.pop()
-        lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}") from None
-    found = cut(delimiter.join(names)) or "nothing"
-    if header is not None and names != list(header):
-        raise DataError(f"{path}: the header must be {','.join(header)}; found {found}")
-    if len(set(names)) < len(names):
-        raise DataError(f"{path}: the header holds a name twice: {found}")
-    for _, row in lines:
-        while len(row) > len(names) and not row[-1]:
-            row.pop()
-    odd = [
-        (line, f"{len(row)} fields, but the header has {len(names)}") for line, row in lines if len(row) != len(names)
-    ]
-    if uneven is not None:
-        uneven += odd
-    elif odd:
-        raise DataError(f"{path}: " + listing([f"line {line}: {problem}" for line, problem in odd]))
-    return iter([(line, dict(zip(names, row, strict=True))) for line, row in lines if len(row) == len(names)])
-
-
-def _first(rows: Iterator[list[str]]) -> list[str]:
-    return next((row for row in rows if any(field.strip() for field in row)), [])
-
-
 def name_of(value: Any) -> str:
     """A class name of a published file: without blanks around it, and with composed characters (Unicode's NFC), for
     files of one data set come from systems that write the same letters in two ways."""
@@ -363,6 +305,15 @@ def sync(path: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def lack_of_room(place: Path, count: float) -> str | None:
+    """What a disk with less room than `count` bytes lacks, in words; None if it has it, or does not say."""
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return None
+    return f"needs about {size(count)} and {size(free)} are free" if count > free else None
 
 
 def is_path_below(name: str) -> bool:

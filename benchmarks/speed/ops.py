@@ -27,7 +27,7 @@ import torch
 from tad.methods.pser.bags import clear_of, negative_spans, perturb, seed_tious
 from tad.ops.grouping import outer_inner_contrast, threshold_runs
 from tad.ops.iou import tiou
-from tad.ops.nms import classwise_nms, hard_nms, vote
+from tad.ops.nms import classwise_nms
 from tad.ops.roi import roi_align
 
 SCALES, SHIFTS = [0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5], [0.0, -0.1, 0.1]
@@ -90,15 +90,6 @@ def loop_hard_nms(spans: np.ndarray, scores: np.ndarray, threshold: float) -> li
         if all(loop_overlap(spans[i], spans[j]) < threshold for j in kept):
             kept.append(int(i))
     return kept
-
-
-def loop_vote(kept: np.ndarray, spans: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    moved = kept.copy()
-    for k, segment in enumerate(kept):
-        overlap = np.array([loop_overlap(segment, other) for other in spans])
-        weight = np.where(overlap >= threshold, overlap * scores, 0)
-        moved[k] = (weight[:, None] * spans).sum(0) / weight.sum()
-    return moved
 
 
 def loop_tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -171,7 +162,7 @@ def nms_cases() -> list[Case]:
     small, large = clustered(2000, 20), clustered(40_000, 20)
     spans, scores, _ = small
     rule: dict[str, Any] = {"method": "gaussian", "sigma": 0.5, "min_score": 0.001}
-    kept, _, _ = hard_nms(spans, scores, 0.5, limit=200)
+    one_class = np.zeros(len(scores), dtype=np.int64)
     return [
         Case(
             "class-wise soft-NMS, 2,000 segments, 20 classes",
@@ -199,13 +190,8 @@ def nms_cases() -> list[Case]:
         ),
         Case(
             "hard NMS .5, 2,000 segments",
-            lambda: hard_nms(spans, scores, 0.5),
+            lambda: classwise_nms(spans, scores, one_class, method="hard", min_score=-1.0),
             lambda: loop_hard_nms(spans, scores, 0.5),
-        ),
-        Case(
-            "voting .7, 200 kept of 2,000",
-            lambda: vote(kept, spans, scores, 0.7),
-            lambda: loop_vote(kept, spans, scores, 0.7),
         ),
     ]
 

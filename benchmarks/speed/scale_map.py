@@ -24,7 +24,7 @@ from distributed.engine.mapping import map_here, map_on_actors
 from distributed.engine.store import Store
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
 from tad.data.segments import SCHEMA, Segments
-from tad.prepare.write import LabelRows, write_dataset
+from tad.prepare.write import write_dataset
 from tad.stages import Arrays, Context, StageConfig
 
 LABELS = [f"class-{i:02d}" for i in range(20)]
@@ -85,7 +85,7 @@ def rows(folder: Path, videos: int) -> Dataset:
         folder.mkdir(parents=True, exist_ok=True)
         manifest = Manifest(name="rows", classes=LABELS, subsets={"train": "train"}, grid=FeatureGrid(dim=64))
         entry = {"subset": "train", "duration": 120.0, "fps": 25.0, "annotations": []}
-        write_dataset(folder, manifest, {f"v_{i:010d}": entry for i in range(videos)}, LabelRows())
+        write_dataset(folder, manifest, {f"v_{i:010d}": entry for i in range(videos)}, {})
     return Dataset.open(folder)
 
 

@@ -22,7 +22,7 @@ from distributed.tuning.study import open_storage
 from distributed.tuning.trial import Work, evaluate, stages_of
 from search_spaces.load import load
 from tad.data.dataset import Dataset
-from tad.prepare.holdout import split_holdout
+from tad.prepare.split import split_holdout
 from tad.prepare.synth import make_dataset
 from tad.recipe.recipe import load_recipe
 

@@ -21,14 +21,16 @@ import numpy as np
 
 from distributed.cluster.connect import cluster
 from distributed.engine.engine import Engine, Resources
-from distributed.run.record import Record
+from distributed.engine.record import Record
 from distributed.engine.store import Store
+from tad.data import labels as label_files
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.prepare.write import LabelRows, write_dataset
+from tad.prepare.write import write_dataset
 from tad.data.segments import Segments
 from tad.methods.gaufuse.retraining import TargetConfig, Targets
 from tad.methods.gaufuse.labeler import GaufuseLabeler
 from tad.methods.gaufuse.snippet_targets import solve, system
+from tests.support.rounds import round_of
 
 BAR = 500.0
 """Milliseconds for 2,200 snippets with 122 segments."""
@@ -49,7 +51,7 @@ def dataset(folder: Path, videos: int) -> Dataset:
     }
     classes = [(v, CLASSES[c]) for v in names for c in rng.choice(len(CLASSES), rng.integers(1, 3), replace=False)]
     manifest = Manifest(name="benchmark", classes=CLASSES, subsets={"train": "train"}, grid=FeatureGrid(dim=1))
-    write_dataset(folder, manifest, database, LabelRows(classes=classes))
+    write_dataset(folder, manifest, database, {label_files.CLASSES: classes})
     return Dataset.open(folder)
 
 
@@ -71,7 +73,7 @@ def measure(data: Dataset, found: Segments, folder: Path, resources: Resources) 
     engine = Engine(data, Store(folder / "store"), Record(folder / "run"), 0, resources)
     adopted = engine.adopt(found, "proposals")
     start = time.perf_counter()
-    labels = GaufuseLabeler().label(engine, adopted, None)
+    labels = GaufuseLabeler().label(round_of(engine, proposals=adopted)).segments
     middle = time.perf_counter()
     engine.map(Targets(TargetConfig()), {"labels": labels})
     return middle - start, time.perf_counter() - middle, len(labels.segments())

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
+from tad.data.labels import POINTS
 from tad.prepare.synth import write_features
-from tad.prepare.write import LabelRows, write_dataset
+from tad.prepare.write import write_dataset
 
 VIDEOS, CLASSES, DIM = {"train": 200, "test": 210}, 20, 256
 DURATION = (150.0, 0.85, 8.0, 1400.0)
@@ -41,7 +42,7 @@ def thumos_sized(folder: Path) -> Dataset:
     grid = FeatureGrid(fps=25, stride=16, window=16, dim=DIM)
     manifest = Manifest(name="thumos-sized", classes=names, subsets={"train": "train", "test": "test"}, grid=grid)
     folder.mkdir(parents=True)
-    write_dataset(folder, manifest, database, LabelRows(points))
+    write_dataset(folder, manifest, database, {POINTS: points})
     write_features(folder)
     return Dataset.open(folder)
 

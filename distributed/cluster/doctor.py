@@ -22,6 +22,7 @@ from distributed.cluster.token import exposed
 from tad.data.digests import cache_folder
 from tad.data.remote import is_uri, opened, reason
 from tad.errors import DataError, RunError
+from tad.words import size
 
 PACKAGES = ("tad", "distributed", "search_spaces")
 SUFFIXES = (".py", ".yaml", ".html")
@@ -238,11 +239,6 @@ def source_hash() -> str:
 def absolute(store: str) -> str:
     """A folder by its whole path, which is what the nodes are asked for; a URI as it is."""
     return store if is_uri(store) else str(Path(store).expanduser().resolve())
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _hear(finding: Finding, probe: Any, answer: Any, end: float) -> None:

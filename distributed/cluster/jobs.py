@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from distributed.cluster.doctor import PACKAGES, SUFFIXES, size
+from distributed.cluster.doctor import PACKAGES, SUFFIXES
 from distributed.cluster.token import check_token
 from tad.errors import RunError
+from tad.words import size
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 50 * 2**20

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tad.errors import RunError
-from tad.files import cause
+from tad.files import cause, lack_of_room
+from tad.words import size
 
 REMEDIES = {
     errno.ENOSPC: "free some, or choose another --store",
@@ -52,24 +53,11 @@ def need(place: Path, count: float, what: str) -> None:
     Raises:
         RunError: names what needs how much, and how much there is.
     """
-    try:
-        free = shutil.disk_usage(place).free
-    except OSError:  # a file system that does not say
-        return
-    if count > free:
+    if (lack := lack_of_room(place, count)) is not None:
         raise RunError(
-            f"{place}: {what} needs about {size(count)} and {size(free)} are free; {REMEDIES[errno.ENOSPC]}. "
+            f"{place}: {what} {lack}; {REMEDIES[errno.ENOSPC]}. "
             "What is finished stays, and the same command goes on from here"
         )
-
-
-def size(count: float) -> str:
-    """Bytes as people write them."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _sentence(place: Path, problem: str, remedy: str) -> str:

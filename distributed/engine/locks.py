@@ -24,6 +24,7 @@ from tqdm import tqdm
 from tad.data.artifact import set_aside
 from tad.errors import DataError, RunError, printable
 from tad.files import cause, read_json, write_json
+from tad.words import duration
 
 PATIENCE = 2.0
 """Seconds of waiting that are not told."""
@@ -126,15 +127,8 @@ def _acquire(lock: FileLock, path: Path, what: str, tell: Tell) -> None:
             return
         except Timeout:
             waited = time.monotonic() - start
-            tell(f"waiting for {what}: {holder_of(path)} makes it; {_words(waited)} so far, Ctrl-C gives up")
+            tell(f"waiting for {what}: {holder_of(path)} makes it; {duration(waited)} so far, Ctrl-C gives up")
             patience = EVERY
-
-
-def _words(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _refused(path: Path, error: OSError) -> str:

@@ -13,8 +13,7 @@ from tad.commands.options import FOLDER, FORCE, OUT_FOLDER, DatasetType
 from tad.commands.say import say
 
 if TYPE_CHECKING:
-    from tad.prepare.labelled import Mode
-    from tad.prepare.relabel import Kind
+    from tad.prepare.relabel import Kind, Mode
 
 
 @click.command()
@@ -84,10 +83,8 @@ def split(
     linked.
     """
     from tad.data.dataset import Dataset
-    from tad.prepare import holdout
-    from tad.prepare.labelled import split_labelled
-    from tad.prepare.labelled import summary as labelled_summary
-    from tad.prepare.split import split_kfold, summary
+    from tad.prepare.relabel import split_labelled
+    from tad.prepare.split import holdout_summary, kfold_summary, split_holdout, split_kfold
 
     single = dev is not None or hide_points is not None
     if single + (kfold is not None) + (labelled is not None) != 1:
@@ -98,12 +95,11 @@ def split(
         raise click.UsageError("--pool goes with --kfold")
     data = Dataset.open(dataset)
     if labelled is not None:
-        made = split_labelled(data, labelled, mode or "stratified", seed, out, others=others or "none", force=force)
-        say(labelled_summary(made))
+        say(str(split_labelled(data, labelled, mode or "stratified", seed, out, others=others or "none", force=force)))
     elif kfold is not None:
-        say(summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
+        say(kfold_summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
     else:
-        say(holdout.summary(holdout.split_holdout(data, dev, hide_points, seed, out, force=force)))
+        say(holdout_summary(split_holdout(data, dev, hide_points, seed, out, force=force)))
 
 
 @click.command()

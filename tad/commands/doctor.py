@@ -65,7 +65,7 @@ def before_job(skip: bool, local: bool, store: str, tracking: str | None) -> Non
 
 def _nodes(findings: list[Finding]) -> str:
     """A row for each node, green or red."""
-    from distributed.cluster.doctor import size
+    from tad.words import size
 
     heads = ["", "node", "address", "Python", "Ray", "torch", "tad", "GPUs", "disk", "shm", "clock"]
     rows = [[*heads, "token", "store", "MLflow"]]

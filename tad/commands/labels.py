@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tad.commands.numbers import SEED
 from tad.commands.options import FILE, FOLDER, FORCE, OUT_FOLDER
 from tad.commands.say import say
+
+if TYPE_CHECKING:
+    from tad.prepare.relabel import Kind, Origin
 
 KINDS = ("full", "points", "classes", "none", "keep")
 
@@ -53,11 +57,11 @@ class Mix(click.ParamType):
 def labels(
     src: Path,
     out: Path,
-    kind: str | None,
+    kind: Kind | None,
     videos: Path | None,
-    mix: dict[str, float] | None,
+    mix: dict[Kind, float] | None,
     seed: int,
-    classes_from: str,
+    classes_from: Origin,
     name: str | None,
     force: bool,
 ) -> None:
@@ -74,8 +78,8 @@ def labels(
     from tad.data.dataset import Dataset
     from tad.errors import DataError
     from tad.files import read_text
-    from tad.prepare.imported import known
-    from tad.prepare.relabel import Origin, derive_labels, drawn, one_kind, summary
+    from tad.prepare.published import known
+    from tad.prepare.relabel import derive_labels, draw_kinds, one_kind
 
     if (kind is None) == (mix is None):
         raise click.UsageError("give either --kind or --mix")
@@ -87,11 +91,8 @@ def labels(
         if listed == []:
             raise DataError(f"{videos}: names no video; one a line")
         train = set(data.videos("train"))
-        listed = None if listed is None else [known(name, train) or name for name in listed]
-        kinds = one_kind(data, kind, listed)  # type: ignore[arg-type]
+        kinds = one_kind(data, kind, None if listed is None else [known(name, train) or name for name in listed])
     else:
-        kinds = drawn(data, mix or {}, seed)  # type: ignore[arg-type]
+        kinds = draw_kinds(data, mix or {}, seed)
     drawn_by = seed if mix is not None else None
-    origin: Origin = "given" if classes_from == "given" else "annotations"
-    made = derive_labels(data, kinds, out, classes_from=origin, seed=drawn_by, name=name, force=force)
-    say(summary(made))
+    say(str(derive_labels(data, kinds, out, classes_from=classes_from, seed=drawn_by, name=name, force=force)))

@@ -10,9 +10,10 @@ import click
 from tad.commands.options import OUT_FOLDER, store_option
 from tad.commands.say import say
 from tad.commands.table import table
+from tad.words import duration, size
 
 if TYPE_CHECKING:
-    from distributed.cluster.needs import Needed
+    from distributed.engine.needs import Needed
     from distributed.engine.store import Store
 
 STORE = store_option("Artifact store: a folder, s3:// or gs://.", "place")
@@ -41,9 +42,8 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
     For each artifact its stage, size and age, and the runs that need it. Runs that do not lie below --runs are known
     by what is noted in the store.
     """
-    from distributed.cluster.needs import needed
-    from distributed.engine.disk import size
     from distributed.engine.inventory import entries, locks_held
+    from distributed.engine.needs import needed
 
     opened = _opened(place)
     held, every = locks_held(opened), entries(opened)
@@ -59,7 +59,7 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
         elif entry.kind == "in progress" and entry.key in held:
             by = f"{held[entry.key]}, now"
         where = "" if entry.local == (opened.bucket is None) else " (copy here)"
-        rows.append([entry.kind + where, entry.name, entry.stage, size(entry.bytes), _age(entry.age), by])
+        rows.append([entry.kind + where, entry.name, entry.stage, size(entry.bytes), duration(entry.age), by])
     if len(rows) > 1:
         say("\n".join(table(rows)))
     count = sum(entry.kind == "artifact" and entry.local == (opened.bucket is None) for entry in every)
@@ -75,7 +75,6 @@ def verify(keys: tuple[str, ...], place: str) -> None:
     Reads all artifacts, or those named, and compares each file with its digest. Nothing is changed; the next run that
     needs a damaged one sets it aside and makes it again. The exit status is 1 if any is damaged.
     """
-    from distributed.engine.disk import size
     from distributed.engine.inventory import entries
     from distributed.engine.store import KEY
     from distributed.engine.verify import verified
@@ -122,10 +121,10 @@ def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -
     Each run is noted in the store, so those of others count, too, and those that were moved. A run that was removed
     has to be forgotten with --forget; one that lies below --runs is never forgotten.
     """
-    from distributed.cluster.needs import needed
     from distributed.engine import uses
-    from distributed.engine.disk import size, writing
+    from distributed.engine.disk import writing
     from distributed.engine.garbage import find_rubbish, remove
+    from distributed.engine.needs import needed
     from tad.errors import RunError
 
     opened = _opened(place)
@@ -174,10 +173,3 @@ def _opened(place: str) -> Store:
     if not is_uri(place) and not Path(place).expanduser().is_dir():
         raise RunError(f"{place}: no such store; name it with --store")
     return Store(place)
-
-
-def _age(seconds: float) -> str:
-    hours = seconds / 3600
-    if hours < 1:
-        return f"{max(seconds, 0) / 60:.0f} min"
-    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tad.data.csv_table import read_csv
 from tad.errors import DataError, listing
-from tad.files import name_of, read_json, read_rows, read_text
+from tad.files import name_of, read_json, read_text
 
 NUMBERED = re.compile(r"(\d{1,9})\s+(\S.*)")
 
@@ -63,7 +64,7 @@ def label_ids(document: Any) -> dict[int, str]:
 
 def _rows(path: Path) -> list[tuple[int, str]]:
     pairs = []
-    for line, row in read_rows(path):
+    for line, row in read_csv(path).rows:
         if not {"id", "key"} <= row.keys():
             raise DataError(f"{path}: expected the columns id and key; found {', '.join(row)}")
         if not re.fullmatch(r"\d{1,9}", row["id"]) or not row["key"]:

@@ -1,15 +1,21 @@
-"""A user's own table of videos and labels: CSV with any usual names of columns and units of time."""
+"""CSV files, and a user's own table of videos and labels: with any usual names of columns and units of time."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from tad.errors import DataError
-from tad.files import SEP_LINE, number, read_rows, read_text
+from tad.errors import DataError, cut, listing
+from tad.files import number, read_text
 
+MOST_FIELD = 128 << 10
+"""Characters of a CSV field."""
+SEP_LINE = re.compile(r"(?i)\"?sep=([,;\t|])\"?[ \t]*(?:\r\n|\r|\n)")
+"""The line by which a CSV file tells Excel what separates its columns."""
 Unit = Literal["seconds", "frames", "ms"]
 UNITS: tuple[Unit, ...] = ("seconds", "frames", "ms")
 
@@ -56,6 +62,74 @@ class Table(NamedTuple):
     units: dict[str, Unit]
 
 
+class Csv(NamedTuple):
+    """A CSV file.
+
+    Attributes:
+        header: names of the columns.
+        rows: line number and fields by column; blanks around fields are cut off, empty lines left out.
+        delimiter: what separates the columns.
+    """
+
+    header: list[str]
+    rows: list[tuple[int, dict[str, str]]]
+    delimiter: str
+
+
+def read_csv(
+    path: Path,
+    header: Sequence[str] | None = None,
+    uneven: list[tuple[int, str]] | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    guess: bool = False,
+) -> Csv:
+    """A CSV file with a header.
+
+    Args:
+        header: the columns that the file must have, in this order; None takes any.
+        uneven: takes line number and problem of rows with more or fewer fields than the header, which are left out; by
+            default they are an error. Empty fields beyond the header do not count.
+        columns: what the file's columns are, if it has no header.
+        guess: columns may be separated by semicolons or tabs; a line `sep=` for Excel is always obeyed.
+
+    Raises:
+        DataError: as `read_text`; the header is another one or holds a name twice; a row has more or fewer fields
+            than the header (all such rows are listed).
+    """
+    text, delimiter = read_text(path), ","
+    if (told := SEP_LINE.match(text)) is not None:
+        text, delimiter = "\n" + text[told.end() :], told[1]
+    elif guess:
+        head = next((line for line in text.splitlines() if line.strip()), "")
+        delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    csv.field_size_limit(MOST_FIELD)
+    try:
+        first = (row for row in reader if any(field.strip() for field in row))
+        names = [name.strip() for name in (next(first, []) if columns is None else columns)]
+        while len(names) > 1 and not names[-1]:  # spreadsheets add empty columns
+            names.pop()
+        lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}") from None
+    found = cut(delimiter.join(names)) or "nothing"
+    if header is not None and names != list(header):
+        raise DataError(f"{path}: the header must be {','.join(header)}; found {found}")
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: the header holds a name twice: {found}")
+    for _, row in lines:
+        while len(row) > len(names) and not row[-1]:
+            row.pop()
+    odd = [(n, f"{len(row)} fields, but the header has {len(names)}") for n, row in lines if len(row) != len(names)]
+    if uneven is not None:
+        uneven += odd
+    elif odd:
+        raise DataError(f"{path}: " + listing([f"line {line}: {problem}" for line, problem in odd]))
+    rows = [(line, dict(zip(names, row, strict=True))) for line, row in lines if len(row) == len(names)]
+    return Csv(names, rows, delimiter)
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     """A CSV file, separated by commas, semicolons or tabs.
 
@@ -65,9 +139,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     Raises:
         DataError: it cannot be read, has no column of videos, or two columns are the same thing.
     """
-    head, delimiter = head_of(path)
-    rows = list(read_rows(path, columns=columns, delimiter=delimiter))
-    header = list(rows[0][1]) if rows else [name.strip() for name in columns or head.split(delimiter)]
+    table = read_csv(path, columns=columns, guess=True)
+    rows, header = table.rows, table.header
     found: dict[str, str] = {}
     units: dict[str, Unit] = {}
     for column in header:
@@ -85,26 +158,13 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
             "header, say what its columns are with --columns, for instance video,time,label"
         )
     kept = [(line, {key: row[column] for key, column in found.items()}) for line, row in rows]
-    if delimiter == ";":  # where a comma stands before the decimals, columns are separated by semicolons
+    if table.delimiter == ";":  # where a comma stands before the decimals, columns are separated by semicolons
         kept = [(line, {key: with_point(v) if key in NUMBERS else v for key, v in row.items()}) for line, row in kept]
     if "length" in found and "duration" not in found and not _of_segments(kept):
         found["duration"] = found.pop("length")
         units |= {"duration": units.pop("length")} if "length" in units else {}
         kept = [(line, row | {"duration": row["length"]}) for line, row in kept]
     return Table(path, kept, found, units)
-
-
-def head_of(path: Path) -> tuple[str, str]:
-    """The header line of a CSV file, and what separates its columns: a comma, a semicolon or a tab.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    text = read_text(path)
-    told = SEP_LINE.match(text)
-    lines = text[told.end() if told is not None else 0 :].splitlines()
-    head = next((line for line in lines if line.strip()), "")
-    return head, told[1] if told is not None else max(",;\t", key=head.count)
 
 
 def with_point(text: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +25,16 @@ from tad.data.digests import digests_here
 from tad.data.features import FRONT, Header, header_of, matrix, read_header
 from tad.data.grid import SnippetGrid
 from tad.data.labels import (
-    CLASSES,
-    FULL,
     NO_POINTS,
-    POINTS,
+    SUPERVISION,
+    TYPES,
+    Classes,
     FullLabels,
+    LabelType,
     Points,
     Supervision,
-    read_full_labels,
-    read_held_out,
-    read_points,
-    read_video_classes,
+    open_held_out,
+    open_labels,
 )
 from tad.data.manifest import ROLES, SAFE_ID, Derived, FeatureGrid, Manifest, Role, Split, beside, read_manifest
 from tad.data.remote import RemoteFolder, is_uri
@@ -55,10 +55,9 @@ class Dataset:
     root: Path
     manifest: Manifest
     videos_by_id: Mapping[str, Video]
-    points_by_id: Mapping[str, Points]
+    points_by_id: Mapping[str, Points] = field(default_factory=dict)
     held_out_by_id: Mapping[str, Points] = field(default_factory=dict)
-    classes_by_id: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """[K] class indices of each video of labels.csv."""
+    classes_by_id: Mapping[str, Classes] = field(default_factory=dict)
     full_by_id: Mapping[str, FullLabels] = field(default_factory=dict)
     remote: RemoteFolder | None = None
     """Where it comes from, if `root` is a cache."""
@@ -85,16 +84,13 @@ class Dataset:
             raise DataError(f"{root}: no such dataset folder")
         manifest = read_manifest(root)
         videos = read_videos(root / "annotations.json", manifest)
-        durations = {v.id: v.duration for v in videos.values()}
-        training = {v.id for v in videos.values() if manifest.subsets[v.subset] == "train"}
-        points, held_out = read_points(root / POINTS, manifest.classes, durations), {}
+        given = {kind.name: open_labels(root / kind.file, kind, manifest, videos) for kind in TYPES}
+        held_out = {}
         if manifest.held_out is not None:
-            held_out = read_held_out(
-                beside(root, manifest.held_out, "held_out"), manifest.classes, durations, training, points
-            )
-        classes = read_video_classes(root / CLASSES, manifest.classes, durations)
-        full = read_full_labels(root / FULL, manifest.classes, durations, training)
-        return cls(root, manifest, videos, points, held_out, classes, full, remote)
+            path = beside(root, manifest.held_out, "held_out")
+            held_out = open_held_out(path, manifest, videos, given["points"])
+        labels = {f"{name}_by_id": found for name, found in given.items()}
+        return cls(root, manifest, videos, held_out_by_id=held_out, remote=remote, **labels)
 
     def __reduce__(self) -> Any:
         return Dataset.open, (self.remote.uri if self.remote is not None else self.root,)
@@ -125,6 +121,11 @@ class Dataset:
         """Seconds."""
         return self.videos_by_id[video_id].duration
 
+    def labels(self, kind: LabelType) -> Mapping[str, Any]:
+        """What the videos have of one type of label."""
+        found: Mapping[str, Any] = getattr(self, f"{kind.name}_by_id")
+        return found
+
     def points(self, video_id: str) -> Points:
         return self.points_by_id.get(video_id, NO_POINTS)
 
@@ -132,25 +133,31 @@ class Dataset:
         """Points of a training video that only honest scores may read (tad.selection); never training."""
         return self.held_out_by_id.get(video_id, NO_POINTS)
 
-    def video_classes(self, video_id: str) -> np.ndarray:
-        """[K] int64, ascending: the classes that any given label says are in the video."""
-        full = self.full_labels(video_id)
-        listed = self.classes_by_id.get(video_id, NO_POINTS.label)
-        return np.unique(
-            np.concatenate([self.points(video_id).label, listed, NO_POINTS.label if full is None else full.label])
-        )
-
     def full_labels(self, video_id: str) -> FullLabels | None:
         """All actions of a training video, if it is fully labelled (full_labels.csv)."""
         return self.full_by_id.get(video_id)
 
+    def video_classes(self, video_id: str) -> np.ndarray:
+        """[K] int64, ascending: the classes that any given label says are in the video."""
+        given = [self.labels(kind)[video_id].label for kind in TYPES if video_id in self.labels(kind)]
+        return np.unique(np.concatenate([NO_POINTS.label, *given]))
+
     def supervision(self, video_id: str) -> Supervision:
         """The strongest label that is given for the video."""
-        if video_id in self.full_by_id:
-            return "full"
-        if len(self.points(video_id).time):
-            return "points"
-        return "classes" if video_id in self.classes_by_id else "none"
+        given = {kind.name for kind in TYPES if video_id in self.labels(kind)}
+        return next((name for name in SUPERVISION if name in given), "none")
+
+    def kinds(self, role: Role) -> Counter[Supervision]:
+        """How many of a role's videos have each kind of label as their strongest one."""
+        return Counter(map(self.supervision, self.videos(role)))
+
+    def pointed(self, role: Role) -> list[str]:
+        """The videos of a role that have points, also beside other labels."""
+        return [video for video in self.videos(role) if len(self.points(video).time)]
+
+    def point_count(self, role: Role) -> int:
+        """Points of all videos of a role."""
+        return sum(len(self.points(video).time) for video in self.videos(role))
 
     def feature_path(self, video_id: str) -> Path:
         """Where the file is, if there is one; fetched first if the dataset is remote."""
@@ -211,10 +218,9 @@ class Dataset:
             video, points = self.videos_by_id[video_id], self.points(video_id)
             digest.update(json.dumps([video_id, video.duration, video.fps]).encode())
             digest.update(points.time.tobytes() + points.label.tobytes())
-            for key, labels in (("classes", self.classes_by_id.get(video_id)), ("full", self.full_by_id.get(video_id))):
-                if labels is not None:
-                    columns = [labels] if isinstance(labels, np.ndarray) else list(labels)
-                    digest.update(json.dumps([key, *(column.tolist() for column in columns)]).encode())
+            for kind in TYPES[1:]:
+                if (own := self.labels(kind).get(video_id)) is not None:
+                    digest.update(json.dumps([kind.name, *(column.tolist() for column in own)]).encode())
             digest.update(json.dumps(["features", content[video_id]]).encode())
         return digest.hexdigest()
 

@@ -1,9 +1,12 @@
-"""What `tad check` reports."""
+"""What `tad check` reports, and what a file with errors is refused for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
+
+from tad.errors import DataError, listing
 
 
 class Finding(NamedTuple):
@@ -24,6 +27,17 @@ def error(kind: str, where: str, detail: str) -> Finding:
 
 def warning(kind: str, where: str, detail: str) -> Finding:
     return Finding("warning", kind, where, detail)
+
+
+def refuse(path: Path, findings: Sequence[Finding]) -> None:
+    """Raises DataError with all errors among the findings of a file; passes if there are none."""
+    errors = [f for f in findings if f.severity == "error"]
+    places = [f.where.removeprefix(path.name).lstrip() for f in errors]
+    if places == [""]:
+        raise DataError(f"{path}: {errors[0].detail}")
+    if errors:
+        texts = [f"{place}: {f.detail}" if place else f.detail for place, f in zip(places, errors, strict=True)]
+        raise DataError(f"{path}: " + listing(texts))
 
 
 def summary(findings: Sequence[Finding], first: int = 5) -> str:

@@ -4,6 +4,9 @@ labels.csv       video_id,label             classes that a video holds, all of t
 points.csv       video_id,label,time        one point for each action, time in seconds
 full_labels.csv  video_id,label,start,end   all actions of a video, in seconds; a row with only a video: it holds none
 
+A type of label is an entry of `TYPES`; `read_labels` reads them all. `Dataset.open` refuses the errors that it finds,
+and `tad check` lists them beside the warnings.
+
 full_labels.csv is the one file with boundaries that training reads. It holds training videos only. `tad labels`,
 `tad split --labelled` and `tad import csv --as full` alone write it; boundaries of annotations.json stay in
 tad.evaluation.ground_truth.
@@ -13,27 +16,21 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tad.errors import DataError, listing, shortened
-from tad.files import number, read_rows
-
-Supervision = Literal["full", "points", "classes", "none"]
-"""The strongest label of a video."""
-SUPERVISION: tuple[Supervision, ...] = ("full", "points", "classes", "none")
-
-POINTS = "points.csv"
-CLASSES = "labels.csv"
-FULL = "full_labels.csv"
-HEADERS = {
-    POINTS: ("video_id", "label", "time"),
-    CLASSES: ("video_id", "label"),
-    FULL: ("video_id", "label", "start", "end"),
-}
+from tad.data.csv_table import read_csv
+from tad.data.findings import Finding, error, refuse, warning
+from tad.data.manifest import SUPERVISION as SUPERVISION
+from tad.data.manifest import Manifest
+from tad.data.manifest import Supervision as Supervision
+from tad.data.videos import Video
+from tad.errors import DataError, shortened
+from tad.files import number
 
 
 class Points(NamedTuple):
@@ -45,7 +42,11 @@ class Points(NamedTuple):
     """[G] int64 class indices."""
 
 
-NO_POINTS = Points(np.zeros(0), np.zeros(0, dtype=np.int64))
+class Classes(NamedTuple):
+    """The classes that a video holds, ascending."""
+
+    label: np.ndarray
+    """[K] int64 class indices."""
 
 
 class FullLabels(NamedTuple):
@@ -57,169 +58,178 @@ class FullLabels(NamedTuple):
     """[G] int64 class indices."""
 
 
-def read_points(path: Path, classes: Sequence[str], durations: Mapping[str, float]) -> dict[str, Points]:
-    """points.csv by video; no file means no points. Extra columns are refused: they may hold boundaries.
+NO_POINTS = Points(np.zeros(0), np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class LabelType:
+    """One type of label.
+
+    Attributes:
+        name: what a video is supervised by that has it.
+        file: its file. word: what one row of it is called.
+        times: columns of the file behind video_id and label, in seconds.
+        of: a video's labels, from times [G, len(times)] float64 and class indices [G] int64, sorted by both.
+        once: a row that stands twice counts once.
+        whole: the file holds all actions of a video, and training videos alone; a row with only a video says that the
+            video holds none.
+    """
+
+    name: Supervision
+    file: str
+    word: str
+    times: tuple[str, ...]
+    of: Callable[[np.ndarray, np.ndarray], Any]
+    once: bool = True
+    whole: bool = False
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return ("video_id", "label", *self.times)
+
+
+POINTS = LabelType("points", "points.csv", "point", ("time",), lambda times, label: Points(times[:, 0], label), False)
+CLASSES = LabelType("classes", "labels.csv", "label", (), lambda _, label: Classes(label))
+FULL = LabelType("full", "full_labels.csv", "full label", ("start", "end"), FullLabels, whole=True)
+TYPES = (POINTS, CLASSES, FULL)
+"""In the order in which they enter `Dataset.fingerprint`: a new type comes last."""
+
+
+class Row(NamedTuple):
+    """A row of a label file; `label` is empty and `times` are none where it says that its video holds no action."""
+
+    video: str
+    label: str
+    times: tuple[float, ...]
+    """Seconds."""
+
+
+def read_labels(
+    path: Path, kind: LabelType, manifest: Manifest | None, videos: Mapping[str, Video], findings: list[Finding]
+) -> list[Row]:
+    """The rows of a label file whose video is known; no file means no rows. What is wrong becomes findings.
+
+    Extra columns are refused: they may hold boundaries.
 
     Args:
-        classes: names, in the order of dataset.yaml.
-        durations: seconds of each video that may have points.
-
-    Raises:
-        DataError: lists every bad row (unknown video or class, time outside the video).
+        manifest: knows the classes and which videos train; None where it could not be read.
+        videos: those of annotations.json that can be used and have a role.
     """
-    index = {c: i for i, c in enumerate(classes)}
-    found: dict[str, list[tuple[float, int]]] = {}
-    problems: list[str] = []
-    for line, row in _good_rows(path, POINTS, problems):
-        video_id, label = row["video_id"], row["label"]
-        time = time_of(row["time"])
-        if time is None:
-            problems.append(f"line {line} (video {video_id}): time {shortened(row['time'])} is not a number")
-        elif (problem := _unknown(line, video_id, label, durations, index)) is not None:
-            problems.append(problem)
-        elif not (math.isfinite(time) and 0 <= time <= durations[video_id]):
-            problems.append(f"line {line} (video {video_id}): time {time} s is outside 0..{durations[video_id]} s")
-        else:
-            found.setdefault(video_id, []).append((time, index[label]))
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
-    points = {}
-    for video_id, entries in found.items():
-        times, labels = zip(*sorted(entries), strict=True)
-        points[video_id] = Points(np.array(times, dtype=np.float64), np.array(labels, dtype=np.int64))
-    return points
-
-
-def read_held_out(
-    path: Path,
-    classes: Sequence[str],
-    durations: Mapping[str, float],
-    training: Collection[str],
-    points: Mapping[str, Points],
-) -> dict[str, Points]:
-    """The file that dataset.yaml names under `held_out`, read as points.csv is.
-
-    Args:
-        training: the videos that train.
-        points: those of points.csv.
-
-    Raises:
-        DataError: the file is malformed, or lists points of points.csv or of videos that do not train.
-    """
-    found = read_points(path, classes, durations)
-    problems = [f"video {v} does not train" for v in found if v not in training]
-    for video, (time, label) in found.items():
-        seen = set(zip(*(column.tolist() for column in points.get(video, NO_POINTS)), strict=True))
-        both = [t for t, c in zip(time.tolist(), label.tolist(), strict=True) if (t, c) in seen]
-        problems += [f"video {video}: the point at {t:g} s is in points.csv, too" for t in both]
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
-    return found
-
-
-def read_video_classes(path: Path, classes: Sequence[str], videos: Collection[str]) -> dict[str, np.ndarray]:
-    """labels.csv: [K] int64 class indices, ascending, by video; no file means no video-level labels.
-
-    Raises:
-        DataError: lists every row of an unknown video or class.
-    """
-    index = {c: i for i, c in enumerate(classes)}
-    found: dict[str, set[int]] = {}
-    problems: list[str] = []
-    for line, row in _good_rows(path, CLASSES, problems):
-        video_id, label = row["video_id"], row["label"]
-        if (problem := _unknown(line, video_id, label, videos, index)) is not None:
-            problems.append(problem)
-        else:
-            found.setdefault(video_id, set()).add(index[label])
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
-    return {video_id: np.array(sorted(own), dtype=np.int64) for video_id, own in found.items()}
-
-
-def read_full_labels(
-    path: Path, classes: Sequence[str], durations: Mapping[str, float], training: Collection[str]
-) -> dict[str, FullLabels]:
-    """full_labels.csv by video; no file means no full labels. A row twice counts once.
-
-    Raises:
-        DataError: lists every bad row: a video that is unknown or does not train, an unknown class, times that are no
-            interval in the video, or a video that is said to hold no action and has one.
-    """
-    index = {c: i for i, c in enumerate(classes)}
-    found: dict[str, set[tuple[float, float, int]]] = {}
-    empty: set[str] = set()
-    problems: list[str] = []
-    for line, row in _good_rows(path, FULL, problems):
-        video_id, label = row["video_id"], row["label"]
-        if is_empty(row):
-            problem = _unknown(line, video_id, None, durations, index)
-        else:
-            problem = _unknown(line, video_id, label, durations, index) or _no_interval(line, row, durations)
-        if problem is None and video_id not in training:
-            problem = f"line {line}: video {video_id} does not train; nothing may read its boundaries"
-        if problem is not None:
-            problems.append(problem)
-            continue
-        own = found.setdefault(video_id, set())
-        if is_empty(row):
-            empty.add(video_id)
-        else:
-            own.add((float(row["start"]), float(row["end"]), index[label]))
-    for video_id in sorted(empty):
-        if found[video_id]:
-            problems.append(
-                f"video {video_id}: a row says that it holds no action, {len(found[video_id])} that it does"
-            )
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
-    full = {}
-    for video_id, own in found.items():
-        ordered = np.array(sorted(own), dtype=np.float64).reshape(-1, 3)
-        full[video_id] = FullLabels(ordered[:, :2].copy(), ordered[:, 2].astype(np.int64))
-    return full
-
-
-def rows(path: Path, header: Sequence[str], uneven: list[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and row of a label file; nothing if there is no file.
-
-    Args:
-        uneven: takes line number and problem of rows with more or fewer fields than the header.
-
-    Raises:
-        DataError: it cannot be read, or the header is another one.
-    """
-    return read_rows(path, header, uneven) if path.exists() or path.is_symlink() else iter(())
-
-
-def _good_rows(path: Path, name: str, problems: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    name, found = path.name, dict[Row, None]()
+    if not (path.exists() or path.is_symlink()):
+        return []
     uneven: list[tuple[int, str]] = []
-    found = rows(path, HEADERS[name], uneven)
-    problems += [f"line {line}: {problem}" for line, problem in uneven]
+    try:
+        table = read_csv(path, kind.header, uneven).rows
+    except DataError as problem:
+        text = str(problem).removeprefix(f"{path}: ")
+        what = f"{kind.word}s header" if text.startswith("the header") else f"unreadable {kind.word}s"
+        findings.append(error(what, name, text))
+        return []
+    findings += [error(f"malformed {kind.word}", f"{name} line {line}", problem) for line, problem in uneven]
+    rows: list[Row] = []
+    for line, fields in table:
+        where = f"{name} line {line}, video {fields['video_id']}"
+        row = _row(fields, kind, where, findings)
+        if row is None:
+            continue
+        if row.video not in videos:
+            what = "is not in annotations.json, or in no subset with a role"
+            findings.append(error(f"{kind.word} of unknown video", where, what))
+            continue
+        findings += [error(what, where, detail) for what, detail in _problems(row, kind, manifest, videos[row.video])]
+        if row in found:
+            at = f" at {', '.join(f'{t:g}' for t in row.times)} s" if row.times else ""
+            findings.append(warning(f"duplicate {kind.word}", where, f"{row.label}{at} appears twice"))
+        found[row] = None
+        rows.append(row)
+    empty = {row.video for row in found if not row.times} if kind.whole else set()
+    for video in sorted(empty & {row.video for row in found if row.times}):
+        findings.append(error(f"{kind.word}s contradict", f"video {video}", "holds no action, and holds some"))
+    return rows
+
+
+def _row(fields: Mapping[str, str], kind: LabelType, where: str, findings: list[Finding]) -> Row | None:
+    """The row; None if its times are no finite numbers."""
+    video, label, *texts = (fields[column] for column in kind.header)
+    if kind.whole and not any((label, *texts)):
+        return Row(video, "", ())
+    try:
+        times = tuple(map(number, texts))
+        if all(map(math.isfinite, times)):
+            return Row(video, label, times)
+    except ValueError:
+        pass
+    told = ", ".join(f"{key} {shortened(fields[key])}" for key in kind.times)
+    findings.append(error(f"malformed {kind.word}", where, f"{told} is not a number"))
+    return None
+
+
+def _problems(row: Row, kind: LabelType, manifest: Manifest | None, video: Video) -> Iterator[tuple[str, str]]:
+    """What is wrong with a row: kind and detail."""
+    empty = kind.whole and not row.times
+    if manifest is not None and not empty and row.label not in manifest.classes:
+        yield "unknown class", f"class not in dataset.yaml: {unlike(row.label, manifest.classes)}"
+    if kind.whole and manifest is not None and manifest.subsets.get(video.subset) != "train":
+        yield f"{kind.word} outside training", "does not train: nothing may read its boundaries"
+    told = ", ".join(f"{time:.10g}" for time in row.times)
+    if any(start >= end for start, end in zip(row.times, row.times[1:], strict=False)):
+        yield f"reversed {kind.word}", f"[{told}] s; start must be before end"
+    elif any(not 0 <= time <= video.duration for time in row.times):
+        yield f"{kind.word} outside video", f"{told} s is outside 0..{video.duration:.10g} s"
+
+
+def by_video(rows: Sequence[Row], kind: LabelType, classes: Sequence[str]) -> dict[str, Any]:
+    """What each video has of a type, from rows without errors."""
+    index = {name: i for i, name in enumerate(classes)}
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for row in dict.fromkeys(rows) if kind.once else rows:
+        own = found.setdefault(row.video, [])
+        if row.label:
+            own.append((*row.times, index[row.label]))
+    tables = {v: np.array(sorted(own), dtype=np.float64).reshape(-1, len(kind.times) + 1) for v, own in found.items()}
+    return {v: kind.of(table[:, :-1].copy(), table[:, -1].astype(np.int64)) for v, table in tables.items()}
+
+
+def open_labels(path: Path, kind: LabelType, manifest: Manifest, videos: Mapping[str, Video]) -> dict[str, Any]:
+    """What each video has of a type; no file means nothing.
+
+    Raises:
+        DataError: lists every problem of the file.
+    """
+    findings: list[Finding] = []
+    rows = read_labels(path, kind, manifest, videos, findings)
+    refuse(path, findings)
+    return by_video(rows, kind, manifest.classes)
+
+
+def open_held_out(
+    path: Path, manifest: Manifest, videos: Mapping[str, Video], points: Mapping[str, Points]
+) -> dict[str, Points]:
+    """The points that dataset.yaml names under `held_out`; `points` are those of points.csv.
+
+    Raises:
+        DataError: as `open_labels`, or it lists points of points.csv or of videos that do not train.
+    """
+    found: dict[str, Points] = open_labels(path, POINTS, manifest, videos)
+    train = {v for v in found if manifest.subsets[videos[v].subset] == "train"}
+    problems = [error("held-out points", f"video {v}", "does not train") for v in found if v not in train]
+    for video, held in found.items():
+        seen = set(zip(*(column.tolist() for column in points.get(video, NO_POINTS)), strict=True))
+        both = [t for t, c in zip(held.time.tolist(), held.label.tolist(), strict=True) if (t, c) in seen]
+        what = "the point at {:g} s is in points.csv, too"
+        problems += [error("held-out points", f"video {video}", what.format(t)) for t in both]
+    refuse(path, problems)
     return found
 
 
-def time_of(text: str) -> float | None:
-    """Seconds; None if it is no number."""
-    try:
-        return number(text)
-    except ValueError:
-        return None
-
-
-def is_empty(row: Mapping[str, str]) -> bool:
-    """Whether a row of full_labels.csv says that its video holds no action."""
-    return not any(row[key] for key in ("label", "start", "end"))
-
-
-def _unknown(
-    line: int, video_id: str, label: str | None, videos: Collection[str], index: Mapping[str, int]
-) -> str | None:
-    if video_id not in videos:
-        return f"line {line}: video {shortened(video_id)} is not in annotations.json"
-    if label is not None and label not in index:
-        return f"line {line} (video {video_id}): unknown class {unlike(label, index)}"
-    return None
+def rows_of(video: str, labels: Any, kind: LabelType, classes: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows of its file from what a video has of a type: the inverse of `by_video`."""
+    *times, label = labels
+    if not len(label):
+        return [(video, "", *("" for _ in kind.times))] if kind.whole else []
+    columns = np.column_stack([np.zeros((len(label), 0)), *times]).tolist()
+    return [(video, classes[c], *row) for c, row in zip(label, columns, strict=True)]
 
 
 def unlike(label: str, classes: Collection[str]) -> str:
@@ -230,11 +240,3 @@ def unlike(label: str, classes: Collection[str]) -> str:
 
 def _plain(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
-
-
-def _no_interval(line: int, row: Mapping[str, str], durations: Mapping[str, float]) -> str | None:
-    start, end, duration = time_of(row["start"]), time_of(row["end"]), durations[row["video_id"]]
-    if start is not None and end is not None and 0 <= start < end <= duration:
-        return None
-    where, what = f"line {line} (video {row['video_id']})", f"[{row['start']}, {row['end']}]"
-    return f"{where}: {what} is no interval of seconds in 0..{duration}"

@@ -1,6 +1,6 @@
 """Boundaries: the only reader of the segments in annotations.json. Training code never imports this module.
 
-Published annotation files have defects. Five are repaired, and each repair is counted (`Repairs`):
+Published annotation files have defects. Five are repaired, and `tad check` lists each:
 
 * a segment that reaches beyond its video (before 0 or after its duration) is clipped to it;
 * a segment that lies entirely beyond its video is dropped;
@@ -15,47 +15,27 @@ Everything else (otherwise reversed or non-finite segments, unknown classes) is 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tad.data.csv_table import read_csv
 from tad.data.dataset import Dataset, Role
 from tad.data.labels import unlike
 from tad.data.manifest import beside
 from tad.data.segments import Segments
 from tad.data.videos import database_of, subset_of, subsets_in
 from tad.errors import DataError, listing, shortened
-from tad.files import number, read_json, read_rows
+from tad.files import number, read_json
 
 ROUNDING = 0.1 + 1e-9
 """Seconds, and a hair more, since 0.3 - 0.2 is not 0.1. Published times are rounded to a tenth of a second or finer; an
 end that lies further before its start is no matter of rounding."""
 SOURCE = "ground-truth"
-
-
-@dataclass(frozen=True)
-class Repairs:
-    """What was mended while reading, one line per segment: video, row, class, boundaries in seconds."""
-
-    clipped: list[str] = field(default_factory=list)
-    beyond: list[str] = field(default_factory=list)
-    duplicates: list[str] = field(default_factory=list)
-    zero_length: list[str] = field(default_factory=list)
-    reversed: list[str] = field(default_factory=list)
-    """By rounding."""
-
-    def __len__(self) -> int:
-        return sum(map(len, (self.clipped, self.beyond, self.duplicates, self.zero_length, self.reversed)))
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.clipped)} clipped, {len(self.beyond)} beyond the video, {len(self.duplicates)} duplicate, "
-            f"{len(self.zero_length)} of zero length, {len(self.reversed)} reversed by rounding"
-        )
 
 
 class RawGroundTruth(NamedTuple):
@@ -81,52 +61,36 @@ def ground_truth(dataset: Dataset, role: Role) -> Segments:
     Raises:
         DataError: lists every reversed (by more than `ROUNDING`), non-finite or unknown-class segment.
     """
-    return read_ground_truth(dataset, role)[0]
+    return segments_of(dataset, dataset.videos(role))
 
 
-def read_ground_truth(dataset: Dataset, role: Role) -> tuple[Segments, Repairs]:
-    """`ground_truth`, and what was repaired to get it."""
-    return repaired(dataset, dataset.videos(role))
-
-
-def repaired(dataset: Dataset, video_ids: Sequence[str]) -> tuple[Segments, Repairs]:
-    """The segments of some videos (in this order; rows in file order), and what was repaired."""
+def segments_of(dataset: Dataset, video_ids: Sequence[str]) -> Segments:
+    """`ground_truth` of some videos, in this order; rows in file order."""
     path = dataset.root / "annotations.json"
-    database = _database(path)
+    database = database_of(read_json(path), str(path))
     classes = set(dataset.classes)
-    repairs = Repairs()
     problems: list[str] = []
     rows: list[tuple[str, float, float, str]] = []
-    total = 0
+    states: Counter[State] = Counter()
     for video_id in video_ids:
         duration = dataset.duration(video_id)
         for row, state in judged(annotated(video_id, database.get(video_id), problems), duration):
             where = f"video {video_id}, row {row.number}: {row}"
-            total += 1
+            states[state] += 1
             if row.label not in classes:
                 problems.append(f"{where}: class not in dataset.yaml: {unlike(row.label, classes)}")
             elif state == "malformed":
                 problems.append(f"{where}: start must be before end, both finite")
-            elif state == "zero length":
-                repairs.zero_length.append(where)
-            elif state == "reversed by rounding":
-                repairs.reversed.append(where)
-            elif state == "duplicate":
-                repairs.duplicates.append(where)
-            elif state == "beyond":
-                repairs.beyond.append(f"{where} of {duration:g} s")
-            else:
-                if state == "exceeds":
-                    repairs.clipped.append(f"{where} of {duration:g} s")
+            elif state in ("good", "exceeds"):
                 rows.append((video_id, max(row.start, 0.0), min(row.end, duration), row.label))
-    if (wrong := wrong_unit(len(repairs.beyond), total)) is not None:
+    if (wrong := wrong_unit(states["beyond"], states.total())) is not None:
         problems.append(wrong)
     if problems:
         raise DataError(f"{path}: " + listing(problems))
     if not rows:
-        return Segments.empty(), repairs
+        return Segments.empty()
     ids, starts, ends, labels = zip(*rows, strict=True)
-    return Segments.of(ids, starts, ends, labels, source=SOURCE), repairs
+    return Segments.of(ids, starts, ends, labels, source=SOURCE)
 
 
 def wrong_unit(beyond: int, total: int) -> str | None:
@@ -151,7 +115,7 @@ def raw_ground_truth(path: Path | str, subsets: Collection[str]) -> RawGroundTru
     """
     path = Path(path)
     path = path / "annotations.json" if path.is_dir() else path
-    database = _database(path)
+    database = database_of(read_json(path), str(path))
     found = subsets_in(database)
     missing = sorted(set(subsets) - set(found))
     if missing:
@@ -193,7 +157,7 @@ def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
     """A CSV with the header video_id,start,end; times in seconds."""
     found: dict[str, list[tuple[float, float]]] = {}
     uneven: list[tuple[int, str]] = []
-    rows = read_rows(path, ("video_id", "start", "end"), uneven)
+    rows = read_csv(path, ("video_id", "start", "end"), uneven).rows
     problems = [f"line {line}: {problem}" for line, problem in uneven]
     for line, row in rows:
         try:
@@ -239,12 +203,12 @@ def annotated(video_id: str, entry: Any, problems: list[str]) -> list[Row]:
         try:
             segment, label = item["segment"], item["label"]
             if not isinstance(segment, list) or len(segment) != 2:
-                raise ValueError(f"segment {shortened(segment)} must be [start, end]")
+                raise ValueError(f"segment {shortened(segment)} must be [start, end], in seconds")
             if not isinstance(label, (str, int)) or isinstance(label, bool):
-                raise ValueError(f"label {shortened(label)} is no class name")
+                raise ValueError(f"label {shortened(label)} must be a class name")
             rows.append(Row(i, str(label).strip(), number(segment[0]), number(segment[1])))
         except KeyError as error:
-            problems.append(f"video {video_id}, row {i}: needs segment and label; {error} is missing")
+            problems.append(f"video {video_id}, row {i}: has no {error}; it must hold segment and label")
         except TypeError:
             problems.append(f"video {video_id}, row {i}: {shortened(item)} must hold segment and label")
         except ValueError as error:
@@ -271,7 +235,3 @@ def _state(row: Row, duration: float) -> State:
     if row.start >= duration or row.end <= 0:
         return "beyond"
     return "exceeds" if row.start < 0 or row.end > duration else "good"
-
-
-def _database(path: Path) -> Mapping[str, Any]:
-    return database_of(read_json(path), str(path))

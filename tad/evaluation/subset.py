@@ -14,7 +14,7 @@ from tad.data.labels import unlike
 from tad.data.segments import Segments
 from tad.errors import DataError, few
 from tad.evaluation.evaluator import DEFAULT_TIOUS, Evaluation, check_videos, evaluate
-from tad.evaluation.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, repaired
+from tad.evaluation.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, segments_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Subset:
             found = ", ".join(f"{s} (role {role})" for s, role in subsets.items())
             raise DataError(f"{dataset.root}: no role or subset {name!r}; dataset.yaml has {found}")
         ignored = set(dataset.manifest.ignored)
-        repaired(dataset, [v.id for v in dataset.videos_by_id.values() if v.subset in names and v.id not in ignored])
+        segments_of(dataset, [v.id for v in dataset.videos_by_id.values() if v.subset in names and v.id not in ignored])
         return cls._read(dataset.root / "annotations.json", names, dataset.manifest.ignored, ambiguous(dataset))
 
     @classmethod

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tad.data.check_ids import check_classes, check_ids
 from tad.data.findings import Finding, error, warning
-from tad.data.labels import POINTS, read_held_out, read_points, unlike
+from tad.data.labels import POINTS, open_held_out, open_labels, unlike
 from tad.data.manifest import Manifest, beside, read_manifest
 from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
@@ -29,6 +28,10 @@ SEGMENTS: dict[State, tuple[str, str]] = {
     "reversed by rounding": ("segment reversed by rounding", "dropped"),
 }
 """Kind and remark of the warnings about segments."""
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+"""Names that Windows keeps for devices, with any extension."""
+NO_ACTION = {"background", "bg", "none", "null", "nan", "na", "n/a", "no action", "noaction", "ambiguous", "unlabeled"}
+"""What other tools call the time without an action, or an empty cell, in small letters."""
 
 
 def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]] = iter) -> list[Finding]:
@@ -50,16 +53,20 @@ def check(root: Path | str, progress: Callable[[Iterable[Path]], Iterable[Path]]
     if not root.is_dir():
         raise DataError(f"{root}: no such dataset folder")
     findings: list[Finding] = []
-    manifest = _manifest(root, findings)
-    found = _annotations(root / "annotations.json", manifest, findings)
+    manifest = None
+    try:
+        manifest = read_manifest(root)
+    except DataError as problem:
+        findings.append(_refused("dataset.yaml", "dataset.yaml", root, problem))
+    found = _annotations(root, manifest, findings)
     if manifest is not None and found.readable:
-        _against_manifest(manifest, found, findings)
-    findings += check_ids(found.videos)
-    findings += check_labels(root, manifest, found.videos, found.ids, found.spans, known=found.readable)
+        findings += _against_manifest(manifest, found)
+    findings += _ids(found.videos)
+    findings += check_labels(root, manifest, found.videos, found.spans, known=found.readable)
     if manifest is not None and manifest.ambiguous is not None:
-        _ambiguous(root, manifest.ambiguous, found, findings)
+        findings += _ambiguous(root, manifest.ambiguous, found)
     if manifest is not None and manifest.held_out is not None and not any(f.severity == "error" for f in findings):
-        _held_out(root, manifest, found, findings)
+        findings += _held_out(root, manifest, found.videos)
     features = check_features(root, manifest, found.videos, found.ids, progress)
     return findings + [f for f in features if found.readable or f.kind != "extra file"]
 
@@ -74,36 +81,28 @@ class _Found:
     videos: dict[str, Video] = field(default_factory=dict)
     """Usable videos of subsets with a role."""
     subsets: Counter[str] = field(default_factory=Counter)
-    spans: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
+    spans: dict[tuple[str, str], list[tuple[float, ...]]] = field(default_factory=dict)
     """Start and end of the usable segments by video and class."""
+    states: Counter[State] = field(default_factory=Counter)
+    """Of all segments."""
 
 
-def _manifest(root: Path, findings: list[Finding]) -> Manifest | None:
-    try:
-        return read_manifest(root)
-    except DataError as problem:
-        findings.append(error("dataset.yaml", "dataset.yaml", _without(root, problem)))
-        return None
-
-
-def _without(root: Path, problem: DataError) -> str:
-    """The text of an error whose file, at its front, is named anyway."""
+def _refused(kind: str, file: str, root: Path, problem: DataError) -> Finding:
+    """An error that a whole file is; its name, which the finding has anyway, is cut off the text."""
     text = str(problem).replace(f"{root}/", "")
-    return re.sub(r"^[^/:\s]+: ", "", text, count=1)
+    return error(kind, file, re.sub(r"^[^/:\s]+: ", "", text, count=1))
 
 
-def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding]) -> _Found:
-    found = _Found()
+def _annotations(root: Path, manifest: Manifest | None, findings: list[Finding]) -> _Found:
+    found, path = _Found(), root / "annotations.json"
     doubled: list[Doubled] = []
     try:
         database = database_of(parse_json(read_text(path), path.name, doubled), path.name)
     except DataError as problem:
-        findings.append(error("annotations.json", "annotations.json", _without(path.parent, problem)))
+        findings.append(_refused(path.name, path.name, root, problem))
         return found
     found.readable = True
-    states: Counter[State] = Counter()
-    for key, values in doubled:
-        findings.append(_doubled(key, values))
+    findings += [_doubled(key, values) for key, values in doubled]
     for video_id, entry in database.items():
         found.ids.add(video_id)
         subset = subset_of(entry)
@@ -115,10 +114,10 @@ def _annotations(path: Path, manifest: Manifest | None, findings: list[Finding])
             findings.append(error(problem.kind, problem.video, str(problem)))
             continue
         if video is not None:
-            _segments(video, entry, manifest, found.spans, states, findings)
+            findings += _segments(video, entry, manifest, found)
             found.videos[video_id] = video
-    if (wrong := wrong_unit(states["beyond"], states.total())) is not None:
-        findings.append(error("segments not in seconds", "annotations.json", wrong))
+    if (wrong := wrong_unit(found.states["beyond"], found.states.total())) is not None:
+        findings.append(error("segments not in seconds", path.name, wrong))
     return found
 
 
@@ -131,68 +130,89 @@ def _doubled(key: str, values: list[Any]) -> Finding:
     return error("duplicate id", f"video {key}", f"appears {len(values)} times in annotations.json")
 
 
-def _segments(
-    video: Video,
-    entry: Any,
-    manifest: Manifest | None,
-    spans: dict[tuple[str, str], list[tuple[float, float]]],
-    states: Counter[State],
-    findings: list[Finding],
-) -> None:
+def _segments(video: Video, entry: Any, manifest: Manifest | None, found: _Found) -> Iterator[Finding]:
     problems: list[str] = []
     rows = annotated(video.id, entry, problems)
     for problem in problems:
         where, _, detail = problem.partition(": ")
-        findings.append(error("malformed segment", where, detail))
+        yield error("malformed segment", where, detail)
     for row, state in judged(rows, video.duration):
         where = f"video {video.id}, row {row.number}"
-        states[state] += 1
-        spans.setdefault((video.id, row.label), []).append((row.start, row.end))
+        found.states[state] += 1
+        found.spans.setdefault((video.id, row.label), []).append((row.start, row.end))
         if manifest is not None and row.label not in manifest.classes:
-            findings.append(
-                error("unknown class", where, f"not in dataset.yaml: {unlike(row.label, manifest.classes)}")
-            )
+            yield error("unknown class", where, f"class not in dataset.yaml: {unlike(row.label, manifest.classes)}")
         if state == "malformed":
-            findings.append(error("reversed segment", where, f"{row}: start must be before end, both finite"))
+            yield error("reversed segment", where, f"{row}: start must be before end, both finite")
         elif state in SEGMENTS:
             kind, remark = SEGMENTS[state]
-            findings.append(warning(kind, where, f"{row}: " + remark.format(duration=video.duration)))
+            yield warning(kind, where, f"{row}: " + remark.format(duration=video.duration))
 
 
-def _against_manifest(manifest: Manifest, found: _Found, findings: list[Finding]) -> None:
+def _against_manifest(manifest: Manifest, found: _Found) -> Iterator[Finding]:
     for subset in manifest.subsets:
         if not found.subsets[subset]:
             names = ", ".join(sorted(found.subsets)) or "none"
-            findings.append(error("empty subset", f"subset {subset}", f"no video is in it; found {names}"))
+            yield error("empty subset", f"subset {subset}", f"no video is in it; found {names}")
     train = {v.id for v in found.videos.values() if manifest.subsets[v.subset] == "train"}
     if train and train <= set(manifest.ignored):
-        findings.append(error("empty subset", "role train", "dataset.yaml ignores all its videos"))
-    findings += check_classes(manifest.classes)
+        yield error("empty subset", "role train", "dataset.yaml ignores all its videos")
+    yield from _classes(manifest.classes)
     for subset, count in sorted(found.subsets.items()):
         if subset not in manifest.subsets:
             detail = f"has no role in dataset.yaml: its {count} videos are left out"
-            findings.append(warning("subset without role", f"subset {subset}", detail))
+            yield warning("subset without role", f"subset {subset}", detail)
     for video_id in manifest.ignored:
         if video_id not in found.ids:
-            findings.append(warning("unknown ignored video", f"video {video_id}", "is not in annotations.json"))
+            yield warning("unknown ignored video", f"video {video_id}", "is not in annotations.json")
 
 
-def _held_out(root: Path, manifest: Manifest, found: _Found, findings: list[Finding]) -> None:
-    durations = {v.id: v.duration for v in found.videos.values()}
-    training = {v.id for v in found.videos.values() if manifest.subsets[v.subset] == "train"}
+def _classes(classes: Iterable[str]) -> Iterator[Finding]:
+    """Classes that would be learnt as actions and look like none, and classes that look like one."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        plain = " ".join(re.split(r"[\s_-]+", name.casefold()))
+        alike.setdefault(plain, []).append(name)
+        if plain in NO_ACTION:
+            detail = (
+                "is learnt as an action; background needs no class: if it is none, leave the class and its rows out"
+            )
+            yield warning("class that may be no action", f"class {name}", detail)
+    for group in alike.values():
+        if len(group) > 1:
+            what = "differ in case or blanks only, and are two classes"
+            yield warning("classes alike", f"classes {', '.join(group)}", what)
+
+
+def _ids(ids: Iterable[str]) -> Iterator[Finding]:
+    """Such a dataset works here, and breaks when it is copied to Windows or macOS."""
+    alike: dict[str, list[str]] = {}
+    for video_id in ids:
+        alike.setdefault(video_id.lower(), []).append(video_id)
+        if RESERVED.fullmatch(video_id):
+            yield warning("id reserved on Windows", f"video {video_id}", "is the name of a device there")
+        elif video_id.endswith("."):
+            yield warning("id reserved on Windows", f"video {video_id}", "the dot at its end is lost there")
+    for group in alike.values():
+        if len(group) > 1:
+            what = "differ in case only: one file on macOS and Windows"
+            yield warning("ids alike", f"videos {', '.join(group)}", what)
+
+
+def _held_out(root: Path, manifest: Manifest, videos: dict[str, Video]) -> Iterator[Finding]:
     file = str(manifest.held_out)
     try:
-        points = read_points(root / POINTS, manifest.classes, durations)
-        read_held_out(beside(root, file, "held_out"), manifest.classes, durations, training, points)
+        points = open_labels(root / POINTS.file, POINTS, manifest, videos)
+        open_held_out(beside(root, file, "held_out"), manifest, videos, points)
     except DataError as problem:
-        findings.append(error("held-out points", file, _without(root, problem)))
+        yield _refused("held-out points", file, root, problem)
 
 
-def _ambiguous(root: Path, file: str, found: _Found, findings: list[Finding]) -> None:
+def _ambiguous(root: Path, file: str, found: _Found) -> Iterator[Finding]:
     try:
         intervals = read_ambiguous(beside(root, file, "ambiguous"))
     except DataError as problem:
-        findings.append(error("ambiguous intervals", file, _without(root, problem)))
+        yield _refused("ambiguous intervals", file, root, problem)
         return
     for video_id in sorted(set(intervals) - found.ids):
-        findings.append(warning("ambiguous intervals", f"video {video_id}", "is not in annotations.json"))
+        yield warning("ambiguous intervals", f"video {video_id}", "is not in annotations.json")

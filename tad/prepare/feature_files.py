@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tad.data.feature_arrays import FLOATS, Stored, look, matrix_shape, refusal, values
-from tad.data.feature_names import Located, locate
 from tad.errors import DataError, few, listing
+from tad.prepare.feature_arrays import FLOATS, Stored, look, matrix_shape, refusal, values
+from tad.prepare.feature_names import Located, locate
+from tad.prepare.object_arrays import load
 from tad.prepare.output import check_room
 from tad.prepare.write import Transfer, transfer_features
+from tad.words import size
 
 CUT = 1
 """Rows by which rgb and flow of a video may differ: extractors end them differently."""
@@ -31,7 +33,7 @@ class Lookup:
 
     Attributes:
         folder: folder, or one file that holds all videos; relative to the source.
-        pattern: how files are named; see tad.data.feature_names.
+        pattern: how files are named; see tad.prepare.feature_names.
         key: name of the array in files that hold several.
         transpose: the arrays are [D, T].
     """
@@ -69,14 +71,12 @@ class Features:
     Attributes:
         plans: of each video that has any.
         width, dtype: those of all files; None without files. dtype is float16 if every file is.
-        folders: where they lie; block lists may lie beside them.
         notes: how files are named, and what will be converted.
     """
 
     plans: dict[str, Plan] = field(default_factory=dict)
     width: int | None = None
     dtype: str | None = None
-    folders: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     transpose: bool = False
 
@@ -142,6 +142,7 @@ def find(
         rows: how many rows the feature grid expects of a video, where that is known: it tells [T, D] from [D, T].
         problems: all that makes the import wrong is appended.
         warnings: videos without a file, and streams that were cut, are appended.
+        ignored: videos that nothing reads; their files are not looked at and stay behind.
     """
     return examine(where, find_names(where, lookup, problems), lookup, rows, problems, warnings, ignored)
 
@@ -171,45 +172,75 @@ def examine(
     warnings: list[str],
     ignored: Collection[str] = (),
 ) -> Features:
-    """The second half of `find`: the headers of all files, and what will be done with each.
-
-    Args:
-        ignored: videos that nothing reads; their files are not looked at and stay behind.
-    """
+    """The second half of `find`: the headers of all files, and what will be done with each."""
     files = {v: p for found in located.values() for v, p in found.files.items() if v not in ignored}
     before = len(problems)
     stored: dict[str, list[Stored]] = {}
     for video_id, places in _bar("looking at features", files):
         try:
-            parts = [look(place.path, lookup.key, place.member) for place in places]
+            stored[video_id] = [look(place.path, lookup.key, place.member) for place in places]
         except DataError as error:
             problems.append(str(error))
-            continue
-        refused = [text for part in parts if (text := refusal(part)) is not None]
-        problems += refused
-        if not refused:
-            stored[video_id] = parts
-    uneven: list[str] = []
-    plans = {v: _plan(v, parts, lookup.transpose, problems, uneven) for v, parts in stored.items()}
-    if uneven:
-        warnings.append(f"streams that differ by a row are cut to the shorter one: {listing(uneven, 5)}")
-    if len(problems) == before:
-        problems += _orientation({v: p.shape for v, p in plans.items()}, rows, lookup.transpose)
-    widths = Counter(p.shape[1] for p in plans.values())
-    if len(widths) > 1 and len(problems) == before:
-        problems.append("features: several widths: " + ", ".join(f"{w} ({n} files)" for w, n in widths.items()))
+    found = _planned(stored, rows, lookup.transpose, problems, warnings)
     absent = [v for v in where if v not in files and v not in ignored]
     if absent and located and len(problems) == before:
         warnings.append(_absent(absent, len(where), located))
+    patterns = dict.fromkeys(f.pattern for f in located.values() if f.pattern not in (None, "{id}.npy"))
+    if patterns:
+        found.notes.insert(0, f"feature files are named {', '.join(map(str, patterns))}")
+    return found
+
+
+def unpack(
+    path: Path, ids: Sequence[str], lookup: Lookup, rows: Mapping[str, int], problems: list[str], warnings: list[str]
+) -> Features:
+    """As `find`, of one .npy file with the features of all videos: an array of objects, or [N, T, D] of resized ones.
+
+    Arrays stay in the file until they are written.
+
+    Args:
+        ids: the video of each item; those that `rows` has are taken.
+    """
+    items = load(path)
+    if items.ndim == 0 or len(items) != len(ids):
+        shape = "x".join(map(str, items.shape))
+        problems.append(f"{path.name}: {shape} in place of one array for each of {len(ids)} videos")
+        return Features()
+    arrays = {video: item for video, item in zip(ids, items, strict=True) if video in rows}
+    for video in [v for v, item in arrays.items() if not isinstance(item, np.ndarray)]:
+        problems.append(f"{path.name}: video {video}: {type(arrays.pop(video)).__name__} is no [T, D] array of floats")
+    if sum(array.nbytes for array in arrays.values()) > path.stat().st_size:
+        problems.append(f"{path.name}: several videos refer to the same array")
+    stored = {v: [Stored(path, f"video {v}", a.shape, a.dtype.name, array=a)] for v, a in arrays.items()}
+    found = _planned(stored, rows, lookup.transpose, problems, warnings)
+    if arrays:
+        found.notes.insert(0, f"features of {len(arrays)} videos are taken out of {path.name}, as {found.dtype}")
+    return found
+
+
+def _planned(
+    stored: Mapping[str, Sequence[Stored]],
+    rows: Mapping[str, int],
+    transpose: bool,
+    problems: list[str],
+    warnings: list[str],
+) -> Features:
+    """What will be done with the arrays of each video."""
+    before = len(problems)
+    problems += [text for parts in stored.values() for part in parts if (text := refusal(part)) is not None]
+    good = {v: parts for v, parts in stored.items() if all(refusal(part) is None for part in parts)}
+    uneven: list[str] = []
+    plans = {v: _plan(v, parts, transpose, problems, uneven) for v, parts in good.items()}
+    if uneven:
+        warnings.append(f"streams that differ by a row are cut to the shorter one: {listing(uneven, 5)}")
+    if len(problems) == before:
+        problems += _orientation({v: p.shape for v, p in plans.items()}, rows, transpose)
+    widths = Counter(p.shape[1] for p in plans.values())
+    if len(widths) > 1 and len(problems) == before:
+        problems.append("features: several widths: " + ", ".join(f"{w} ({n} files)" for w, n in widths.items()))
     dtypes = {p.dtype for p in plans.values()}
-    return Features(
-        plans,
-        next(iter(widths), None),
-        ("float16" if dtypes == {"float16"} else "float32") if dtypes else None,
-        folders_of(located),
-        _notes(located, plans),
-        lookup.transpose,
-    )
+    dtype = ("float16" if dtypes == {"float16"} else "float32") if dtypes else None
+    return Features(plans, next(iter(widths), None), dtype, _notes(plans), transpose)
 
 
 def _plan(video_id: str, parts: Sequence[Stored], transpose: bool, problems: list[str], uneven: list[str]) -> Plan:
@@ -262,19 +293,18 @@ def _absent(absent: Sequence[str], total: int, located: Mapping[Path, Located]) 
     return text + (f"; these belong to no video: {few(unused)}" if unused else "")
 
 
-def _notes(located: Mapping[Path, Located], plans: Mapping[str, Plan]) -> list[str]:
-    """What a user wants to know of files that are not simply ID.npy in float16 or float32."""
-    patterns = dict.fromkeys(f.pattern for f in located.values() if f.pattern not in (None, "{id}.npy"))
-    notes = [f"feature files are named {', '.join(str(p) for p in patterns)}"] if patterns else []
+def _notes(plans: Mapping[str, Plan]) -> list[str]:
+    """What a user wants to know of files that are not simply in float16 or float32."""
+    notes = []
     keys = Counter(p.parts[0].member for p in plans.values() if p.parts[0].member is not None)
     if len(keys) == 1 and len(plans) > 1:
         notes.append(f"the array {next(iter(keys))!r} of each file is taken")
     converted = [p for p in plans.values() if not p.plain]
     if converted:
-        size = sum(plan.bytes for plan in converted)
         types = sorted({part.dtype for p in converted for part in p.parts} - {"float16", "float32"})
         lossy = f"; {', '.join(types)} becomes float32" if types else ""
-        notes.append(f"converted feature files: {len(converted)} ({size / 1e6:.1f} MB){lossy}")
+        total = size(sum(plan.bytes for plan in converted))
+        notes.append(f"converted feature files: {len(converted)} ({total}){lossy}")
     return notes
 
 

@@ -13,40 +13,37 @@ of the first layout count the video's own frames and are not read. Boundaries on
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple, Unpack
 
 from tad.data.class_list import read_classes
-from tad.errors import DataError, few, listing
-from tad.files import number, read_rows, read_text
-from tad.prepare.feature_files import Features, Lookup, find
-from tad.prepare.imported import (
-    Dropped,
-    Imported,
-    Told,
-    Untimed,
-    expected_rows,
-    feature_folder,
-    fitted,
-    not_seconds,
-    order_note,
-    positive,
-    unusable,
-    write,
-)
-from tad.prepare.write import LabelRows, Transfer, feature_grid
+from tad.data.csv_table import Csv, read_csv
+from tad.data.dataset import Role
+from tad.errors import DataError, few
+from tad.files import number
+from tad.prepare.importer import Import, Imported, Options
+from tad.prepare.published import positive, told_duration, unusable
 
 Task = Literal["verb", "noun"]
 FILES = {"train": ("EPIC_100_train.csv", "training.csv"), "test": ("EPIC_100_validation.csv", "validation.csv")}
 """Role of each annotation file; the challenge's test annotations are not public, so validation tests."""
-SUBSETS = {"train": "training", "test": "validation"}
+SUBSETS: dict[str, Role] = {"training": "train", "validation": "test"}
+INFO = "EPIC_100_video_info.csv"
 RATE = 30.0
 """Frames a second that the layout without timestamps counts."""
 DIM = 2304
 """Width of the published SlowFast features."""
+
+
+class _Row(NamedTuple):
+    """A row of an annotation file, seconds; no segment if it has no length."""
+
+    where: str
+    video: str
+    segment: list[float] | None
+    label: str
 
 
 def import_epic(
@@ -54,19 +51,10 @@ def import_epic(
     out: Path,
     *,
     task: Task,
-    name: str | None = None,
     train: str | None = None,
     test: str | None = None,
     classes: str | None = None,
-    features: Transfer = "link",
-    files: Lookup | None = None,
-    fps: float | Literal["native"] = 30.0,
-    stride: float = 16,
-    window: float = 32,
-    offset: float = 0,
-    length: int | None = None,
-    dim: int | None = None,
-    force: bool = False,
+    **options: Unpack[Options],
 ) -> Imported:
     """Writes the dataset folder `out` for one of the tasks from the CSV files in `src`.
 
@@ -74,68 +62,42 @@ def import_epic(
         task: verbs and nouns are detected apart; a segment of both is a segment of each.
         train, test: annotation files in `src`; those above by default, the first layout if both are there.
         classes: file of names in `src`; that above by default.
-        features: link or copy the plain feature files, or take none.
-        files: where and how the feature files are named; found by itself by default.
-        fps, stride, window, offset, length: the feature grid. Length is for features resized in time.
-        dim: width of the features; by default that of the files, or 2304 where there are none.
-        force: replace an earlier output of `tad import epic`.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
     """
-    problems: list[str] = []
-    warnings: list[str] = []
-    dropped, untimed = Dropped(), Untimed()
+    options.setdefault("fps", 30.0)
+    options.setdefault("window", 32)
+    job = Import("epic", src, out, **options)
     listed = _file(src, classes, (f"EPIC_100_{task}_classes.csv",))
     names = _names(listed)
-    videos = _videos(src, problems, untimed)
-    left_out: dict[str, str] = {}
-    database: dict[str, dict[str, Any]] = {}
-    for role, chosen in (("train", train), ("test", test)):
-        path = _file(src, chosen, FILES[role])
-        before = set(database)
-        rows = _segments(path, task, names, problems, dropped)
-        if not rows and not problems:
-            problems.append(f"{path.name}: holds no row")
-        for line, video, start, end, label in rows:
-            if video not in videos:
-                problems.append(f"{path.name}, line {line}: video {video!r} is not in EPIC_100_video_info.csv")
-            elif video in before:
-                problems.append(f"{path.name}, line {line}: video {video} is in the other file, too")
-            elif (known := videos[video]) is not None:
-                entry = {"subset": SUBSETS[role], **known, "annotations": []}
-                found = [] if start is None else [{"segment": [start, end], "label": label}]
-                database.setdefault(video, entry)["annotations"] += found
-            elif video in untimed.videos:
-                left_out[video] = SUBSETS[role]
-    warnings += Untimed(list(left_out)).warnings()
-    problems += Untimed(list(left_out)).empty(left_out, database)
-    grid = feature_grid(fps=fps, stride=stride, window=window, offset=offset, length=length, dim=dim or 1)
-    lookup = files or Lookup()
-    folder = feature_folder(src, lookup) if features != "none" else None
-    stored = Features()
-    if folder is not None:
-        expected = expected_rows(grid, database)
-        stored = find(dict.fromkeys(database, folder), lookup, expected, problems, warnings)
-    grid = fitted(grid, dim, DIM, stored, problems)
-    problems += not_seconds(database)
-    if problems:
-        raise DataError(f"{src}: " + listing(problems))
-
-    described = {
-        "name": name or f"epic100-{task}",
-        "classes": names,
-        "subsets": {SUBSETS["train"]: "train", SUBSETS["test"]: "test"},
-        "grid": grid,
-    }
-    notes = [order_note(names, listed.name), *stored.notes, *dropped.notes()]
-    return write(out, "epic", described, database, LabelRows(), stored, features, [src], force, Told(warnings, notes))
+    videos = _videos(src, job.problems)
+    for subset, chosen in zip(SUBSETS, (train, test), strict=True):
+        path = _file(src, chosen, FILES[SUBSETS[subset]])
+        before = set(job.database)
+        rows = _segments(path, task, names, job)
+        if not rows and not job.problems:
+            job.problems.append(f"{path.name}: holds no row")
+        for row in rows:
+            if row.video not in videos:
+                job.problems.append(f"{row.where} is not in {INFO}")
+            elif row.video in before:
+                job.problems.append(f"{row.where} is in the other file, too")
+            elif (told := videos[row.video]) == {}:
+                job.untimed[row.video] = subset
+            elif told is not None:
+                entry = {"subset": subset, **told, "annotations": []}
+                found = [] if row.segment is None else [{"segment": row.segment, "label": row.label}]
+                job.database.setdefault(row.video, entry)["annotations"] += found
+    job.tell_untimed()
+    return job.write(names, listed.name, SUBSETS, job.find(job.folder()), name=f"epic100-{task}", usual_dim=DIM)
 
 
 def _file(src: Path, chosen: str | None, usual: Sequence[str]) -> Path:
-    found = [src / n for n in ((chosen,) if chosen is not None else usual) if (src / n).is_file()]
+    wanted = [chosen] if chosen is not None else usual
+    found = [src / name for name in wanted if (src / name).is_file()]
     if not found:
-        raise DataError(f"{src}: expected {' or '.join([chosen] if chosen is not None else usual)}; no such file")
+        raise DataError(f"{src}: expected {' or '.join(wanted)}; no such file")
     return found[0]
 
 
@@ -147,64 +109,55 @@ def _names(path: Path) -> list[str]:
     return list(names.values())
 
 
-def _header(path: Path) -> list[str]:
-    return [name.strip() for name in next(csv.reader(read_text(path).splitlines()[:1]), [])]
-
-
-def _videos(src: Path, problems: list[str], untimed: Untimed) -> dict[str, dict[str, float] | None]:
-    """Duration in seconds and own frame rate of each video; None of one without a duration, and of one that cannot be
-    used, which is a problem."""
-    path = _file(src, None, ("EPIC_100_video_info.csv",))
+def _videos(src: Path, problems: list[str]) -> dict[str, dict[str, float] | None]:
+    """Duration in seconds and own frame rate of each video; nothing of one without a duration, None of one that cannot
+    be used, which is a problem."""
+    path = _file(src, None, (INFO,))
     videos: dict[str, dict[str, float] | None] = {}
-    for line, row in _rows(path, ("video_id", "duration", "fps")):
-        video_id, found, wrong = row["video_id"], None, None
+    for line, row in _checked(path, read_csv(path), ("video_id", "duration", "fps")):
+        video, wrong, told = row["video_id"], None, dict[str, float]()
         try:
-            if (duration := untimed.duration(video_id, row)) is not None:
-                found = {"duration": duration, "fps": positive(row, "fps")}
-                wrong = unusable(video_id, {"subset": "any", **found})
+            if (duration := told_duration(row)) is not None:
+                told = {"duration": duration, "fps": positive(row, "fps")}
+                wrong = unusable(video, {"subset": "any", **told})
         except ValueError as error:
-            wrong = f"video {video_id}: {error}"
-        if video_id in videos:
-            wrong = f"video {video_id} appears twice"
+            wrong = f"video {video}: {error}"
+        if video in videos:
+            wrong = f"video {video} appears twice"
         if wrong is not None:
             problems.append(f"{path.name}, line {line}: {wrong}")
-        videos[video_id] = found if wrong is None else None
+        videos[video] = told if wrong is None else None
     return videos
 
 
-def _segments(
-    path: Path, task: Task, names: list[str], problems: list[str], dropped: Dropped
-) -> list[tuple[int, str, float | None, float | None, str]]:
-    """Line, video, start and end in seconds and class of every good row; no times if it holds nothing."""
-    header = _header(path)
-    stamped = "start_timestamp" in header
-    video = "video_id" if stamped else "video"
-    first, last = ("start_timestamp", "stop_timestamp") if stamped else ("start", "stop")
-    column = f"{task}_class" if f"{task}_class" in header else task
-    found: list[tuple[int, str, float | None, float | None, str]] = []
-    for line, row in _rows(path, (video, first, last, column)):
-        where = f"{path.name}, line {line} (video {row[video]})"
+def _segments(path: Path, task: Task, names: list[str], job: Import) -> list[_Row]:
+    """Every good row."""
+    table = read_csv(path)
+    stamped = "start_timestamp" in table.header
+    video, first, last = ("video_id", "start_timestamp", "stop_timestamp") if stamped else ("video", "start", "stop")
+    column = f"{task}_class" if f"{task}_class" in table.header else task
+    found: list[_Row] = []
+    for line, row in _checked(path, table, (video, first, last, column)):
+        where = f"{path.name}, line {line}: video {row[video]}"
         try:
             start, end = (_seconds(row[key]) if stamped else _of_frame(row[key]) for key in (first, last))
-            whole = dropped.keep(where, start, end)
+            whole = job.keeps(where, start, end)
         except ValueError:
-            problems.append(f"{where}: {row[first]!r} to {row[last]!r} is no interval")
+            job.problems.append(f"{where}: {row[first]!r} to {row[last]!r} is no interval")
             continue
         if not (row[column].isdecimal() and int(row[column]) < len(names)):
-            problems.append(f"{where}: {column} {row[column]!r} is not in the list of {len(names)} classes")
+            job.problems.append(f"{where}: {column} {row[column]!r} is not in the list of {len(names)} classes")
         else:
-            times = (start, end) if whole else (None, None)
-            found.append((line, row[video], *times, names[int(row[column])]))
+            found.append(_Row(where, row[video], [start, end] if whole else None, names[int(row[column])]))
     return found
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Line number and these columns of every row."""
-    header = _header(path)
-    missing = [c for c in columns if c not in header]
+def _checked(path: Path, table: Csv, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a table that must have these columns."""
+    missing = [c for c in columns if c not in table.header]
     if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(header)}")
-    return [(line, {c: row[c] for c in columns}) for line, row in read_rows(path)]
+        raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.header)}")
+    return table.rows
 
 
 def _seconds(text: str) -> float:

@@ -15,95 +15,51 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+from tad.data.csv_table import read_csv
 from tad.data.dataset import ROLES, Role
+from tad.data.labels import POINTS
 from tad.errors import DataError, listing
-from tad.files import name_of, number, read_json, read_rows, read_text
-from tad.prepare.feature_files import Features, Lookup, find
-from tad.prepare.imported import (
-    Dropped,
-    Imported,
-    Told,
-    Untimed,
-    expected_rows,
-    feature_folder,
-    fitted,
-    known,
-    not_seconds,
-    order_note,
-    positive,
-    segments,
-    unusable,
-    write,
-)
-from tad.prepare.write import LabelRows, Transfer, feature_grid
+from tad.files import name_of, number, read_json, read_text
+from tad.prepare.importer import Import, Imported, Options
+from tad.prepare.published import Entry, known, positive
 
-AMBIGUOUS = "ambiguous.csv"
 NTSC = {23.976: 24000 / 1001, 29.97: 30000 / 1001, 59.94: 60000 / 1001}
 """Rates that gt_full.json rounds: half an hour into the video, a point would be two milliseconds off."""
 
 
-def import_hrpro(
-    src: Path,
-    out: Path,
-    *,
-    name: str | None = None,
-    features: Transfer = "link",
-    files: Lookup | None = None,
-    points: str | None = None,
-    dim: int | None = None,
-    force: bool = False,
-) -> Imported:
+def import_hrpro(src: Path, out: Path, *, points: str | None = None, **options: Unpack[Options]) -> Imported:
     """Writes the dataset folder `out` from the HR-Pro layout in `src`.
 
     Args:
-        name: name of the dataset; the folder's by default.
-        features: link or copy the plain feature files, or take none.
-        files: where and how the feature files are named; found by itself by default.
         points: file name in point_labels/ where there are several.
-        dim: width of the features; by default that of the files, or 2048 where there are none.
-        force: replace an earlier output of `tad import hrpro`.
+        options: the feature grid is that of the layout.
 
     Raises:
         DataError: lists every problem of the source; nothing is written then.
     """
-    problems: list[str] = []
-    warnings: list[str] = []
-    dropped, untimed = Dropped(), Untimed()
+    options.setdefault("fps", 25.0)
+    job = Import("hrpro", src, out, **options)
     document = read_json(src / "gt_full.json")
     source = document.get("database") if isinstance(document, dict) else None
     if not isinstance(source, dict) or not source:
         raise DataError(f'{src / "gt_full.json"}: expected {{"database": {{video: ...}}}}')
-    roles = _splits(src, source, problems)
-    entries = {v: _entry(v, source[v], role, problems, dropped, untimed) for v, role in roles.items()}
-    database = {v: entry for v, entry in entries.items() if entry is not None}
-    warnings += untimed.warnings()
-    problems += untimed.empty(dict(roles), database)
+    roles = _splits(src, source, job.problems)
+    for video, role in roles.items():
+        job.add(video, source[video], role, _clock)
+    job.tell_untimed()
     labels = {name_of(a["label"]) for e in source.values() for a in _items(e) if type(a.get("label")) in (str, int)}
     path = _points_file(src / "point_labels", points)
-    seconds = [] if path is None else _points(path, database, set(roles), labels, problems, warnings)
     if path is None:
-        warnings.append(f"{src / 'point_labels'}: no point labels; the dataset has none")
-    ambiguous = ambiguous_rows(src / "Ambiguous_test.txt", database, problems, dropped)
-    grid = feature_grid(fps=25, stride=16, window=16, dim=dim or 1)
-    kept = {v: role for v, role in roles.items() if v in database}
-    found = _features(src, kept, features, files or Lookup(), expected_rows(grid, database), problems, warnings)
-    grid = fitted(grid, dim, 2048, found, problems)
-    problems += not_seconds(database)
-    if problems:
-        raise DataError(f"{src}: " + listing(problems))
-
-    described = {
-        "name": name or src.resolve().name,
-        "classes": sorted(labels),
-        "subsets": {role: role for role in ROLES if role in roles.values()},
-        "grid": grid,
-        "ambiguous": AMBIGUOUS if ambiguous else None,
-    }
-    rows = LabelRows(None if path is None else seconds)
-    told = Told(warnings, [order_note(sorted(labels), "the alphabet"), *found.notes, *dropped.notes()])
-    return write(out, "hrpro", described, database, rows, found, features, [src], force, told, ambiguous)
+        job.warnings.append(f"{src / 'point_labels'}: no point labels; the dataset has none")
+    rows = {} if path is None else {POINTS: _points(path, job, set(roles), labels)}
+    ambiguous = ambiguous_rows(src / "Ambiguous_test.txt", job)
+    folder = job.folder()
+    by_role = folder is not None and any((folder / role).is_dir() for role in ROLES)
+    found = job.find({v: folder / roles[v] for v in job.database} if folder is not None and by_role else folder)
+    subsets: dict[str, Role] = {role: role for role in ROLES if role in roles.values()}
+    return job.write(sorted(labels), "the alphabet", subsets, found, rows, ambiguous=ambiguous)
 
 
 def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict[str, Role]:
@@ -112,8 +68,7 @@ def _splits(src: Path, database: Mapping[str, Any], problems: list[str]) -> dict
     for role in ROLES:
         path = src / f"split_{role}.txt"
         if not path.is_file():
-            if role != "dev":
-                problems.append(f"{path.name}: missing")
+            problems += [f"{path.name}: missing"] if role != "dev" else []
             continue
         for name in read_text(path).split():
             if (video_id := known(name, database)) is None:
@@ -130,26 +85,9 @@ def _items(entry: Any) -> list[Any]:
     return [a for a in items if isinstance(a, dict)] if isinstance(items, list) else []
 
 
-def _entry(
-    video_id: str, entry: Any, role: Role, problems: list[str], dropped: Dropped, untimed: Untimed
-) -> dict[str, Any] | None:
-    """One video as annotations.json holds it: role as the subset, seconds, no other keys. None if it cannot be used."""
-    if not isinstance(entry, dict):
-        problems.append(f"gt_full.json: video {video_id} needs duration, fps and annotations")
-        return None
-    try:
-        if (duration := untimed.duration(video_id, entry)) is None:
-            return None
-        fps = positive(entry, "fps")
-    except ValueError as error:
-        problems.append(f"gt_full.json: video {video_id}: {error}")
-        return None
-    rows = segments(video_id, entry.get("annotations"), problems, dropped)
-    row = {"subset": role, "duration": duration, "fps": NTSC.get(fps, fps), "annotations": rows}
-    if (wrong := unusable(video_id, row)) is not None:
-        problems.append(f"gt_full.json: {wrong}")
-        return None
-    return row
+def _clock(entry: Entry, duration: float) -> tuple[float, float]:
+    fps = positive(entry, "fps")
+    return duration, NTSC.get(fps, fps)
 
 
 def _points_file(folder: Path, name: str | None) -> Path | None:
@@ -163,87 +101,59 @@ def _points_file(folder: Path, name: str | None) -> Path | None:
     return files[0] if files else None
 
 
-def _points(
-    path: Path,
-    database: Mapping[str, Mapping[str, Any]],
-    listed: set[str],
-    labels: set[str],
-    problems: list[str],
-    warnings: list[str],
-) -> list[tuple[str, str, float]]:
+def _points(path: Path, job: Import, listed: set[str], labels: set[str]) -> list[tuple[str, str, float]]:
     """(video, label, seconds) of each point of a listed video; of a row only these three fields are looked at."""
-    columns = ("video_id", "class", "point")
     try:
-        table = [
-            (line, known(row["video_id"], listed), name_of(row["class"]), row["point"]) for line, row in read_rows(path)
-        ]
+        table = [(line, row["video_id"], name_of(row["class"]), row["point"]) for line, row in read_csv(path).rows]
     except KeyError as error:
-        problems.append(f"{path.name}: needs the columns {', '.join(columns)}; there is no {error.args[0]}")
+        needed = f"{path.name}: needs the columns video_id, class, point; there is no {error.args[0]}"
+        job.problems.append(needed)
         return []
     except DataError as error:
-        problems.append(str(error))
+        job.problems.append(str(error))
         return []
     rows: list[tuple[str, str, float]] = []
     clipped = []
-    for line, video_id, label, point in table:
-        if video_id is None or video_id not in database:  # left out, or already reported
+    left_out = 0
+    for line, name, label, point in table:
+        video = known(name, listed)
+        left_out += video is None
+        if video is None or video not in job.database:  # left out, or already reported
             continue
-        where = f"{path.name}, line {line}: video {video_id}"
+        where, entry = f"{path.name}, line {line}: video {video}", job.database[video]
         try:
-            time = number(point) / database[video_id]["fps"]
+            time = number(point) / entry["fps"]
         except ValueError:
             time = math.nan
-        duration = database[video_id]["duration"]
         if not 0 <= time < math.inf:
-            problems.append(f"{where}: point {point!r} is not a frame number")
+            job.problems.append(f"{where}: point {point!r} is not a frame number")
         elif label not in labels:
-            problems.append(f"{where}: class {label!r} is not in gt_full.json")
+            job.problems.append(f"{where}: class {label!r} is not in gt_full.json")
         else:
-            if time > duration:
-                clipped.append(f"line {line}: video {video_id}: {time:.3f} s of {duration:.3f} s")
-            rows.append((video_id, label, min(time, duration)))
+            if time > entry["duration"]:
+                clipped.append(f"line {line}: video {video}: {time:.3f} s of {entry['duration']:.3f} s")
+            rows.append((video, label, min(time, entry["duration"])))
     if clipped:
-        warnings.append(f"{path.name}: points beyond the end of their video, moved to its end: {listing(clipped, 5)}")
-    left_out = sum(video_id is None for _, video_id, _, _ in table)
+        moved = "points beyond the end of their video, moved to its end"
+        job.warnings.append(f"{path.name}: {moved}: {listing(clipped, 5)}")
     if left_out:
-        warnings.append(f"{path.name}: {left_out} points of videos in no split list were left out")
+        job.warnings.append(f"{path.name}: {left_out} points of videos in no split list were left out")
     return rows
 
 
-def ambiguous_rows(
-    path: Path, kept: Mapping[str, Any], problems: list[str], dropped: Dropped
-) -> list[tuple[str, float, float]]:
-    """Rows `video start end`, separated by any number of blanks; of kept videos only."""
+def ambiguous_rows(path: Path, job: Import) -> list[tuple[str, float, float]]:
+    """Rows `video start end`, separated by any number of blanks; of videos of the database only."""
     rows = []
-    if path.exists():
-        for line, text in enumerate(read_text(path).splitlines(), start=1):
-            fields = text.split()
-            if not fields:
-                continue
-            try:
-                video_id, start, end = fields[0], number(fields[1]), number(fields[2])
-                whole = dropped.keep(f"{path.name}, line {line}", start, end)
-            except (IndexError, ValueError):
-                problems.append(f"{path.name}, line {line}: {text!r} is not `video start end`")
-                continue
-            if (video := known(video_id, kept)) is not None and whole:
-                rows.append((video, start, end))
+    for line, text in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
+        fields = text.split()
+        if not fields:
+            continue
+        try:
+            name, start, end = fields[0], number(fields[1]), number(fields[2])
+            whole = job.keeps(f"{path.name}, line {line}", start, end)
+        except (IndexError, ValueError):
+            job.problems.append(f"{path.name}, line {line}: {text!r} is not `video start end`")
+            continue
+        if (video := known(name, job.database)) is not None and whole:
+            rows.append((video, start, end))
     return rows
-
-
-def _features(
-    src: Path,
-    roles: Mapping[str, Role],
-    how: Transfer,
-    files: Lookup,
-    rows: Mapping[str, int],
-    problems: list[str],
-    warnings: list[str],
-) -> Features:
-    """The feature files: in a folder for each role, or all in one."""
-    folder = feature_folder(src, files) if how != "none" else None
-    if folder is None:
-        return Features()
-    by_role = any((folder / role).is_dir() for role in ROLES)
-    where = {v: folder / role if by_role else folder for v, role in roles.items()}
-    return find(where, files, rows, problems, warnings)

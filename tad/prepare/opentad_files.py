@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tad.data.class_list import read_classes
+from tad.data.class_list import label_ids, read_classes
+from tad.data.dataset import Role
 from tad.errors import DataError
 from tad.files import name_of, read_json, read_text
 
@@ -86,6 +87,37 @@ def _of_mmaction(entry: Mapping[str, Any], subset: str) -> dict[str, Any]:
     return {"subset": subset, "annotations": entry.get("annotations"), **kept}
 
 
+def default_roles(database: Mapping[str, Any], where: Path) -> dict[str, Role]:
+    """The usual meaning of subset names; subsets without any annotation have no role.
+
+    "train..." trains. Beside it, "val..." is the test set (THUMOS14 in OpenTAD, ActivityNet), or the development set
+    where an annotated "test..." exists. Without a "train...", "val..." trains (THUMOS14 in ActionFormer).
+
+    Raises:
+        DataError: the names do not tell a training subset; `where` is what it calls the file.
+    """
+    named = [e for e in database.values() if isinstance(e, dict) and e.get("subset") is not None]
+    annotated = {str(e["subset"]).strip() for e in named if e.get("annotations")}
+    kinds = {s: kind for s in annotated for kind in ("train", "val", "test") if s.lower().startswith(kind)}
+    has = set(kinds.values())
+    meaning: dict[str, Role] = {"train": "train", "test": "test", "val": "test"}
+    if "train" not in has:
+        meaning["val"] = "train"
+    elif "test" in has:
+        meaning["val"] = "dev"
+    roles = {subset: meaning[kind] for subset, kind in sorted(kinds.items())}
+    if "train" not in roles.values():
+        if not named:
+            raise DataError(f'{where}: no training subset: no video has a "subset"')
+        if not annotated:
+            raise DataError(f"{where}: no training subset: no video has annotations; name it with --train-subset")
+        raise DataError(
+            f"{where}: no training subset among {', '.join(sorted(annotated))}, by names that begin with train or val; "
+            "name it with --train-subset"
+        )
+    return roles
+
+
 class ClassList(NamedTuple):
     """The ordered class names, and where the order comes from."""
 
@@ -112,14 +144,10 @@ def _by_annotations(database: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Names by label_id (empty unless each name has one of its own), and by the alphabet."""
     lists = [e.get("annotations") for e in database.values() if isinstance(e, dict)]
     items = [a for found in lists if isinstance(found, list) for a in found if isinstance(a, dict)]
-    named = [a for a in items if type(a.get("label")) in (str, int)]  # the others are reported as rows
-    labels = sorted({name_of(a["label"]) for a in named})
-    if not all(type(a.get("label_id")) is int for a in named):
-        return [], labels
-    pairs = {(a["label_id"], name_of(a["label"])) for a in named}
-    if len(pairs) == len(labels) == len({i for i, _ in pairs}):
-        return [label for _, label in sorted(pairs)], labels
-    return [], labels
+    # Other labels are reported as rows.
+    labels = {name_of(a["label"]) for a in items if type(a.get("label")) in (str, int)}
+    by_id = [name_of(label) for _, label in sorted(label_ids({"database": database}).items())]
+    return by_id if len(by_id) == len(labels) == len(set(by_id)) else [], sorted(labels)
 
 
 class BlockList(NamedTuple):
@@ -127,6 +155,10 @@ class BlockList(NamedTuple):
 
     names: list[str]
     sources: list[str]
+
+    def notes(self, ignored: Collection[str]) -> list[str]:
+        """What the user is told of the videos that are ignored."""
+        return [f"ignored videos: {len(ignored)}, listed in {', '.join(self.sources)}"] if ignored else []
 
 
 def block_list(src: Path, chosen: str | None, folders: Sequence[Path]) -> BlockList:

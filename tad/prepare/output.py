@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tad.errors import DataError, TadError, listing
-from tad.files import cause, read_json, sync, write_json
+from tad.files import cause, lack_of_room, read_json, sync, write_json
 
 MARKER = ".tad-made-by"
 """JSON: command, version of tad, and once it is finished `files`: stamp by path (see `_stamps`)."""
@@ -85,11 +85,10 @@ def output_folder(
             os.close(lock)
 
 
-def check_room(folder: Path, size: float) -> None:
-    """Raises DataError if the file system of a folder has less room than `size` bytes."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise DataError(f"{folder}: needs {size / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB free")
+def check_room(folder: Path, count: float) -> None:
+    """Raises DataError if the file system of a folder has less room than `count` bytes."""
+    if (lack := lack_of_room(folder, count)) is not None:
+        raise DataError(f"{folder}: {lack}")
 
 
 def strangers(folder: Path) -> list[str]:

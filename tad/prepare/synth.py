@@ -18,16 +18,17 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest, Role
+from tad.data.labels import POINTS
 from tad.data.manifest import parse_manifest
 from tad.data.segments import Segments
 from tad.errors import DataError, listing
-from tad.evaluation.ground_truth import repaired
+from tad.evaluation.ground_truth import segments_of
 from tad.files import parse_yaml, read_json, read_text, whole, write_json, write_text
 from tad.prepare.output import check_room, output_folder, rewritten, stamp
 from tad.prepare.synth_annotations import DURATION, invent
 from tad.prepare.synth_video import draw_latents
 from tad.prepare.synth_world import World
-from tad.prepare.write import LabelRows, write_dataset
+from tad.prepare.write import write_dataset
 
 RECORD = "synth.json"
 MOST_VIDEOS, MOST_CLASSES, MOST_DIM = 1_000_000, 10_000, 65_536
@@ -82,7 +83,7 @@ def make_dataset(
             "grid": grid,
         }
         manifest = parse_manifest(described, f"{folder}: dataset.yaml, named like its folder")
-        write_dataset(fresh, manifest, invented.database, LabelRows(invented.points))
+        write_dataset(fresh, manifest, invented.database, {POINTS: invented.points})
         _record(fresh, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
         write_features(fresh, seed=seed, difficulty=difficulty)
     return Dataset.open(folder)
@@ -132,7 +133,7 @@ def _write_all(folder: Path, data: Dataset, dim: int, seed: int, difficulty: flo
     grid, videos = data.manifest.grid, data.videos_by_id.values()
     rows = sum(grid.expected_length(v.duration, v.fps) for v in videos)
     check_room(folder, rows * dim * np.dtype(grid.dtype).itemsize)
-    truth = repaired(data, list(data.videos_by_id))[0].by_video()
+    truth = segments_of(data, list(data.videos_by_id)).by_video()
     world = World(data.classes, seed, difficulty, dim)
     for video in tqdm(videos, desc="synth", unit="video", disable=not sys.stderr.isatty()):
         try:

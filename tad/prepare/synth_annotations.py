@@ -8,28 +8,8 @@ import numpy as np
 
 from tad.data.dataset import ROLES, Role
 
-NAMES = (
-    "jump",
-    "throw",
-    "kick",
-    "lift",
-    "swing",
-    "dive",
-    "run",
-    "spin",
-    "climb",
-    "catch",
-    "push",
-    "pull",
-    "roll",
-    "bow",
-    "wave",
-    "clap",
-    "row",
-    "serve",
-    "punch",
-    "skate",
-)
+FIRST = ("jump", "throw", "kick", "lift", "swing", "dive", "run", "spin", "climb", "catch")
+NAMES = (*FIRST, "push", "pull", "roll", "bow", "wave", "clap", "row", "serve", "punch", "skate")
 DURATION = (30.0, 120.0)
 """Seconds, uniform."""
 LENGTH = (5.0, 0.5, 1.5, 15.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -29,57 +29,47 @@ GROUPS = (
 """THUMOS14 classes that look alike; other classes are grouped four by four in the order of the class list."""
 
 
+def _from(easy: float, hard: float) -> float:
+    """A level by its easy and its hard value."""
+    return field(metadata={"ends": (easy, hard)})  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
 class Levels:
     """Every nuisance as a function of one difficulty in [0, 1]; 0.5 is about as hard as THUMOS14 is for HR-Pro."""
 
-    similarity: float
+    similarity: float = _from(0.05, 0.35)
     """Share of a class prototype that its group has in common."""
-    mode_spread: float
+    mode_spread: float = _from(0.15, 0.65)
     """Spread of the modes of a class."""
-    video_shift: float
+    video_shift: float = _from(0.10, 0.60)
     """Deviation of a class inside one video."""
-    instance_shift: float
+    instance_shift: float = _from(0.15, 0.65)
     """Deviation of one instance."""
-    edge_drop: float
+    edge_drop: float = _from(0.30, 0.90)
     """How much weaker the two ends of an instance are."""
-    weak: float
+    weak: float = _from(0.10, 0.70)
     """How much weaker the weakest instances are."""
-    jitter: float
+    jitter: float = _from(0.04, 0.28)
     """Boundary jitter, share of the instance's length."""
-    smooth: float
+    smooth: float = _from(0.40, 1.20)
     """Temporal smoothing, units of 0.64 s."""
-    context: float
+    context: float = _from(0.10, 0.70)
     """Pull of the background towards the video's action."""
-    hard_rate: float
+    hard_rate: float = _from(1.0, 8.0)
     """Hard-background events per minute of background."""
-    hard_strength: float
-    scene_own: float
+    hard_strength: float = _from(0.40, 1.00)
+    scene_own: float = _from(0.30, 0.60)
     """Share of the scene that is the video's own."""
-    noise: float
+    noise: float = _from(0.50, 1.30)
     """Autoregressive noise of the latents."""
-    iid: float
+    iid: float = _from(0.10, 0.40)
     """Independent noise of the features."""
 
     @classmethod
     def at(cls, difficulty: float) -> Levels:
-        """Linear between an easy and a hard value of each."""
-        ends = {
-            "similarity": (0.05, 0.35),
-            "mode_spread": (0.15, 0.65),
-            "video_shift": (0.10, 0.60),
-            "instance_shift": (0.15, 0.65),
-            "edge_drop": (0.30, 0.90),
-            "weak": (0.10, 0.70),
-            "jitter": (0.04, 0.28),
-            "smooth": (0.40, 1.20),
-            "context": (0.10, 0.70),
-            "hard_rate": (1.0, 8.0),
-            "hard_strength": (0.40, 1.00),
-            "scene_own": (0.30, 0.60),
-            "noise": (0.50, 1.30),
-            "iid": (0.10, 0.40),
-        }
+        """Linear between the easy and the hard value of each."""
+        ends = {one.name: one.metadata["ends"] for one in fields(cls)}
         return cls(**{name: easy + (hard - easy) * difficulty for name, (easy, hard) in ends.items()})
 
 
@@ -112,7 +102,6 @@ class World:
 
     def __init__(self, classes: Sequence[str], seed: int, difficulty: float, dim: int) -> None:
         self.levels = levels = Levels.at(difficulty)
-        self.index = {name: i for i, name in enumerate(classes)}
         self.peers: list[list[int]] = [[] for _ in classes]
         rng = np.random.default_rng([seed, 1])
         count = len(classes)

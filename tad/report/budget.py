@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from pydantic import BaseModel, ConfigDict
 
 from tad.data.dataset import Dataset, Derived, Role
@@ -87,19 +85,18 @@ def label_budget(data: Dataset, select: str) -> LabelBudget:
         DataError: that role's annotations are malformed.
     """
     train, dev = data.videos("train"), data.videos("dev")
-    kinds = Counter(data.supervision(v) for v in train)
+    kinds = data.kinds("train")
     full = [own for v in train if (own := data.full_labels(v)) is not None]
-    points = [len(data.points(v).time) for v in train]
     role: Role | None = {"dev-map": "dev", "dev-quality": "dev", "test": "test"}.get(select)  # type: ignore[assignment]
     return LabelBudget(
-        points=sum(points),
-        videos=sum(n > 0 for n in points),
+        points=data.point_count("train"),
+        videos=len(data.pointed("train")),
         class_videos=kinds["classes"],
         full_videos=len(full),
         full_actions=sum(len(own.label) for own in full),
         bare_videos=kinds["none"],
         held_out_points=sum(len(data.held_out(v).time) for v in train) if select == "points" else 0,
-        dev_points=sum(len(data.points(v).time) for v in dev) if select == "dev-quality" else 0,
+        dev_points=data.point_count("dev") if select == "dev-quality" else 0,
         dev_class_videos=sum(len(data.video_classes(v)) > 0 for v in dev) if select == "classes" else 0,
         boundaries=len(ground_truth(data, role)) if role else 0,
         boundary_videos=len(data.videos(role)) if role else 0,

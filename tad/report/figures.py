@@ -62,7 +62,7 @@ def figures_of_round(folder: Path, data: Dataset, number: int, scores: Path | No
 
 def sample_videos(data: Dataset) -> list[str]:
     """The training videos whose timelines are kept: SAMPLES of them, evenly spread over the sorted ids."""
-    videos = sorted(v for v in data.videos("train") if len(data.points(v).time)) or sorted(data.videos("train"))
+    videos = sorted(data.pointed("train") or data.videos("train"))
     at = np.linspace(0, len(videos) - 1, min(SAMPLES, len(videos))).round().astype(int)
     return [videos[i] for i in at]
 

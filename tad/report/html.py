@@ -25,6 +25,7 @@ from tad.report.run import MapScores, Round, Run
 from tad.report.style import class_colours, svg
 from tad.report.timeline import timeline_figure
 from tad.report.view import View
+from tad.words import duration, flat
 
 T = TypeVar("T")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -104,7 +105,7 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "duration": duration, "moment": moment}
+    environment.filters |= {"percent": percent, "number": number, "duration": seconds, "moment": moment}
     template = environment.from_string(importlib.resources.files("tad.report").joinpath("page.html").read_text("utf-8"))
     return template.render(
         info=run.info,
@@ -130,7 +131,7 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
         lengths=drawn("Lengths", lambda: _lengths(views)),
         per_class=_per_class(best),
         stages=run.stages,
-        settings=list(flatten(run.info.recipe)),
+        settings=[(name, "–" if value is None else str(value)) for name, value in flat(run.info.recipe).items()],
         warnings=run.warnings,
         notes=notes,
         tiou=TIOU,
@@ -295,15 +296,9 @@ def number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in words that are easy to read."""
-    if seconds is None or not math.isfinite(seconds):
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def seconds(value: float | None) -> str:
+    """Seconds in words; a dash where there are none."""
+    return "–" if value is None or not math.isfinite(value) else duration(value)
 
 
 def moment(text: str) -> str:
@@ -313,12 +308,3 @@ def moment(text: str) -> str:
     except ValueError:
         return text
     return f"{at:%Y-%m-%d %H:%M} {at.tzname() or ''}".rstrip()
-
-
-def flatten(document: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as (dotted name, value)."""
-    if isinstance(document, dict) and document:
-        for key, value in document.items():
-            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, "–" if document is None else str(document)

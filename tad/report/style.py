@@ -25,62 +25,29 @@ _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAG
 BLUE, ORANGE, GREEN, PURPLE = "#3f7fc9", "#d2772c", "#3a9a68", "#9467bd"
 """Series that are not classes: ground truth or test, pseudo-labels, detections or train, and the rest."""
 
-PALETTE = (
-    "#3f7fc9",
-    "#d2772c",
-    "#3a9a68",
-    "#c9526b",
-    "#8a6fc4",
-    "#a58a1f",
-    "#2c9bab",
-    "#c764a8",
-    "#6f9130",
-    "#a9694a",
-    "#6aa3e0",
-    "#e59a57",
-    "#63b98b",
-    "#e07f92",
-    "#ab94dc",
-    "#c4aa46",
-    "#5bbac8",
-    "#de8cc4",
-    "#94b455",
-    "#c69277",
-)
+STRONG = ("#3f7fc9", "#d2772c", "#3a9a68", "#c9526b", "#8a6fc4", "#a58a1f", "#2c9bab", "#c764a8", "#6f9130", "#a9694a")
+LIGHT = ("#6aa3e0", "#e59a57", "#63b98b", "#e07f92", "#ab94dc", "#c4aa46", "#5bbac8", "#de8cc4", "#94b455", "#c69277")
+PALETTE = (*STRONG, *LIGHT)
 """Of middling lightness, so that they stand out from white and from near-black; neighbours differ in hue."""
 OTHER = "#8b939d"
 """A class that the dataset does not list."""
 
-_STYLE = {
-    "font.size": 10.0,
+_STYLE: dict[str, object] = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
+    **dict.fromkeys(("font.size", "axes.labelsize"), 10.0),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9.0),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow", "path.simplify"), True),
+    # Class names are not ours: a "$" is a "$".
+    **dict.fromkeys(("legend.frameon", "axes.spines.top", "axes.spines.right", "text.parse_math"), False),
     "axes.titlesize": 11.0,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 10.0,
-    "xtick.labelsize": 9.0,
-    "ytick.labelsize": 9.0,
-    "legend.fontsize": 9.0,
-    "legend.frameon": False,
-    "text.color": INK,
-    "text.parse_math": False,  # class names are not ours: a "$" is a "$"
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "figure.facecolor": "none",
     "lines.linewidth": 1.6,
     "lines.markersize": 5.0,
-    "path.simplify": True,
     "path.simplify_threshold": 0.3,
     "svg.fonttype": "none",
 }

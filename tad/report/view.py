@@ -148,9 +148,8 @@ def confident(detections: Segments, data: Dataset, role: Role) -> Segments:
     points) times the seconds of the role's videos, so it needs no ground truth and adapts to any detector's scale of
     scores.
     """
-    train = [v for v in data.videos("train") if len(data.points(v).time)]
-    points = sum(len(data.points(v).time) for v in train)
-    if points:
+    train, points = data.pointed("train"), data.point_count("train")
+    if train:
         rate = points / sum(data.duration(v) for v in train)
         count = int(np.ceil(PER_POINT * rate * sum(data.duration(v) for v in data.videos(role))))
     else:

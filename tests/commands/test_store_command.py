@@ -16,9 +16,9 @@ from click.testing import CliRunner
 import distributed.engine.garbage
 from distributed.engine.engine import Engine
 from distributed.engine.locks import held
+from distributed.engine.record import Record
 from distributed.engine.store import Store
 from distributed.engine.uses import Notes, noted
-from distributed.run.record import Record
 from tad.cli import tad
 from tests.support.artifacts import changed
 from tests.support.tiny import tiny_dataset
@@ -82,7 +82,7 @@ def test_list_shows_what_needs_what(place):
     rows = call("list").splitlines()
     assert rows[0].split() == ["what", "name", "stage", "size", "age", "needed", "by"]
     [model] = [row for row in rows if place["model"] in row]
-    assert "toy/fit" in model and model.endswith("one") and " kB" in model and "min" in model
+    assert "toy/fit" in model and model.endswith("one") and " kB" in model and " s  one" in model
     [other] = [row for row in rows if place["given up"] in row]
     assert f"gone ({getpass.getuser()} on " in other, "it is known from the store"
     [partial] = [row for row in rows if ".partial" in row]

@@ -8,19 +8,9 @@ import sys
 
 import pytest
 
+from tad.data.csv_table import read_csv
 from tad.errors import DataError, TadError, printable
-from tad.files import (
-    number,
-    parse_json,
-    parse_yaml,
-    read_json,
-    read_rows,
-    read_text,
-    read_yaml,
-    regular,
-    whole,
-    write_text,
-)
+from tad.files import number, parse_json, parse_yaml, read_json, read_text, read_yaml, regular, whole, write_text
 
 
 def written(tmp_path, content: bytes, name: str = "file"):
@@ -34,7 +24,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     assert read_text(written(tmp_path, mark + "café".encode())) == "café"
     assert read_json(written(tmp_path, mark + b'{"a": 1}')) == {"a": 1}
     assert read_yaml(written(tmp_path, mark + b"a: 1")) == {"a": 1}
-    assert list(read_rows(written(tmp_path, mark + b"a,b\r\n1,2\r\n"), ("a", "b"))) == [(2, {"a": "1", "b": "2"})]
+    assert read_csv(written(tmp_path, mark + b"a,b\r\n1,2\r\n"), ("a", "b")).rows == [(2, {"a": "1", "b": "2"})]
 
 
 def test_text_is_utf8_whatever_the_locale(tmp_path):
@@ -107,14 +97,14 @@ def test_huge_integers_are_floats():
 def test_rows_have_the_fields_of_the_header(tmp_path):
     path = written(tmp_path, b"a,b\n\n 1 , 2\n1\n1,2,3\n")
     with pytest.raises(DataError, match=r"2 problems[\s\S]*line 4: 1 fields[\s\S]*line 5: 3 fields"):
-        read_rows(path, ("a", "b"))
-    assert list(read_rows(written(tmp_path, b"a,b\n\n 1 , 2\n"))) == [(3, {"a": "1", "b": "2"})]
+        read_csv(path, ("a", "b"))
+    assert read_csv(written(tmp_path, b"a,b\n\n 1 , 2\n")).rows == [(3, {"a": "1", "b": "2"})]
     with pytest.raises(DataError, match="the header must be a,b; found a,c"):
-        read_rows(written(tmp_path, b"a,c\n"), ("a", "b"))
+        read_csv(written(tmp_path, b"a,c\n"), ("a", "b"))
     with pytest.raises(DataError, match="the header must be a,b; found nothing"):
-        read_rows(written(tmp_path, b""), ("a", "b"))
+        read_csv(written(tmp_path, b""), ("a", "b"))
     with pytest.raises(DataError, match="line 2: field larger"):
-        read_rows(written(tmp_path, b"a,b\n" + b"x" * 200_000 + b",1\n"), ("a", "b"))
+        read_csv(written(tmp_path, b"a,b\n" + b"x" * 200_000 + b",1\n"), ("a", "b"))
 
 
 def test_a_file_is_written_whole_or_stays(tmp_path):
@@ -180,13 +170,13 @@ def test_what_usually_breaks_json_is_said(text, hint):
 
 def test_what_spreadsheets_add_to_csv_is_no_content(tmp_path):
     path = written(tmp_path, b"sep=;\r\n\r\na;b;;\r\n1;2;;\r\n3;4\r\n;;;\r\n")
-    assert list(read_rows(path)) == [(4, {"a": "1", "b": "2"}), (5, {"a": "3", "b": "4"})]
+    assert read_csv(path).rows == [(4, {"a": "1", "b": "2"}), (5, {"a": "3", "b": "4"})]
     path = written(tmp_path, b"a,b\n1,2,\n3,4,,5\n")
     with pytest.raises(DataError, match=r"1 problem:\n  line 3: 4 fields, but the header has 2"):
-        read_rows(path)
+        read_csv(path)
     path = written(tmp_path, b"x" * 100_000)
     with pytest.raises(DataError) as caught:
-        read_rows(path, ("a", "b"))
+        read_csv(path, ("a", "b"))
     assert len(str(caught.value)) < 500
 
 

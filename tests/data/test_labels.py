@@ -17,10 +17,9 @@ from tad.data.dataset import Dataset
 from tad.errors import DataError
 from tad.evaluation.ground_truth import ground_truth
 from tad.prepare.check import check
-from tad.prepare.holdout import split_holdout
 from tad.prepare.import_hrpro import import_hrpro
-from tad.prepare.relabel import derive_labels, drawn, one_kind
-from tad.prepare.split import split_kfold
+from tad.prepare.relabel import derive_labels, draw_kinds, one_kind
+from tad.prepare.split import split_holdout, split_kfold
 from tests.support.annotated import annotated
 from tests.support.tiny import tiny_dataset
 
@@ -88,15 +87,23 @@ def test_every_label_is_in_the_fingerprint_of_its_role(folder):
         (
             "labels.csv",
             LISTED + "x,run\nb,swim\nb\n",
-            "3 problems.*line 8: 1 fields, but the header has 2.*line 6: video 'x'.*line 7 .*: unknown class 'swim'",
+            "3 problems.*line 8: 1 fields, but the header has 2.*video x: is not in annotations.*line 7.*: 'swim'",
         ),
         ("full_labels.csv", "video_id,start,end\n", "the header must be video_id,label,start,end"),
-        ("full_labels.csv", FULL + "b,run,5,5\n", r"line 6 .video b.: \[5, 5\] is no interval of seconds in 0..100.0"),
-        ("full_labels.csv", FULL + "b,run,5,100.1\n", r"line 6 .video b.: \[5, 100.1\] is no interval"),
+        ("full_labels.csv", FULL + "b,run,5,5\n", r"line 6, video b: \[5, 5\] s; start must be before end"),
+        ("full_labels.csv", FULL + "b,run,5,100.1\n", "line 6, video b: 5, 100.1 s is outside 0..100 s"),
         ("full_labels.csv", FULL + "b,run,-1,5\nb,run,nan,5\nb,run,x,5\nb,run,5\n", "4 problems"),
-        ("full_labels.csv", FULL + "b,,5,6\nx,,,\nb,swim,5,6\n", "3 problems.*unknown class ''.*video 'x'.*'swim'"),
-        ("full_labels.csv", FULL + "e,run,3,4\nt,,,\n", "2 problems.*line 6: video e does not train.*video t does not"),
-        ("full_labels.csv", FULL + "a,,,\n", "video a: a row says that it holds no action, 2 that it does"),
+        (
+            "full_labels.csv",
+            FULL + "b,,5,6\nx,,,\nb,swim,5,6\n",
+            "3 problems.*not in dataset.yaml: ''.*video x: is not in annotations.*'swim'",
+        ),
+        (
+            "full_labels.csv",
+            FULL + "e,run,3,4\nt,,,\n",
+            "2 problems.*line 6, video e: does not train.*video t: does not",
+        ),
+        ("full_labels.csv", FULL + "a,,,\n", "video a: holds no action, and holds some"),
     ],
 )
 def test_bad_files(folder, name, text, says):
@@ -154,7 +161,7 @@ def same(video: str, one: Dataset, other: Dataset) -> bool:
 @pytest.fixture
 def mixed(tmp_path) -> Dataset:
     data = tiny_dataset(tmp_path / "whole", videos=12, classes=2, dim=8)
-    kinds = drawn(data, {"full": 0.25, "points": 0.25, "classes": 0.5}, 0)
+    kinds = draw_kinds(data, {"full": 0.25, "points": 0.25, "classes": 0.5}, 0)
     derive_labels(data, kinds, tmp_path / "mixed", seed=0)
     return Dataset.open(tmp_path / "mixed")
 
@@ -227,7 +234,7 @@ def test_what_a_kind_lacks_is_listed_and_nothing_is_written(folder, tmp_path):
         one_kind(data, "full", ["a", "e", "x"])
     for shares in ({}, {"full": 0.5}, {"full": 1.5, "none": -0.5}):
         with pytest.raises(DataError, match="positive and sum to 1"):
-            drawn(data, shares, 0)
+            draw_kinds(data, shares, 0)
     assert not (tmp_path / "out").exists()
 
 
@@ -237,7 +244,7 @@ def test_dev_videos_are_left_with_classes_where_training_videos_are_and_test_vid
     derive_labels(data, one_kind(data, "classes"), tmp_path / "classes")
     made = Dataset.open(tmp_path / "classes")
     assert made.supervision("e") == "classes" and made.supervision("t") == "none" and not made.points_by_id
-    derive_labels(data, drawn(data, {"classes": 0.5, "points": 0.5}, 0), tmp_path / "mix")
+    derive_labels(data, draw_kinds(data, {"classes": 0.5, "points": 0.5}, 0), tmp_path / "mix")
     assert Dataset.open(tmp_path / "mix").supervision("e") == "points"
     assert ground_truth(made, "test").digest() == ground_truth(data, "test").digest()
 
@@ -283,8 +290,8 @@ def test_the_real_training_videos(shared, tmp_path):
     assert (tmp_path / "given" / "labels.csv").read_bytes() == (tmp_path / "annotations" / "labels.csv").read_bytes()
     made = Dataset.open(tmp_path / "given")
     assert set(made.classes_by_id) == set(data.videos("train")) and not made.points_by_id
-    assert sum(len(c) for c in made.classes_by_id.values()) == 227
-    kinds = drawn(data, {"full": 0.1, "points": 0.3, "classes": 0.4, "none": 0.2}, 0)
+    assert sum(len(c.label) for c in made.classes_by_id.values()) == 227
+    kinds = draw_kinds(data, {"full": 0.1, "points": 0.3, "classes": 0.4, "none": 0.2}, 0)
     assert Counter(kinds.values()) == {"full": 20, "points": 60, "classes": 80, "none": 40}
     derive_labels(data, kinds, tmp_path / "mixed", seed=0)
     mixed = Dataset.open(tmp_path / "mixed")

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tad.data.feature_arrays import look
 from tad.data.result_files import read_columns
 from tad.errors import DataError
 from tad.files import read_json, read_text
 from tad.prepare.check import check
+from tad.prepare.feature_arrays import look
 from tad.prepare.import_csv import import_csv
 from tad.prepare.synth import make_dataset
 from tad.wrong_file import wrong_file

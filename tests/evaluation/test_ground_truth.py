@@ -11,7 +11,7 @@ import yaml
 
 from tad.data.dataset import Dataset
 from tad.errors import DataError
-from tad.evaluation.ground_truth import ambiguous, ground_truth, raw_ground_truth, read_ground_truth
+from tad.evaluation.ground_truth import ambiguous, ground_truth, raw_ground_truth
 from tad.prepare.import_hrpro import import_hrpro
 
 
@@ -29,13 +29,11 @@ def dataset(root: Path, rows, **manifest) -> Dataset:
     return Dataset.open(root)
 
 
-def test_repairs_are_counted(tmp_path):
+def test_segments_are_repaired(tmp_path):
     rows = [row(1, 2), row(1, 2), row(1, 2, "throw"), row(8, 12), row(-1, 1), row(10, 11), row(20, 30), row(-3, -1)]
-    segments, repairs = read_ground_truth(dataset(tmp_path, rows), "train")
+    segments = ground_truth(dataset(tmp_path, rows), "train")
     assert segments.spans.tolist() == [[1, 2], [1, 2], [8, 10], [0, 1]]
     assert segments.labels == ["jump", "throw", "jump", "jump"]
-    assert (len(repairs.clipped), len(repairs.beyond), len(repairs.duplicates), len(repairs)) == (2, 3, 1, 6)
-    assert repairs.clipped[0] == "video a, row 3: jump [8, 12] s of 10 s"
     assert set(segments.table.column("source").to_pylist()) == {"ground-truth"}
     assert (segments.score == 1).all()
     assert np.isnan(segments.point).all()
@@ -51,13 +49,9 @@ def test_every_other_defect_is_an_error_and_all_are_listed(tmp_path):
     assert "12 problems" in str(raised.value)
 
 
-def test_segments_of_zero_length_and_reversed_by_rounding_are_dropped_and_counted(tmp_path):
+def test_segments_of_zero_length_and_reversed_by_rounding_are_dropped(tmp_path):
     rows = [row(1, 2), row(0, 0), row(10, 10), row(3, 2.9), row(0.3, 0.2), row(3, 3), row(12, 12), row(3, 3)]
-    segments, repairs = read_ground_truth(dataset(tmp_path, rows), "train")
-    assert segments.spans.tolist() == [[1, 2]]
-    assert str(repairs) == "0 clipped, 0 beyond the video, 1 duplicate, 4 of zero length, 2 reversed by rounding"
-    assert repairs.zero_length[0] == "video a, row 1: jump [0, 0] s"
-    assert repairs.reversed[0] == "video a, row 3: jump [3, 2.9] s" and len(repairs) == 7
+    assert ground_truth(dataset(tmp_path, rows), "train").spans.tolist() == [[1, 2]]
 
 
 def test_blanks_around_class_names_are_cut_off_and_other_spellings_named(tmp_path):
@@ -119,13 +113,8 @@ def test_real_thumos14(shared, tmp_path):
     source = shared("data", "thumos14")
     import_hrpro(source, tmp_path / "thumos14")
     data = Dataset.open(tmp_path / "thumos14")
-    segments, repairs = read_ground_truth(data, "train")
     # The four train instances without a point are exactly those that lie beyond their video.
-    assert (len(segments), str(repairs)) == (
-        3003,
-        "0 clipped, 4 beyond the video, 0 duplicate, 0 of zero length, 0 reversed by rounding",
-    )
-    assert len(read_ground_truth(data, "test")[0]) == 3307
+    assert len(ground_truth(data, "train")) == 3003 and len(ground_truth(data, "test")) == 3307
     assert len(raw_ground_truth(data.root, ["train"]).start) == 3007
     assert len(raw_ground_truth(data.root, ["test"]).start) == 3311
     assert len(raw_ground_truth(source / "gt_full.json", ["Test"]).start) == 3358

@@ -12,7 +12,7 @@ from tad.commands.evaluate import quality as command
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.evaluation.quality_by_label import instance_quality, quality_of
-from tad.prepare.labelled import split_labelled
+from tad.prepare.relabel import split_labelled
 from tests.support.annotated import annotated
 
 TRUTH = [("a", "run", 10.0, 20.0), ("a", "jump", 10.0, 20.0), ("a", "jump", 30.0, 40.0), ("b", "run", 0.0, 30.0)]

@@ -127,24 +127,27 @@ ROWS = {
     ),
     "point of unknown class": (
         append("points.csv", "train_0000,swim,1\n"),
-        ("error", "unknown class", f"line {{l}}, {V}"),
+        ("error", "unknown class", f"points.csv line {{l}}, {V}"),
     ),
     "point outside": (
         append("points.csv", "train_0000,jump,1000\n"),
-        ("error", "point outside video", f"line {{l}}, {V}"),
+        ("error", "point outside video", f"points.csv line {{l}}, {V}"),
     ),
     "point of nobody": (
         append("points.csv", "nobody,jump,1\n"),
-        ("error", "point of unknown video", "line {l}, video nobody"),
+        ("error", "point of unknown video", "points.csv line {l}, video nobody"),
     ),
-    "point without time": (append("points.csv", "train_0000,jump\n"), ("error", "malformed point", "line {l}")),
+    "point without time": (
+        append("points.csv", "train_0000,jump\n"),
+        ("error", "malformed point", "points.csv line {l}"),
+    ),
     "boundary columns": (
         replace("points.csv", "label,time", "label,time,start"),
         ("error", "points header", "points.csv"),
     ),
     "duplicate point": (
         append("points.csv", "train_0000,jump,1\ntrain_0000,jump,1\n"),
-        ("warning", "duplicate point", f"line {{l}}, {V}"),
+        ("warning", "duplicate point", f"points.csv line {{l}}, {V}"),
     ),
     "no labels": (lambda root: (root / "points.csv").unlink(), ("warning", "no labels", "points.csv")),
     "video without label": (

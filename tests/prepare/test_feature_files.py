@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tad.data.feature_names import locate
 from tad.errors import DataError
+from tad.prepare.feature_names import locate
 from tests.support.brought import ROWS, bring, matrix, put
 
 
@@ -186,7 +186,7 @@ def test_files_of_a_real_extractor(shared, tmp_path):
     parts = [np.load(real / f"i3d__{video}_None_raft_24_12_15_{stream}.npy") for stream in ("rgb", "flow")]
     assert made[video].shape == (21, 2048) and np.array_equal(made[video], np.hstack(parts).astype(np.float32))
     assert found.notes[0].endswith("i3d__{id}_None_raft_24_12_15_{stream}.npy")
-    assert "converted feature files: 1 (0.2 MB); float64 becomes float32" in found.notes
+    assert "converted feature files: 1 (172 kB); float64 becomes float32" in found.notes
     shapes = {v: a.shape for v, a in bring(real, tmp_path / "2", videos=("highjump", "tennis26"))[1].items()}
     assert shapes == {"highjump": (164, 2048), "tennis26": (89, 2048)}
 

@@ -14,9 +14,8 @@ from tad.data.dataset import Dataset
 from tad.errors import DataError
 from tad.evaluation.ground_truth import ground_truth
 from tad.prepare.check import check
-from tad.prepare.holdout import dev_videos, hide_points, split_holdout
 from tad.prepare.import_hrpro import import_hrpro
-from tad.prepare.split import split_kfold
+from tad.prepare.split import dev_videos, hide_points, split_holdout, split_kfold
 from tests.support.annotated import annotated
 from tests.support.structure import TRAINING, files, layer, tree
 from tests.support.tiny import tiny_dataset
@@ -143,7 +142,7 @@ def test_a_bad_file_of_held_out_points_is_named(data, tmp_path):
     with pytest.raises(DataError, match=r"held_out\.csv: 1 problem:\n  video train_\d+: .* is in points\.csv, too"):
         Dataset.open(tmp_path / "out")
     path.write_text(f"{points[0]}\n{data.videos('test')[0]},{data.classes[0]},1.0\n")
-    with pytest.raises(DataError, match=r"video test_\d+ does not train"):
+    with pytest.raises(DataError, match=r"video test_\d+: does not train"):
         Dataset.open(tmp_path / "out")
     path.unlink()
     with pytest.raises(DataError, match=r"missing, but dataset\.yaml names it under `held_out`"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +12,16 @@ from click.testing import CliRunner
 from tad.commands import importing as commands
 from tad.data.dataset import Dataset
 from tad.errors import DataError
-from tad.evaluation.ground_truth import raw_ground_truth, read_ground_truth
+from tad.evaluation.ground_truth import ground_truth, raw_ground_truth
 from tad.prepare.check import check
 from tad.prepare.import_epic import import_epic
-from tests.conftest import shared_path
-
-NAMES = "id,key,instances,category\n0,take,\"['take', 'get']\",retrieve\n1,put-down,['put'],leave\n"
-INFO = "video_id,duration,fps,resolution\nP01_01,100.5,59.94,1x1\nP02_01,4000,50,1x1\nP03_01,50,50,1x1\n"
-STAMPED = "narration_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame,verb,verb_class,noun_class\n"
-COUNTED = "narration_id,video,start,stop,verb,noun,action\n"
+from tests.support.epic import COUNTED, epic_source
+from tests.support.shared import shared_path
 
 
 @pytest.fixture
 def src(tmp_path: Path) -> Path:
-    folder = tmp_path / "epic"
-    folder.mkdir()
-    (folder / "EPIC_100_verb_classes.csv").write_text(NAMES)
-    (folder / "EPIC_100_video_info.csv").write_text(INFO)
-    (folder / "EPIC_100_train.csv").write_text(
-        STAMPED
-        + "a,P01_01,00:00:01.50,00:01:02.25,7,9,get,0,5\nb,P02_01,01:02:03.04,01:02:04.00,7,9,put,1,5\n"
-        + "c,P01_01,00:00:01.50,00:01:02.25,7,9,put,1,5\n"
-    )
-    (folder / "validation.csv").write_text(COUNTED + "d,P03_01,30,75,1,8,9\n")
-    return folder
+    return epic_source(tmp_path / "epic")
 
 
 def test_the_published_files(tmp_path: Path) -> None:
@@ -43,12 +30,12 @@ def test_the_published_files(tmp_path: Path) -> None:
     data = Dataset.open(tmp_path / "out")
     assert len(data.classes) == 97 and data.classes[:2] == ["take", "put"]
     assert data.manifest.grid.dim == 2304 and data.supervision(data.videos("train")[0]) == "none"
-    found, repairs = read_ground_truth(data, "train")
-    test, mended = read_ground_truth(data, "test")
-    assert len(found) + len(repairs.duplicates) == 67217 and len(test) + len(mended.duplicates) == 9668
-    assert len(repairs.duplicates) + len(mended.duplicates) == 4 and not repairs.beyond
+    found = ground_truth(data, "train")
+    assert len(found) + len(ground_truth(data, "test")) + 4 == 67217 + 9668
+    kinds = Counter(f.kind for f in check(data.root))
+    assert kinds["duplicate segment"] == 4 and not kinds["segment beyond video"]
     assert 2 < (found.end - found.start).mean() < 4
-    assert {f.kind for f in check(data.root) if f.severity == "error"} == {"no features"}
+    assert kinds["no features"] == 1
 
 
 def test_frames_and_timestamps_of_the_published_validation_set_agree(tmp_path: Path) -> None:
@@ -97,10 +84,10 @@ def test_every_problem_is_listed_and_nothing_written(src: Path, tmp_path: Path) 
         import_epic(src, tmp_path / "out", task="verb")
     for part in (
         "7 problems",
-        "validation.csv, line 2 (video P03_01): '75' to '30' is no interval",
-        "validation.csv, line 3 (video P03_01): '1' to 'x' is no interval",
-        "validation.csv, line 4 (video P03_01): verb '7' is not in the list of 2 classes",
-        "validation.csv, line 5: video 'P09_01' is not in EPIC_100_video_info.csv",
+        "validation.csv, line 2: video P03_01: '75' to '30' is no interval",
+        "validation.csv, line 3: video P03_01: '1' to 'x' is no interval",
+        "validation.csv, line 4: video P03_01: verb '7' is not in the list of 2 classes",
+        "validation.csv, line 5: video P09_01 is not in EPIC_100_video_info.csv",
         "validation.csv, line 6: video P01_01 is in the other file, too",
     ):
         assert part in str(caught.value), str(caught.value)

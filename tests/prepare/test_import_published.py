@@ -21,7 +21,7 @@ from tad.prepare.feature_files import Lookup
 from tad.prepare.import_epic import import_epic
 from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.import_opentad import import_opentad
-from tests.conftest import shared_path
+from tests.support.shared import shared_path
 
 CLOCK: dict[str, Any] = {"fps": 15, "stride": 16}
 
@@ -88,7 +88,7 @@ def test_segments_of_no_length_are_dropped_and_counted(tmp_path):
 def test_a_row_of_epic_without_length_is_dropped(tmp_path):
     src = case("03-zero-length-truth/src-epic", tmp_path)
     done = import_epic(src, tmp_path / "out", task="verb")
-    assert "dropped 1 segments of no length: EPIC_100_train.csv, line 7 (video P01_02): [17, 17]" in done.notes
+    assert "dropped 1 segments of no length: EPIC_100_train.csv, line 7: video P01_02: [17, 17]" in done.notes
     rows = sum(len((src / f"EPIC_100_{s}.csv").read_text().splitlines()) - 1 for s in ("train", "validation"))
     assert len(raw_ground_truth(tmp_path / "out", []).start) == rows - 1
     assert done.features == 6 and errors(tmp_path / "out") == []

@@ -16,11 +16,11 @@ from tad.prepare.import_epic import import_epic
 from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.import_opentad import import_opentad
 from tad.prepare.import_wtalc import import_wtalc
-from tad.prepare.imported import Untimed
-from tests.prepare.test_import_broken import edited
-from tests.prepare.test_import_epic import src as _epic_source  # noqa: F401  a fixture
-from tests.prepare.test_import_wtalc import SMALL, layout
-from tests.prepare.test_importers import add_features, hrpro_source, opentad_source
+from tad.prepare.importer import Import
+from tad.prepare.published import told_duration
+from tests.support.epic import epic_source
+from tests.support.sources import add_features, edited, hrpro_source, opentad_source
+from tests.support.wtalc import SMALL, layout
 
 ROW = {"segment": [1, 2], "label": "throw"}
 GONE = "1 videos without a duration were left out: gone"
@@ -73,8 +73,8 @@ def test_hrpro(tmp_path: Path, told: dict[str, Any]) -> None:
     assert (done.points, done.features) == (1, 2)
 
 
-def test_epic(_epic_source: Path, tmp_path: Path) -> None:  # noqa: F811
-    src = _epic_source
+def test_epic(tmp_path: Path) -> None:
+    src = epic_source(tmp_path / "epic")
     with (src / "EPIC_100_video_info.csv").open("a") as file:
         file.write("gone,,50,1x1\nnowhere,,50,1x1\n")
     with (src / "EPIC_100_train.csv").open("a") as file:
@@ -104,11 +104,15 @@ def test_activitynet(tmp_path: Path) -> None:
 
 
 def test_many_are_counted_and_some_named() -> None:
-    found = Untimed()
-    assert found.warnings() == []
-    for number in range(7):
-        assert found.duration(f"v{number}", {"frame": 3}) is None
-    assert found.warnings() == ["7 videos without a duration were left out: v0, v1, v2, v3, v4 and 2 more"]
-    assert found.warnings({"v0", "v1"}) == ["5 videos without a duration were left out: v2, v3, v4, v5, v6"]
+    job = Import("opentad", Path("src"), Path("out"))
+    job.tell_untimed()
+    assert job.warnings == [] and told_duration({"frame": 3}) is None
+    job.untimed = {f"v{number}": "" for number in range(7)}
+    job.tell_untimed()
+    job.tell_untimed({"v0", "v1"})
+    assert job.warnings == [
+        "7 videos without a duration were left out: v0, v1, v2, v3, v4 and 2 more",
+        "5 videos without a duration were left out: v2, v3, v4, v5, v6",
+    ]
     with pytest.raises(ValueError, match="duration 0 must be positive"):
-        found.duration("v8", {"duration": 0})
+        told_duration({"duration": 0})

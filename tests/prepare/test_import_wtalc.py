@@ -15,43 +15,7 @@ from tad.errors import DataError
 from tad.evaluation.ground_truth import ground_truth
 from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.import_wtalc import import_wtalc
-
-
-def objects(items):
-    array = np.empty(len(items), dtype=object)
-    for i, item in enumerate(items):
-        array[i] = item
-    return array
-
-
-def layout(folder, videos, classes, width=8):
-    """videos: (name, subset, duration, [(start, end, label)]). Names are bytes, lists are objects, as published."""
-    notes = folder / "Mine-Annotations"
-    notes.mkdir(parents=True)
-    arrays = {
-        "classlist": np.array([c.encode() for c in classes]),
-        "videoname": np.array([v[0].encode() for v in videos]),
-        "subset": np.array([v[1].encode() for v in videos]),
-        "duration": np.array([v[2] for v in videos]),
-        "extracted_fps": np.array([25] * len(videos), dtype=object),
-        "segments": objects([[[s, e] for s, e, _ in v[3]] for v in videos]),
-        "labels": objects([[label for *_, label in v[3]] for v in videos]),
-        "labels_all": objects([sorted({label for *_, label in v[3]}) for v in videos]),
-    }
-    for name, array in arrays.items():
-        np.save(notes / f"{name}.npy", array, allow_pickle=array.dtype.hasobject)
-    if width:
-        rows = [max(1, int(v[2] * 25 / 16)) for v in videos]
-        features = objects([np.full((n, width), i, dtype="f4") for i, n in enumerate(rows)])
-        np.save(folder / "Mine-I3D-JOINTFeatures.npy", features, allow_pickle=True)
-    return notes
-
-
-SMALL = [
-    ("v_-a", "validation", 64.0, [(1.0, 5.0, "jump"), (10.0, 12.5, "kick"), (20.0, 20.0, "jump")]),
-    ("v_b", "validation", 32.0, []),
-    ("v_c", "test", 48.0, [(2.0, 9.0, "kick")]),
-]
+from tests.support.wtalc import SMALL, layout, objects
 
 
 @pytest.fixture
@@ -176,12 +140,15 @@ def test_lists_that_hold_each_other(small, tmp_path, monkeypatch):
     ("features", "message"),
     [
         (objects([np.ones((9, 4), "f4")] * 2), "2 in place of one array for each of 3 videos"),
-        (objects([np.ones((9, 4), "f4"), np.ones((9, 5), "f4"), np.ones((9, 4), "f4")]), "several widths: 4, 5"),
+        (
+            objects([np.ones((9, 4), "f4"), np.ones((9, 5), "f4"), np.ones((8, 4), "f4")]),
+            r"several widths: 4 \(2 files\), 5 \(1 files\)",
+        ),
         (
             objects([np.ones((9, 4), "f4"), np.ones(4, "f4"), np.ones((9, 4), "f4")]),
-            r"v_b: float32 \[4\] is no \[T, D\]",
+            r"video v_b: shape \[4\], expected \[T, D\]",
         ),
-        (objects([np.ones((9, 4), "i4"), [1], np.ones((9, 4), "f4")]), "int32.*v_b: list is no"),
+        (objects([np.ones((9, 4), "i4"), [1], np.ones((9, 4), "f4")]), "v_b: list is no.*int32"),
         (objects([np.ones((900, 4), "f4")] * 3), "several videos refer to the same array"),
     ],
 )

@@ -14,13 +14,12 @@ from tad.data.dataset import Dataset
 from tad.errors import DataError
 from tad.evaluation.ground_truth import ground_truth
 from tad.prepare.check import check
-from tad.prepare.holdout import split_holdout
 from tad.prepare.import_hrpro import import_hrpro
-from tad.prepare.labelled import labelled_videos, split_labelled
-from tad.prepare.relabel import annotated_classes, derive_labels, one_kind
+from tad.prepare.relabel import annotated_classes, derive_labels, labelled_videos, one_kind, split_labelled
+from tad.prepare.split import split_holdout
 from tad.report.budget import label_budget
-from tests.conftest import shared_path
 from tests.support.annotated import annotated
+from tests.support.shared import shared_path
 from tests.support.tiny import tiny_dataset
 
 

@@ -17,7 +17,8 @@ from tad.errors import DataError
 from tad.evaluation.ground_truth import ambiguous, ground_truth
 from tad.prepare.check import check
 from tad.prepare.import_hrpro import import_hrpro
-from tad.prepare.split import split_kfold, stratified_folds
+from tad.prepare.split import split_kfold
+from tad.prepare.stratify import stratified_folds
 from tests.support.tiny import tiny_dataset
 
 
@@ -231,7 +232,7 @@ def test_real_small_datasets(shared, tmp_path, name, videos, points):
     for k in (3, 5):
         folds = split_kfold(data, k, 0, tmp_path / f"k{k}")
         assert {f.videos["test"] for f in folds} == {videos[1]}
-        assert sum(f.held_out_points for f in folds) == points
+        assert sum(f.hidden for f in folds) == points
         sizes = [f.videos["dev"] for f in folds]
         assert sum(sizes) == videos[0] and max(sizes) - min(sizes) <= 1
         assert not any(f.missing for f in folds)  # every class is in two videos or more

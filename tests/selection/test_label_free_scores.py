@@ -15,7 +15,7 @@ from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluation.ground_truth import ground_truth
 from tad.ops.iou import paired_tiou
-from tad.prepare.holdout import split_holdout
+from tad.prepare.split import split_holdout
 from tad.selection.label_free_scores import (
     Reference,
     classes_role,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
-from tad.prepare.write import LabelRows, write_dataset
+from tad.data.labels import POINTS
+from tad.prepare.write import write_dataset
 
 Row = tuple[str, str, float, float]
 
@@ -39,5 +40,5 @@ def annotated(
         ambiguous="ambiguous.csv" if ambiguous else None,
         ignored=list(ignored),
     )
-    write_dataset(folder, manifest, database, LabelRows(points), ambiguous)
+    write_dataset(folder, manifest, database, {POINTS: points}, ambiguous)
     return Dataset.open(folder)

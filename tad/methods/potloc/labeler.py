@@ -11,16 +11,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from tad.data.dataset import Dataset, Role
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
+from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import SHORTEST, Proposals, inside, neighbour_times
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.methods.roles import Labels, Round
+from tad.options import option
+from tad.ranges import Choice
+from tad.stages import Artifact, Context
 
 Rule = Literal["midpoints", "released", "paper"]
 
@@ -222,32 +225,22 @@ class PotlocLabels:
         return label
 
 
-class PotlocLabeler(StageConfig):
+class PotlocLabeler(PointLabeler):
     """Algorithm 1 as pseudo-labels; their score is the proposal's as it is, and 0 for a window."""
 
     method: Literal["potloc"] = "potloc"
-    rule: Rule = Field(
-        default="midpoints",
-        description="a proposal over several points: cut halfway to all neighbours of the class, cut as the released "
+    rule: Rule = option(
+        "midpoints",
+        "a proposal over several points: cut halfway to all neighbours of the class, cut as the released "
         "code does (among the points inside), or not used (paper)",
+        tune=Choice("midpoints", "released", "paper"),
+        why="the published code has released; all there is to choose in Algorithm 1",
     )
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = True
+    def seeds(self, round: Round) -> Artifact:
+        """Segments: one label for every point."""
+        return round.map(PotlocLabels(self), {"proposals": round.proposals()})
 
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
-        """Segments: one label for every point of a role's videos."""
-        return engine.map(PotlocLabels(self), {"proposals": proposals}, role)
-
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
+    def label(self, round: Round) -> Labels:
         """Segments: the labels."""
-        return self.seeds(engine, proposals, role)
+        return Labels(self.seeds(round))

@@ -14,14 +14,13 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.evaluation.quality_by_point import label_quality
-from tad.prepare.holdout import split_holdout
-from tad.prepare.relabel import derive_labels, drawn, one_kind
+from tad.prepare.relabel import derive_labels, draw_kinds, one_kind
+from tad.prepare.split import split_holdout
 from tad.recipe.recipe import Recipe, load_recipe
 from tad.report.budget import label_budget
 from tad.selection.best_round import best_round
 from tad.selection.label_free_scores import classes_score
-from tests.distributed.run.test_end_to_end import RECIPE
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.tiny import RECIPE, TinyEngine, tiny_dataset
 
 SELECTED = {"points": "points", "classes": "classes", "dev-map": "dev_map", "dev-quality": "dev_quality"}
 
@@ -204,7 +203,7 @@ def test_the_label_budget(data, tmp_path):
 
 def test_the_label_budget_counts_every_kind_of_label(tmp_path):
     whole = tiny_dataset(tmp_path / "whole", videos=8, classes=2, dim=8)
-    kinds = drawn(whole, {"full": 0.25, "points": 0.25, "classes": 0.375, "none": 0.125}, 0)
+    kinds = draw_kinds(whole, {"full": 0.25, "points": 0.25, "classes": 0.375, "none": 0.125}, 0)
     made = derive_labels(whole, kinds, tmp_path / "mixed", seed=0)
     budget = label_budget(Dataset.open(tmp_path / "mixed"), "points")
     assert (budget.full_videos, budget.class_videos, budget.videos) == (2, 3, 4)
