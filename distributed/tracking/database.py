@@ -13,6 +13,8 @@ from distributed.tracking.address import INSTEAD, check_file, mlflow, reach, sql
 from tad.errors import RunError
 
 TOKEN_TAG = "tad.run"
+ALL = 3
+"""MLflow's number for runs that were deleted, too."""
 
 
 class TrackingStore:
@@ -75,17 +77,13 @@ class TrackingStore:
     def runs(self, record: str) -> dict[str, Any]:
         """The runs of a record by their tokens, also those that were deleted on MLflow's page.
 
-        A run whose creation was carried out although the answer got lost was made twice; the emptier one is deleted.
+        A run whose creation was carried out although its answer got lost was made twice; the emptier one is deleted.
         """
         found: dict[str, Any] = {}
-        page = None
+        page, tokens = None, f"tags.`{TOKEN_TAG}` LIKE '{record}%'"
         while page is None or page.token:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                f"tags.`{TOKEN_TAG}` LIKE '{record}%'",
-                run_view_type=3,  # deleted ones, too
-                page_token=page.token if page else None,
-            )
+            last = page.token if page is not None else None
+            page = self.client.search_runs([self.experiment_id], tokens, run_view_type=ALL, page_token=last)
             for run in page:
                 token = run.data.tags[TOKEN_TAG]
                 twin, found[token] = sorted((found.get(token, run), run), key=_filled)
@@ -94,14 +92,10 @@ class TrackingStore:
         return found
 
 
-def _filled(run: Any) -> tuple[bool, bool, int, str]:
-    """By how much a run holds; the last part decides between equals."""
-    return (
-        run.info.lifecycle_stage == "active",
-        run.info.status != "RUNNING",
-        len(run.data.metrics) + len(run.data.params) + len(run.data.tags),
-        run.info.run_id,
-    )
+def _filled(run: Any) -> tuple[bool, bool, int]:
+    data, info = run.data, run.info
+    held = len(data.metrics) + len(data.params) + len(data.tags)
+    return info.lifecycle_stage == "active", info.status != "RUNNING", held
 
 
 def _cannot_use(uri: str, error: Exception, version: str) -> str:

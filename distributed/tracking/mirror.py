@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -146,7 +146,7 @@ class Mirror:
     def _make(self, token: str, name: str, tags: Mapping[str, Any], config: Mapping[str, Any], now: int) -> None:
         if token not in self._ids:
             own = {TOKEN_TAG: token, "mlflow.source.name": "tad", "mlflow.user": self._user}
-            run = self._ask("create_run", self.store.experiment_id, now, tags_of(tags) | own, name)
+            run = self._ask(self.store.client.create_run, self.store.experiment_id, now, tags_of(tags) | own, name)
             self._ids |= {token: run.info.run_id} if run is not None else {}
         self._log(token, flatten(config))
 
@@ -161,12 +161,8 @@ class Mirror:
         from mlflow.entities import Metric
 
         bad = [f"{name} = {value} at step {step}" for name, value in values.items() if not math.isfinite(value)]
-        good = [
-            Metric(known, values[name], now, step)
-            for name, known in distinct(values).items()
-            if math.isfinite(values[name])
-        ]
-        self._metrics.setdefault(token, []).extend(good)
+        known = {new: values[name] for name, new in distinct(values).items() if math.isfinite(values[name])}
+        self._metrics.setdefault(token, []).extend(Metric(name, value, now, step) for name, value in known.items())
         if bad:
             self._log(token, tags={"not finite": "; ".join(bad)})
 
@@ -185,21 +181,18 @@ class Mirror:
             self._refuse(f"{path}: {error}")
 
     def _runs(self) -> dict[str, Any]:
-        try:
-            found = self.store.runs(self.record.id)
-        except Exception as error:
-            raise Unsent(first_line(error)) from error
+        found: dict[str, Any] = self._ask(self.store.runs, self.record.id) or {}
         self._ids = {token: run.info.run_id for token, run in found.items()}
         return found
 
     def _do(self, what: str, token: str, *given: Any, **named: Any) -> None:
         """Something with a run, if there is one: the store may have refused to make it."""
         if (run := self._ids.get(token)) is not None:
-            self._ask(what, run, *given, **named)
+            self._ask(getattr(self.store.client, what), run, *given, **named)
 
-    def _ask(self, what: str, *given: Any, **named: Any) -> Any:
+    def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         try:
-            return getattr(self.store.client, what)(*given, **named)
+            return call(*given, **named)
         except Exception as error:  # MLflow lets out its own, requests', SQLAlchemy's and cloud clients' errors
             if getattr(error, "error_code", None) not in REFUSALS or not self.store.alive():
                 raise Unsent(first_line(error)) from error

@@ -71,7 +71,7 @@ def two_rounds(tracked: Tracked, first_outage: Any, second_outage: Any) -> None:
                 for epoch in range(4):
                     if epoch == 2:
                         outage("within the stage")
-                    record.epoch(f"train {number}", epoch, {"loss": 1.0 / (epoch + 1)})
+                    record.epoch(f"train {number}", epoch, {"loss": 1.0 / (epoch + 1)}, 4)
                     follower.catch_up()
             record.metrics({"mAP@0.5": 0.1 * number}, number)
             file.write_text(json.dumps({"round": number}))

@@ -19,10 +19,10 @@ from tad import bounds
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.methods.actionformer.model import PointOutputs
+from tad.methods.actionformer.model import ActionFormer, PointOutputs
 from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import decode, pyramid
-from tad.methods.actionformer.training import DetectorTask, build
+from tad.methods.actionformer.training import DetectorTask
 from tad.methods.common.formerly import READING
 from tad.methods.common.postprocess import Kept, Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
@@ -93,6 +93,7 @@ class TrainStage:
 class Detector:
     """A trained network and all it needs to find candidates in one video."""
 
+    network: ClassVar[type[ActionFormer]] = ActionFormer
     limits: Reading
     module: nn.Module
     levels: int
@@ -115,16 +116,11 @@ class Detector:
                 f"{context.data.root}: features of width {dim}, but the detector was trained on width "
                 f"{settings['dim']}; use features of the same kind"
             )
-        module = cls.build(settings)
+        module = cls.network.of(settings)
         module.load_state_dict(saved["state"])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module = module.to(device).eval()
         return cls(limits, module, settings["levels"], settings["upsample"], settings["classes"], device)
-
-    @staticmethod
-    def build(settings: dict[str, Any]) -> nn.Module:
-        """The network that a model's settings describe."""
-        return build(settings)
 
     def candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features [T, D] to all (point, class) pairs that reach post-processing.

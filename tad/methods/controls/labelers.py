@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from tad.stages import Artifact, Context, Inputs
 class Control(MethodConfig):
     """Base of these labelers."""
 
+    reads_features: ClassVar[bool] = False
     method: str
 
     def seeds(self, round: Round) -> Artifact:
@@ -139,6 +140,7 @@ class ProposalsLabeler(Control):
 class PointSnippetsLabeler(Control, PointLabeler):
     """The snippet that holds each point as pseudo-label, score 1: points alone, for a detector that needs segments."""
 
+    reads_features: ClassVar[bool] = True  # their number says where a snippet ends
     method: Literal["point-snippets"] = "point-snippets"
 
     def open(self, context: Context) -> Callable[[str], Segments]:

@@ -19,13 +19,13 @@ import torch
 from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
+from tad.methods.common import trained
 from tad.methods.common.candidates import reading
 from tad.methods.common.label_kinds import untaught
 from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates
 from tad.methods.gaufuse.model import RskpModel, RskpScores
 from tad.methods.gaufuse.training import RskpTrain, RskpTraining
 from tad.methods.roles import MethodConfig, Round
-from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
 from tad.options import group, option
 from tad.stages import Arrays, Artifact, Context, StageConfig
@@ -158,10 +158,8 @@ class RskpPropose:
 
 
 def load(context: Context) -> Callable[[str], RskpScores]:
-    """The trained model in eval mode as a function of a video id (scores have B = 1); errors as of `restore`."""
-    model, _ = restore(context, RskpModel)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    """The trained model as a function of a video id (scores have B = 1)."""
+    model, _, device = trained.load(context, trained.of_architecture(RskpModel))
 
     def run(video: str) -> RskpScores:
         features = read_features(context.data, video)[None].to(device)

@@ -19,7 +19,7 @@ from torch import nn
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.candidates import CandidateConfig, candidates, reading
 from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.roles import MethodConfig, Round
@@ -137,10 +137,8 @@ class SnippetPropose:
 
 
 def load(context: Context, build: Callable[..., nn.Module]) -> tuple[Callable[[str], SnippetScores], dict[str, Any]]:
-    """The trained model as a function of a video id (scores have B = 1), and its settings; errors as of `restore`."""
-    model, settings = restore(context, build)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    """The trained model as a function of a video id (scores have B = 1), and its settings."""
+    model, settings, device = trained.load(context, trained.of_architecture(build))
 
     def run(video: str) -> SnippetScores:
         features = read_features(context.data, video)[None].to(device)
@@ -149,23 +147,3 @@ def load(context: Context, build: Callable[..., nn.Module]) -> tuple[Callable[[s
         return SnippetScores(*(part.cpu() for part in scores))
 
     return run, settings
-
-
-def restore(context: Context, build: Callable[..., Model], **changes: Any) -> tuple[Model, dict[str, Any]]:
-    """The model of the input "model", with its weights, and its settings; `changes` replace arguments of `build`.
-
-    Raises:
-        RunError: the model was trained for another feature width or number of classes.
-    """
-    saved = context.inputs["model"].model()
-    settings, data = saved["settings"], context.data
-    for key, here in (("dim", data.manifest.grid.dim), ("classes", len(data.classes))):
-        if settings["architecture"][key] != here:
-            raise RunError(
-                f"{context.inputs['model'].path}: the model was trained with {key} = {settings['architecture'][key]}, "
-                f"but {data.root} has {here}; train it on this dataset"
-            )
-    settings["architecture"] |= changes
-    model = build(**settings["architecture"])
-    model.load_state_dict(saved["state"])
-    return model, settings

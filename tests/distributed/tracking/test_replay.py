@@ -93,7 +93,7 @@ def test_a_server_that_comes_late_is_sent_a_run_that_was_not_tracked(database, t
     uri, record = f"sqlite:///{database}", Record(tmp_path / "run", quiet=True)
     record.start("late", "the run", {"seed": 3}, {"recipe": "pser"})
     with record.round(1), record.stage("train", {"lr": 0.1}, {"role": "train"}, 1, "epoch"):
-        record.epoch("train", 0, {"loss": 0.5})
+        record.epoch("train", 0, {"loss": 0.5}, 1)
     record.event("end", status="FINISHED")
     assert replay(tmp_path / "run", uri) == 8
     runs = runs_of(uri, "late")

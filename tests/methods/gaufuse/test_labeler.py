@@ -242,7 +242,7 @@ def test_steps_follow_the_change(engine, made, bounded):
 
 
 def test_it_starts_from_the_last_model_and_needs_one(engine, made):
-    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema": None})
+    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema_decay": None})
     labels = taught(labels_of(engine))
     trained = detector.train(round_of(engine, number=1, model=made[0]), labels).model()["state"]
     for key, value in made[0].model()["state"].items():
