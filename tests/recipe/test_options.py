@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
+<<<<<<< HEAD
 from functools import reduce
+=======
+from typing import Any, ClassVar
+>>>>>>> b6bb78c (Tests of options that moved, of APL's one-branch quality, divergence and contrasts)
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +19,7 @@ from tad.cli import tad
 from tad.options import Unsaid, _warn, again, declared, group, option
 from tad.ranges import Float
 from tad.recipe.explain import WIDTH
+from tad.recipe.methods import registered
 from tad.recipe.places import methods, methods_of
 from tad.recipe.recipe import Recipe, changed, load_recipe, options, recipe_names
 from tad.recipe.reference import reference
@@ -148,8 +153,31 @@ def test_a_later_option_at_its_neutral_value_changes_no_fingerprint(tmp_path):
     assert len({key(Old()), key(New()), key(New(inner=InnerLater(later=None), power=2.0))}) == 3
 
 
+class Fewer(StageConfig):
+    formerly: ClassVar[dict[str, object]] = {"power": 1.0}
+    size: int = option(1, "size")
+
+
+class Whole(Fewer):
+    power: float = option(1.0, "was an option of Fewer, too")
+
+
+def test_an_option_that_went_to_a_subclass_stays_in_the_fingerprint():
+    assert Fewer().identity() == Whole().identity() == Whole().model_dump() != Whole(power=2.0).identity()
+
+
+def test_options_that_went_to_apl_left_their_fingerprints_alone():
+    """At APL's defaults the stages of both methods are the same, though not their options."""
+    for plain, apl in (("actionformer", "apl-actionformer"), ("bmn", "apl-bmn")):
+        mine, theirs = (registered("detector")[name]() for name in (plain, apl))
+        assert mine.training.model_dump().keys() < theirs.training.model_dump().keys()
+        without_start = {k: v for k, v in theirs.training.identity().items() if plain == "actionformer" or k != "init"}
+        assert mine.training.identity() == without_start and mine.decode.identity() == theirs.decode.identity()
+
+
 def test_other_options_are_all_in_the_fingerprint():
     for method in methods()[1:]:
+<<<<<<< HEAD
         if method.name == "file":
             continue
         kept = method.model().identity()
@@ -209,6 +237,20 @@ def test_recipes_of_the_last_version_are_read(tmp_path):
     assert (recipe.detector.training.label_score_weight, recipe.detector.postprocess.suppression) == (0.5, "nms")
     assert Recipe.model_validate(recipe.identity()) == recipe
     assert changed(recipe, {"proposer.training.ema": 0.7}).proposer.training.ema_decay == 0.7
+=======
+        if method.name != "file":
+            known, every = (flat(found) for found in (method.model().identity(), method.model().model_dump()))
+            later = {one.key.partition(".")[2] for one in method.options if one.said.neutral is not Unsaid}
+            assert every.keys() - known.keys() == later
+            assert all(known[key] == value for key, value in every.items() if key not in later)
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+>>>>>>> b6bb78c (Tests of options that moved, of APL's one-branch quality, divergence and contrasts)
 
 
 # -- what users see --------------------------------------------------------------------------------------------------
