@@ -5,9 +5,7 @@ A user's file is Python code and is run: it can do whatever the user can, also n
 
 from __future__ import annotations
 
-import ast
 import difflib
-import importlib
 import importlib.util
 import os
 import sys
@@ -15,22 +13,19 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
+from search_spaces.families import FAMILIES
+from search_spaces.families import parameters as family
 from search_spaces.space import Parameter, Space
 from tad.errors import ConfigError, DataError, listing
 from tad.files import regular
 
-MACHINERY = {"__init__", "load", "ranges", "space"}
-"""Files of the package that are not families."""
 MOST_TEXT = 300
 """Characters of an error of a user's file."""
 
 
 def families() -> dict[str, str]:
     """The families that come with the package: name and what it is for."""
-    files = sorted(f for f in Path(__file__).parent.glob("*.py") if f.stem not in MACHINERY)
-    return {
-        f.stem: (ast.get_docstring(ast.parse(f.read_text(encoding="utf-8"))) or "").partition("\n")[0] for f in files
-    }
+    return {name: about for name, (about, _) in sorted(FAMILIES.items())}
 
 
 def load(names: str) -> Space:
@@ -64,14 +59,13 @@ def _one(name: str) -> Space:
     if not place or stage.endswith(".py"):  # a colon may be part of a path
         place, stage = name, ""
     if place in known:
-        module = importlib.import_module(f"search_spaces.{place}")
+        found: object = family(place)
     elif place.endswith(".py"):
-        module = _file(Path(place))
+        found = vars(_file(Path(place))).get("SPACE")
     else:
         close = difflib.get_close_matches(place, list(known), 1)
         hint = f"; did you mean {close[0]}?" if close else "."
         raise ConfigError(f"no space {place!r}{hint} Known: {', '.join(known)}, or the path of a .py file")
-    found = vars(module).get("SPACE")
     if not isinstance(found, list) or not found or not all(isinstance(p, Parameter) for p in found):
         raise ConfigError(f"{place}: needs a list SPACE of search_spaces.space.Parameter")
     space = Space(tuple(found))

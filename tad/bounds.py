@@ -1,10 +1,14 @@
-"""The most that options of methods may be, each with its reason.
+"""The most that options of methods may be, each with its reason, and types of numbers within these bounds.
 
 They are far above what any published method uses and refuse what cannot be meant: a slip of the keyboard, a unit
 mistaken for another, a number that float32 or the memory cannot hold. Whether a value is good is for `tad tune`.
 """
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
 
 LR = 1e30
 """A learning rate: a larger one is no float32 after a few steps. Which rates diverge depends on the data; the training
@@ -49,3 +53,27 @@ ROUNDS = 1_000
 """Of self-training; published methods have at most six."""
 DIGITS = 15
 """After the point: a float64 has no more."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+Chance = Annotated[float, Field(ge=0, lt=1)]
+"""Of leaving something out: at 1 nothing would be left."""
+Decay = Annotated[float, Field(gt=0, lt=1)]
+"""What an average keeps of itself in each step."""
+Weight = Annotated[float, Field(ge=0, le=WEIGHT)]
+Factor = Annotated[float, Field(gt=0, le=FACTOR)]
+Power = Annotated[float, Field(ge=0, le=POWER)]
+Temperature = Annotated[float, Field(gt=0, le=TEMPERATURE)]
+Ratio = Annotated[float, Field(gt=0, le=SHARE)]
+Score = Annotated[float, Field(ge=-SCORE, le=SCORE)]
+Spread = Annotated[float, Field(gt=0, le=SPREAD)]
+Seconds = Annotated[float, Field(ge=0, le=SECONDS)]
+Rate = Annotated[float, Field(gt=0, le=LR)]
+Penalty = Annotated[float, Field(ge=0, le=DECAY)]
+Norm = Annotated[float, Field(gt=0, le=NORM)]
+Epochs = Annotated[int, Field(ge=1, le=EPOCHS)]
+BatchSize = Annotated[int, Field(ge=1, le=BATCH)]
+Snippets = Annotated[int, Field(ge=1, le=SNIPPETS)]
+Count = Annotated[int, Field(ge=1, le=COUNT)]
+Width = Annotated[int, Field(ge=1, le=WIDTH)]
+Parts = Annotated[int, Field(ge=1, le=PARTS)]

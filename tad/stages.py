@@ -1,25 +1,25 @@
 """What a stage is: one gradient-trained part (`FitStage`) or one per-video function (`MapStage`).
 
-A method (tad/proposers, tad/labelers, tad/detectors) is a few stages and a role object that chains them by asking an
-`Engine`. The engine (distributed/engine/engine.py) decides where they run, what is cached and what is logged; a stage
-knows nothing of epochs, checkpoints, devices, workers or logging.
+A method (tad/methods) is a few stages and a role object that chains them (tad/methods/roles.py) through an `Engine`.
+The engine (distributed/engine/engine.py) decides where they run, what is cached and what is logged; a stage knows
+nothing of epochs, checkpoints, devices, workers or logging.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from tad.data.artifact import Artifact as Artifact
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
+from tad.options import current, identity, published
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
@@ -33,6 +33,15 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_declared(cls, data: Any) -> Any:
+        return published(cls, current(cls, data))
+
+    def identity(self) -> dict[str, Any]:
+        """The config as it goes into fingerprints; see `tad.options.identity`."""
+        return identity(self)
+
 
 @dataclass(frozen=True)
 class Context:
@@ -44,25 +53,31 @@ class Context:
     seed: int
     source: str = ""
     """Written to the `source` column of segments: stage name and round."""
+    round: int = 0
+    """Of self-training; 0 is the proposer's."""
 
 
-class Taught(NamedTuple):
-    """What a labeler is trained on when it labels other videos: the training videos' proposals and embedding."""
-
-    proposals: Artifact
-    embedding: Artifact | None
-
-
-class Before(NamedTuple):
-    """What the round before left to a detector that goes on from it; in round 1 that is the proposer."""
-
-    model: Artifact
-    labels: Artifact | None
-    """The pseudo-labels that taught the model; None in round 1."""
-
+Inputs = Mapping[str, Artifact] | None
 
 Total = Callable[[Tensor], Tensor]
 """Sums a detached tensor over all workers (the identity for one worker)."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How a stage is trained.
+
+    Attributes:
+        epochs: passes over the items.
+        batch_size: items per step over all workers together.
+        ema_decay: decay of the averaged weights that are saved in place of the last ones; None saves the last.
+        clip_norm: largest gradient norm; None leaves gradients alone.
+    """
+
+    epochs: int
+    batch_size: int
+    ema_decay: float | None = None
+    clip_norm: float | None = None
 
 
 class FitTask(Protocol):
@@ -71,11 +86,9 @@ class FitTask(Protocol):
     @property
     def module(self) -> nn.Module: ...
 
+    budget: Budget
     settings: dict[str, Any]
-    """Plain values saved with the weights: what `apply` needs to rebuild the module, and derived defaults.
-
-    A task may also have an attribute `ema_decay`, derived from the data; it then stands for the stage's.
-    """
+    """Plain values saved with the weights: what is needed to rebuild the module, and derived defaults."""
 
     def __len__(self) -> int:
         """Number of training items."""
@@ -109,20 +122,6 @@ class FitStage(Protocol):
 
     @property
     def config(self) -> StageConfig: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def batch_size(self) -> int:
-        """Items per step over all workers together."""
-
-    @property
-    def ema_decay(self) -> float | None:
-        """Decay of the averaged weights that are saved in place of the last ones; None saves the last."""
-
-    @property
-    def clip_norm(self) -> float | None:
-        """Largest gradient norm; None leaves gradients alone."""
-
     def open(self, context: Context) -> FitTask: ...
 
 
@@ -149,21 +148,20 @@ class Engine(Protocol):
     @property
     def seed(self) -> int: ...
 
-    round: int
-    """The round of self-training, from 1; 0 is the proposer's."""
+    def fit(self, stage: FitStage, inputs: Inputs = None, number: int = 0) -> Artifact:
+        """The trained stage, from the training videos.
 
-    def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact: ...
-    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact: ...
+        Args:
+            stage: what to train.
+            inputs: artifacts that it reads, by name.
+            number: the round of self-training it belongs to; 0 is the proposer's.
+        """
 
+    def map(self, stage: MapStage, inputs: Inputs = None, role: Role = "train", number: int = 0) -> Artifact:
+        """The stage applied to each video of a role; arguments as of `fit`."""
 
-@contextmanager
-def in_round(engine: Engine, number: int) -> Iterator[None]:
-    """What is made here is of that round, whenever it is asked for: it is then found again in later rounds."""
-    now, engine.round = engine.round, number
-    try:
-        yield
-    finally:
-        engine.round = now
+    def adopt(self, segments: Segments, name: str) -> Artifact:
+        """Segments from outside as an artifact."""
 
 
 def unwrap(module: nn.Module) -> nn.Module:

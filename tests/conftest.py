@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 # Before torch is imported, and for every process the tests start: tiny tensors gain nothing from threads, and equality
@@ -13,20 +12,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
-pytest_plugins = ["tests.support.world"]
+from tests.support.shared import shared_path
 
-SHARED = Path(os.environ.get("TAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-
-
-def shared_path(*parts: str) -> Path:
-    """A file or folder of the shared test data; skips where it is absent, fails in CI."""
-    path = SHARED.joinpath(*parts)
-    if not path.exists():
-        reason = f"{path} is absent; set TAD_SHARED to the folder that holds data/ and golden/"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+pytest_plugins = ["tests.support.supervision", "tests.support.world"]
 
 
 @pytest.fixture(scope="session", autouse=True)

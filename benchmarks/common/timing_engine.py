@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from distributed.engine.loop import Worker, final_model, fit
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.stages import Artifact, Context, FitStage, MapStage
+from tad.stages import Artifact, Context, FitStage, Inputs, MapStage
 
 
 class Direct:
@@ -21,11 +21,10 @@ class Direct:
 
     def __init__(self, data: Dataset, folder: Path, every: int = 1) -> None:
         self.data, self.seed, self.folder, self.every = data, 0, folder, every
-        self.round = 0
         self.seconds: dict[str, float] = {}
         self.made = 0
 
-    def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact:
+    def fit(self, stage: FitStage, inputs: Inputs = None, number: int = 0) -> Artifact:
         marks: list[float] = []
         context = Context(self.data, inputs or {}, self.data.videos("train"), self.seed)
         state = fit(stage, context, Worker(), None, lambda *_: marks.append(time.process_time()))
@@ -34,7 +33,7 @@ class Direct:
         torch.save(final_model(state), artifact.path / "model.pt")
         return artifact
 
-    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact:
+    def map(self, stage: MapStage, inputs: Inputs = None, role: Role = "train", number: int = 0) -> Artifact:
         videos = self.data.videos(role)[:: self.every]
         context = Context(self.data, inputs or {}, videos, self.seed)
         stage.open(context)(videos[0])  # compilation, caches

@@ -48,18 +48,19 @@ def run(videos: int, folder: Path, ray: bool) -> None:
 
     from distributed.cluster.connect import cluster
     from distributed.engine.engine import Engine, Resources
+    from distributed.engine.record import Record
     from distributed.engine.store import Store
-    from distributed.run.record import Record
     from tad.methods.snippet.proposer import SnippetProposer
     from tad.methods.snippet.training import TrainingConfig
     from tad.prepare.synth import make_dataset
+    from tad.recipe.recipe import Recipe
+    from tad.recipe.rounds import Rounds
 
     data = make_dataset(folder / "data", videos=videos, classes=3, dim=32, test=1)
     with cluster(1, None) if ray else nullcontext(Resources()) as resources:
         engine = Engine(data, Store(folder / "store"), Record(folder / "run"), resources=resources)
         proposer = SnippetProposer(training=TrainingConfig(epochs=1))
-        model = proposer.train(engine)
-        proposer.propose(engine, proposer.score(engine, model, "train"), "train")
+        Rounds(Recipe(proposer=proposer), engine).detections(0, "train")
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def heads(data: Dataset, folder: Path) -> tuple[FitStage, Context]:
     resolved = labeler.heads.model_copy(update={"epochs": EPOCHS, "batch_size": BATCH})
     config = FitConfig(seed_rule=labeler.seed_rule, bag=labeler.bag, negatives=labeler.negatives, heads=resolved)
     context = Context(data, {"proposals": Artifact("proposals", folder)}, data.videos("train"), 0)
-    return HeadsFit(config, EPOCHS, BATCH), context
+    return HeadsFit(config), context
 
 
 def epochs(stage: FitStage, context: Context, folder: Path, workers: int) -> tuple[float, float, float]:
@@ -88,7 +88,7 @@ def epochs(stage: FitStage, context: Context, folder: Path, workers: int) -> tup
                 continue
         return sum(seen.values())
 
-    def progress(epoch: int, metrics: dict[str, float]) -> None:
+    def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
         marks.append((time.perf_counter(), used()))
         losses.append(metrics["loss"])
 
@@ -129,7 +129,7 @@ def data_path(folder: Path) -> Dataset:
     data = make_dataset(folder / "wide", **WIDE)  # type: ignore[arg-type]
     stages = [
         heads(data, folder / "wide-proposals"),
-        (SnippetTrain(TrainingConfig(), 16), Context(data, {}, data.videos("train"), 0)),
+        (SnippetTrain(TrainingConfig(batch_size=16)), Context(data, {}, data.videos("train"), 0)),
     ]
     print(
         f"\nfeatures of width {WIDE['dim']}: {_mib(data):.0f} MiB in {WIDE['videos']} files; one thread, or read ahead"
@@ -153,7 +153,7 @@ def data_path(folder: Path) -> Dataset:
 def fed(data: Dataset) -> None:
     """Prints how long an epoch takes whose steps leave the CPU alone, as a GPU's do: each waits WAIT seconds."""
     context = Context(data, {}, data.videos("train"), 0)
-    stage = SnippetTrain(TrainingConfig(), 16)
+    stage = SnippetTrain(TrainingConfig(batch_size=16))
     task = stage.open(context)
     print(f"\n{stage.name}, steps of {WAIT} s that need no CPU; from memory")
     print(f"{'threads':>8}{'epoch, s':>10}{'of it steps':>13}{'load':>6}")
@@ -165,7 +165,7 @@ def fed(data: Dataset) -> None:
 def _waiting(task: FitTask, stage: FitStage, readers: int) -> tuple[float, int]:
     """Wall seconds of an epoch, and its steps."""
     start, steps = time.perf_counter(), 0
-    for _ in loop._loader(task, stage.batch_size, 0, stage.name, 1, loop.Worker(readers=readers)):
+    for _ in loop._loader(task, task.budget.batch_size, 0, stage.name, 1, loop.Worker(readers=readers)):
         time.sleep(WAIT)
         steps += 1
     return time.perf_counter() - start, steps
@@ -181,7 +181,7 @@ def _loaded(task: FitTask, stage: FitStage, data: Dataset, cold: bool, readers: 
             os.close(file)
     start, cpu, snippets = time.perf_counter(), time.process_time(), 0
     worker = loop.Worker(readers=readers)
-    for batch in loop._loader(task, stage.batch_size, 0, stage.name, 1, worker):
+    for batch in loop._loader(task, task.budget.batch_size, 0, stage.name, 1, worker):
         snippets += int(batch["lengths"].sum() if "lengths" in batch else batch["mask"].sum())
     return snippets, time.perf_counter() - start, time.process_time() - cpu
 
@@ -189,7 +189,7 @@ def _loaded(task: FitTask, stage: FitStage, data: Dataset, cold: bool, readers: 
 def _flop(stage: FitStage, context: Context) -> float:
     """Floating-point operations of a training step for each snippet of its batch, as torch counts them."""
     task = stage.open(context)
-    batch = next(loop._loader(task, stage.batch_size, 0, stage.name, 0, loop.Worker()))
+    batch = next(loop._loader(task, task.budget.batch_size, 0, stage.name, 0, loop.Worker()))
     snippets = int(batch["lengths"].sum() if "lengths" in batch else batch["mask"].sum())
     with FlopCounterMode(display=False) as counter:
         task.loss(task.module.train(), batch, lambda value: value)["loss"].backward()

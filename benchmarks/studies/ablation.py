@@ -1,4 +1,7 @@
-"""What ablations share: every row with every seed, results kept as they come, a Markdown table at the end."""
+"""What ablations share: every row with every seed, results kept as they come, a Markdown table at the end.
+
+A row is a recipe with some options changed: `tad run RECIPE --set CHANGE ... --data DIR` does the same.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,25 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple
 
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.data.dataset import Dataset
-from tad.data.segments import Segments
 from tad.evaluation.subset import Subset
+from tad.recipe.rounds import Rounds
 
 
-class Row(Protocol):
-    """One combination of options."""
+class Row(NamedTuple):
+    """One combination of options; the detections of its last round are measured."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def paper(self) -> float | None:
-        """The paper's mAP, on real features."""
-
-
-R = TypeVar("R", bound=Row)
+    name: str
+    recipe: str
+    changes: tuple[str, ...] = ()
+    """`key.path=value`."""
+    paper: float | None = None
+    """The paper's mAP, on real features."""
 
 
 def arguments(description: str, work: str) -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def arguments(description: str, work: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(rows: Sequence[R], evaluate: Callable[[R, Engine], list[float]], options: argparse.Namespace) -> None:
+def run(rows: Sequence[Row], rounds_of: Callable[[Row, Engine], Rounds], options: argparse.Namespace) -> None:
     """Evaluates rows with seeds, which share stages in one store; it can be stopped and run again."""
     data = Dataset.open(options.data)
     path = options.work / f"results{options.version}.json"
@@ -51,15 +52,16 @@ def run(rows: Sequence[R], evaluate: Callable[[R, Engine], list[float]], options
         engine = Engine(data, Store(options.work / "store"), record, seed)
         for row in rows:
             if options.rows is None or row.name in options.rows:
-                results.setdefault(row.name, {})[seed] = evaluate(row, engine)
+                results.setdefault(row.name, {})[seed] = map_on_test(rounds_of(row, engine))
                 path.write_text(json.dumps(results, indent=1))
                 print(f"seed {seed}, {row.name}: {results[row.name][seed][-1]:.2f}", flush=True)
     print(table(rows, results))
 
 
-def map_on_test(engine: Engine, found: Segments) -> list[float]:
-    """Test mAP [%] at the protocol's thresholds, and their mean."""
-    result = Subset.of_dataset(engine.data, "test").evaluate(found, protocol="hrpro")
+def map_on_test(rounds: Rounds) -> list[float]:
+    """Test mAP [%] of the last round at the protocol's thresholds, and their mean."""
+    found = rounds.detections(rounds.recipe.rounds, "test").segments()
+    result = Subset.of_dataset(rounds.engine.data, "test").evaluate(found, protocol="hrpro")
     return [100 * float(x) for x in result.mean_ap] + [100 * float(result.average)]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from distributed.cluster.connect import cluster
 from distributed.engine.engine import Engine, Resources
-from distributed.run.record import Record
+from distributed.engine.record import Record
 from distributed.engine.store import Store
 from tad.data import labels as label_files
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
@@ -30,6 +30,7 @@ from tad.data.segments import Segments
 from tad.methods.gaufuse.retraining import TargetConfig, Targets
 from tad.methods.gaufuse.labeler import GaufuseLabeler
 from tad.methods.gaufuse.snippet_targets import solve, system
+from tests.support.rounds import round_of
 
 BAR = 500.0
 """Milliseconds for 2,200 snippets with 122 segments."""
@@ -72,7 +73,7 @@ def measure(data: Dataset, found: Segments, folder: Path, resources: Resources) 
     engine = Engine(data, Store(folder / "store"), Record(folder / "run"), 0, resources)
     adopted = engine.adopt(found, "proposals")
     start = time.perf_counter()
-    labels = GaufuseLabeler().label(engine, adopted, None)
+    labels = GaufuseLabeler().label(round_of(engine, proposals=adopted)).segments
     middle = time.perf_counter()
     engine.map(Targets(TargetConfig()), {"labels": labels})
     return middle - start, time.perf_counter() - middle, len(labels.segments())

@@ -39,9 +39,10 @@ from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining
 from tad.methods.hrpro.labeler import HrproLabeler
 from tad.methods.hrpro.proposer import HrproProposer, HrproTrain, HrproTraining
-from tad.methods.snippet.proposer import SnippetProposer
+from tad.methods.snippet.proposer import SnippetProposer, propose
 from tad.methods.snippet.training import TrainingConfig, read_features
 from tad.stages import Artifact, Context, FitStage
+from tests.support.rounds import round_of
 
 CURVE_EPOCHS = 10
 """Of the plain snippet model whose curves all candidates come from."""
@@ -148,10 +149,10 @@ def published_ranking(data: Dataset, scores: Artifact, candidates: dict[str, lis
     return reliable, negatives
 
 
-def shared_groups(data: Dataset, stage: FitStage, count: int) -> list[list[str]]:
+def shared_groups(data: Dataset, stage: HrproTrain | InstanceTrain, count: int) -> list[list[str]]:
     """The batches of the second epoch of a stage that is fitted to the first `count` training videos."""
     videos = [v for v in data.videos("train") if len(data.points(v).time)][:count]
-    size = min(stage.batch_size, len(videos))
+    size = min(stage.config.batch_size, len(videos))
     return [[videos[i] for i in batch] for batch in batches(len(videos), size, 0, stage.name, 1)]
 
 
@@ -199,8 +200,8 @@ def differing(data: Dataset, ours: Segments, theirs: dict[str, list[published.Pr
 def peak(side: str, data: Dataset, inputs: Mapping[str, Artifact]) -> float:
     """Largest resident MB of this process once `side` has trained: the heaviest step of stage 1, or a stage 2 epoch."""
     torch.set_num_threads(1)
-    snippet = HrproTrain(HrproTraining(epochs=2), 16)
-    instance = InstanceTrain(InstanceTraining(epochs=1), 10)
+    snippet = HrproTrain(HrproTraining(epochs=2, batch_size=16))
+    instance = InstanceTrain(InstanceTraining(epochs=1, batch_size=10))
     heavy = max(shared_groups(data, snippet, 10**6), key=lambda g: sum(len(data.features(v)) ** 2 for v in g))
     if side == "tad 1":
         fit(snippet, Context(data, {}, heavy, 0), Worker(), None, lambda *_: None)
@@ -236,7 +237,7 @@ def matrix_share(stage: FitStage, context: Context) -> float:
     """Share of matrix products, attention and convolutions in the operators' own CPU time in the second epoch."""
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
 
-    def report(state: Any, _: Any) -> None:
+    def report(state: Any, *_: Any) -> None:
         if len(state["history"]) == 1:
             profiler.start()
 
@@ -263,7 +264,7 @@ def benchmark(data: Dataset, folder: Path) -> int:
     models = {}
     faithful = HrproProposer(faithful=True)
     for name, training in (("", HrproTraining()), (", published rules", faithful.training)):
-        stages[name] = HrproTrain(training.model_copy(update={"epochs": 2}), 16)
+        stages[name] = HrproTrain(training.model_copy(update={"epochs": 2, "batch_size": 16}))
         models[name] = engine.fit(stages[name])
         groups = shared_groups(data, stages[name], 10**6)
         if not name:
@@ -273,8 +274,8 @@ def benchmark(data: Dataset, folder: Path) -> int:
     snippet_share = matrix_share(stages[""], Context(data, {}, groups[0], 0))
 
     plain = SnippetProposer(training=TrainingConfig(epochs=CURVE_EPOCHS))
-    curves = plain.train(engine)
-    scores: dict[Role, Artifact] = {role: plain.score(engine, curves, role) for role in ("train", "test")}
+    curves = plain.train(round_of(engine))
+    scores: dict[Role, Artifact] = {r: plain.score(round_of(engine, r), curves) for r in ("train", "test")}
     published_candidates(data, scores["train"], train[:1])
     theirs = {role: cpu(partial(published_candidates, data, scores[role], data.videos(role))) for role in scores}
     found: dict[str, dict[Role, Artifact]] = {}
@@ -282,7 +283,7 @@ def benchmark(data: Dataset, folder: Path) -> int:
     for name, proposer in ((", published rules", faithful), ("", HrproProposer())):
         ours, found[name] = 0.0, {}
         for role in scores:
-            found[name][role] = proposer.propose(engine, scores[role], role, suppressed=False)
+            found[name][role] = propose(round_of(engine, role), scores[role], proposer.candidates, suppressed=False)
             ours += engine.seconds["snippet/propose"]
         table.add(f"candidates, {len(train) + len(test)} videos{name}", ours, their_candidates, "s")
         if name:
@@ -291,12 +292,14 @@ def benchmark(data: Dataset, folder: Path) -> int:
     candidates = found[", published rules"]
 
     inputs = {"candidates": candidates["train"]}
-    detector = HrproInstanceDetector(training=InstanceTraining(epochs=2))
+    detector = HrproInstanceDetector(training=InstanceTraining(epochs=2, batch_size=10))
     their_ranking, (reliable, _) = cpu(lambda: published_ranking(data, scores["train"], theirs["train"][1]))
-    same = HrproLabeler(faithful=True).label(engine, candidates["train"], None)
-    wrong, points = differing(data, same.segments(), reliable)
-    inputs["labels"] = HrproLabeler().label(engine, candidates["train"], None)
-    instance = detector.train(engine, inputs["labels"], scores["train"], candidates["train"])
+    now = round_of(engine, candidates=candidates["train"], scores=scores["train"])
+    same = HrproLabeler(faithful=True).label(now)
+    wrong, points = differing(data, same.segments.segments(), reliable)
+    labels = HrproLabeler().label(now)
+    inputs["labels"] = labels.segments
+    instance = detector.train(now, labels)
     inputs["negatives"] = Artifact("negatives", next(folder.glob("*-negatives")))
     our_ranking = engine.seconds["hrpro/rank"] + engine.seconds["hrpro-instance/negatives"]
     table.add(f"ranking, {len(train)} videos", our_ranking, their_ranking, "s")
@@ -308,7 +311,7 @@ def benchmark(data: Dataset, folder: Path) -> int:
         10,
     )
 
-    stage = InstanceTrain(detector.training, 10)
+    stage = InstanceTrain(detector.training)
     groups = shared_groups(data, stage, 10**6)
     seconds, their_instance = published_instance_training(data, groups, inputs)
     table.add(f"stage 2 epoch, {len(train)} videos", engine.seconds[stage.name], seconds, "s", 1.5)
@@ -364,9 +367,10 @@ def inference(
     theirs, _ = cpu(run)
     for name, faithful in (("", False), (", published rules", True)):
         proposer, detector = HrproProposer(faithful=faithful), HrproInstanceDetector(faithful=faithful)
-        proposer.score(engine, models[name], "test")
-        candidates = proposer.propose(engine, scores, "test", suppressed=False)
-        detector.detect(engine, instance, "test", scores, candidates)
+        test = round_of(engine, "test")
+        proposer.score(test, models[name])
+        candidates = propose(test, scores, proposer.candidates, suppressed=False)
+        detector.detect(round_of(engine, "test", candidates=candidates, scores=scores), instance)
         ours = sum(engine.seconds[stage] for stage in ("hrpro/score", "snippet/propose", "hrpro-instance/detect"))
         table.add(f"inference, a video{name}", 1e3 * ours / len(videos), 1e3 * theirs / len(videos), "ms")
 

@@ -8,100 +8,48 @@ each class, as many as the class has points in the video, wherever the points ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import numpy as np
 
 from benchmarks.studies import ablation
+from benchmarks.studies.ablation import Row
 from distributed.engine.engine import Engine
-from tad.data.segments import Segments
-from tad.methods.hrpro.detector import HrproInstanceDetector
-from tad.methods.hrpro.labeler import HrproLabeler
-from tad.methods.hrpro.proposer import HrproProposer
-from tad.stages import Artifact
+from tad.recipe.recipe import load_recipe
+from tad.recipe.rounds import Rounds
 
-
-@dataclass(frozen=True)
-class Row:
-    """One combination. `second` None: the proposals of stage 1 are the detections."""
-
-    name: str
-    first: Mapping[str, Any]
-    second: Mapping[str, Any] | None = None
-    reliable: bool = True
-    paper: float | None = None
-    faithful: bool = field(default=False)
-
-
-BASE: Mapping[str, Any] = {"attention_layers": 0, "contrast_weight": 0.0}
-CONTRAST: Mapping[str, Any] = {"attention_layers": 0}
-ATTENTION: Mapping[str, Any] = {"attention_layers": 1}
-SCORE: Mapping[str, Any] = {"training": {"regression_weight": 0.0}, "decode": {"keep": "original"}}
-REGRESSION: Mapping[str, Any] = {"training": {"score_weight": 0.0}, "decode": {"score_weight": 0.0}}
-NONE: Mapping[str, Any] = {"negatives": {"share": 0.0}}
+FIRST = ("rounds=0",)
+CONTRAST = ("proposer.training.attention_layers=0",)
+BASE = (*CONTRAST, "proposer.training.contrast_weight=0.0")
+SCORE = ("detector.training.regression_weight=0.0", "detector.decode.keep=original")
+REGRESSION = ("detector.training.completeness_weight=0.0", "detector.decode.completeness_weight=0.0")
+NO_NP = ("detector.negatives.share=0.0",)
+NO_RP = ("labeler.method=proposals", "labeler.count=points")
 
 ROWS = [
-    Row("base", BASE, paper=49.4),
-    Row("+ contrast", CONTRAST, paper=51.5),
-    Row("+ attention", ATTENTION, paper=54.7),
-    Row("+ attention, two blocks", {}),
-    Row("regression", ATTENTION, REGRESSION | NONE, False, 56.1),
-    Row("score", ATTENTION, SCORE | NONE, False, 57.1),
-    Row("score, regression", ATTENTION, NONE, False, 57.8),
-    Row("regression, RP", ATTENTION, REGRESSION | NONE, True, 56.8),
-    Row("score, RP", ATTENTION, SCORE | NONE, True, 58.1),
-    Row("score, regression, RP", ATTENTION, NONE, True, 59.1),
-    Row("score, regression, RP, NP", ATTENTION, {}, True, 60.3),
-    Row("the same on base", BASE, {}, True, 53.9),
-    Row("the same on base + contrast", CONTRAST, {}, True, 56.2),
-    Row("faithful, stage 1", {}, None, True, faithful=True),
-    Row("faithful, stage 2", {}, {}, True, faithful=True),
+    Row("base", "hrpro-small", BASE + FIRST, 49.4),
+    Row("+ contrast", "hrpro-small", CONTRAST + FIRST, 51.5),
+    Row("+ attention", "hrpro-small", FIRST, 54.7),
+    Row("+ attention, two blocks", "hrpro-small", ("proposer.training.attention_layers=2", *FIRST)),
+    Row("regression", "hrpro-small", REGRESSION + NO_NP + NO_RP, 56.1),
+    Row("score", "hrpro-small", SCORE + NO_NP + NO_RP, 57.1),
+    Row("score, regression", "hrpro-small", NO_NP + NO_RP, 57.8),
+    Row("regression, RP", "hrpro-small", REGRESSION + NO_NP, 56.8),
+    Row("score, RP", "hrpro-small", SCORE + NO_NP, 58.1),
+    Row("score, regression, RP", "hrpro-small", NO_NP, 59.1),
+    Row("score, regression, RP, NP", "hrpro-small", (), 60.3),
+    Row("the same on base", "hrpro-small", BASE, 53.9),
+    Row("the same on base + contrast", "hrpro-small", CONTRAST, 56.2),
+    Row("faithful, stage 1", "hrpro-released", FIRST),
+    Row("faithful, stage 2", "hrpro-released"),
 ]
 
 
-def best_proposals(engine: Engine, proposals: Artifact) -> Artifact:
-    """The best proposals of each class of a training video, as many as it has points there."""
-    data, found = engine.data, []
-    for video, rows in sorted(proposals.segments().by_video().items()):
-        label = rows.label_index(data.classes)
-        for c, count in zip(*np.unique(data.points(video).label, return_counts=True), strict=True):
-            of_class = np.flatnonzero(label == c)
-            best = of_class[np.argsort(-rows.score[of_class], kind="stable")[:count]]
-            names = [data.classes[c]] * len(best)
-            score = np.clip(rows.score[best], 0, 1)
-            found.append(Segments.of(video, rows.start[best], rows.end[best], names, score, source="best@1"))
-    return engine.adopt(Segments.concat(found), "best proposals")
-
-
-def evaluate(row: Row, engine: Engine, epochs: int, second_epochs: int) -> list[float]:
-    """Test mAP at the protocol's thresholds."""
-    # The published rates are for a width of 2048; narrow features need larger steps.
-    wider = 10 if engine.data.manifest.grid.dim < 1024 else 1
-    if row.faithful:
-        first = {"lr": 1e-4 * wider, "epochs": epochs}
-        proposer = HrproProposer.model_validate({"faithful": True, "training": first})
-    else:
-        proposer = HrproProposer.model_validate({"training": {**row.first, "epochs": epochs}})
-    engine.round = 0
-    model = proposer.train(engine)
-    scores = {role: proposer.score(engine, model, role) for role in ("train", "test")}
-    if row.second is None:
-        found = proposer.propose(engine, scores["test"], "test")
-    else:
-        second = {**row.second.get("training", {}), "epochs": second_epochs}
-        options = {**row.second, "training": second | ({"lr": 5e-5 * wider} if row.faithful else {})}
-        detector = HrproInstanceDetector.model_validate({"faithful": row.faithful} | options)
-        every = {role: proposer.propose(engine, scores[role], role, suppressed=False) for role in ("train", "test")}
-        suppressed = proposer.propose(engine, scores["train"], "train")
-        engine.round = 1
-        labeler = HrproLabeler(faithful=row.faithful)
-        labels = labeler.label(engine, every["train"], None) if row.reliable else best_proposals(engine, suppressed)
-        refined = detector.train(engine, labels, scores["train"], every["train"])
-        found = detector.detect(engine, refined, "test", scores["test"], every["test"])
-    return ablation.map_on_test(engine, found.segments())
+def rounds_of(row: Row, engine: Engine, epochs: int, second_epochs: int) -> Rounds:
+    """A row's rounds, with the schedule of the command."""
+    changes = [*row.changes, f"proposer.training.epochs={epochs}", f"detector.training.epochs={second_epochs}"]
+    if row.recipe == "hrpro-released" and engine.data.manifest.grid.dim < 1024:
+        # The published rates are for a width of 2048; narrow features need larger steps.
+        changes += ["proposer.training.lr=1e-3", "detector.training.lr=5e-4"]
+    return Rounds(load_recipe(row.recipe, changes), engine)
 
 
 def main() -> None:
@@ -109,7 +57,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="of stage 1")
     parser.add_argument("--second-epochs", type=int, default=12, help="of stage 2")
     options = parser.parse_args()
-    ablation.run(ROWS, partial(evaluate, epochs=options.epochs, second_epochs=options.second_epochs), options)
+    ablation.run(ROWS, partial(rounds_of, epochs=options.epochs, second_epochs=options.second_epochs), options)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What a search of labelers' options is worth: `python -m benchmarks.studies.label_search --shared DIR [--json OUT]`.
 
-`tad tune label-only` on real proposals of THUMOS14's 200 training videos with four kinds of points
-(benchmarks.studies.labelers_data): options are chosen on 40 of the videos and measured on the other 160, for three
-seeds, which draw both the 40 videos and the sampler's suggestions. Of uniform points each seed has a draw of its own.
-Prints Markdown; about four minutes on one core.
+`tad tune seeds` with proposer `file` on real proposals of THUMOS14's 200 training videos with four kinds of points
+(benchmarks.references.point_protocols): options are chosen on 40 of the videos, the dev videos, and measured on the
+other 160, for three seeds, which draw both the 40 videos and the sampler's suggestions. Of uniform points each seed has
+a draw of its own. Prints Markdown; the searches' own words go to stderr.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -15,7 +15,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
+import contextlib
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,10 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.labelers_data import Protocol, protocols
-from distributed.tuning.label_only import search_labels
-from search_spaces.ranges import shown
-from tad.data.segments import Segments
+from benchmarks.references.point_protocols import Protocol, protocols
+from distributed.tuning.search import Options, tune
+from search_spaces.load import load
+from tad.data.dataset import Dataset
+from tad.files import read_json
+from tad.prepare.split import split_holdout
+from tad.ranges import shown
+from tad.recipe.recipe import load_recipe, options
 
 SEEDS = (0, 1, 2)
 DEV = 40
@@ -36,21 +42,36 @@ TRIALS: Mapping[str, int] = {"points": 18, "potloc": 8}
 KINDS = ("released", "annotator 1", "annotator 2", "uniform")
 
 
-def found(of: Protocol, proposals: Segments, method: str, seed: int, folder: Path) -> dict[str, Any]:
+def found(of: Protocol, proposals: Path, method: str, seed: int, folder: Path) -> dict[str, Any]:
     """One search: mean tIoU by labeler as it is and best, on the dev videos and on the others."""
     start = time.process_time()
-    study = folder / f"{of.name}-{method}-{seed}".replace(" ", "")
-    result = search_labels(method, proposals, of.data, TRIALS[method], seed, DEV, study, str(folder / "store"))
-    default, best, chosen = result.default, result.best, result.chosen
-    assert default.rest is not None and best.rest is not None and chosen.rest is not None
+    name = f"{of.name}-{seed}".replace(" ", "")
+    if not (folder / name).is_dir():
+        split_holdout(of.data, DEV / len(of.videos), None, seed, folder / name)
+    sets = ["rounds=1", "proposer.method=file", f"proposer.path={proposals}", f"labeler.method={method}"]
+    study = folder / f"{name}-{method}"
+    more = Options(name, study, TRIALS[method], store=str(folder / "store"), local=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        result = tune(
+            load_recipe("seeds", sets), load("labels"), Dataset.open(folder / name), "dev-quality", seed, more
+        )
+    assert result.recipe is not None and result.best is not None and result.chosen is not None
+
+    def judged(trial: Any) -> dict[str, float]:
+        row = read_json(study / "trials" / f"{trial.number:04d}" / "rounds.json")[1]
+        return {"dev": trial.values[0], "rest": row["quality"]["mean_tiou"]}
+
+    base, best = (
+        options(load_recipe(str(study / "trials" / f"{t.number:04d}" / "recipe.yaml")))
+        for t in (result.recipe, result.best)
+    )
     return {
-        "default": {"dev": default.dev["mean_tiou"], "rest": default.rest["mean_tiou"]},
-        "best": {"dev": best.dev["mean_tiou"], "rest": best.rest["mean_tiou"]},
-        "chosen": {"dev": chosen.dev["mean_tiou"], "rest": chosen.rest["mean_tiou"]},
+        "default": judged(result.recipe),
+        "best": judged(result.best),
+        "chosen": judged(result.chosen),
         "error": result.error,
-        "options": dict(best.options),
-        "importances": dict(result.summary.importances),
-        "trial": result.summary.best.number if result.summary.best else None,
+        "options": {k.removeprefix("labeler."): v for k, v in best.items() if v != base[k]},
+        "importances": dict(result.importances),
         "seconds": time.process_time() - start,
     }
 
@@ -58,7 +79,7 @@ def found(of: Protocol, proposals: Segments, method: str, seed: int, folder: Pat
 def measure(shared: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Results by labeler and kind of points, one for each seed."""
     results: dict[str, dict[str, list[dict[str, Any]]]] = {m: {k: [] for k in KINDS} for m in TRIALS}
-    proposals = Segments.from_file(shared / "data" / "potloc" / "base_proposals.json")
+    proposals = shared / "data" / "potloc" / "base_proposals.json"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for of in protocols(shared, folder / "data"):

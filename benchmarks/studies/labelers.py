@@ -1,11 +1,11 @@
 """Quality of every labeler: `python -m benchmarks.studies.labelers --shared DIR [--json OUT] [--figure OUT.png]
 [--ablation]`.
 
-Real proposals of THUMOS14's training videos, real and re-drawn points (benchmarks.studies.labelers_data), measured
+Real proposals of THUMOS14's training videos, real and re-drawn points (benchmarks.references.point_protocols), measured
 against real ground truth: tIoU of each point's label with the point's own instance, 0 without a label. Clicks outside
 every instance of their class are counted, not scored. Rows are the labelers of tad, simple rules beside them, and
-oracles that see the ground truth (benchmarks.studies.labelers_rules). The learned labeler of PseR has no row: it needs
-features, which these videos do not come with. Prints Markdown; `--ablation` takes labeler `points` apart instead.
+oracles that see the ground truth (benchmarks.references.simple_labelers). The learned labeler of PseR has no row: it
+needs features, which these videos do not come with. Prints Markdown; `--ablation` takes labeler `points` apart instead.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -27,16 +27,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.references import simple_labelers as rules
+from benchmarks.references.point_protocols import Protocol, labelled, protocols, pseudo_labels
 from benchmarks.studies import labelers_ablation as ablation
-from benchmarks.studies import labelers_rules as rules
-from benchmarks.studies.labelers_data import Once, Protocol, labelled, protocols
 from tad.evaluation.quality_by_point import BUCKETS, SHARES
-from tad.methods.common.seeds import SeedLabeler
 from tad.methods.hrpro.labeler import HrproLabeler
 from tad.methods.points.labeler import PointsLabeler, learned_labels
 from tad.methods.potloc.labeler import PotlocLabeler
+from tad.methods.pser.seed_labeler import SeedLabeler
+from tad.methods.roles import Labeler
 from tad.ops.iou import paired_tiou
-from tad.recipe.recipe import Labeler
 from tad.report import style
 from tad.stages import Context
 
@@ -145,7 +145,7 @@ def by_labeler(labeler: Labeler, folder: Path) -> Callable[[Protocol], np.ndarra
 
     def row(of: Protocol) -> np.ndarray:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            return labelled(of, labeler.label(Once(of.data, Path(place)), of.proposals, None).segments())
+            return labelled(of, pseudo_labels(of, labeler, Path(place)))
 
     return row
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from benchmarks.studies.labelers_data import Protocol
+from benchmarks.references.point_protocols import Protocol
 from tad.methods.points.labeler import PointsLabeler
 from tad.methods.points.model import Around, Grid, PointModel, Prior
 

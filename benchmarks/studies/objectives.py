@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.references.point_protocols import protocols
 from benchmarks.studies import objectives_labels
-from benchmarks.studies.labelers_data import protocols
 from benchmarks.studies.objectives_data import configurations
 from benchmarks.studies.objectives_designs import CHOSEN, OF_POINTS, OF_SEGMENTS, all_scores
 from tad.data.dataset import Dataset

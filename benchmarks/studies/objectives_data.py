@@ -15,16 +15,16 @@ import numpy as np
 
 from benchmarks.studies.objectives_designs import Surroundings
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluation.subset import Subset
 from tad.methods.actionformer.detector import ActionFormerDetector
 from tad.methods.snippet.proposer import SnippetProposer
-from tad.recipe.recipe import load_labeler
-from tad.stages import Artifact
+from tad.recipe.recipe import Recipe, load_recipe
+from tad.recipe.rounds import Rounds
 
 SCALES = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
 
@@ -50,8 +50,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "longer": {"cas_thresholds": [0.002, 0.005, 0.01], "actionness_thresholds": steps(0.05, 0.2, 4)},
     "actionness .5": {"cas_thresholds": [0.0], "actionness_thresholds": [0.5]},
     "predicted .2": {"train_classes": "predicted", "class_threshold": 0.2},
-    "no nms": {"nms": "none"},
-    "hard .2": {"nms": "hard", "iou_threshold": 0.2},
+    "no nms": {"suppression": "none"},
+    "hard .2": {"suppression": "nms", "iou_threshold": 0.2},
     "sigma .05": {"sigma": 0.05},
     "margin 1": {"margin": 1.0},
     "late, no video": {"centred": False, "scale": 1, "video_factor": False},
@@ -118,14 +118,16 @@ def configurations(data: Dataset, work: Path) -> Iterator[Configuration]:
     for base, (seed, training) in PROPOSERS.items():
         engine = Engine(data, Store(work / "store"), Record(work / "run"), seed)
         proposer = SnippetProposer.model_validate({"training": training})
-        model = proposer.train(engine)
-        scores = {role: proposer.score(engine, model, role) for role in ("train", unseen)}
-        proposals = proposer.propose(engine, scores["train"], "train")
-        around = Surroundings.of(data, proposals.segments(), scores["train"])
+        plain = Rounds(Recipe(proposer=proposer), engine)
+        model, scores = plain.model(0), plain.scores("train")
+        assert scores is not None
+        around = Surroundings.of(data, plain.detections(0, "train").segments(), scores)
 
-        def row(name: str, kind: str, found: dict[Role, Artifact]) -> Iterator[Configuration]:
-            segments = found["train"].segments()
-            values = true_map(segments, data, "train"), true_map(found[unseen].segments(), data, unseen)
+        def row(name: str, kind: str, **roles: Any) -> Iterator[Configuration]:
+            rounds, number = Rounds(Recipe(**roles), engine, {0: model}), int(kind == "detector")  # noqa: B023
+            segments = rounds.detections(number, "train").segments()
+            other = rounds.detections(number, unseen).segments()
+            values = true_map(segments, data, "train"), true_map(other, data, unseen)
             yield Configuration(f"{base}, {name}", kind, base, segments, around, *values)  # noqa: B023
             if name == "default" or name.endswith("7 epochs, default"):
                 for factor in SCALES:
@@ -135,20 +137,17 @@ def configurations(data: Dataset, work: Path) -> Iterator[Configuration]:
 
         for name, options in CANDIDATES.items():
             variant = SnippetProposer.model_validate({"training": training, "candidates": options})
-            yield from row(name, "proposals", {r: variant.propose(engine, scores[r], r) for r in scores})
+            yield from row(name, "proposals", proposer=variant)
         for method, options, epochs in LABELERS.get(base, []):
-            labeler = load_labeler(method, options)
-            embedding = proposer.embed(engine, model, "train") if labeler.wants_embedding else None
-            labels = labeler.label(engine, proposals, embedding)
+            labeler = load_recipe("seeds", [f"labeler.method={method}", *(f"labeler.{o}" for o in options)]).labeler
             for number in epochs:
                 for how, changes in DECODINGS.items():
                     if how != "default" and number < 7:
                         continue
-                    detector = ActionFormerDetector.model_validate({**DETECTOR, "epochs": number, **changes})
-                    trained = detector.train(engine, labels)
-                    found = {r: detector.detect(engine, trained, r, scores[r]) for r in scores}
-                    named = " ".join([method, *options])
-                    yield from row(f"{named}, {number} epochs, {how}", "detector", found)
+                    training = {**DETECTOR, "epochs": number}
+                    detector = ActionFormerDetector.model_validate({"training": training, **changes})
+                    named = f"{' '.join([method, *options])}, {number} epochs, {how}"
+                    yield from row(named, "detector", proposer=proposer, labeler=labeler, detector=detector)
 
 
 def true_map(detections: Segments, data: Dataset, role: Role) -> float:

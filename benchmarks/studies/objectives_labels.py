@@ -1,4 +1,4 @@
-"""Scores of pseudo-labels from points alone, on the real proposals of benchmarks.studies.labelers_data."""
+"""Scores of pseudo-labels from points alone, on the real proposals of benchmarks.references.point_protocols."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.studies.labelers_data import Once, Protocol, labelled
+from benchmarks.references.point_protocols import Protocol, labelled, pseudo_labels
 from tad.methods.common.seeds import neighbour_times
 from tad.methods.points.model import CUTS, ROUNDS, Constants, Grid, PointModel
 from tad.ops.iou import paired_tiou
-from tad.recipe.recipe import load_labeler
+from tad.recipe.recipe import load_recipe
 from tad.selection.label_free_scores import reference
 
 LABELERS: list[tuple[str, list[str]]] = [
@@ -95,8 +95,8 @@ def measure(of: Protocol, folder: Path) -> tuple[list[str], np.ndarray, Mapping[
     judge = labelled(of, reference(of.proposals.segments(), of.data).segments)
     before, after = neighbour_times(of.points.time, of.points.group, same_class=True)
     for i, (method, options) in enumerate(LABELERS):
-        engine = Once(of.data, folder / f"{of.name}-{i}")
-        spans = labelled(of, load_labeler(method, options).label(engine, of.proposals, None).segments())
+        recipe = load_recipe("seeds", [f"labeler.method={method}", *(f"labeler.{o}" for o in options)])
+        spans = labelled(of, pseudo_labels(of, recipe.labeler, folder / f"{of.name}-{i}"))
         names.append(" ".join([method, *options]))
         truth.append(np.nan_to_num(paired_tiou(spans[scored], of.truth[scored])).mean())
         length = np.log(spans[:, 1] - spans[:, 0])

@@ -6,16 +6,15 @@ chunks that have none. Memory does not grow with the number of videos.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,18 +22,21 @@ from distributed.engine.disk import writing
 from distributed.engine.locks import Tell
 from distributed.engine.seals import digest_of, wrong
 from distributed.engine.unfinished import OUTPUT, Partial, make_folder
+from tad.data.arrays import Rows, file_name, index_rows, message, write_index
 from tad.data.artifact import damaged, set_aside
-from tad.data.reading import in_threads
-from tad.data.segments import SCHEMA, Segments
+from tad.data.segments import SCHEMA, Segments, group_size
 from tad.errors import DamagedError, DataError, first_line
-from tad.files import beside, sync, whole
+from tad.files import whole
 from tad.stages import Context, MapStage
 
 CHUNKS = "chunks"
-ARRAYS = b"arrays"
-"""In the metadata of a part: size and digest of each array's file that belongs to it."""
+FILES = b"arrays"
+"""In the metadata of a part: size and digest of each other file that belongs to it."""
+PLACES = b"places"
+"""In the metadata of a part: offset and size of each array, by name, in the chunk's file of arrays."""
 PART_SCHEMA = SCHEMA.append(pa.field("error", pa.string()))
 """The segments of a chunk's videos; a video that failed has one row with its error and no segment."""
+NO_ROWS = PART_SCHEMA.empty_table()
 
 
 class Chunk(NamedTuple):
@@ -76,58 +78,54 @@ def open_chunk_function(stage: MapStage, context: Context) -> Callable[[Chunk, P
     """Opens the stage; the result maps one chunk, writes its part (and arrays), and sends them to the bucket."""
     function = stage.open(context)
 
-    def run(chunk: Chunk, partial: Partial) -> Done:
-        tables: list[pa.Table] = []
-        arrays: dict[str, str] = {}
-        size, failed = 0, 0
+    def results(chunk: Chunk) -> Iterator[tuple[pa.Table, dict[str, pa.Buffer]]]:
+        """Of each video the rows of the part, and its arrays by name."""
         for video in chunk.videos:
-            files: dict[str, bytes] = {}
             try:
                 result = function(video)
                 if isinstance(result, Segments):
-                    tables.append(result.table.append_column("error", pa.nulls(len(result), pa.string())))
+                    yield result.table.append_column("error", pa.nulls(len(result), pa.string())), {}
                 else:
-                    files = {f"{OUTPUT}/{key}/{video}.npy": _npy(array) for key, array in result.items()}
+                    yield NO_ROWS, {f"{key}/{video}": message(array) for key, array in result.items()}
             except DamagedError:
                 raise  # no fault of the video
             except Exception as error:
-                failed += 1
                 row = dict.fromkeys(PART_SCHEMA.names) | {"video_id": video, "error": _describe(error)}
-                tables.append(pa.Table.from_pylist([row], schema=PART_SCHEMA))
-            with writing(partial.folder):
-                for name, content in files.items():
-                    _write(partial.folder / name, content)
-            arrays |= {name: digest_of(content) for name, content in files.items()}
-            size += sum(len(content) for content in files.values())
-        table = pa.concat_tables([t.cast(PART_SCHEMA) for t in tables]) if tables else PART_SCHEMA.empty_table()
-        table = table.replace_schema_metadata({ARRAYS: json.dumps(arrays)})
-        path = partial.folder / part_name(chunk.number)
-        with writing(partial.folder):
-            in_threads(lambda name: sync(partial.folder / name), arrays)
-            for folder in {(partial.folder / name).parent for name in arrays}:
-                sync(folder)
-            make_folder(path.parent)
-            with whole(path) as temporary:
+                yield pa.Table.from_pylist([row], schema=PART_SCHEMA), {}
+
+    def run(chunk: Chunk, partial: Partial) -> Done:
+        folder, part, arrays = partial.folder, part_name(chunk.number), f"{OUTPUT}/{file_name(chunk.number)}"
+        tables: list[pa.Table] = []
+        places: dict[str, tuple[int, int]] = {}
+        with writing(folder):
+            with _opened(folder / arrays) if stage.output == "arrays" else nullcontext() as file:
+                for table, messages in results(chunk):
+                    tables.append(table)
+                    for name, content in messages.items():
+                        assert file is not None
+                        places[name] = (file.tell(), content.size)
+                        file.write(content)
+            files = {arrays: digest_of(folder / arrays)} if stage.output == "arrays" else {}
+            table = pa.concat_tables([t.cast(PART_SCHEMA) for t in tables])
+            table = table.replace_schema_metadata({FILES: json.dumps(files), PLACES: json.dumps(places)})
+            make_folder((folder / part).parent)
+            with whole(folder / part) as temporary:
                 pq.write_table(table, temporary, write_page_checksum=True)
-        partial.send([*arrays, part_name(chunk.number)])
-        return Done(len(chunk.videos), table.num_rows - failed, failed, path.stat().st_size + size)
+        partial.send([*files, part])
+        failed = table.num_rows - table.column("error").null_count
+        size = sum((folder / name).stat().st_size for name in (*files, part))
+        return Done(len(chunk.videos), table.num_rows - failed, failed, size)
 
     return run
 
 
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Under a name that no other machine takes, then renamed; on the disk only before the part is written."""
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file of arrays to write; it has its name when it is whole."""
     make_folder(path.parent.parent)
     make_folder(path.parent)
-    temporary = beside(path)
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with whole(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def pending(folder: Path, every: list[Chunk]) -> list[Chunk]:
@@ -147,8 +145,8 @@ def check_parts(folder: Path, every: list[Chunk], tell: Tell) -> None:
             continue
         path = folder / part_name(chunk.number)
         try:
-            arrays = _arrays(_read(path))
-            lost = {name: text for name, digest in arrays.items() if (text := wrong(folder, name, digest))}
+            files = _noted(_read(path), FILES)
+            lost = {name: text for name, digest in files.items() if (text := wrong(folder, name, digest))}
             problem = next(iter(lost.values()), None)
         except (pa.ArrowException, OSError, ValueError) as error:
             lost, problem = {}, first_line(error)
@@ -162,7 +160,7 @@ def check_parts(folder: Path, every: list[Chunk], tell: Tell) -> None:
 
 
 def collect(folder: Path, every: list[Chunk]) -> tuple[int, dict[str, str]]:
-    """Streams all parts, in the order of the videos, into segments.parquet.
+    """Streams all parts, in the order of the videos, into segments.parquet and the index of the arrays.
 
     Returns:
         The number of segments, and the error of each video that failed. The parts of failed videos are removed, so
@@ -172,7 +170,7 @@ def collect(folder: Path, every: list[Chunk]) -> tuple[int, dict[str, str]]:
         DamagedError: a part cannot be read, or lacks an array.
     """
     failures: dict[str, str] = {}
-    rows = 0
+    rows, index = 0, list[Rows]()
     with pq.ParquetWriter(folder / "segments.parquet", SCHEMA) as writer:
         for chunk in every:
             path = folder / part_name(chunk.number)
@@ -180,7 +178,7 @@ def collect(folder: Path, every: list[Chunk]) -> tuple[int, dict[str, str]]:
                 table = _read(path)
             except (pa.ArrowException, OSError) as error:
                 raise damaged(path, first_line(error), folder) from error
-            for name, digest in _arrays(table).items():
+            for name, digest in _noted(table, FILES).items():
                 if problem := wrong(folder, name, digest.split(" ")[0]):
                     raise damaged(path, problem, folder)
             bad = table.column("error").is_valid()
@@ -189,7 +187,11 @@ def collect(folder: Path, every: list[Chunk]) -> tuple[int, dict[str, str]]:
                 path.unlink()
                 continue
             rows += table.num_rows
-            writer.write_table(table.select(SCHEMA.names))
+            writer.write_table(table.select(SCHEMA.names), row_group_size=group_size(table.num_rows, len(every)))
+            if places := _noted(table, PLACES):
+                index.append(index_rows(chunk.number, places))
+    if index and not failures:
+        write_index(folder / OUTPUT, index)
     return rows, failures
 
 
@@ -198,8 +200,8 @@ def _read(path: Path) -> pa.Table:
     return table.cast(PART_SCHEMA.with_metadata(table.schema.metadata))
 
 
-def _arrays(part: pa.Table) -> dict[str, str]:
-    found: dict[str, str] = json.loads((part.schema.metadata or {}).get(ARRAYS, b"{}"))
+def _noted(part: pa.Table, key: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((part.schema.metadata or {}).get(key, b"{}"))
     return found
 
 

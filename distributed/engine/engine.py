@@ -13,16 +13,16 @@ from distributed.engine.chunks import Chunk, Done, check_parts, chunks, collect,
 from distributed.engine.disk import need, writing
 from distributed.engine.loop import final_model
 from distributed.engine.mapping import map_here, map_on_actors
+from distributed.engine.record import Record
 from distributed.engine.store import Store, fingerprint
 from distributed.engine.train import fit_here, fit_on_workers
 from distributed.engine.unfinished import Partial
 from distributed.engine.uses import Notes
-from distributed.run.record import Record
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import RunError, listing
 from tad.files import write_json
-from tad.stages import Artifact, Context, FitStage, MapStage
+from tad.stages import Artifact, Context, FitStage, Inputs, MapStage
 
 STRATEGY = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}
 """Ray's word for each placement."""
@@ -65,24 +65,23 @@ class Engine:
     record: Record
     seed: int = 0
     resources: Resources = field(default_factory=Resources)
-    round: int = 0
     _dataset_keys: dict[Role, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._notes = Notes(self.store, self.record)
 
-    def fit(self, stage: FitStage, inputs: Mapping[str, Artifact] | None = None) -> Artifact:
-        """The trained stage: an artifact with model.pt and history.json.
+    def fit(self, stage: FitStage, inputs: Inputs = None, number: int = 0) -> Artifact:
+        """The trained stage of a round: an artifact with model.pt and history.json.
 
         Raises:
             RunError: the stage failed; its checkpoints stay, and the same command resumes.
         """
         inputs = inputs or {}
-        key, tags = self._key(stage, inputs, "train")
+        key, tags = self._key(stage, inputs, "train", number)
 
         def make(partial: Partial) -> Artifact:
-            context, start = self._context(stage, inputs, "train"), time.perf_counter()
-            with self.record.stage(stage.name, stage.config.model_dump(), tags, stage.epochs, "epoch"):
+            context, start = self._context(stage, inputs, "train", number), time.perf_counter()
+            with self.record.stage(stage.name, stage.config.model_dump(), tags, None, "epoch"):
                 state = self._train(stage, context, partial)
                 run = self.record.run_id()
             settings = state["settings"]
@@ -91,22 +90,22 @@ class Engine:
             save_whole(final_model(state), partial.output / "model.pt", ".model.pt")
             with writing(partial.folder):
                 write_json(partial.output / "history.json", {"epochs": state["history"], "settings": settings})
-            return self.store.commit(key, self._meta(stage, inputs, key, run, time.perf_counter() - start))
+            return self.store.commit(key, self._meta(stage, inputs, number, key, run, time.perf_counter() - start))
 
         return self._once(stage.name, key, tags, make)
 
-    def map(self, stage: MapStage, inputs: Mapping[str, Artifact] | None = None, role: Role = "train") -> Artifact:
-        """The stage applied to each video of a role: segments.parquet, or a folder of arrays for each key.
+    def map(self, stage: MapStage, inputs: Inputs = None, role: Role = "train", number: int = 0) -> Artifact:
+        """The stage of a round, applied to each video of a role: segments.parquet, or the arrays of each key.
 
         Raises:
             RunError: some videos failed. All the others are written; the message names every failed video, and the
                 same command tries only those again.
         """
         inputs = inputs or {}
-        key, tags = self._key(stage, inputs, role)
+        key, tags = self._key(stage, inputs, role, number)
 
         def make(partial: Partial) -> Artifact:
-            folder, context = partial.folder, self._context(stage, inputs, role)
+            folder, context = partial.folder, self._context(stage, inputs, role, number)
             every, start = chunks(list(context.videos)), time.perf_counter()
             check_parts(folder, every, self.record.warn)
             todo = pending(folder, every)
@@ -124,7 +123,7 @@ class Engine:
             if stage.output == "segments":
                 with writing(folder):
                     (folder / "segments.parquet").replace(partial.output / "segments.parquet")
-            return self.store.commit(key, self._meta(stage, inputs, key, run, time.perf_counter() - start))
+            return self.store.commit(key, self._meta(stage, inputs, number, key, run, time.perf_counter() - start))
 
         return self._once(stage.name, key, tags, make)
 
@@ -139,7 +138,7 @@ class Engine:
                 return found
             partial = self.store.partial(key, self.record.warn)
             with writing(partial.folder):
-                segments.to_parquet(partial.output / "segments.parquet")
+                segments.grouped().to_parquet(partial.output / "segments.parquet")
             return self.store.commit(key, {"fingerprint": key, "stage": name})
 
     def _once(self, name: str, key: str, tags: dict[str, str], make: Callable[[Partial], Artifact]) -> Artifact:
@@ -153,8 +152,8 @@ class Engine:
             return make(self.store.partial(key, self.record.warn))
 
     def _train(self, stage: FitStage, context: Context, partial: Partial) -> dict[str, Any]:
-        def progress(epoch: int, metrics: dict[str, float]) -> None:
-            self.record.epoch(stage.name, epoch, metrics)
+        def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+            self.record.epoch(stage.name, epoch, metrics, epochs)
 
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
@@ -211,14 +210,14 @@ class Engine:
             self.record.cached(name, tags | ({"mlflow_run": run} if run else {}))
         return found
 
-    def _context(self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], role: Role) -> Context:
+    def _context(self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], role: Role, number: int) -> Context:
         videos = self.data.videos(role)
         if not videos:
             raise RunError(f"{self.data.root}: no video has the role {role}; see `subsets` in dataset.yaml")
-        return Context(self.data, dict(inputs), videos, self.seed, f"{stage.name}@{self.round}")
+        return Context(self.data, dict(inputs), videos, self.seed, f"{stage.name}@{number}", number)
 
     def _key(
-        self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], role: Role
+        self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], role: Role, number: int
     ) -> tuple[str, dict[str, str]]:
         if role not in self._dataset_keys:
             self._dataset_keys[role] = self.data.fingerprint(role)
@@ -227,17 +226,23 @@ class Engine:
                 "format": FORMAT,
                 "stage": stage.name,
                 "version": stage.version,
-                "config": stage.config.model_dump(),
+                "config": stage.config.identity(),
                 "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
                 "dataset": self._dataset_keys[role],
                 "seed": self.seed,
-                "round": self.round,
+                "round": number,
             }
         )
-        return key, {"fingerprint": key, "role": role, "round": str(self.round)}
+        return key, {"fingerprint": key, "role": role, "round": str(number)}
 
     def _meta(
-        self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], key: str, run: str | None, seconds: float
+        self,
+        stage: FitStage | MapStage,
+        inputs: Mapping[str, Artifact],
+        number: int,
+        key: str,
+        run: str | None,
+        seconds: float,
     ) -> dict[str, Any]:
         return {
             "fingerprint": key,
@@ -247,7 +252,7 @@ class Engine:
             "inputs": {name: artifact.fingerprint for name, artifact in inputs.items()},
             "dataset": self.data.name,
             "seed": self.seed,
-            "round": self.round,
+            "round": number,
             "mlflow_run": run,
             "seconds": round(seconds, 2),
         }

@@ -19,8 +19,8 @@ from distributed.engine.read_ahead import ReadAhead
 from tad.errors import RunError, first_line
 from tad.stages import Batch, Context, FitStage, FitTask
 
-Report = Callable[[State | None, dict[str, float]], None]
-"""Called after every epoch with the checkpoint (rank 0; None elsewhere) and the epoch's metrics."""
+Report = Callable[[State | None, int, dict[str, float]], None]
+"""Called after every epoch with the checkpoint (rank 0; None elsewhere), the number of all epochs, and metrics."""
 
 REMEDY = "lower the learning rate, or look for NaN or huge values with `tad check`"
 
@@ -73,7 +73,8 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
     name, seed = stage.name, context.seed
     torch.manual_seed(seed_of(seed, name))
     task = stage.open(context)
-    size = min(stage.batch_size, len(task))
+    budget = task.budget
+    size = min(budget.batch_size, len(task))
     if len(task) == 0:
         raise RunError(f"stage {name}: nothing to train on; check the labels of the {len(context.videos)} videos")
     if size < worker.world:
@@ -83,8 +84,8 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
         )
     core = task.module.to(worker.device)
     per_epoch = len(batches(len(task), size, seed, name, 0))
-    optimiser, scheduler = task.optimiser(core, stage.epochs * per_epoch)
-    decay = getattr(task, "ema_decay", stage.ema_decay)
+    optimiser, scheduler = task.optimiser(core, budget.epochs * per_epoch)
+    decay = budget.ema_decay
     average = copy.deepcopy(core).requires_grad_(False) if decay is not None else None
     history: list[dict[str, float]] = []
     if resume is not None:
@@ -101,7 +102,7 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
     worker.expect(_checkpoint_bytes(core, average))
     module = worker.wrap(core)
     state = resume
-    for epoch in range(len(history), stage.epochs):
+    for epoch in range(len(history), budget.epochs):
         torch.manual_seed(seed_of(seed, name, epoch, worker.rank))
         module.train()
         sums: dict[str, Tensor] = {}
@@ -112,8 +113,8 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
                 raise RunError(f"stage {name}: loss is {whole.item()} in epoch {epoch}, step {step}; {REMEDY}")
             optimiser.zero_grad(set_to_none=True)
             (values["loss"] * worker.world).backward()  # DDP averages the gradients; shares have to be summed
-            if stage.clip_norm is not None:
-                nn.utils.clip_grad_norm_(core.parameters(), stage.clip_norm)
+            if budget.clip_norm is not None:
+                nn.utils.clip_grad_norm_(core.parameters(), budget.clip_norm)
             optimiser.step()
             if scheduler is not None:
                 scheduler.step()
@@ -133,9 +134,9 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
             "settings": dict(task.settings),
             "history": history,
         }
-        report(state if worker.rank == 0 else None, metrics)
+        report(state if worker.rank == 0 else None, budget.epochs, metrics)
     if state is None:
-        raise RunError(f"stage {name}: {stage.epochs} epochs leave nothing to do; set at least 1")
+        raise RunError(f"stage {name}: {budget.epochs} epochs leave nothing to do; set at least 1")
     return state
 
 

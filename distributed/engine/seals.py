@@ -24,7 +24,7 @@ def sealed(folder: Path) -> dict[str, str]:
 
     def seal(name: str) -> str:
         sync(folder / name)
-        return _digest(folder / name)
+        return digest_of(folder / name)
 
     found = dict(zip(names, in_threads(seal, names), strict=True))
     for below in {(folder / name).parent for name in names}:
@@ -120,12 +120,8 @@ def check_name(name: str, where: str) -> None:
         raise RunError(f"{where}: holds the name {name!r}, which is no file of an artifact; nothing was copied from it")
 
 
-def digest_of(content: bytes) -> str:
-    """As meta.json has it for a file of this content."""
-    return f"{len(content)} {hashlib.sha256(content).hexdigest()}"
-
-
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Size and SHA-256 of a file, as meta.json has them."""
     with path.open("rb") as file:
         return f"{os.fstat(file.fileno()).st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -156,7 +152,7 @@ def wrong(folder: Path, name: str, wanted: str) -> str | None:
             return f"{name} is no file"
         if wanted_size != str(found.st_size):
             return f"{name} has {found.st_size} bytes, not {wanted_size}"
-        right = not wanted_hash or _digest(path) == wanted
+        right = not wanted_hash or digest_of(path) == wanted
         return None if right else f"{name} is not what was written (its SHA-256 differs)"
     except PermissionError:
         raise

@@ -23,8 +23,8 @@ from tad.stages import Context, FitStage
 READERS = 2
 """Threads that read ahead for a GPU. A CPU that trains has no time to spare for them."""
 
-Progress = Callable[[int, dict[str, float]], None]
-"""Called in the driver after each epoch: epoch (from 0) and its metrics."""
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called in the driver after each epoch: epoch (from 0), the number of all epochs, and metrics."""
 
 Made = TypeVar("Made")
 
@@ -38,13 +38,13 @@ def fit_here(stage: FitStage, context: Context, partial: Partial, progress: Prog
 def _fit(stage: FitStage, context: Context, worker: Worker, checkpoint: Checkpoint, progress: Progress) -> State:
     """The training of one worker, from the checkpoint of whoever trained before. Rank 0 reads and writes it."""
 
-    def report(state: State | None, metrics: dict[str, float]) -> None:
+    def report(state: State | None, epochs: int, metrics: dict[str, float]) -> None:
         def save() -> int:
             assert state is not None  # rank 0 always holds it
             checkpoint.save(state)
             return len(state["history"]) - 1
 
-        progress(_agreed(worker, save), metrics)
+        progress(_agreed(worker, save), epochs, metrics)
 
     def expect(count: int) -> None:
         folder, what = checkpoint.partial.folder, f"stage {stage.name}"
@@ -128,9 +128,9 @@ def fit_on_workers(
     reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     told: set[int] = set()
 
-    def once(epoch: int, metrics: dict[str, float]) -> None:
+    def once(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
         told.add(epoch)
-        progress(epoch, metrics)
+        progress(epoch, epochs, metrics)
 
     with tempfile.TemporaryDirectory(prefix="tad-") as notes:  # Ray's, of this attempt; the checkpoint is ours
         trainer = TorchTrainer(
@@ -159,27 +159,28 @@ def fit_on_workers(
             reports.put(None)
             drained.join(timeout=30)
             reports.shutdown()
-    if result.return_value is not None:
-        raise RunError(str(result.return_value))
+    if isinstance(result.return_value, str):
+        raise RunError(result.return_value)
+    epochs = int(result.return_value)
 
     def last() -> State | None:
         state = Checkpoint(partial).load()
-        return state if state is not None and len(state["history"]) >= stage.epochs else None
+        return state if state is not None and len(state["history"]) >= epochs else None
 
     state = partial.patiently(last)
     if state is None:
         raise RunError(f"stage {stage.name}: the workers' last checkpoint is not in {partial.store.uri}")
-    for epoch in range(min(told, default=stage.epochs), stage.epochs):
+    for epoch in range(min(told, default=epochs), epochs):
         if epoch not in told:  # its report was lost with a worker
-            progress(epoch, state["history"][epoch])
+            progress(epoch, epochs, state["history"][epoch])
     return state
 
 
-def _worker(config: dict[str, Any]) -> str | None:
+def _worker(config: dict[str, Any]) -> str | int:
     """The training loop of one Ray Train worker.
 
     Returns:
-        What is wrong, if training cannot go on. Raised, it would be taken for a crash and tried again.
+        The number of epochs; or what is wrong, if training cannot go on: raised, that would be taken for a crash.
     """
     import ray.train
     import ray.train.torch
@@ -194,18 +195,18 @@ def _worker(config: dict[str, Any]) -> str | None:
         wrap=ray.train.torch.prepare_model,
     )
 
-    def progress(epoch: int, metrics: dict[str, float]) -> None:
-        ray.train.report({"epoch": epoch, **metrics})
+    def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+        ray.train.report({"epoch": epoch, "epochs": epochs, **metrics})
 
     given: Partial = config["partial"]
     try:
         with given.aside() as partial:
             if worker.rank == 0:
                 partial.receive(only=CHECKPOINT)
-            _fit(config["stage"], given.store.here(config["context"]), worker, Checkpoint(partial), progress)
+            state = _fit(config["stage"], given.store.here(config["context"]), worker, Checkpoint(partial), progress)
     except RunError as error:
         return str(error)
-    return None
+    return len(state["history"])
 
 
 def _forward_to(reports: Any) -> Any:
@@ -221,8 +222,8 @@ def _forward_to(reports: Any) -> Any:
 
 def _drain(reports: Any, progress: Progress) -> None:
     while (metrics := reports.get()) is not None:
-        epoch = int(metrics.pop("epoch"))
-        progress(epoch, metrics)
+        epoch, epochs = int(metrics.pop("epoch")), int(metrics.pop("epochs"))
+        progress(epoch, epochs, metrics)
 
 
 def _cause(error: BaseException) -> str:

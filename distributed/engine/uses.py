@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distributed.engine.record import Record, opened_here
 from distributed.engine.store import KEY, Store
 from distributed.engine.unfinished import make_folder
-from distributed.run.record import Record, opened_here
 from tad.errors import DataError, RunError
 from tad.files import read_text, write_text
 

@@ -12,14 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from distributed.run.identity import Identity
 from tad.errors import RunError
 from tad.files import cause, read_json
+from tad.recipe.recipe import Recipe
 from tad.report.run import RunInfo, read_info
 
 LOCK = ".lock"
-FILES = ("run.json", "rounds.json", "events.jsonl", "spool.jsonl", "spool-refused.jsonl", "report.html")
-FOLDERS = ("round-*", "spool")
+FILES = ("run.json", "rounds.json", "events.jsonl", "report.html")
+FOLDERS = ("round-*",)
 SAME = ("recipe", "dataset", "seed")
 """What makes two attempts the same run."""
 
@@ -46,7 +49,7 @@ def claimed(out: Path, document: dict[str, Any]) -> Iterator[RunInfo | None]:
             yield None
             return
         earlier, info = read_json(out / "run.json"), read_info(out)
-        differ = [key for key in SAME if earlier.get(key) != document[key]]
+        differ = [key for key in SAME if not _same(key, earlier.get(key), document[key])]
         if differ:
             verb = "differs" if len(differ) == 1 else "differ"
             raise RunError(
@@ -54,6 +57,16 @@ def claimed(out: Path, document: dict[str, Any]) -> Iterator[RunInfo | None]:
                 "or remove this one. Finished stages are in the store and are not run again either way"
             )
         yield info
+
+
+def _same(key: str, earlier: Any, now: Any) -> bool:
+    """Whether two runs agree; a recipe may have been written before options were added that change nothing."""
+    if key != "recipe" or earlier == now:
+        return bool(earlier == now)
+    try:
+        return Recipe.model_validate(earlier).identity() == Recipe.model_validate(now).identity()
+    except ValidationError:
+        return False
 
 
 def make(out: Path) -> None:

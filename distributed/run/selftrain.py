@@ -18,7 +18,7 @@ from tad.evaluation.quality_by_label import instance_quality
 from tad.evaluation.quality_by_point import label_quality
 from tad.evaluation.subset import Subset
 from tad.recipe.recipe import Recipe
-from tad.recipe.supervision import label_warnings
+from tad.recipe.rounds import Rounds
 from tad.report.figures import figures_of_round
 from tad.selection.best_round import best_round, check_selection, selecting
 from tad.selection.label_free_scores import (
@@ -29,7 +29,7 @@ from tad.selection.label_free_scores import (
     points_score,
     reference,
 )
-from tad.stages import Artifact, Before, Taught, in_round
+from tad.stages import Artifact
 
 Row = dict[str, Any]
 
@@ -41,10 +41,10 @@ class SelfTraining:
     Attributes:
         document: run.json; gains the artifacts of snippet scores ("scores") and the best round.
         watch: called with each finished row, round 0 first; what it raises ends the self-training.
+        scores: the proposer's snippet scores.
         reference: what the score of points compares with: made of the proposer's proposals, the same for all rounds.
         rows: the rounds table, one row for the proposer (round 0) and for each round.
-        models: the proposer's and each round's.
-        labels: the last round's pseudo-labels.
+        rounds: the artifacts of all rounds.
     """
 
     recipe: Recipe
@@ -52,10 +52,11 @@ class SelfTraining:
     document: Row
     watch: Callable[[Row], None] | None = None
     rows: list[Row] = field(default_factory=list)
-    models: list[Artifact] = field(default_factory=list)
-    labels: Artifact | None = None
     scores: dict[Role, Artifact] = field(default_factory=dict)
     reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        self.rounds = Rounds(self.recipe, self.engine)
 
     def run(self) -> None:
         """Trains, selects the best round, and reads the test videos once, at the very end.
@@ -64,7 +65,7 @@ class SelfTraining:
             RunError: a stage failed, or the selecting score cannot be had from this dataset.
         """
         check_selection(self.recipe, self.engine.data)
-        for text in label_warnings(self.recipe, self.engine.data):
+        for text in self.recipe.warnings(self.engine.data):
             self.engine.record.warn(text)
         if self.recipe.select == "test" and self.recipe.rounds:
             self.engine.record.warn(
@@ -92,17 +93,16 @@ class SelfTraining:
 
     def _rounds(self, whole: bool) -> int:
         """All rounds; returns the best one's number."""
-        seeds, embedding = self._propose(whole)
+        self._propose(whole)
         best = 0
         self._watched()
         for number in range(1, self.recipe.rounds + 1):
             with self.engine.record.round(number):
-                found = self._round(number, seeds, embedding, whole)
+                trained = self._round(number, whole)
             best = best_round(self.rows, self.recipe.select)
             self._watched()
-            if found is None or self._converged(best):
+            if not trained or self._converged(best):
                 break
-            seeds = found
         for row in self.rows:
             row["selected"] = row["round"] == best
         self.document["best_round"] = best
@@ -112,35 +112,27 @@ class SelfTraining:
         if self.watch is not None:
             self.watch(self.rows[-1])
 
-    def _propose(self, whole: bool) -> tuple[Artifact, Artifact | None]:
-        engine, proposer = self.engine, self.recipe.proposer
+    def _propose(self, whole: bool) -> None:
+        engine = self.engine
         start = time.perf_counter()
         with engine.record.round(0):
-            model = proposer.train(engine)
-            self.models.append(model)
-            proposals = self._proposals("train")
-            seeds, embedding = proposals, None
-            if self.recipe.rounds:  # without a round, no labeler reads these
-                seeds = proposals if self.recipe.labeler.wants_suppressed else self._candidates("train")
-                embedding = proposer.embed(engine, model, "train") if self.recipe.labeler.wants_embedding else None
+            model, proposals = self.rounds.model(0), self.rounds.detections(0, "train")
             pointed = any(len(engine.data.points(v).time) for v in engine.data.videos("train"))
             if (whole and pointed) or self.recipe.select == "points":
                 self.reference = reference(proposals.segments(), engine.data)
             row = self._row(0, start) | {"model": model.fingerprint}
-            row |= self._measure(proposals.segments(), self._proposals)
+            row |= self._measure(proposals.segments(), 0)
+            for role in ("train", "dev"):
+                self._note_scores(role)
             self._keep(0, {"proposals": proposals})
             self._finish(row)
-        return seeds, embedding
 
-    def _round(self, number: int, proposals: Artifact, embedding: Artifact | None, whole: bool) -> Artifact | None:
-        """One round; returns the proposals that seed the next, or None if no detector was trained."""
-        engine, recipe, data = self.engine, self.recipe, self.engine.data
-        engine.round = number
+    def _round(self, number: int, whole: bool) -> bool:
+        """One round; returns whether a detector was trained."""
+        engine, recipe, data, rounds = self.engine, self.recipe, self.engine.data, self.rounds
         start = time.perf_counter()
-        seeds = recipe.labeler.seeds(engine, proposals)
-        labels = recipe.labeler.label(engine, proposals, embedding, scores=self._current_scores(number, "train"))
-        ignored = recipe.labeler.ignored(engine, seeds, labels) if recipe.labeler.method == "apl" else None
-        now = labels.segments()
+        seeds, labels = rounds.seeds(number), rounds.labels(number)
+        now = labels.segments.segments()
         measured = len(ground_truth(data, "train")) and any(len(data.points(v).time) for v in data.videos("train"))
         row = self._row(number, start) | {
             "labels": len(now),
@@ -149,24 +141,17 @@ class SelfTraining:
             "instance_quality": instance_quality(now, data),
             "change": self._change(number, now),
         }
-        if whole and recipe.labeler.method == "apl":
-            row["selection"] = recipe.labeler.statistics(engine, seeds.segments(), now)
+        if whole and labels.statistics is not None:
+            row["selection"] = labels.statistics()
         by_quality = recipe.select == "dev-quality"
-        dev_quality = self._dev_quality(number, Taught(proposals, embedding)) if by_quality else None
-        left_out = {"ignored": ignored} if ignored is not None else {}  # a recipe has it with detectors that can
-        kept = {"seeds": seeds, "labels": labels} | left_out
-        found = None
-        if whole or not by_quality or number < recipe.rounds:
-            candidates = self._candidates("train") if recipe.detector.wants_candidates else None
-            before = Before(self.models[-1], self.labels)
-            model = recipe.detector.train(engine, labels, self._scores("train"), candidates, before, **left_out)
-            self.models.append(model)
-            self.labels = labels
-            found = kept["detections"] = self._detections(model, "train")
-            row["model"] = model.fingerprint
-            row |= self._measure(found.segments(), lambda role: self._detections(model, role))
-            if number < recipe.rounds:
-                found = self._next(number, found, "train")
+        dev_quality = self._dev_quality(number) if by_quality else None
+        kept = {"seeds": seeds, "labels": labels.segments}
+        kept |= {"ignored": labels.ignored} if labels.ignored is not None else {}
+        trained = whole or not by_quality or number < recipe.rounds
+        if trained:
+            row["model"] = rounds.model(number).fingerprint
+            found = kept["detections"] = rounds.detections(number, "train")
+            row |= self._measure(found.segments(), number)
         row["scores"]["dev_quality"] = dev_quality
         self._keep(number, kept)
         now.to_json_file(self._folder(number) / "labels.json")
@@ -176,23 +161,13 @@ class SelfTraining:
             activations = self.scores["train"].path if "train" in self.scores else None
             for figure in figures_of_round(engine.record.folder, data, number, activations):
                 engine.record.artifact(figure, "figures")
-        return found
+        return trained
 
-    def _dev_quality(self, number: int, taught: Taught) -> float:
-        """Mean tIoU of the pseudo-labels of dev videos, made as those of training videos are: from their own proposals
-        and points. What the labeler trains, it trains on training videos."""
-        labeler, proposer, engine = self.recipe.labeler, self.recipe.proposer, self.engine
-        if number == 1:
-            with in_round(engine, 0):
-                found = proposer.propose(engine, self._scores("dev"), "dev", labeler.wants_suppressed, known=True)
-        else:
-            found = self._next(number - 1, self._detections(self.models[-1], "dev"), "dev")
-        with in_round(engine, 0):
-            embedding = proposer.embed(engine, self.models[0], "dev") if labeler.wants_embedding else None
-        scores = self._current_scores(number, "dev")
-        labels = labeler.label(engine, found, embedding, "dev", taught, scores)
+    def _dev_quality(self, number: int) -> float:
+        """Mean tIoU of the pseudo-labels of dev videos, made as those of training videos are."""
+        labels = self.rounds.labels(number, "dev").segments
         self._keep(number, {"labels-dev": labels})
-        value = label_quality(labels.segments(), engine.data, "dev").to_json()["mean_tiou"]
+        value = label_quality(labels.segments(), self.engine.data, "dev").to_json()["mean_tiou"]
         return float(value or 0.0)
 
     def _change(self, number: int, now: Segments) -> float | None:
@@ -219,10 +194,10 @@ class SelfTraining:
         row |= {"train_map": None, "test_map": None, "selected": False}
         return row | {"scores": {"points": None, "classes": None, "dev_map": None, "dev_quality": None}}
 
-    def _measure(self, on_train: Segments, detect: Any) -> Row:
+    def _measure(self, on_train: Segments, number: int) -> Row:
         """mAP on training videos (a diagnostic), the honest scores, and mAP on dev videos if there are any."""
         data = self.engine.data
-        on_dev = detect("dev").segments() if data.videos("dev") else None
+        on_dev = self.rounds.detections(number, "dev").segments() if data.videos("dev") else None
         dev = self._map(on_dev, "dev") if on_dev is not None else None
         judges = classes_role(data)
         judged = on_dev if judges == "dev" and on_dev is not None else on_train
@@ -236,7 +211,7 @@ class SelfTraining:
             },
         }
         if self.recipe.select == "test":
-            row["test_map"] = self._map(detect("test").segments(), "test")
+            row["test_map"] = self._map(self.rounds.detections(number, "test").segments(), "test")
         return row
 
     def _map(self, detections: Segments, role: Role) -> dict[str, Any] | None:
@@ -257,9 +232,10 @@ class SelfTraining:
         if not data.videos("test"):
             engine.record.say("no test videos: nothing to evaluate at the end")
             return
-        for row, model in zip(self.rows, self.models, strict=True):
-            number = engine.round = row["round"]
-            found = self._proposals("test") if number == 0 else self._detections(model, "test")
+        self._note_scores("test")
+        for row in self.rows:
+            number = row["round"]
+            found = self.rounds.detections(number, "test")
             self._keep(number, {"proposals-test" if number == 0 else "detections-test": found})
             row["test_map"] = self._map(found.segments(), "test")
             if row["test_map"]:
@@ -288,48 +264,12 @@ class SelfTraining:
         )
         self.engine.record.say(summary(row))
 
-    def _scores(self, role: Role) -> Artifact:
-        """The proposer's snippet and video scores; the report finds its activation curves there."""
-        if role not in self.scores:
-            engine = self.engine
-            with in_round(engine, 0):
-                self.scores[role] = self.recipe.proposer.score(engine, self.models[0], role)
-            self.document["scores"][role] = self.scores[role].fingerprint
-            engine.record.save("run.json", self.document)
-        return self.scores[role]
-
-    def _current_scores(self, number: int, role: Role) -> Artifact:
-        """The snippet scores that a round's labels are made with: of the last detector that has its own, else the
-        proposer's."""
-        detector = self.recipe.detector
-        if number == 1 or not detector.rescores:
-            return self._scores(role)
-        with in_round(self.engine, number - 1):
-            return detector.score(self.engine, self.models[number - 1], role)
-
-    def _next(self, number: int, detections: Artifact, role: Role) -> Artifact:
-        """What the next labels are made of: detections, or all candidates where the labeler wants them and the
-        detector has them."""
-        detector = self.recipe.detector
-        if self.recipe.labeler.wants_suppressed or not detector.rescores:
-            return detections
-        scores = self._current_scores(number + 1, role)
-        with in_round(self.engine, number):
-            return detector.propose(self.engine, scores, role, suppressed=False, known=True)
-
-    def _proposals(self, role: Role) -> Artifact:
-        return self.recipe.proposer.propose(self.engine, self._scores(role), role)
-
-    def _candidates(self, role: Role) -> Artifact:
-        """All the proposer's candidates, each with its own score; what they are does not change with the rounds."""
-        scores = self._scores(role)
-        with in_round(self.engine, 0):
-            return self.recipe.proposer.propose(self.engine, scores, role, suppressed=False)
-
-    def _detections(self, model: Artifact, role: Role) -> Artifact:
-        detector = self.recipe.detector
-        candidates = self._candidates(role) if detector.wants_candidates else None
-        return detector.detect(self.engine, model, role, self._scores(role), candidates)
+    def _note_scores(self, role: Role) -> None:
+        """Notes the proposer's snippet scores; the report finds its activation curves there."""
+        if self.engine.data.videos(role) and (found := self.rounds.scores(role)) is not None:
+            self.scores[role] = found
+            self.document["scores"][role] = found.fingerprint
+            self.engine.record.save("run.json", self.document)
 
     def _save(self) -> None:
         self.engine.record.save("rounds.json", self.rows)

@@ -16,9 +16,9 @@ from typing import Any
 
 from distributed.cluster.connect import cluster
 from distributed.engine.engine import Engine, Placement, Resources
+from distributed.engine.record import Record
 from distributed.engine.store import Store
 from distributed.run.identity import Identity
-from distributed.run.record import Record
 from distributed.run.run_folder import claimed, died
 from distributed.run.selftrain import SelfTraining
 from distributed.run.signals import heard_again, in_order
@@ -84,13 +84,12 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
             record.say(f"{signal}: stopping in order; once more stops at once")
 
         with in_order(told):
-            before = document["tracking"] if earlier is not None and earlier.state != "finished" else None
-            tracker = record.tracker = _tracker(name, recipe, data, options, record, before)
-            if tracker is not None:
-                document["tracking"] = {"uri": tracker.uri, "run_id": tracker.run_id()}
+            follower = _started(name, recipe, data, options, record)
+            if follower is not None:
+                document["tracking"] = {"uri": follower.uri, "run_id": follower.run_id()}
             document["state"] = "running"
             record.save("run.json", document)
-            _whole(recipe, data, options, record, tracker, document)
+            _whole(recipe, data, options, record, follower, document)
     chosen = f"best round: {document['best_round']} (by {recipe.select})" if recipe.rounds else "the proposer alone"
     record.say(f"{chosen}; {document['seconds']:.0f} s in all")
     record.say(f"labels used: {LabelBudget.model_validate(document['labels'])}")
@@ -98,7 +97,7 @@ def self_train(name: str, recipe: Recipe, data: Dataset, options: Options) -> Pa
 
 
 def _whole(
-    recipe: Recipe, data: Dataset, options: Options, record: Record, tracker: Any, document: dict[str, Any]
+    recipe: Recipe, data: Dataset, options: Options, record: Record, follower: Any, document: dict[str, Any]
 ) -> None:
     """The self-training, and what is told of it however it ends."""
     start, training = time.perf_counter(), None
@@ -122,11 +121,16 @@ def _whole(
         # A full disk, or a folder that was moved, may be why it failed.
         with suppress(*([OSError, RunError] if status != "FINISHED" else [])):
             record.save("run.json", document)
-        if tracker is not None and status != "FINISHED":
-            tracker.end_all(status)  # before what takes long: a second signal cuts it off
+        if status != "FINISHED":  # before what takes long: a second signal cuts it off
+            with suppress(OSError):
+                record.event("end", status=status)
+            if follower is not None:
+                follower.catch_up()
         _report(record, document["state"], data, training)
-        if tracker is not None:
-            tracker.finish(status)
+        if status == "FINISHED":
+            record.event("end", status=status)
+        if follower is not None:
+            follower.finish()
         if document["state"] == "interrupted":
             record.say("interrupted; the same command continues here")
 
@@ -165,28 +169,25 @@ def _report(record: Record, state: str, data: Dataset, training: SelfTraining | 
         record.warn(f"no report: {error}")
 
 
-def _tracker(
-    name: str, recipe: Recipe, data: Dataset, options: Options, record: Record, earlier: dict[str, Any] | None
-) -> Any:
-    if options.tracking == "none" or (options.local and options.tracking is None):
-        return None
-    from distributed.tracking.mlflow_tracker import connect
-
-    return connect(
-        options.tracking,
-        experiment=data.name,
-        run_name=f"{name} seed {options.seed}",
-        params={"recipe": recipe.model_dump(), "seed": options.seed, "dataset": data.name},
-        tags={
+def _started(name: str, recipe: Recipe, data: Dataset, options: Options, record: Record) -> Any:
+    """Tells the record that an attempt begins; who sends it to MLflow, None if it is not tracked."""
+    beginning: dict[str, Any] = {
+        "experiment": data.name,
+        "name": f"{name} seed {options.seed}",
+        "config": {"recipe": recipe.model_dump(), "seed": options.seed, "dataset": data.name},
+        "tags": {
             "recipe": name,
             "dataset": data.name,
             "select": recipe.select,
             "labels": str(label_budget(data, recipe.select)),
         },
-        run_folder=options.out,
-        resume_run_id=earlier["run_id"] if earlier is not None else None,
-        warn=record.warn,
-    )
+    }
+    if options.tracking == "none" or (options.local and options.tracking is None):
+        record.start(**beginning)
+        return None
+    from distributed.tracking.follow import Follower
+
+    return Follower(record, options.tracking, **beginning)
 
 
 def _document(name: str, recipe: Recipe, data: Dataset, options: Options) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -16,8 +17,18 @@ from tad.report.run import Run
 from tad.stages import Artifact
 
 
-def trained(folder: Path, data: Dataset, number: int | None, store: Path | str) -> tuple[Recipe, Artifact, Artifact]:
-    """The recipe of a finished or running run, its proposer's model, and its detector's of one round.
+class Trained(NamedTuple):
+    """Models of a run."""
+
+    recipe: Recipe
+    proposer: Artifact
+    round: int
+    detector: Artifact
+    """Of that round."""
+
+
+def trained(folder: Path, data: Dataset, number: int | None, store: Path | str) -> Trained:
+    """What a finished or running run has trained.
 
     The folder may be somebody else's: the models are looked for in `store` alone, never where the folder says.
 
@@ -52,7 +63,7 @@ def trained(folder: Path, data: Dataset, number: int | None, store: Path | str) 
     found = _found([models.get(0), models[chosen]], store)
     if found is None:
         raise RunError(f"the models of {folder} are not in the store {store}; {_elsewhere(run, store)}")
-    return recipe, *found
+    return Trained(recipe, found[0], chosen, found[1])
 
 
 def _found(keys: list[str | None], store: Path | str) -> tuple[Artifact, Artifact] | None:

@@ -15,7 +15,7 @@ from tad.errors import RunError, first_line
 INSTEAD = "`--tracking none` runs without MLflow, `--tracking sqlite:///mlflow.db` keeps it in a local file"
 
 # A dead server costs seconds, not MLflow's default of four minutes. MLflow itself never retries: a creation that
-# timed out may have been carried out, so only the outbox, which looks for the token first, may try again.
+# timed out may have been carried out, so only the mirror, which looks for the token first, may try again.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",

@@ -26,6 +26,7 @@ from tad.data.remote import redacted
 from tad.errors import DataError, RunError
 from tad.evaluation.ground_truth import ground_truth
 from tad.files import cause, read_json, write_json
+from tad.methods.file.proposer import FileProposer
 from tad.prepare.derive import write_derived
 from tad.prepare.output import output_folder
 from tad.recipe.recipe import Recipe
@@ -144,8 +145,13 @@ def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool)
     if recipe.select == "points":
         held = {v: [data.held_out(v).time.tolist(), data.held_out(v).label.tolist()] for v in data.videos("train")}
         labels.append(digest(held))
-    return {
-        "recipe": digest(recipe.model_dump(mode="json", exclude={"description", "select"})),
+    document = {k: v for k, v in recipe.identity().items() if k not in ("description", "select")}
+    proposals = {}
+    if isinstance(recipe.proposer, FileProposer):  # wherever the file lies
+        document["proposer"] = document["proposer"] | {"path": ""}
+        proposals["proposals"] = recipe.proposer.read(data).digest()
+    return proposals | {
+        "recipe": digest(document),
         "data": digest([data.fingerprint("train"), data.fingerprint("dev"), *labels]),
         "space": space.fingerprint,
         "objective": recipe.select + (" and cost" if cost else ""),

@@ -7,8 +7,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.tracking.mlflow_tracker import MlflowTracker
+from distributed.tracking.follow import Follower
 from distributed.tuning.trial import Work, folder_of, stages_of
 from distributed.tuning.trials import AS_IT_IS, COSTS, REASON, VALUES
 
@@ -16,34 +17,46 @@ STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialSta
 
 
 class Mirror:
-    """Told of every trial of this driver; only the driver writes to MLflow."""
+    """The record of a study: told of every trial of this driver, and sent to MLflow as that of a run is.
 
-    def __init__(self, tracker: MlflowTracker, work: Work) -> None:
-        self.tracker, self._work, self._store = tracker, work, Store(work.store)
-        self._runs: dict[int, str] = {}
+    Args:
+        file: of the record, in the study's folder; no other driver may write to it.
+        tracking: MLflow's address, as `Follower` takes it.
+        beginning: as `Follower` takes it.
+
+    Raises:
+        RunError: MLflow cannot be reached or used.
+    """
+
+    def __init__(self, work: Work, file: str, tracking: str | None, **beginning: Any) -> None:
+        self._record = Record(work.folder.parent, name=file)
+        self._follower = Follower(self._record, tracking, **beginning)
+        self._work, self._store = work, Store(work.store)
+        self._bytes: dict[int, int] = {}
 
     def began(self, trial: FrozenTrial) -> None:
         values: dict[str, Any] = trial.user_attrs.get(VALUES, {})
         kind = {"recipe": "as it is"} if trial.user_attrs.get(AS_IT_IS) else {}
-        name = f"trial {trial.number}"
-        self._runs[trial.number] = self.tracker.begin("trial", name, values, {"trial": str(trial.number), **kind})
+        name, number = f"trial {trial.number}", str(trial.number)
+        self._bytes[trial.number] = self._record.event("trial", name=name, config=values, trial=number, **kind)
 
-    def run_id(self, number: int) -> str | None:
-        """The trial's MLflow run."""
-        return self.tracker.id_of(self._runs[number]) if number in self._runs else None
+    def run_id(self, number: int | None = None) -> str | None:
+        """The MLflow run of a trial of this driver, or of the study."""
+        return self._follower.run_id(self._bytes[number] if number is not None else 0)
 
     def ended(self, trial: FrozenTrial) -> None:
-        token = self._runs.pop(trial.number, None)
-        if token is None:
+        byte = self._bytes.pop(trial.number, None)
+        if byte is None:
             return  # another driver's
-        metrics = {f"round {step} value": (value, step) for step, value in trial.intermediate_values.items()}
-        if trial.state == TrialState.COMPLETE:
-            metrics |= {name: (value, 0) for name, value in zip(("value", "cost"), trial.values, strict=False)}
-        metrics |= {name: (float(trial.user_attrs[name]), 0) for name in COSTS if name in trial.user_attrs}
-        tags = {"state": trial.state.name}
+        for step, value in trial.intermediate_values.items():
+            self._record.event("metrics", run=byte, step=step, metrics={f"round {step} value": value})
+        values = dict(zip(("value", "cost"), trial.values, strict=False)) if trial.state == TrialState.COMPLETE else {}
+        values |= {name: float(trial.user_attrs[name]) for name in COSTS if name in trial.user_attrs}
+        self._record.event("metrics", run=byte, step=0, metrics=values)
+        tags = {"state": trial.state.name} | self._stages(trial.number)
         if REASON in trial.user_attrs:
             tags["reason"] = trial.user_attrs[REASON]
-        self.tracker.end(token, STATUS[trial.state], metrics, tags | self._stages(trial.number))
+        self._record.event("trial-done", run=byte, status=STATUS[trial.state], **tags)
 
     def _stages(self, number: int) -> dict[str, str]:
         """Each stage that the trial used: its fingerprint, and the MLflow run that made it."""
@@ -56,9 +69,10 @@ class Mirror:
             found[key] = f"{use.fingerprint} {how} by run {run or 'untracked'}"
         return found
 
-    def finish(self, state: str, numbers: dict[str, float], files: list[Path]) -> None:
+    def finish(self, status: str, numbers: dict[str, float], files: list[Path]) -> None:
         """The study's own numbers, figures and best recipe, and the end of its run."""
-        self.tracker.metrics(numbers, 0)
+        self._record.metrics(numbers, 0)
         for path in files:
-            self.tracker.artifact(path, "figures" if path.suffix == ".png" else "")
-        self.tracker.finish(state)
+            self._record.artifact(path, "figures" if path.suffix == ".png" else "")
+        self._record.event("end", status=status)
+        self._follower.finish()

@@ -25,18 +25,20 @@ from distributed.tuning.drivers import living, registered
 from distributed.tuning.folder import MARKER, claim, clear_scratch, identity, name_in, sign, study_data
 from distributed.tuning.mirror import Mirror
 from distributed.tuning.progress import Progress
-from distributed.tuning.study import best_of, in_one_sentence, join, open_storage, read_storage, told
-from distributed.tuning.summary import Summary, summarise, text_of, write_best
-from distributed.tuning.trial import Stopped, Work, evaluate
+from distributed.tuning.study import best_of, digest, in_one_sentence, join, open_storage, read_storage, told
+from distributed.tuning.summary import Summary, label_command, recipe_of, summarise, text_of, write_best
+from distributed.tuning.trial import Stopped, Work, evaluate, folder_of
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
 from search_spaces.space import Space
 from tad.data.dataset import Dataset
 from tad.errors import RunError, printable
+from tad.methods.file.proposer import FileProposer
 from tad.recipe.recipe import Recipe, changed
 from tad.report.budget import label_budget
 from tad.selection.best_round import check_selection
 
 MOST_TRIALS = 1_000_000
+"""Every one is a row that each start of a search reads."""
 MOST_SEED = 2**32
 """Samplers take seeds below it."""
 
@@ -101,6 +103,8 @@ def tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int,
 def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int, options: Options) -> Summary:
     start = time.time()
     recipe = changed(recipe, {"select": objective})
+    if isinstance(recipe.proposer, FileProposer):  # trials run in other folders
+        recipe = changed(recipe, {"proposer.path": str(Path(recipe.proposer.path).expanduser().resolve())})
     space = space.for_recipe(recipe)
     if options.scheduler != "none" and recipe.rounds < 2 and not any(p.key == "rounds" for p in space.parameters):
         raise RunError(
@@ -124,7 +128,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
         until = start + 60 * options.minutes if options.minutes is not None else float("inf")
         work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus)
         progress = Progress(study, options.trials, objective)
-        mirror = _mirror(study, work, data, options)
+        mirror = _mirror(study, driver, work, data, options)
         trials = Trials(study, space, options.trials, driver, until)
         trials.sampler = lambda before: sampler(options.sampler, (seed + before) % MOST_SEED)
 
@@ -153,7 +157,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
         finally:
             trials.give_back("interrupted")
             progress.close()
-            summary = _report(study, recipe, own, data, seed, options, time.time() - start, mirror, whole)
+            summary = _report(study, work, own, data, options, time.time() - start, mirror, whole)
     if trials.broken is not None:
         raise RunError(f"the recipe as it is fails, so no trial can be compared with it: {trials.broken}")
     if not whole:
@@ -232,48 +236,39 @@ def _slots(options: Options) -> Iterator[on_ray.Slots]:
 
 
 def _check(options: Options) -> None:
-    check_trials(options.trials)
+    if options.trials < 1:
+        raise RunError(f"--trials {options.trials}: a search needs 1 trial at least")
+    if options.trials > MOST_TRIALS:
+        raise RunError(f"--trials {options.trials}: a search has {MOST_TRIALS:,} trials at most")
     if options.minutes is not None and not 0 < options.minutes < math.inf:
         raise RunError(f"--time-budget {options.minutes:g}: give a number of minutes above 0")
     if options.cost and options.scheduler != "none":
         raise RunError(f"--scheduler {options.scheduler}: stops by one number; with two objectives leave it out")
 
 
-def check_trials(number: int) -> None:
-    """A RunError if no search has so many trials: every one is a row that each start of a search reads."""
-    if number < 1:
-        raise RunError(f"--trials {number}: a search needs 1 trial at least")
-    if number > MOST_TRIALS:
-        raise RunError(f"--trials {number}: a search has {MOST_TRIALS:,} trials at most")
-
-
-def _mirror(study: optuna.Study, work: Work, data: Dataset, options: Options) -> Mirror | None:
+def _mirror(study: optuna.Study, driver: str, work: Work, data: Dataset, options: Options) -> Mirror | None:
     if options.tracking == "none" or (options.local and options.tracking is None):
         return None
-    from distributed.tracking.mlflow_tracker import connect
-
-    attributes, alone = study.user_attrs, len(living(study)) <= 1
-    tracker = connect(
+    alone = len(living(study)) <= 1
+    mirror = Mirror(
+        work,
+        "events.jsonl" if alone else f"events-{digest(driver)}.jsonl",
         options.tracking,
         experiment=data.name,
-        run_name=f"study {options.name}",
-        params={"recipe": work.recipe.model_dump(), "seed": work.seed, "sampler": options.sampler},
+        name=f"study {options.name}",
+        config={"recipe": work.recipe.model_dump(), "seed": work.seed, "sampler": options.sampler},
         tags={"tad.kind": "study", "study": options.name, "objective": work.recipe.select},
-        run_folder=options.out,
-        # A run that another driver writes to is left alone.
-        resume_run_id=attributes.get("mlflow") if alone else None,
     )
     if alone:
-        study.set_user_attr("mlflow", tracker.run_id())
-    return Mirror(tracker, work)
+        study.set_user_attr("mlflow", mirror.run_id())
+    return mirror
 
 
 def _report(
     study: optuna.Study,
-    recipe: Recipe,
+    work: Work,
     own: Dataset,
     data: Dataset,
-    seed: int,
     options: Options,
     seconds: float,
     mirror: Mirror | None,
@@ -282,26 +277,31 @@ def _report(
     """STUDY/best.yaml and figures, the text at the end, and the same in MLflow."""
     from distributed.tuning.figures import write_figures
 
-    summary, out = summarise(study), options.out
+    recipe, seed, summary, out = work.recipe, work.seed, summarise(study, work, own), options.out
     files, commands = [], {}
-    if summary.best is not None:
+    chosen = summary.chosen
+    if summary.best is not None and chosen is not None:
         write_best(summary, recipe, options.name, out / "best.yaml")
         files = [*write_figures(study, summary, recipe.select, out / "figures"), out / "best.yaml"]
-        best, store = ["tad", "run", str(out / "best.yaml"), "--data"], ["--store", options.store]
+        best, store = out / "best.yaml", ["--store", options.store]
+        final = best if chosen.number == summary.best.number else folder_of(work, chosen.number) / "recipe.yaml"
         seeds = " ".join(str((seed + i) % MOST_SEED) for i in range(1, 4))
-        once = shlex.join([*best, str(out / "data"), "--seed", str(seed), *store])
-        again = f"{shlex.join([*best, str(data.root)])} --seed $s {shlex.join(store)}"
-        commands = {
-            "the best trial once more:": once,
-            "final training with more seeds:": f"for s in {seeds}; do {again}; done",
-        }
+        once = shlex.join(["tad", "run", str(best), "--data", str(own.root), "--seed", str(seed), *store])
+        again = f"{shlex.join(['tad', 'run', str(final), '--data', str(data.root)])} --seed $s {shlex.join(store)}"
+        if own.feature_path(own.videos("train")[0]).is_file():  # a run trains a detector
+            commands["the best trial once more:"] = once
+            commands["final training with more seeds:"] = f"for s in {seeds}; do {again}; done"
+        if label := label_command(recipe_of(chosen, recipe), data.root):
+            commands["pseudo-labels:"] = label
     text = text_of(summary, recipe.select, options.trials, seconds, label_budget(own, recipe.select), commands)
     tqdm.write(printable(text), file=sys.stdout)
     if mirror is not None:
         numbers = {f"trials {name.lower()}": float(n) for name, n in summary.states.items()} | summary.totals
         if summary.best is not None:
             numbers["best"] = summary.best.values[0]
-        if summary.best is not None and summary.recipe is not None:
-            numbers |= {"default": summary.recipe.values[0], "gain": summary.best.values[0] - summary.recipe.values[0]}
+        if summary.recipe is not None and summary.gain is not None:
+            numbers |= {"default": summary.recipe.values[0], "gain": summary.gain}
+        if summary.error is not None:
+            numbers["gain_error"] = summary.error
         mirror.finish("FINISHED" if whole else "KILLED", numbers, files)
     return summary

@@ -1,19 +1,35 @@
-"""What a search found: the gain over the recipe as it is, what mattered, what it cost, and the best recipe."""
+"""What a search found: the gain over the recipe as it is, what mattered, what it cost, and the best recipe.
+
+The best of many trials on few videos is better there than elsewhere. With the objective dev-quality, which is a mean
+over points, the gain therefore has a standard error, and counts from `ERRORS` of them on; otherwise the recipe stays as
+it is. The other objectives are no means over videos and have no such error.
+"""
 
 from __future__ import annotations
 
+import json
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from distributed.tuning.trial import Work, folder_of
 from distributed.tuning.trials import AS_IT_IS, VALUES, counts, recipe_trial
-from tad.files import write_text
-from tad.recipe.recipe import Recipe, changed, dump
+from tad.data.dataset import Dataset
+from tad.data.segments import Segments
+from tad.evaluation.quality_by_point import Quality, label_quality
+from tad.files import read_json, write_text
+from tad.methods.file.proposer import FileProposer
+from tad.recipe.recipe import Recipe, changed, dump, options
+
+ERRORS = 2.0
+"""A gain counts from so many standard errors on."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,7 @@ class Summary:
         importances: share of the score's variation that each parameter explains, largest first (PED-ANOVA).
         states: how many trials ended how; given-back ones do not count.
         totals: sums over trials: seconds, cpu_seconds, stages made and cached, seconds waited for Ray.
+        error: standard error of the best trial's gain over the recipe as it is, over dev videos; None: not known.
     """
 
     recipe: FrozenTrial | None
@@ -35,21 +52,68 @@ class Summary:
     importances: list[tuple[str, float]]
     states: dict[str, int]
     totals: dict[str, float]
+    error: float | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """Of the best trial over the recipe as it is; None while one of them is missing."""
+        if self.best is None or self.recipe is None:
+            return None
+        return float(self.best.values[0] - self.recipe.values[0])
+
+    @property
+    def chosen(self) -> FrozenTrial | None:
+        """What to use: the best trial; the recipe as it is where the gain has an error and does not count."""
+        return self.recipe if self.clear is False else self.best
+
+    @property
+    def clear(self) -> bool | None:
+        """Whether the gain counts; None where it has no standard error."""
+        return None if self.gain is None or self.error is None else self.gain > ERRORS * self.error
 
 
-def summarise(study: optuna.Study) -> Summary:
-    """Reads a study."""
+def summarise(study: optuna.Study, work: Work, data: Dataset) -> Summary:
+    """Reads a study; `data` is its own."""
     trials = [t for t in study.get_trials(deepcopy=False) if counts(t)]
     done = [t for t in trials if t.state == TrialState.COMPLETE]
     names = ("seconds", "cpu_seconds", "made", "cached", "waited")
+    recipe, best = recipe_trial(study), max(done, key=lambda t: (t.values[0], -t.number), default=None)
+    before, after = (dev_quality(work, trial, data) for trial in (recipe, best))
     return Summary(
-        recipe=recipe_trial(study),
-        best=max(done, key=lambda t: (t.values[0], -t.number), default=None),
+        recipe=recipe,
+        best=best,
         front=study.best_trials if len(study.directions) > 1 and done else [],
         importances=importances(study, done),
         states={s.name: n for s in TrialState if (n := sum(t.state == s for t in trials))},
         totals={name: sum(float(t.user_attrs.get(name, 0)) for t in trials) for name in names},
+        error=gain_error(before, after) if before is not None and after is not None else None,
     )
+
+
+def dev_quality(work: Work, trial: FrozenTrial | None, data: Dataset) -> Quality | None:
+    """Of the pseudo-labels of dev videos that gave a trial its score; None where the trial's folder has none."""
+    if trial is None or work.recipe.select != "dev-quality":
+        return None
+    rows = folder_of(work, trial.number) / "rounds.json"
+    if not rows.is_file():
+        return None
+    best = next(row["round"] for row in read_json(rows) if row["selected"])
+    labels = Segments.from_parquet(rows.parent / f"round-{best}" / "labels-dev.parquet")
+    return label_quality(labels, data, "dev")
+
+
+def gain_error(before: Quality, after: Quality) -> float:
+    """Standard error of the difference of mean tIoU over points, for a random choice of videos.
+
+    Points of a video rise and fall together, so the videos are what was drawn (ratio estimator over clusters). Infinite
+    for less than two videos.
+    """
+    _, video = np.unique(before.video, return_inverse=True)
+    gain, points = np.bincount(video, after.tiou - before.tiou), np.bincount(video)
+    if (count := len(points)) < 2:
+        return float("inf")
+    residual = gain - gain.sum() / points.sum() * points
+    return float(np.sqrt((residual**2).sum() * count / (count - 1)) / points.sum())
 
 
 def importances(study: optuna.Study, done: list[FrozenTrial]) -> list[tuple[str, float]]:
@@ -75,6 +139,20 @@ def write_best(summary: Summary, recipe: Recipe, study_name: str, path: Path) ->
     write_text(path, dump(best))
 
 
+def label_command(recipe: Recipe, data: Path) -> str | None:
+    """The command that labels by the recipe's labeler; None where the proposals are not those of a file."""
+    if not isinstance(recipe.proposer, FileProposer):
+        return None
+    method = recipe.labeler.method
+    command = ["tad", "label", method, "--data", str(data), "--proposals", recipe.proposer.path, "--out", "labels.json"]
+    plain = options(changed(recipe, {"labeler": {"method": method}}))
+    for key, value in options(recipe).items():
+        if key.startswith("labeler.") and value != plain[key]:
+            text = value if isinstance(value, str) else json.dumps(value)
+            command += ["--set", f"{key.removeprefix('labeler.')}={text}"]
+    return shlex.join(command)
+
+
 def text_of(
     summary: Summary, objective: str, total: int, seconds: float, budget: Any, commands: Mapping[str, str]
 ) -> str:
@@ -92,10 +170,14 @@ def text_of(
         lines.append(f"recipe as it is:  {objective} {summary.recipe.values[0]:.4f} (trial {summary.recipe.number})")
     if summary.best is not None:
         lines.append(f"best:             {objective} {summary.best.values[0]:.4f} (trial {summary.best.number})")
-    if summary.recipe is not None and summary.best is not None:
-        lines.append(f"gain:             {summary.best.values[0] - summary.recipe.values[0]:+.4f}")
-        if summary.best.number != summary.recipe.number:
-            lines.append("  the best of many trials on few videos is partly luck; confirm it with more seeds")
+    if summary.gain is not None:
+        error = f" ± {summary.error:.4f}, the standard error over dev videos" if summary.error is not None else ""
+        lines.append(f"gain:             {summary.gain:+.4f}{error}")
+    if summary.clear is not None:
+        verdict = "the best trial is taken" if summary.clear else "the recipe stays as it is"
+        lines.append(f"  a gain counts from {ERRORS:g} standard errors on: {verdict}")
+    if summary.gain:
+        lines.append("  the best of many trials on few videos is partly luck; confirm it with more seeds")
     if summary.front:
         lines.append("no trial is better in both score and cost than:")
         lines += [f"  trial {t.number}: {objective} {t.values[0]:.4f}, {t.values[1]:.1f} s" for t in summary.front]

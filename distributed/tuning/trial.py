@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distributed.engine.engine import Engine, Resources
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from distributed.run.selftrain import SelfTraining
 from tad.data.dataset import Dataset
 from tad.data.remote import redacted
@@ -97,7 +97,8 @@ def evaluate(
 
     try:
         recipe = changed(work.recipe, values) if values is not None else work.recipe
-        record = Record(folder, Owner(run_id) if run_id else None, quiet=True)
+        record = Record(folder, quiet=True)
+        record.mlflow_run = lambda byte: run_id
         write_text(folder / "recipe.yaml", dump(recipe))
         engine = Engine(_dataset(work.data), Store(work.store), record, work.seed, work.resources)
         reached: list[float] = []
@@ -138,21 +139,6 @@ def stages_of(folder: Path) -> list[StageUse]:
                 use = StageUse(event["name"], event["fingerprint"], event["role"], int(event["round"]), made)
                 found.setdefault(use.fingerprint, use)
     return list(found.values())
-
-
-class Owner:
-    """A tracker that tracks nothing and only names the trial's run: the driver alone writes to MLflow."""
-
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
-
-    def run_id(self) -> str:
-        return self._run_id
-
-    def open(self, kind: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None: ...
-    def close(self, status: str = "FINISHED") -> None: ...
-    def metrics(self, values: dict[str, float], step: int) -> None: ...
-    def artifact(self, path: Path, folder: str) -> None: ...
 
 
 @lru_cache(maxsize=2)

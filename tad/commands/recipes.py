@@ -21,8 +21,11 @@ def recipes(context: click.Context) -> None:
 @recipes.command()
 @click.argument("name")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
-def show(name: str, overrides: tuple[str, ...]) -> None:
+@click.option("--explain", "with_words", is_flag=True, help="Say what each option means and what is worth trying.")
+def show(name: str, overrides: tuple[str, ...], with_words: bool) -> None:
     """Print the whole config of recipe NAME (or a .yaml file), every default included."""
+    from tad.recipe.explain import explain
     from tad.recipe.recipe import dump, load_recipe
 
-    say(dump(load_recipe(name, overrides)).rstrip("\n"))
+    recipe = load_recipe(name, overrides)
+    say((explain(recipe) if with_words else dump(recipe)).rstrip("\n"))

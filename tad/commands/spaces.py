@@ -33,8 +33,8 @@ def show(names: str, recipe: str, overrides: tuple[str, ...]) -> None:
     perturbation:labels.
     """
     from search_spaces.load import load
-    from search_spaces.ranges import shown
     from search_spaces.space import STAGES
+    from tad.ranges import shown
     from tad.recipe.recipe import load_recipe, options
 
     loaded = load_recipe(recipe, overrides)

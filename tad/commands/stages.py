@@ -12,8 +12,7 @@ from tad.commands.options import DATA, NO_CHECK, shared_options
 from tad.commands.say import say
 
 if TYPE_CHECKING:
-    from tad.data.dataset import Dataset
-    from tad.data.segments import Segments
+    pass
 
 
 def write_segments(segments: Any, out: Path) -> None:
@@ -28,33 +27,20 @@ def write_segments(segments: Any, out: Path) -> None:
     say(f"{len(segments)} segments written to {out}")
 
 
-def read_proposals(path: Path, data: Dataset) -> Segments:
-    """Proposals from a file, checked against the dataset's training videos and classes; ids are those of its classes.
+class Labeler(click.ParamType):
+    """The name of a labeler, also of an installed package."""
 
-    Raises:
-        DataError: none is of a training video, or there are unknown classes.
-    """
-    from tad.data.segments import Segments
-    from tad.errors import DataError, few
+    name = "labeler"
 
-    found: Segments = Segments.from_file(path, dict(enumerate(data.classes)))
-    ids, videos = set(found.codes("video_id")[1]), set(data.videos("train"))
-    if not ids & videos:
-        raise DataError(
-            f"{path}: none of its {len(ids)} videos is a training video of {data.root} "
-            f"(for instance {sorted(ids)[:2]} against {sorted(videos)[:2]})"
-        )
-    unknown = sorted(set(found.codes("label")[1]) - set(data.classes))
-    if unknown:
-        raise DataError(f"{path}: unknown classes {few(unknown)}; known: {', '.join(data.classes)}")
-    if ids - videos:
-        text = f"warning: {len(ids - videos)} videos of {path} are no training videos and are left out"
-        say(text, err=True)
-    return found
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from tad.recipe.methods import registered
+
+        known = registered("labeler")
+        return value if value in known else self.fail(f"no labeler {value}; known: {', '.join(known)}", param, ctx)
 
 
 @click.command()
-@click.argument("method", type=click.Choice(["pser", "pser-seed", "hrpro", "potloc", "points", "gaufuse"]))
+@click.argument("method", type=Labeler())
 @DATA
 @click.option("--proposals", type=click.Path(path_type=Path), required=True, help="ActivityNet JSON or Parquet.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Pseudo-labels: .json or .parquet.")
@@ -75,27 +61,29 @@ def label(
     pser-seed and hrpro take the best proposal around each point. potloc is POTLoc's Algorithm 1; rule=released and
     rule=paper are its published forms. points learns from all videos where points lie in actions. pser refines the
     seeds on the dataset's features; the others need none. gaufuse fuses all proposals of a video's classes, and needs
-    no points.
+    no points; nor does mixed, which takes each video's best labels. It is a run of one round with proposer file.
     """
     from distributed.run.session import Options, one_off
     from tad.commands.output_file import file_to_write
     from tad.data.dataset import Dataset
     from tad.errors import DataError
     from tad.prepare.check_features import require_features
-    from tad.recipe.recipe import load_labeler
-    from tad.recipe.supervision import labeler_problems
+    from tad.recipe.recipe import changed, load_recipe
+    from tad.recipe.rounds import Rounds
 
     out = file_to_write(out, keep=[data_folder, proposals])
     data = Dataset.open(data_folder)
-    labeler = load_labeler(method, overrides)
-    if problems := labeler_problems(labeler, data):
+    recipe = load_recipe("seeds", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)])
+    recipe = changed(recipe, {"proposer": {"method": "file", "path": str(proposals)}})
+    if problems := recipe.problems(data):
         raise DataError(f"{data.root}: {'; '.join(problems)}")
-    if method == "pser" and not no_check:
+    for text in recipe.warnings(data):
+        say(f"warning: {text}", err=True)
+    if recipe.reads_features(detector=False) and not no_check:
         require_features(data, ["train"])
-    found = read_proposals(proposals, data)
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
-        labels = labeler.label(engine, engine.adopt(found, "proposals"), None).segments()
+        labels = Rounds(recipe, engine).labels(1).segments.segments()
     write_segments(labels, out)
 
 
@@ -119,17 +107,15 @@ def detect(
     from tad.commands.output_file import file_to_write
     from tad.data.dataset import Dataset
     from tad.prepare.check_features import require_features
+    from tad.recipe.rounds import Rounds
 
     out = file_to_write(out, keep=[data_folder, run_folder])
     data = Dataset.open(data_folder)
     if not no_check:
         require_features(data, [subset])
-    recipe, proposer, detector = trained(run_folder, data, number, more["store"])
+    found = trained(run_folder, data, number, more["store"])
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
-        scores = recipe.proposer.score(engine, proposer, subset)
-        candidates = None
-        if recipe.detector.wants_candidates:
-            candidates = recipe.proposer.propose(engine, scores, subset, suppressed=False)
-        detections = recipe.detector.detect(engine, detector, subset, scores, candidates).segments()
+        rounds = Rounds(found.recipe, engine, {0: found.proposer, found.round: found.detector})
+        detections = rounds.detections(found.round, subset).segments()
     write_segments(detections, out)

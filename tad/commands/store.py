@@ -13,7 +13,7 @@ from tad.commands.table import table
 from tad.words import duration, size
 
 if TYPE_CHECKING:
-    from distributed.cluster.needs import Needed
+    from distributed.engine.needs import Needed
     from distributed.engine.store import Store
 
 STORE = store_option("Artifact store: a folder, s3:// or gs://.", "place")
@@ -42,8 +42,8 @@ def list_(place: str, runs: tuple[Path, ...]) -> None:
     For each artifact its stage, size and age, and the runs that need it. Runs that do not lie below --runs are known
     by what is noted in the store.
     """
-    from distributed.cluster.needs import needed
     from distributed.engine.inventory import entries, locks_held
+    from distributed.engine.needs import needed
 
     opened = _opened(place)
     held, every = locks_held(opened), entries(opened)
@@ -121,10 +121,10 @@ def gc(place: str, runs: tuple[Path, ...], forget: tuple[str, ...], yes: bool) -
     Each run is noted in the store, so those of others count, too, and those that were moved. A run that was removed
     has to be forgotten with --forget; one that lies below --runs is never forgotten.
     """
-    from distributed.cluster.needs import needed
     from distributed.engine import uses
     from distributed.engine.disk import writing
     from distributed.engine.garbage import find_rubbish, remove
+    from distributed.engine.needs import needed
     from tad.errors import RunError
 
     opened = _opened(place)

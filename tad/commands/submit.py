@@ -42,13 +42,14 @@ def submit(address: str, variables: tuple[str, ...], detach: bool, arguments: tu
     the cluster's; relative ones are below the home folder there.
     """
     from distributed.cluster.jobs import Jobs
-    from tad.cli import COMMANDS, tad
     from tad.errors import RunError
 
-    context = click.Context(tad)
-    command = tad.get_command(context, arguments[0])
+    tad = click.get_current_context().find_root()
+    assert isinstance(tad.command, click.Group)
+    command = tad.command.get_command(tad, arguments[0])
     if command is None:
-        raise RunError(f"tad has no command {arguments[0]!r}; it has {', '.join(COMMANDS)}")
+        known = ", ".join(tad.command.list_commands(tad))
+        raise RunError(f"tad has no command {arguments[0]!r}; it has {known}")
     names: dict[str, object] = {}
     try:
         names = command.make_context(arguments[0], list(arguments[1:])).params  # finds mistakes before anything is sent

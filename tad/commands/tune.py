@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from tad.commands.label_only import WithLabelOnly
 from tad.commands.numbers import GPUS, MINUTES, SEED, Workers
 from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, store_option
 
 
-@click.command(cls=WithLabelOnly)
+@click.command()
 @click.argument("recipe")
 @click.option(
     "--space",
@@ -82,8 +81,6 @@ def tune(
 
     Trial 0 runs the recipe as it is. Trials share every stage that they do not change. Run the same command again to go
     on with a search that was stopped, or with more --trials to make it longer.
-
-    `tad tune label-only` searches a labeler's options over proposals from a file; see its --help.
     """
     from distributed.tuning.search import Options
     from distributed.tuning.search import tune as search
@@ -96,10 +93,12 @@ def tune(
 
     config, space = load_recipe(recipe, overrides), load(names)
     data = Dataset.open(data_folder)
-    if not no_check:
-        require_features(data, ["train", "dev"])
     pointed = any(len(data.points(v).time) for v in data.videos("train"))
     objective = objective or ("dev-map" if data.videos("dev") else "points" if pointed else "classes")
+    one_round = config.rounds == 1 and not any(p.key == "rounds" for p in space.parameters)
+    labels_alone = one_round and objective == "dev-quality"
+    if config.reads_features(detector=not labels_alone) and not no_check:
+        require_features(data, ["train", "dev"])
     name = folder_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}", "study")
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     options = Options(

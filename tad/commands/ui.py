@@ -42,16 +42,14 @@ START_SECONDS = 120.0
     type=click.Path(path_type=Path),
     metavar="RUN",
     default=None,
-    help="Send to --tracking what a run could not tell MLflow while it was away, close what a killed run left open "
-    "there, and stop.",
+    help="Send to --tracking what MLflow does not know yet of a run, mark what a killed one left open, and stop.",
 )
 def ui(tracking: str | None, host: str, port: int, run_folder: Path | None) -> None:
     """Open the MLflow page on the store of the runs; Ctrl-C stops it."""
     if run_folder is not None:
-        from distributed.tracking.replay import replay
+        from distributed.run.replay import replay
 
-        done = replay(run_folder, tracking, lambda text: say(f"warning: {text}", err=True))
-        say(f"{done.sent} operations sent, {done.closed} MLflow runs closed that were left open")
+        say(f"{replay(run_folder, tracking)} events sent")
         return
     from distributed.tracking.address import address, sqlite_path
 

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tad.data.features import PARSING
+from tad.data import arrays
 from tad.data.segments import Segments
+from tad.data.segments_by_video import SegmentsByVideo
 from tad.errors import DamagedError, DataError, RunError, first_line
 from tad.files import cause, read_json
 
 META = "meta.json"
 """What made an artifact, and under `files` the size and SHA-256 of each of its files. It is written last."""
 
-SMALL = 1 << 20
-"""Bytes; mapping a smaller file into memory takes longer than reading it."""
-
-HEADER = re.compile(
-    rb"\x93NUMPY\x01\0..\{'descr': '(<f[248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n", re.DOTALL
-)
-"""Of the .npy files that map stages leave: numpy takes several times as long to parse it as to read a small file."""
+SEGMENTS = "segments.parquet"
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,19 @@ class Artifact:
     path: Path
 
     def segments(self) -> Segments:
+        """All rows at once; `by_video` needs less memory."""
         try:
-            return Segments.from_parquet(self.path / "segments.parquet")
+            return Segments.from_parquet(self.path / SEGMENTS)
         except Exception as error:
-            raise self._problem("segments.parquet", error) from error
+            raise self._problem(SEGMENTS, error) from error
+
+    def by_video(self) -> SegmentsByVideo:
+        """The segments of each video, which are read when they are asked for."""
+        failed = partial(self._problem, SEGMENTS)
+        try:
+            return SegmentsByVideo(self.path / SEGMENTS, failed)
+        except Exception as error:
+            raise failed(error) from error
 
     def array(self, key: str, video_id: str) -> np.ndarray:
         """A per-video array of a map stage with output "arrays", read-only; memory-mapped unless it is small.
@@ -57,23 +61,20 @@ class Artifact:
         Raises:
             FileNotFoundError: the stage made none for this video.
         """
-        path = f"{self.path}/{key}/{video_id}.npy"
+        name = arrays.INDEX
         try:
-            with open(path, "rb", buffering=0) as file:
-                small = os.fstat(file.fileno()).st_size < SMALL
-                content = file.readall() if small else b""
-            header = HEADER.match(content)
-            if header is None:
-                with PARSING:
-                    return np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
-            shape = [int(size) for size in header[2].split(b",") if size]
-            return np.frombuffer(content, header[1].decode(), offset=header.end()).reshape(shape)
-        except FileNotFoundError as error:
-            if f"{key}/{video_id}.npy" in self._listed():
-                raise self._problem(f"{key}/{video_id}.npy", error) from error
-            raise
+            place = arrays.find(self.path, key, video_id)
+            name = place.file
+            return arrays.read(self.path, place)
         except Exception as error:
-            raise self._problem(f"{key}/{video_id}.npy", error) from error
+            if isinstance(error, FileNotFoundError):
+                listed = self._listed()
+                names = (name, f"{key}/{video_id}.npy")
+                lost = [n for n in names if n in listed and not (self.path / n).exists()]
+                if not lost:
+                    raise
+                name = lost[0]
+            raise self._problem(name, error) from error
 
     def model(self) -> dict[str, Any]:
         """What a fit stage saved: {"state": state dict, "settings": dict of plain values}."""

@@ -223,43 +223,51 @@ def _thumos(path: Path) -> Columns:
 def parquet_columns(path: Path) -> Columns:
     """The rows of a Parquet file, unchecked."""
     try:
-        with regular(path).open("rb") as file:
-            front = file.read(FRONT)
-        if not front.startswith(b"PAR1") and (what := wrong_file(front)) is not None:
-            raise DataError(f"{path}: is not a Parquet file but {what}")
-        table = _unpacked(path)
+        with opened_parquet(path) as file:
+            flat = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
+            return plain_columns(file.read(flat), path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {cause(error)}") from None
-    names = _named(table.column_names, path)
-    return Columns("Parquet", {key: table.column(column) for key, column in names.items()}, line=0)
 
 
-def _unpacked(path: Path) -> pa.Table:
-    """A Parquet file's table, with texts in place of dictionaries.
+def opened_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file of segments, from which texts come as dictionaries: `plain_columns` makes texts of them.
+
+    Raises:
+        DataError: it is something else, or its bytes cannot be as many rows as it says.
+    """
+    with regular(path).open("rb") as file:
+        front = file.read(FRONT)
+    if not front.startswith(b"PAR1") and (what := wrong_file(front)) is not None:
+        raise DataError(f"{path}: is not a Parquet file but {what}")
+    schema, size = pq.read_schema(path), path.stat().st_size
+    for field in schema:
+        key = _key(field.name)
+        if key in HOLDS and pa.types.is_nested(field.type):
+            raise DataError(f"{path}: column {field.name} is of type {field.type}; it must hold {HOLDS[key]}")
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    opened = pq.ParquetFile(path, read_dictionary=texts)
+    if (rows := opened.metadata.num_rows) > max(MOST_PACKED, size):
+        raise DataError(f"{path}: {size:,} bytes cannot be {rows:,} rows of segments")
+    return opened
+
+
+def plain_columns(table: pa.Table, path: Path, first: int = 0) -> Columns:
+    """Rows that were read from a Parquet file, unchecked, with texts in place of dictionaries.
+
+    Args:
+        first: the number of the first row in the file.
 
     Raises:
         DataError: some bytes of it stand for more than a file of segments has; they may be made to fill the memory.
     """
-    size = path.stat().st_size
-    for field in pq.read_schema(path):
-        key = _key(field.name)
-        if key in HOLDS and pa.types.is_nested(field.type):
-            raise DataError(f"{path}: column {field.name} is of type {field.type}; it must hold {HOLDS[key]}")
-    flat = [field for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
-    texts = [field.name for field in flat if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-    with pq.ParquetFile(path, read_dictionary=texts) as file:
-        rows = file.metadata.num_rows
-        if rows > max(MOST_PACKED, size):
-            raise DataError(f"{path}: {size:,} bytes cannot be {rows:,} rows of segments")
-        table = file.read([field.name for field in flat])
-    for field in flat:
-        found = table.column_names.index(field.name)
-        column = table.column(found)
-        if pa.types.is_dictionary(column.type) and not pa.types.is_primitive(column.type.value_type):
-            lengths = [pc.max(pc.binary_length(chunk.dictionary.cast(pa.binary()))).as_py() for chunk in column.chunks]
-            longest = max((n for n in lengths if n is not None), default=0)
-            if rows * longest > MOST_TEXT:
-                raise DataError(f"{path}: {field.name}: {rows:,} texts of up to {longest:,} bytes are too many")
-        if field.name in texts and column.type != field.type:
-            table = table.set_column(found, field, column.cast(field.type))
-    return table
+    for i, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        if not pa.types.is_dictionary(column.type) or pa.types.is_primitive(column.type.value_type):
+            continue
+        lengths = [pc.max(pc.binary_length(chunk.dictionary.cast(pa.binary()))).as_py() for chunk in column.chunks]
+        longest = max((n for n in lengths if n is not None), default=0)
+        if len(column) * longest > MOST_TEXT:
+            raise DataError(f"{path}: {name}: {len(column):,} texts of up to {longest:,} bytes are too many")
+        table = table.set_column(i, name, column.cast(column.type.value_type))
+    names = _named(table.column_names, path)
+    return Columns("Parquet", {key: table.column(column) for key, column in names.items()}, line=first)

@@ -21,6 +21,11 @@ from tad.data.result_files import json_columns, parquet_columns, read_columns
 from tad.errors import DataError
 from tad.files import whole, write_text
 
+GROUP_ROWS = 4096
+"""Rows of a row group at least; they take half a millisecond to read."""
+MOST_GROUPS = 1000
+"""Of a file; each takes 7 kB of memory in every process that reads it."""
+
 
 class Segments:
     """A table of scored intervals.
@@ -160,12 +165,15 @@ class Segments:
             current[name] = self._numpy(name)
         return Segments.of(**(current | columns))
 
+    def grouped(self) -> Segments:
+        """The same rows, those of a video side by side, videos in order of first appearance."""
+        return self.take(np.argsort(self.codes("video_id")[0], kind="stable"))
+
     def by_video(self) -> dict[str, Segments]:
         """One table for each video, in order of first appearance; rows keep their order."""
         codes, names = self.codes("video_id")
-        order = np.argsort(codes, kind="stable")
-        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1)).tolist()
-        table = self.table.take(pa.array(order)).combine_chunks()
+        bounds = np.searchsorted(np.sort(codes), np.arange(len(names) + 1)).tolist()
+        table = self.grouped().table.combine_chunks()
         return {n: Segments._checked(table.slice(i, j - i)) for n, i, j in zip(names, bounds, bounds[1:], strict=False)}
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -185,7 +193,7 @@ class Segments:
     def to_parquet(self, path: Path | str) -> None:
         """Written whole: no reader sees half a file, and a full disk leaves what was there."""
         with whole(Path(path)) as temporary:
-            pq.write_table(self.table, temporary)
+            pq.write_table(self.table, temporary, row_group_size=group_size(len(self)))
 
     @classmethod
     def from_parquet(cls, path: Path | str) -> Segments:
@@ -255,6 +263,18 @@ class Segments:
                 + "; ".join(problems)
                 + ("; ..." if len(rows) > 5 else "")
             )
+
+
+def group_size(rows: int, parts: int = 1) -> int:
+    """Rows of a row group of a Parquet file: few, as one video's are read with its group, but of many groups the
+    description alone fills the memory.
+
+    Args:
+        rows: of one part of the file.
+        parts: so many of about this size make the file.
+    """
+    groups = max(1, min(rows // GROUP_ROWS, MOST_GROUPS // parts))
+    return max(1, math.ceil(rows / groups))
 
 
 def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:

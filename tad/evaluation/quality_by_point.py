@@ -32,6 +32,7 @@ class Quality:
     """The result of `label_quality`, one row for each scored point.
 
     Attributes:
+        video: [P] video ids.
         label: [P] class names.
         truth: [P, 2] seconds: the point's ground-truth instance.
         pseudo: [P, 2] seconds: its pseudo-label; NaN where it has none.
@@ -41,6 +42,7 @@ class Quality:
         covered: seconds of pseudo-labels, of ground truth, and of both (unions per video and class, summed).
     """
 
+    video: np.ndarray
     label: np.ndarray
     truth: np.ndarray
     pseudo: np.ndarray
@@ -124,6 +126,7 @@ def point_quality(labels: Segments, truth: Segments, dataset: Dataset, role: Rol
     labels = labels.filter(np.array([v in wanted for v in labels.video_ids], dtype=bool))
     rows_of, truth_of = _grouped(labels), _grouped(truth)
     label_spans, true_spans, score, point = labels.spans, truth.spans, labels.score, labels.point
+    ids: list[str] = []
     names: list[str] = []
     spans: list[np.ndarray] = []
     own: list[np.ndarray] = []
@@ -141,6 +144,7 @@ def point_quality(labels: Segments, truth: Segments, dataset: Dataset, role: Rol
             row = row_of(time, label_spans[rows], score[rows], point[rows])
             found = np.full((len(time), 2), np.nan)
             found[row >= 0] = label_spans[rows][row[row >= 0]]
+            ids += [video] * len(time)
             names += [name] * len(time)
             spans.append(found)
             own.append(instances[instance])
@@ -152,6 +156,7 @@ def point_quality(labels: Segments, truth: Segments, dataset: Dataset, role: Rol
             "pseudo-label quality needs points.csv and annotations.json of the same videos"
         )
     return Quality(
+        video=np.array(ids),
         label=np.array(names),
         truth=np.concatenate(own),
         pseudo=np.concatenate(spans),

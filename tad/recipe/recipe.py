@@ -2,63 +2,45 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
 import reprlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from importlib import resources
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tad import bounds
+from tad.data.dataset import Dataset
 from tad.errors import ConfigError, DataError, listing
 from tad.files import parse_yaml, read_yaml
 from tad.methods.actionformer.detector import ActionFormerDetector
-from tad.methods.actionformer.proposer import ActionFormerProposer
-from tad.methods.actionformer.warm_start import differing
-from tad.methods.apl.labeler import AplLabeler
-from tad.methods.bmn.detector import BmnDetector
-from tad.methods.common.seeds import SeedLabeler
-from tad.methods.gaufuse.detector import RskpDetector
-from tad.methods.gaufuse.labeler import GaufuseLabeler
-from tad.methods.gaufuse.proposer import RskpProposer
-from tad.methods.hrpro.detector import HrproInstanceDetector
-from tad.methods.hrpro.labeler import HrproLabeler
-from tad.methods.hrpro.proposer import HrproProposer
-from tad.methods.mixed.labeler import MixedLabeler
-from tad.methods.points.labeler import PointsLabeler
-from tad.methods.potloc.detector import PotlocDetector
-from tad.methods.potloc.labeler import PotlocLabeler
 from tad.methods.pser.labeler import PserLabeler
-from tad.methods.pser.weak import PserWeakLabeler
+from tad.methods.roles import Method
 from tad.methods.snippet.proposer import SnippetProposer
+from tad.options import option
+from tad.ranges import Float, Integer
+from tad.recipe.methods import registered
+from tad.recipe.renamed import renamed
 from tad.stages import StageConfig
 
-Proposer = Annotated[
-    SnippetProposer | HrproProposer | RskpProposer | ActionFormerProposer, Field(discriminator="method")
-]
-Labeler = Annotated[
-    PserLabeler
-    | SeedLabeler
-    | HrproLabeler
-    | PotlocLabeler
-    | PointsLabeler
-    | GaufuseLabeler
-    | PserWeakLabeler
-    | MixedLabeler
-    | AplLabeler,
-    Field(discriminator="method"),
-]
-Detector = Annotated[
-    ActionFormerDetector | HrproInstanceDetector | PotlocDetector | RskpDetector | BmnDetector,
-    Field(discriminator="method"),
-]
-ROLES = ("proposer", "labeler", "detector")
+if TYPE_CHECKING:
+    from tad.methods.roles import Detector, Labeler, Proposer
+else:  # the unions of what is registered, told apart by `method`
+    Proposer, Labeler, Detector = (
+        Annotated[reduce(or_, registered(role).values()), Field(discriminator="method")]
+        for role in ("proposer", "labeler", "detector")
+    )
+
+ROLES = ("proposer", "encoder", "labeler", "detector")
 LONGEST = 200
 """Characters of a value in an error message."""
 
@@ -66,59 +48,74 @@ LONGEST = 200
 class Stop(StageConfig):
     """When self-training ends before its last round."""
 
-    change: float = Field(
-        default=0.97, gt=0, le=1, description="labels agree with the last round's: mean tIoU above this"
+    change: bounds.PositiveFraction = option(
+        0.97,
+        "labels agree with the last round's: mean tIoU above this",
+        tune=Float(0.8, 1.0),
+        why="1: never; agreement of two rounds' labels is .8 even where they still improve",
+        when=("rounds", (2, 3, 4)),
     )
-    score_drop: float = Field(
-        default=0.05, ge=0, le=1, description="the selecting score fell below its best by more than this"
+    score_drop: bounds.Fraction = option(
+        0.05,
+        "the selecting score fell below its best by more than this",
+        tune=Float(0.01, 1.0, log=True),
+        why="1: never; a drop of .01 is within the noise of one training",
+        when=("rounds", (2, 3, 4)),
     )
 
 
 class Recipe(StageConfig):
     """A whole self-training."""
 
-    description: str = ""
+    description: str = option("", "one line, for lists of recipes")
     proposer: Proposer = SnippetProposer()
+    encoder: Proposer | None = option(
+        None, "another proposer, whose embedding labelers read; null: the proposer's own", neutral=None
+    )
     labeler: Labeler = PserLabeler()
     detector: Detector = ActionFormerDetector()
-    rounds: int = Field(
-        default=2,
+    rounds: int = option(
+        2,
+        "label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
         ge=0,
         le=bounds.ROUNDS,
-        description="label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
+        tune=Integer(1, 4),
+        why="papers 1; labels hardly change after the third",
     )
-    select: Literal["points", "classes", "dev-map", "dev-quality", "test"] = Field(
-        default="points",
-        description="the score that picks the best round: of points, of the classes of videos (weak), mAP on the dev "
+    select: Literal["points", "classes", "dev-map", "dev-quality", "test"] = option(
+        "points",
+        "the score that picks the best round: of points, of the classes of videos (weak), mAP on the dev "
         "videos, or mean tIoU of the pseudo-labels made for them; test leaks and is for reproducing papers only",
     )
     stop: Stop = Stop()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, data: Any) -> Any:
+        return renamed(copy.deepcopy(data))
+
     @model_validator(mode="after")
     def _goes_together(self) -> Recipe:
-        if self.detector.method == "rskp" and self.proposer.method != "rskp":
-            raise ValueError(
-                f"detector rskp trains the proposer's own model further, but the proposer is {self.proposer.method}; "
-                "use proposer rskp, or another detector"
-            )
-        if self.detector.method == "actionformer" and self.detector.init == "before":
-            if self.proposer.method != "actionformer":
-                raise ValueError(
-                    "detector.init: before starts from the proposer's weights, but the proposer is "
-                    f"{self.proposer.method}; use proposer actionformer, or detector.init: none"
-                )
-            unlike = differing(self.detector, self.proposer.training)
-            if unlike:
-                raise ValueError(
-                    "detector.init: before starts from the proposer's weights, but detector and proposer.training "
-                    f"differ in {', '.join(unlike)}; set them alike, or detector.init: none"
-                )
-        if self.labeler.method == "apl" and self.labeler.ignore and self.detector.method not in ("actionformer", "bmn"):
-            raise ValueError(
-                f"labeler.ignore: true wants a detector that leaves stretches out of its loss; {self.detector.method} "
-                "does not; use detector actionformer or bmn, or labeler.ignore: false"
-            )
+        problems = [text for role in (self.proposer, self.labeler, self.detector) for text in role.conflicts(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    def problems(self, data: Dataset) -> list[str]:
+        """Why the recipe cannot be trained on the labels that the training videos have; nothing if it can."""
+        return [text for method in self._used() for text in method.problems(data)]
+
+    def warnings(self, data: Dataset) -> list[str]:
+        """Which labels the recipe makes no use of, in words."""
+        return [text for method in self._used() for text in method.warnings(data)]
+
+    def reads_features(self, detector: bool = True) -> bool:
+        """Whether anything reads the features of videos; without the detector: up to the first pseudo-labels."""
+        return any(m.reads_features for m in self._used() if detector or m is not self.detector)
+
+    def _used(self) -> list[Method]:
+        encoder = [self.encoder] if self.encoder is not None else []
+        return [self.proposer, *encoder, *([self.labeler, self.detector] if self.rounds else [])]
 
 
 def recipe_names() -> list[str]:
@@ -135,11 +132,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: no such recipe, a malformed file or override, or bad values; all of them are listed, unknown keys
             with the closest valid name.
     """
-    document = _read(name)
+    document = renamed(_read(name))
     problems = []
     for override in overrides:
         try:
             _set(document, override)
+            renamed(document)
         except ConfigError as error:
             problems.append(str(error))
     try:
@@ -150,15 +148,6 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if problems or recipe is None:
         raise ConfigError(f"recipe {name}: " + listing(problems))
     return recipe
-
-
-def load_labeler(method: str, overrides: Sequence[str] = ()) -> Labeler:
-    """A labeler by its method's name, with `key.path=value` overrides of its options.
-
-    Raises:
-        ConfigError: as for `load_recipe`.
-    """
-    return load_recipe("pser", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)]).labeler
 
 
 def options(recipe: Recipe) -> dict[str, Any]:
@@ -176,6 +165,7 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     for key, value in values.items():
         try:
             _put(document, key, value, key)
+            renamed(document)
         except ConfigError as error:
             problems.append(str(error))
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tad.data import arrays
 from tad.data.dataset import SAFE_ID, Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -122,10 +123,10 @@ class View:
         if self.scores is None or not SAFE_ID.fullmatch(video):
             return None
         try:
-            background, cas = (
-                np.load(regular(self.scores / key / f"{video}.npy"), mmap_mode="r", allow_pickle=False)
-                for key in ("background", "cas")
-            )
+            places = [arrays.find(self.scores, key, video) for key in ("background", "cas")]
+            for place in places:
+                regular(self.scores / place.file)
+            background, cas = (arrays.read(self.scores, place) for place in places)
         except (DataError, OSError, ValueError, EOFError, OverflowError):
             return None
         if not all(isinstance(part, np.ndarray) and part.dtype.kind == "f" for part in (background, cas)):

@@ -9,7 +9,6 @@ from tad.data.dataset import ROLES, Dataset
 from tad.errors import RunError
 from tad.evaluation.ground_truth import ground_truth
 from tad.recipe.recipe import Recipe
-from tad.recipe.supervision import label_problems
 from tad.selection.label_free_scores import classes_role
 
 
@@ -25,7 +24,7 @@ def check_selection(recipe: Recipe, data: Dataset, test: bool = True) -> None:
         RunError: lists everything that is missing.
         DataError: annotations are malformed.
     """
-    problems = label_problems(recipe, data)
+    problems = recipe.problems(data)
     if recipe.select == "points" and not any(len(data.points(v).time) for v in data.videos("train")):
         problems.append(
             "select: points needs points, and no training video has a point; choose by the classes of videos with "

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.hosts import REPOSITORY, Hosts, missing
-from tests.distributed.run.test_end_to_end import digests, events
+from tests.support.runs import digests, events
 from tests.support.tiny import tiny_dataset
 
 reason = missing()

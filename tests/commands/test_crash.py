@@ -161,7 +161,7 @@ BARE = """
 import os
 from pathlib import Path
 import tad.report.charts
-from distributed.tracking.mlflow_tracker import _user
+from distributed.engine.record import _user
 from distributed.tracking.address import address
 from distributed.tracking.database import TrackingStore
 TrackingStore(address(None), "x")

@@ -12,8 +12,7 @@ from distributed.run.session import Options, self_train
 from tad.cli import main
 from tad.data.segments import Segments
 from tad.recipe.recipe import load_recipe
-from tests.distributed.run.test_end_to_end import RECIPE
-from tests.support.tiny import tiny_dataset
+from tests.support.tiny import RECIPE, tiny_dataset
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from distributed.engine.locks import note
 from distributed.engine.store import Store
 from tad.cli import tad
-from tests.prepare.test_importers import opentad_source
+from tests.support.sources import opentad_source
 from tests.support.structure import files, tree
 from tests.support.tiny import tiny_dataset
 

@@ -42,9 +42,9 @@ def test_a_space_is_a_table():
 
 
 def test_defaults_are_those_of_the_recipe():
-    training = rows(shown("show", "training", "--recipe", "thumos14-small", "--set", "detector.epochs=30"))
-    assert training["detector.epochs"][0] == "30"
-    assert training["detector.lr"][0] == "null (for the sampler 0.0004)"
+    training = rows(shown("show", "training", "--recipe", "thumos14-small", "--set", "detector.training.epochs=30"))
+    assert training["detector.training.epochs"][0] == "30"
+    assert training["detector.training.lr"][0] == "null (for the sampler 0.0004)"
     text = shown("show", "perturbation:labels,rounds", "--recipe", "pser")
     assert set(rows(text)) >= {"labeler.merge.top_k", "rounds"} and "labeler.bag.scales" not in text
     assert "10 parameters by the first stage that a change runs again: 7 labels, 3 round" in text

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 import distributed.engine.garbage
 from distributed.engine.engine import Engine
 from distributed.engine.locks import held
+from distributed.engine.record import Record
 from distributed.engine.store import Store
 from distributed.engine.uses import Notes, noted
-from distributed.run.record import Record
 from tad.cli import tad
 from tests.support.artifacts import changed
 from tests.support.tiny import tiny_dataset

@@ -14,21 +14,21 @@ pytest_plugins = ["tests.support.tracked"]
 
 
 def test_ui_shows_runs_and_artifacts_and_stops(start, database, tmp_path):
-    tracker = start()
-    (tmp_path / "figure.svg").write_text("<svg/>")
-    tracker.artifact(tmp_path / "figure.svg", "figures")
-    tracker.finish()
+    tracked = start()
+    (tracked.record.folder / "figure.svg").write_text("<svg/>")
+    tracked.record.artifact(tracked.record.folder / "figure.svg", "figures")
+    tracked.finish()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         # A folder of somebody else, with modules that the page's processes must not take for their own.
         (folder := tmp_path / "theirs").mkdir()
         for name in ("mlflow", "uvicorn", "flask", "multiprocessing", "pickle", "yaml"):
             (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'run-by-mistake')!r}, 'w')")
-        page = Page(tracker.uri, folder, port)
+        page = Page(tracked.uri, folder, port)
     try:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", page.url) and int(page.url.split(":")[-1]) > port
         assert b"<title>MLflow</title>" in page.get("")
-        assert page.get(f"get-artifact?run_uuid={tracker.run_id()}&path=figures/figure.svg") == b"<svg/>"
+        assert page.get(f"get-artifact?run_uuid={tracked.follower.run_id()}&path=figures/figure.svg") == b"<svg/>"
     finally:
         page.stop()
     assert page.process.returncode == 0

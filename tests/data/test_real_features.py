@@ -11,10 +11,11 @@ import torch
 from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.methods.actionformer.detector import ActionFormerDetector
-from tad.methods.common.seeds import SeedLabeler
+from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.methods.snippet.model import SnippetModel
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import TrainingConfig
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine
 
 
@@ -62,9 +63,8 @@ def test_a_dataset_of_real_features_runs_end_to_end(high_jump, tmp_path):
     data = Dataset.open(tmp_path / "data")
     engine = TinyEngine(data, 0, tmp_path)
     proposer = SnippetProposer(training=TrainingConfig(epochs=2, width=32))
-    model = proposer.train(engine)
-    proposals = proposer.propose(engine, proposer.score(engine, model, "train"), "train")
-    labels = SeedLabeler().label(engine, proposals, None)
-    detector = ActionFormerDetector(epochs=1, width=32)
-    detections = detector.detect(engine, detector.train(engine, labels), "train").segments()
-    assert len(labels.segments()) == len(points) - 1 and len(detections)
+    proposals = proposer.propose(round_of(engine), proposer.train(round_of(engine)))
+    labels = SeedLabeler().label(round_of(engine, proposals=proposals))
+    detector = ActionFormerDetector(training={"epochs": 1, "width": 32})
+    detections = detector.detect(round_of(engine), detector.train(round_of(engine), labels)).segments()
+    assert len(labels.segments.segments()) == len(points) - 1 and len(detections)

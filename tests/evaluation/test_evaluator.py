@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.speed.evaluation import case, loop_mean_ap
+from benchmarks.references.mean_ap import case, loop_mean_ap
 from tad.commands.evaluate import TIoUs
 from tad.commands.evaluate import evaluate as command
 from tad.data.segments import Segments

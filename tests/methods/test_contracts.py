@@ -1,134 +1,190 @@
-"""What every proposer, labeler and detector must do, whatever its method."""
+"""What every proposer, labeler and detector must do: drawn from the registered methods, so that none is left out.
+
+A method of an installed package (entry points `tad.methods`) is tested here like those of this one.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from tad.methods.actionformer.detector import ActionFormerDetector
-from tad.methods.apl.labeler import AplLabeler
-from tad.methods.bmn.detector import BmnDetector
-from tad.methods.common.seeds import SeedLabeler
-from tad.methods.gaufuse.detector import RskpDetector
-from tad.methods.gaufuse.labeler import GaufuseLabeler
-from tad.methods.gaufuse.proposer import RskpProposer
-from tad.methods.hrpro.detector import HrproInstanceDetector
-from tad.methods.hrpro.labeler import HrproLabeler
-from tad.methods.hrpro.proposer import HrproProposer
-from tad.methods.points.labeler import PointsLabeler
-from tad.methods.potloc.detector import PotlocDetector
-from tad.methods.potloc.labeler import PotlocLabeler
-from tad.methods.pser.heads import HeadsConfig
-from tad.methods.pser.labeler import PserLabeler
-from tad.methods.snippet.proposer import SnippetProposer
-from tad.methods.snippet.training import TrainingConfig
+from distributed.engine.engine import Engine
+from tad.cli import tad
+from tad.data.dataset import Dataset
+from tad.data.segments import Segments
+from tad.methods.common.label_kinds import PointLabeler
+from tad.methods.roles import Detector, Labeler, Proposer
+from tad.recipe.methods import METHODS, registered, role_of
+from tad.recipe.recipe import Recipe
+from tad.recipe.rounds import Rounds
 from tests.support.tiny import TinyEngine, tiny_dataset
 
-PROPOSERS = [
-    SnippetProposer(training=TrainingConfig(epochs=3)),
-    HrproProposer(training={"epochs": 2, "heads": 4}),
-    RskpProposer(training={"epochs": 2}),
+SHORT = {"epochs": 2, "steps": 8, "memory_epochs": 1, "length": 32, "samples": 8, "heads": 4}
+"""Options that make a training short, wherever a method has them."""
+VARIANTS = [
+    (role, name, faithful)
+    for role in METHODS
+    for name, method in registered(role).items()
+    for faithful in ((False, True) if "faithful" in method.model_fields else (False,))
 ]
-LABELERS = [
-    PserLabeler(heads=HeadsConfig(epochs=2)),
-    PserLabeler(faithful=True, heads={"epochs": 1}),
-    SeedLabeler(),
-    HrproLabeler(),
-    *(PotlocLabeler(rule=rule) for rule in ("midpoints", "released", "paper")),
-    PointsLabeler(),
-]
-DETECTORS = [
-    ActionFormerDetector(epochs=2),
-    HrproInstanceDetector(training={"epochs": 2}),
-    PotlocDetector(training={"epochs": 2}),
-    BmnDetector(training={"epochs": 2, "length": 32, "samples": 8}),
-]
-WEAK = [
-    AplLabeler(),
-    GaufuseLabeler(),
-    GaufuseLabeler(faithful=True),
-    RskpProposer(faithful=True),
-    RskpDetector(),
-    RskpDetector(faithful=True),
-]
-"""What needs no points; what it does is in test_rskp_proposer, test_gaufuse and test_apl_labeler."""
 
 
-def named(role):
-    return role.method + ("-faithful" if getattr(role, "faithful", False) else "")
+def named(variant: Any) -> str:
+    role, name, faithful = variant
+    return f"{role}-{name}" + ("-faithful" if faithful else "")
+
+
+def of(*roles: str) -> Any:
+    chosen = [variant for variant in VARIANTS if variant[0] in roles]
+    return pytest.mark.parametrize("variant", chosen, ids=named)
+
+
+def short(method: type[BaseModel], faithful: bool = False) -> dict[str, Any]:
+    """Options of a config and of its groups that make it short."""
+    found: dict[str, Any] = {"faithful": True} if faithful else {}
+    for name, field in method.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= {name: short(inner)} if short(inner) else {}
+        elif name in SHORT and not faithful:
+            found[name] = [1] * len(field.default) if isinstance(field.default, list) else SHORT[name]
+    return found
+
+
+class World:
+    """Small datasets with the same videos and different labels, and an engine for each."""
+
+    def __init__(self, folder: Any) -> None:
+        points = tiny_dataset(folder / "points", videos=8, classes=2, dim=16, dev=2)
+        self.engines: dict[str, Engine] = {}
+        for kind in ("points", "full"):
+            place = folder / kind
+            if kind == "full":
+                words = ["labels", str(points.root), str(place), "--mix", "full=0.75,keep=0.25"]
+                tad.main(words, standalone_mode=False)
+            self.engines[kind] = TinyEngine(Dataset.open(place), 0, folder / f"made-{kind}")
+        rows = [(v, 1.0 + i, 4.0 + i, points.classes[i % 2]) for v in points.videos_by_id for i in range(3)]
+        video, start, end, label = zip(*rows, strict=True)
+        self.path = str(folder / "proposals.json")
+        Segments.of(list(video), list(start), list(end), list(label), 0.5).to_json_file(self.path)
+
+    def rounds(self, variant: Any) -> Rounds:
+        """The rounds of a recipe with this method, on the first dataset whose labels it takes."""
+        role, name, faithful = variant
+        method = registered(role)[name]
+        options = {"method": name} | short(method, faithful)
+        options |= {"path": self.path} if "path" in method.model_fields else {}
+        why: list[str] = []
+        for proposer in ("snippet", *registered("proposer")) if role != "proposer" else (name,):
+            document = {"rounds": 1, "labeler": {"method": "gaufuse"}, "proposer": {"method": proposer}, role: options}
+            try:
+                recipe = Recipe.model_validate(document | {"proposer": document["proposer"] | short_of(proposer)})
+                recipe = Recipe.model_validate(document) if role == "proposer" else recipe
+            except ValidationError as error:
+                why.append(str(error))
+                continue
+            for engine in self.engines.values():
+                problems = recipe.problems(engine.data)
+                if not problems:
+                    return Rounds(recipe, engine)
+                why += problems
+        raise AssertionError(f"no recipe and labels for {named(variant)}: {why}")
+
+
+def short_of(proposer: str) -> dict[str, Any]:
+    return short(registered("proposer")[proposer])
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("contracts")
-    return TinyEngine(tiny_dataset(folder / "data", videos=5, classes=2, dim=12), 0, folder)
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("contracts"))
 
 
-@pytest.fixture(scope="module")
-def proposed(engine):
-    model = PROPOSERS[0].train(engine)
-    scores = PROPOSERS[0].score(engine, model, "train")
-    return PROPOSERS[0].propose(engine, scores, "train"), PROPOSERS[0].embed(engine, model, "train")
-
-
-def check_segments(engine, artifact, role):
-    """Known videos and classes, inside the video, with the stage's name as source."""
-    segments, data = artifact.segments(), engine.data
-    assert len(segments)
+def check_segments(data, artifact, role, some=True):
+    """Known videos and classes, inside the video, with finite scores."""
+    segments = artifact.segments()
+    assert len(segments) or not some
     assert set(segments.codes("video_id")[1]) <= set(data.videos(role))
     assert (segments.label_index(data.classes) >= 0).all()
     ends = np.array([data.duration(v) for v in segments.video_ids])
     assert (segments.start >= 0).all() and (segments.end <= ends + 1e-6).all()
     assert np.isfinite(segments.score).all()
-    assert all("/" in source and source.endswith("@0") for source in segments.codes("source")[1])
     return segments
 
 
-@pytest.mark.parametrize("proposer", PROPOSERS, ids=named)
-@pytest.mark.parametrize("role", ["train", "test"])
-def test_proposer(engine, proposer, role):
-    model = proposer.train(engine)
-    scores = proposer.score(engine, model, role)
-    for video in engine.data.videos(role):
-        length = len(engine.data.features(video))
-        cas, background = scores.array("cas", video), scores.array("background", video)
-        assert cas.shape == (length, len(engine.data.classes)) and background.shape == (length,)
-        assert (np.asarray(cas) >= 0).all() and (np.asarray(cas) <= 1).all()
-        assert proposer.embed(engine, model, role).array("embedding", video).shape[0] == length
-    check_segments(engine, proposer.propose(engine, scores, role), role)
+@of(*METHODS)
+def test_a_method_is_its_config_and_fills_one_role(variant, world):
+    """A run's folder keeps the config as plain values; the method comes back from them."""
+    role, name, _ = variant
+    method = getattr(world.rounds(variant).recipe, role)
+    assert type(method) is registered(role)[name] and method.method == name
+    assert type(method).model_validate(method.model_dump(mode="json")) == method
+    assert role_of(type(method)) == role
+    assert isinstance(method, {"proposer": Proposer, "labeler": Labeler, "detector": Detector}[role])
 
 
-@pytest.mark.parametrize("labeler", LABELERS, ids=named)
-def test_labeler_gives_one_label_per_point_of_its_class(engine, proposed, labeler):
-    proposals, embedding = proposed
-    artifact = labeler.label(engine, proposals, embedding if labeler.wants_embedding else None)
-    for found in (check_segments(engine, artifact, "train"), labeler.seeds(engine, proposals).segments()):
-        want = {
-            (video, engine.data.classes[c], round(float(t), 6))
-            for video in engine.data.videos("train")
-            for t, c in zip(*engine.data.points(video), strict=True)
-        }
-        have = [(r["video_id"], r["label"], round(r["point"], 6)) for r in found.rows()]
-        assert set(have) == want and len(have) == len(want)
+@of(*METHODS)
+def test_a_method_says_what_it_cannot_do(variant, world):
+    role, _, _ = variant
+    rounds = world.rounds(variant)
+    method = getattr(rounds.recipe, role)
+    for engine in world.engines.values():
+        said = [*method.problems(engine.data), *method.warnings(engine.data), *method.conflicts(rounds.recipe)]
+        assert all(isinstance(text, str) and text for text in said)
 
 
-@pytest.mark.parametrize("detector", DETECTORS, ids=named)
-@pytest.mark.parametrize("role", ["train", "test"])
-def test_detector(engine, proposed, detector, role):
-    labels = SeedLabeler().label(engine, proposed[0], None)
-    proposer = PROPOSERS[0]
-    inputs = {}
-    for of in ("train", role):
-        scores = proposer.score(engine, proposer.train(engine), of)
-        inputs[of] = (scores, proposer.propose(engine, scores, of, suppressed=False))
-    model = detector.train(engine, labels, *inputs["train"])
-    segments = check_segments(engine, detector.detect(engine, model, role, *inputs[role]), role)
-    per_video = segments.codes("video_id")[0]
-    assert np.bincount(per_video).max() <= detector.decode.max_detections
-    assert model.model()["settings"]
+@of("proposer")
+def test_a_proposer(variant, world):
+    rounds = world.rounds(variant)
+    proposer, model, data = rounds.recipe.proposer, rounds.model(0), rounds.engine.data
+    for role in ("train", "test"):
+        now = rounds.round(0, role)
+        scores, embedding = proposer.score(now, model), proposer.embed(now, model)
+        for video in data.videos(role):
+            length = len(data.features(video))
+            if scores is not None:
+                cas, background = scores.array("cas", video), scores.array("background", video)
+                assert cas.shape == (length, len(data.classes)) and background.shape == (length,)
+                assert scores.array("video", video).shape == (len(data.classes),)
+                assert (np.asarray(cas) >= 0).all() and (np.asarray(cas) <= 1).all()
+            if embedding is not None:
+                assert embedding.array("embedding", video).shape[0] == length
+        kept = check_segments(data, proposer.propose(now, model), role)
+        every = check_segments(data, proposer.propose(now, model, suppressed=False), role)
+        assert len(every) >= len(kept) or scores is None or "faithful" in named(variant)
 
 
-@pytest.mark.parametrize("role", [*PROPOSERS, *LABELERS, *DETECTORS, *WEAK], ids=named)
-def test_a_role_is_its_config(role):
-    """A run's folder keeps the config as plain values; the role comes back from them."""
-    assert type(role).model_validate(role.model_dump(mode="json")) == role
+@of("labeler")
+def test_a_labeler(variant, world):
+    rounds = world.rounds(variant)
+    labeler, data = rounds.recipe.labeler, rounds.engine.data
+    labels = rounds.labels(1)
+    found = check_segments(data, labels.segments, "train", some=False)
+    seeds = check_segments(data, rounds.seeds(1), "train", some=False)
+    assert labels.ignored is None or check_segments(data, labels.ignored, "train", some=False) is not None
+    assert labels.statistics is None or labels.statistics()
+    assert all(source.endswith("@1") for source in found.codes("source")[1])
+    if isinstance(labeler, PointLabeler):
+        for role, rows in (("train", found), ("train", seeds), ("dev", rounds.labels(1, "dev").segments.segments())):
+            want = [
+                (video, data.classes[c], round(float(t), 6))
+                for video in data.videos(role)
+                for t, c in zip(*data.points(video), strict=True)
+            ]
+            assert sorted((r["video_id"], r["label"], round(r["point"], 6)) for r in rows.rows()) == sorted(want)
+
+
+@of("detector")
+def test_a_detector(variant, world):
+    rounds = world.rounds(variant)
+    assert rounds.model(1).model()["settings"]
+    for role in ("train", "test"):
+        found = check_segments(rounds.engine.data, rounds.detections(1, role), role, some=False)
+        most = getattr(getattr(rounds.recipe.detector, "decode", None), "max_detections", None)
+        if most is not None and len(found):
+            assert np.bincount(found.codes("video_id")[0]).max() <= most
+    again = Rounds(rounds.recipe, rounds.engine)
+    assert again.detections(1, "test").fingerprint == rounds.detections(1, "test").fingerprint

@@ -1,7 +1,5 @@
 """RoI pooling against the golden values, a loop, and its invariants."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -9,35 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.ops.roi import roi_align, roi_max_pool
-
-
-def loop_align(features, start, end, bins):
-    """The rule, sample by sample, in plain Python."""
-    rows = len(features)
-    width = max(end - start, 1.0) / bins
-    count = math.ceil(width)
-    out = torch.zeros(features.shape[1], bins, dtype=features.dtype)
-    for p in range(bins):
-        for k in range(count):
-            x = start + p * width + (k + 0.5) * width / count
-            if x < -1 or x > rows:
-                continue
-            x = min(max(x, 0.0), rows - 1)
-            low = int(x)
-            high = min(low + 1, rows - 1)
-            out[:, p] += ((1 - (x - low)) * features[low] + (x - low) * features[high]) / count
-    return out
-
-
-def loop_max(features, start, end, bins):
-    width = max(end - start, 1.0) / bins
-    out = torch.zeros(features.shape[1], bins, dtype=features.dtype)
-    for p in range(bins):
-        low = max(0, math.floor(start + p * width))
-        high = min(len(features), math.ceil(start + (p + 1) * width))
-        if low < high:
-            out[:, p] = features[low:high].max(0).values
-    return out
+from tests.references.roi import loop_align, loop_max
 
 
 @st.composite

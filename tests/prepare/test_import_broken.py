@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +13,10 @@ from tad.prepare.check import check
 from tad.prepare.import_epic import import_epic
 from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.import_opentad import import_opentad
-from tests.conftest import shared_path
-from tests.support.sources import hrpro_source, opentad_source
+from tests.support.shared import shared_path
+from tests.support.sources import edited, hrpro_source, opentad_source
 
 ROW = {"segment": [1, 2], "label": "throw"}
-
-
-def edited(path: Path, change: Any) -> None:
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tad.prepare.feature_files import Lookup
 from tad.prepare.import_epic import import_epic
 from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.import_opentad import import_opentad
-from tests.conftest import shared_path
+from tests.support.shared import shared_path
 
 CLOCK: dict[str, Any] = {"fps": 15, "stride": 16}
 

@@ -17,7 +17,7 @@ from tad.prepare.import_csv import import_csv
 from tad.prepare.import_epic import _seconds
 from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.import_opentad import default_roles, import_opentad
-from tests.prepare.test_importers import hrpro_source, opentad_source
+from tests.support.sources import hrpro_source, opentad_source
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,9 @@ from tad.prepare.import_opentad import import_opentad
 from tad.prepare.import_wtalc import import_wtalc
 from tad.prepare.importer import Import
 from tad.prepare.published import told_duration
-from tests.prepare.test_import_broken import edited
-from tests.prepare.test_import_epic import src as _epic_source  # noqa: F401  a fixture
-from tests.prepare.test_import_wtalc import SMALL, layout
-from tests.prepare.test_importers import add_features, hrpro_source, opentad_source
+from tests.support.epic import epic_source
+from tests.support.sources import add_features, edited, hrpro_source, opentad_source
+from tests.support.wtalc import SMALL, layout
 
 ROW = {"segment": [1, 2], "label": "throw"}
 GONE = "1 videos without a duration were left out: gone"
@@ -74,8 +73,8 @@ def test_hrpro(tmp_path: Path, told: dict[str, Any]) -> None:
     assert (done.points, done.features) == (1, 2)
 
 
-def test_epic(_epic_source: Path, tmp_path: Path) -> None:  # noqa: F811
-    src = _epic_source
+def test_epic(tmp_path: Path) -> None:
+    src = epic_source(tmp_path / "epic")
     with (src / "EPIC_100_video_info.csv").open("a") as file:
         file.write("gone,,50,1x1\nnowhere,,50,1x1\n")
     with (src / "EPIC_100_train.csv").open("a") as file:

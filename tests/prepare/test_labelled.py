@@ -18,8 +18,8 @@ from tad.prepare.import_hrpro import import_hrpro
 from tad.prepare.relabel import annotated_classes, derive_labels, labelled_videos, one_kind, split_labelled
 from tad.prepare.split import split_holdout
 from tad.report.budget import label_budget
-from tests.conftest import shared_path
 from tests.support.annotated import annotated
+from tests.support.shared import shared_path
 from tests.support.tiny import tiny_dataset
 
 

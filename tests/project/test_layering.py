@@ -13,6 +13,7 @@ from tests.support.structure import (
     PACKAGES,
     ROOT,
     TRAINING,
+    circles,
     files,
     graph,
     imports,
@@ -38,6 +39,16 @@ def test_imports_point_one_way():
         if not {module, imported} & {*EMPTY} and order.index(layer(imported)) > order.index(layer(module))  # type: ignore[arg-type]
     ]
     assert not wrong
+
+
+def test_no_folders_import_each_other():
+    assert not circles()
+
+
+def test_a_circle_of_folders_is_seen(tmp_path):
+    sources = {"tad.ops.iou": "import tad.data.labels\n", "tad.data.labels": "def of():\n    import tad.files\n"}
+    root = fake(tmp_path, sources | {"tad.files": "from tad.ops.iou import x\n"})
+    assert circles(root) == [["tad.data", "tad.files", "tad.ops"]]
 
 
 def test_the_science_needs_no_cluster():

@@ -14,7 +14,8 @@ import zipfile
 import pytest
 from packaging.requirements import Requirement
 
-from tests.distributed.cluster.test_cluster_files import ROOT, pins
+from tests.support.pins import pins
+from tests.support.structure import ROOT
 
 
 def test_all_that_make_setup_installs_is_pinned_and_no_more():

@@ -11,18 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tad.errors import ConfigError
-from tad.recipe.recipe import ROLES, Recipe, changed, load_recipe, options
+from tad.recipe.places import methods
+from tad.recipe.recipe import Recipe, changed, load_recipe, options
 
 WIDE = 1e30
 """What the widest bound admits: a learning rate that any float32 can still hold."""
 UNBOUNDED: dict[str, str] = {}
 """Keys without bounds, and why; there are none."""
-
-
-def models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for inner in get_args(annotation) for m in models(inner)]
 
 
 def kinds(annotation: Any) -> set[type]:
@@ -32,15 +27,13 @@ def kinds(annotation: Any) -> set[type]:
     return set() if get_origin(annotation) is Literal else {k for inner in get_args(annotation) for k in kinds(inner)}
 
 
-def methods() -> dict[str, Recipe]:
+def recipes() -> dict[str, Recipe]:
     """A valid recipe for each method of each role."""
     found = {}
-    for role in ROLES:
-        for model in models(Recipe.model_fields[role].annotation):
-            (method,) = get_args(model.model_fields["method"].annotation)
-            more = {"proposer.method": "rskp"} if (role, method) == ("detector", "rskp") else {}
-            recipe = load_recipe("pser", [f"{k}={v}" for k, v in (more | {f"{role}.method": method}).items()])
-            found[f"{role} {method}"] = recipe
+    for role, name, _ in methods()[1:]:
+        more = ["proposer.method=rskp"] if (role, name) == ("detector", "rskp") else []
+        more += [f"{role}.method={name}"] + (["proposer.path=proposals.json"] if name == "file" else [])
+        found[f"{role} {name}"] = load_recipe("pser", more)
     return found
 
 
@@ -56,7 +49,7 @@ def fields(model: type[BaseModel], prefix: str, values: BaseModel) -> dict[str, 
     return found
 
 
-RECIPES = methods()
+RECIPES = recipes()
 NUMBERS = {(name, key): note for name, r in RECIPES.items() for key, note in fields(Recipe, "", r).items()}
 
 

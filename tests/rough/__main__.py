@@ -7,10 +7,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.rough import dataset, features, folders, mistaken, options, runs
+from tests.rough import dataset, features, folders, mistaken, options, places, runs
 from tests.rough.harness import Outcome, make_base, run_case
 
-CASES = [*dataset.CASES, *features.CASES, *options.CASES, *runs.CASES, *folders.CASES, *mistaken.CASES]
+CASES = [*dataset.CASES, *features.CASES, *options.CASES, *runs.CASES, *places.CASES, *folders.CASES, *mistaken.CASES]
 
 
 def main(areas: list[str]) -> int:

@@ -103,7 +103,7 @@ def make_base(folder: Path) -> None:
     (folder / "detections.json").write_text(json.dumps({"results": results}))
     command = [
         "run", "seeds", "--data", str(folder / "data"), "--local", "--rounds", "1", "--set", "proposer.training.epochs=1",
-        "--set", "detector.epochs=1", "--store", str(folder / "done-store"), "--out", str(folder / "done"),
+        "--set", "detector.training.epochs=1", "--store", str(folder / "done-store"), "--out", str(folder / "done"),
     ]  # fmt: skip
     tad.main(args=command, prog_name="tad", standalone_mode=False)
 

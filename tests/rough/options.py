@@ -54,12 +54,12 @@ RECIPES = [
 
 OPTIONS = [
     *(setting(f"proposer.training.lr={v}") for v in (".inf", ".nan", "-1", "0", "fast", "true", "1e300", "[1]")),
-    *(setting(f"detector.lr={v}") for v in (".inf", ".nan", "-1", "1e300")),
+    *(setting(f"detector.training.lr={v}") for v in (".inf", ".nan", "-1", "1e300")),
     *(setting(f"proposer.training.epochs={v}") for v in ("0", "-3", "1.5", ".inf", "1e12", "ten", "null")),
     *(setting(f"proposer.training.batch_size={v}") for v in ("0", "-1", "1000000000000")),
     *(setting(f"proposer.training.width={v}") for v in ("0", "1000000000000")),
     *(setting(f"proposer.training.dropout={v}") for v in ("-0.1", "1.5", ".nan")),
-    *(setting(f"proposer.training.ema={v}") for v in ("1.5", "-1", ".inf")),
+    *(setting(f"proposer.training.ema_decay={v}") for v in ("1.5", "-1", ".inf")),
     *(setting(f"proposer.training.weight_decay={v}") for v in ("-1", ".inf", "1e300")),
     *(
         refused("options", f"--set rounds={v}", nothing, (*RUN[:5], *RUN[7:], "--set", f"rounds={v}"), "rounds")

@@ -1,4 +1,4 @@
-"""Damaged stores, run folders of somebody else, places that cannot be written."""
+"""Damaged stores, and run folders of somebody else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tests.rough.harness import RUN, Case, Edit, accepted, content, folder_at, l
 
 AGAIN = (
     "run", "seeds", "--data", "{here}/data", "--local", "--rounds", "1", "--set", "proposer.training.epochs=1",
-    "--set", "detector.epochs=1", "--store", "{here}/done-store", "--out", "{here}/again",
+    "--set", "detector.training.epochs=1", "--store", "{here}/done-store", "--out", "{here}/again",
 )  # fmt: skip
 """The command that made `done`, into another folder."""
 FIT, SCORE, PROPOSE, DETECTOR, LABELS = (
@@ -172,10 +171,10 @@ STORE = [
     store("segments.parquet truncated", damaged(PROPOSE, cut("segments.parquet", 0.5), (DETECTOR, LABELS))),
     store("segments.parquet 0 bytes", damaged(PROPOSE, cut("segments.parquet", 0), (DETECTOR, LABELS))),
     store("segments.parquet one bit flipped", damaged(PROPOSE, flipped("segments.parquet"), (DETECTOR, LABELS))),
-    store("an array truncated", damaged(SCORE, cut("*.npy", 0.5), (PROPOSE, DETECTOR, LABELS))),
-    store("an array 0 bytes", damaged(SCORE, cut("*.npy", 0), (PROPOSE, DETECTOR, LABELS))),
-    store("an array missing", damaged(SCORE, lambda f: some_file(f, "*.npy").unlink(), (PROPOSE, DETECTOR, LABELS))),
-    store("an array one bit flipped", damaged(SCORE, flipped("*.npy"), (PROPOSE, DETECTOR, LABELS))),
+    store("an array truncated", damaged(SCORE, cut("0*.arrow", 0.5), (PROPOSE, DETECTOR, LABELS))),
+    store("an array 0 bytes", damaged(SCORE, cut("0*.arrow", 0), (PROPOSE, DETECTOR, LABELS))),
+    store("an array missing", damaged(SCORE, lambda f: some_file(f, "0*.arrow").unlink(), (PROPOSE, DETECTOR, LABELS))),
+    store("an array one bit flipped", damaged(SCORE, flipped("0*.arrow"), (PROPOSE, DETECTOR, LABELS))),
     store("checkpoint.pt truncated", partial(FIT, lambda f: f.mkdir() or ((f / "checkpoint.pt").write_bytes(b"PK\3\4" * 99) and None))),
     store("checkpoint.pt 0 bytes (power cut)", partial(FIT, lambda f: f.mkdir() or ((f / "checkpoint.pt").write_bytes(b"") and None))),
     store("checkpoint.pt a list", partial(FIT, lambda f: f.mkdir() or torch.save([1], f / "checkpoint.pt"))),
@@ -266,8 +265,8 @@ RUN_FOLDERS = [
     run_folder("the store names a server: detect", in_run(lambda d: d.update(store="s3://b/s?endpoint_override=127.0.0.1:9&scheme=http")), DETECT[:-2], "--store"),
     run_folder("the store names a folder that is not there: detect", in_run(lambda d: d.update(store="/nowhere/of/this/name")), DETECT[:-2], "--store"),
     accepted("run folder", "the dataset names a server: report", in_run(lambda d: d["dataset"].update(root="s3://b/d?endpoint_override=127.0.0.1:9&scheme=http")), REPORT, check=lambda h, t: _no_server(t), writes=("done/",)),
-    run_folder("replay of a file of elsewhere", [content("done/spool.jsonl", '{"uri": "sqlite:////tmp/none.db", "experiment": "x"}\n{"op": "artifact", "run": 0, "path": "/etc/hostname", "folder": ""}\n')], ("ui", "--replay", "{here}/done"), "spool"),
-    run_folder("replay of a spool that is a list", content("done/spool.jsonl", "[]\n"), ("ui", "--replay", "{here}/done"), "spool"),
+    run_folder("replay of a run that another server has", content("done/events.jsonl", '{"time": 1, "kind": "start", "experiment": "x", "tracking": "sqlite:////tmp/none.db"}\n'), ("ui", "--replay", "{here}/done"), "events"),
+    run_folder("replay of a record that is a list", content("done/events.jsonl", "[]\n"), ("ui", "--replay", "{here}/done"), "events"),
 ]  # fmt: skip
 
 
@@ -315,100 +314,4 @@ def _no_server(text: str) -> None:
     assert "127.0.0.1:9" not in re.sub(r"endpoint_override=\S+", "", text)
 
 
-# -- places ------------------------------------------------------------------------------------------------------------
-
-
-def mounted(name: str, size: str, source: str | None = None) -> Edit:
-    """A small disk; with a source, a read-only view of a folder. Unmounted with the case's folder by the caller."""
-
-    def edit(here: Path) -> None:
-        path = here / name
-        path.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)]
-        subprocess.run(command, check=True)
-
-    return edit
-
-
-def at(option: str, place: str, command: tuple[str, ...] = RUN) -> tuple[str, ...]:
-    position = command.index(option)
-    return (*command[: position + 1], place, *command[position + 2 :])
-
-
-LABEL = ("label", "pser-seed", "--proposals", "{here}/done/round-0/proposals.parquet", "--data", "{here}/data", "--local", "--store", "{here}/store", "--out", "{here}/o.json")  # fmt: skip
-EVALUATE = (
-    "evaluate",
-    "{here}/detections.json",
-    "--data",
-    "{here}/data",
-    "--subset",
-    "test",
-    "--json",
-    "{here}/small/x",
-)
-EXPORT = (
-    "export",
-    "opentad",
-    "--labels",
-    "{here}/done/round-1/labels.parquet",
-    "--data",
-    "{here}/data",
-    "--out",
-    "{here}/small/x",
-)
-TUNE = (
-    "tune",
-    "seeds",
-    "--space",
-    "thresholds",
-    "--data",
-    "{here}/data",
-    "--objective",
-    "points",
-    "--trials",
-    "2",
-    "--set",
-    "rounds=0",
-    "--set",
-    "proposer.training.epochs=1",
-    "--local",
-    "--out",
-    "{here}/small/st",
-    "--store",
-    "{here}/store",
-)
-SYNTH = ("synth", "{here}/small/new", "--videos", "4")
-SPLIT = ("split", "{here}/data", "--dev", ".4", "--out", "{here}/small/new")
-
-PLACES = [
-    refused("places", f"{what} on a {kind}", mounted("small", options), command, "small", writes=("small",))
-    for kind, options in (("full disk (60 KB)", "size=60k,nr_inodes=40"), ("read-only file system", "ro,size=1m"))
-    for what, command in [
-        ("store", at("--store", "{here}/small/s")), ("run folder", at("--out", "{here}/small/r")), ("study", TUNE),
-        ("synth", SYNTH),
-        *([("label --out", at("--out", "{here}/small/o.json", LABEL)), ("evaluate --json", EVALUATE), ("export --out", EXPORT), ("split --out", SPLIT)] if "ro" in options else []),
-    ]
-]  # fmt: skip
-
-
-REPORT = ("report", "{here}/done", "--out", "{here}/small/x")
-JUDGE = ("quality", "{here}/done/round-1/labels.parquet", "--data", "{here}/data", "--json", "{here}/small/x")
-FILES = [
-    refused("files to write", f"{name}: {what}", edit, command, option, says)
-    for name, option, command in (
-        ("evaluate", "--json", EVALUATE), ("quality", "--json", JUDGE), ("report", "--out", REPORT),
-        ("label", "--out", at("--out", "{here}/small/x", LABEL)),
-    )
-    for what, edit, says in (
-        ("a named pipe", [folder_at("small"), pipe_at("small/x")], "named pipe"), ("a folder", folder_at("small/x"), "folder"),
-        ("a link to a device", [folder_at("small"), link_at("small/x", "/dev/null")], "device"),
-        ("a link to itself", [folder_at("small"), link_at("small/x", "x")], "small/x"),
-        ("below a file", content("small", "mine"), "file"),
-    )
-]  # fmt: skip
-FILES += [
-    accepted("files to write", "a link to a file, which is written", [folder_at("small"), content("small/aim", ""), link_at("small/x", "aim")], EVALUATE, writes=("small/aim",)),
-    accepted("files to write", "a name of 252 bytes", folder_at("small"), at("--json", "{here}/small/" + "\U00020000" * 63, EVALUATE)),
-]  # fmt: skip
-
-CASES = [*STORE, *RUN_FOLDERS, *PLACES, *FILES]
+CASES = [*STORE, *RUN_FOLDERS]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
+from search_spaces.ranges import encode, ends, suggest
 from search_spaces.space import Choice, Float, Integer, Parameter, Scales, Shifts, Steps
 from tad.errors import ConfigError
 
@@ -36,7 +37,7 @@ def integers(draw):
 
 
 def roundtrip(range, value):
-    return range.suggest(FixedTrial(dict(range.encode("k", value))), "k")
+    return suggest(range, FixedTrial(dict(encode(range, "k", value))), "k")
 
 
 @given(floats(), st.data())
@@ -45,7 +46,7 @@ def test_numbers_come_back_and_bounds_belong_to_the_range(range, data):
         assert roundtrip(range, value) == value
     for value in (range.low - 1e-6, range.high + 1e-6, True, "1", None, float("nan")):
         with pytest.raises(ValueError):
-            range.encode("k", value)
+            encode(range, "k", value)
 
 
 @given(integers(), st.data())
@@ -57,7 +58,7 @@ def test_whole_numbers_come_back_and_steps_are_kept(range, data):
     outside = data.draw(st.integers(range.low - 5, range.high + 5).filter(lambda v: v not in inside))
     for value in (outside, float(range.low), True):
         with pytest.raises(ValueError):
-            range.encode("k", value)
+            encode(range, "k", value)
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(2, 9), st.text(max_size=3)), min_size=2, max_size=5, unique=True))
@@ -65,7 +66,7 @@ def test_choices_come_back(values):
     for value in values:
         assert roundtrip(Choice(*values), value) == value
     with pytest.raises(ValueError):
-        Choice(*values).encode("k", 1.5)
+        encode(Choice(*values), "k", 1.5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -80,7 +81,7 @@ def test_lists_come_back_and_have_their_shape(data):
         Shifts(Float(b, c), count),
     ):
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=data.draw(st.integers(0, 99))))
-        for values in (range.suggest(study.ask(), "k"), *range.ends()):
+        for values in (suggest(range, study.ask(), "k"), *ends(range)):
             assert roundtrip(range, values) == values
             if isinstance(range, Steps):
                 assert a <= values[0] <= b and c <= values[-1] <= d and values == sorted(values)
@@ -101,8 +102,8 @@ def test_samplers_stay_inside(log):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(200):
         trial = study.ask()
-        found["f"].append(Float(1e-3, 2.0, log).suggest(trial, "f"))
-        found["i"].append(Integer(1, 4, log).suggest(trial, "i"))
+        found["f"].append(suggest(Float(1e-3, 2.0, log), trial, "f"))
+        found["i"].append(suggest(Integer(1, 4, log), trial, "i"))
     assert min(found["f"]) >= 1e-3 and max(found["f"]) <= 2.0
     assert set(found["i"]) == {1, 2, 3, 4}
     assert (sorted(found["f"])[100] < 0.2) == log

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import cache
 
 import optuna
@@ -13,25 +15,29 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from distributed.run.selftrain import SelfTraining
+from search_spaces.families import FAMILIES, LEFT_OUT, family_of
 from search_spaces.load import families, load
+from search_spaces.ranges import suggest
 from search_spaces.space import STAGES, Choice, Float, Integer, Parameter, Space
 from tad.errors import ConfigError
+from tad.recipe.places import methods
 from tad.recipe.recipe import changed, load_recipe, options, recipe_names
-from tad.stages import Artifact, Before
+from tad.recipe.rounds import Rounds
+from tad.stages import Artifact
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 RECIPES = {
     "pser": ("pser", []),
     "mined": ("pser", ["proposer.training.action_rows=mined"]),
-    "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.nms=hard"]),
+    "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.suppression=nms"]),
     "hrpro": ("hrpro", []),
     "potloc": ("potloc", []),
-    "potloc-hard": ("potloc", ["detector.postprocess.method=nms"]),
+    "potloc-hard": ("potloc", ["detector.postprocess.suppression=nms"]),
     "points": ("pser", ["labeler.method=points"]),
-    "quality": ("pser", ["labeler.method=apl", "detector.quality.enabled=true"]),
+    "quality": ("pser", ["labeler.method=apl", "detector.training.quality.enabled=true"]),
     "seeds": ("seeds", []),
     "gaufuse": ("gaufuse-small", []),
     "bmn": ("apl-bmn", []),
@@ -60,11 +66,25 @@ def spaces() -> list[tuple[str, str]]:
 
 
 def test_every_parameter_is_of_some_recipe_and_says_why():
-    covered = {p for family, name in spaces() for p in space_of(family, name).parameters}
-    everything = {p for family in families() for p in load(family).parameters}
+    found = [p for family, name in spaces() for p in space_of(family, name).parameters]
+    covered = {replace(p, method=None, formerly=None) for p in found}
+    everything = {replace(p, method=None) for family in families() for p in load(family).parameters}
     assert covered == everything
     assert all(p.why and len(p.why) < 90 and "\n" not in p.why for p in everything)
     assert all(families().values())
+
+
+def test_every_range_of_an_option_is_in_a_family_or_left_out_on_purpose():
+    places = {f"{m.name}/{o.stage}/{o.key}" for m in methods() for o in m.options if o.said.tune is not None}
+    patterns = [*LEFT_OUT, *(pattern for _, has in FAMILIES.values() for pattern in has)]
+    idle = [pattern for pattern in patterns if not any(fnmatchcase(place, pattern) for place in places)]
+    assert not idle, "patterns that no option has"
+    left = {place for place in places if family_of(place) is None}
+    assert left == {place for place in places for pattern in LEFT_OUT if fnmatchcase(place, pattern)}
+    for method in methods():
+        for one in method.options:
+            assert bool(one.said.why) == (one.said.tune is not None), f"{method.name} {one.key}"
+            assert one.said.tune is not None or (one.said.stand_in, one.said.when) == (None, None)
 
 
 @pytest.mark.parametrize("family", families())
@@ -120,8 +140,8 @@ def test_conditional_parameters_are_suggested_only_where_they_matter():
     assert {v["labeler.merge.top_k"] for v in seen} == {None, 4, 8, 12}
     for values in seen:
         assert ("labeler.merge.ties" in values) == (values["labeler.merge.top_k"] is not None)
-        assert ("proposer.candidates.sigma" in values) == (values["proposer.candidates.nms"] == "soft")
-        assert ("proposer.candidates.iou_threshold" in values) == (values["proposer.candidates.nms"] == "hard")
+        assert ("proposer.candidates.sigma" in values) == (values["proposer.candidates.suppression"] == "soft-nms")
+        assert ("proposer.candidates.iou_threshold" in values) == (values["proposer.candidates.suppression"] == "nms")
     # What depends on a key that stays is there, or not, for good.
     keys = {p.key for p in space.parameters}
     assert "labeler.seed_rule.half_width" in keys and "proposer.training.action_threshold" not in keys
@@ -187,7 +207,7 @@ def test_changed_recipes_are_validated_with_all_problems_at_once():
     assert changed(recipe, options(recipe)) == changed(recipe, {}) == recipe != made
     assert changed(recipe, {"labeler.method": "points", "labeler.spread": 0.5}).labeler.spread == 0.5
     with pytest.raises(ConfigError) as caught:
-        changed(recipe, {"labeler.merge.rank_powr": 1.0, "rounds": -1, "rounds.more": 1, "detector.window": 8})
+        changed(recipe, {"labeler.merge.rank_powr": 1.0, "rounds": -1, "rounds.more": 1, "detector.training.window": 8})
     message = str(caught.value)
     assert "4 problems" in message
     assert "labeler.merge.rank_powr: unknown key; did you mean rank_power?" in message
@@ -290,6 +310,30 @@ def test_the_fingerprint_is_that_of_what_is_suggested():
     assert space.fingerprint == load("rounds,perturbation").fingerprint != load("rounds").fingerprint
 
 
+def test_studies_of_the_last_version_go_on_under_its_names(caplog):
+    recipe = load_recipe("pser")
+    space = load("thresholds,proposer_training").for_recipe(recipe)
+    asked = space.defaults(recipe)
+    assert asked["proposer.candidates.nms"] == "soft" and asked["proposer.training.ema"] == 0.95
+    values = space.suggest(
+        FixedTrial(asked | {"proposer.candidates.nms": "hard", "proposer.candidates.iou_threshold": 0.5})
+    )
+    assert values["proposer.candidates.suppression"] == "nms" and values["proposer.candidates.iou_threshold"] == 0.5
+    assert changed(recipe, values).proposer.candidates.suppression == "nms"
+    old = [
+        Parameter("proposer.candidates.nms", Choice("soft", "hard"), "w", "proposals"),
+        Parameter(
+            "proposer.candidates.sigma", Float(0.1, 1), "w", "proposals", when=("proposer.candidates.nms", "soft")
+        ),
+    ]
+    new = [
+        Parameter("proposer.candidates.suppression", Choice("soft-nms", "nms"), "w", "proposals"),
+        replace(old[1], when=("proposer.candidates.suppression", "soft-nms")),
+    ]
+    assert Space(tuple(old)).for_recipe(recipe) == Space(tuple(new)).for_recipe(recipe)
+    assert Space(tuple(new)).for_recipe(recipe).fingerprint == Space(tuple(old)).fingerprint
+
+
 # -- stages -----------------------------------------------------------------------------------------------------
 
 STAGE_OF = {
@@ -335,37 +379,21 @@ class Keys(Engine):
         super().__init__(*parts)
         self.needed: dict[str, tuple[int, str]] = {}
 
-    def fit(self, stage, inputs=None):
-        return self.map(stage, inputs)
+    def fit(self, stage, inputs=None, number=0):
+        return self.map(stage, inputs, "train", number)
 
-    def map(self, stage, inputs=None, role="train"):
-        key, _ = self._key(stage, inputs or {}, role)
-        self.needed[key] = (self.round, stage.name)
+    def map(self, stage, inputs=None, role="train", number=0):
+        key, _ = self._key(stage, inputs or {}, role, number)
+        self.needed[key] = (number, stage.name)
         return Artifact(key, self.store.root / key)
 
 
 def needed(recipe, engine: Keys) -> dict[str, tuple[int, str]]:
     """Round and stage by fingerprint, as self-training asks for them."""
-    engine.needed, engine.round = {}, 0
-    proposer, labeler, detector = recipe.proposer, recipe.labeler, recipe.detector
-    model = proposer.train(engine)
-    scores = proposer.score(engine, model, "train")
-    candidates = proposer.propose(engine, scores, "train", suppressed=False)
-    found = proposer.propose(engine, scores, "train") if labeler.wants_suppressed else candidates
-    embedding = proposer.embed(engine, model, "train") if labeler.wants_embedding else None
-    before, now = Before(model, None), scores
+    engine.needed, rounds = {}, Rounds(recipe, engine)
     for number in range(1, recipe.rounds + 1):
-        engine.round = number
-        labeler.seeds(engine, found)
-        labels = labeler.label(engine, found, embedding, scores=now)
-        own = candidates if detector.wants_candidates else None
-        model = detector.train(engine, labels, scores, own, before)
-        before = Before(model, labels)
-        found = detector.detect(engine, model, "train", scores, own)
-        if detector.rescores:
-            now = detector.score(engine, model, "train")
-            if not labeler.wants_suppressed:
-                found = detector.propose(engine, now, "train", suppressed=False, known=True)
+        rounds.seeds(number)
+        rounds.detections(number, "train")
     return engine.needed
 
 
@@ -382,7 +410,7 @@ def first_stage(before: dict, after: dict, rounds: int) -> str:
 def another(p: Parameter, value):
     """A value of the range that is not the recipe's."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return next(v for _ in range(50) if (v := p.range.suggest(study.ask(), p.key)) != value)
+    return next(v for _ in range(50) if (v := suggest(p.range, study.ask(), p.key)) != value)
 
 
 @pytest.fixture(scope="module")
@@ -408,7 +436,7 @@ def test_the_declared_stage_is_the_first_that_a_change_runs_again(family, name, 
 def test_real_runs_repeat_what_the_keys_say(tmp_path):
     """One change for each stage, run for real on one store: the record names the stages that were not there."""
     data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=8)
-    tiny = ["proposer.training.epochs=3", "labeler.heads.epochs=3", "detector.epochs=3", "rounds=1"]
+    tiny = ["proposer.training.epochs=3", "labeler.heads.epochs=3", "detector.training.epochs=3", "rounds=1"]
     recipe = load_recipe("pser", [*tiny, "labeler.heads.project=8", "labeler.heads.hidden=16"])
 
     def ran(name: str, values: dict) -> set[str]:
@@ -425,7 +453,7 @@ def test_real_runs_repeat_what_the_keys_say(tmp_path):
         "proposer.candidates.margin": 0.3,
         "labeler.negatives.count": 20,
         "labeler.merge.rank_power": 2.0,
-        "detector.drop_path": 0.2,
+        "detector.training.drop_path": 0.2,
         "detector.postprocess.sigma": 0.3,
         "stop.change": 0.9,
     }.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import yaml
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.actionformer.detector import TrainStage
-from tad.methods.actionformer.training import Batch, DetectorTask, Training
-from tad.stages import Artifact, Context
+from tad.methods.actionformer.options import Training
+from tad.methods.actionformer.training import DetectorTask
+from tad.stages import Artifact, Batch, Context
 
 SMALL = {"width": 32, "window": 9, "upsample": 1, "drop_path": 0.0, "input_dropout": 0.0}
 
@@ -67,3 +69,14 @@ def task(
 
 def batch_of(opened: DetectorTask, videos: list[int]) -> Batch:
     return opened.collate([opened.item(i, np.random.default_rng([7, i])) for i in videos])
+
+
+def label_fully(data: Dataset, truth: Segments, videos: tuple[str, ...]) -> Dataset:
+    """The dataset with all boundaries of some videos given."""
+    with (data.root / "full_labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video_id", "label", "start", "end"])
+        for row in zip(truth.video_ids, truth.labels, truth.start, truth.end, strict=True):
+            if row[0] in videos:
+                writer.writerow(row)
+    return Dataset.open(data.root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,3 +40,9 @@ def opentad_source(root: Path) -> Path:
     (root / "category_idx.txt").write_text("throw\njump\n")
     np.save(root / "features" / "a.npy", np.ones((60, 6), np.float32))
     return root
+
+
+def edited(path: Path, change: Any) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))

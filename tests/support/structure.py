@@ -11,13 +11,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("tad", "distributed", "search_spaces")
 
 LAYERS = {
-    "data": ("tad.data", "tad.files", "tad.errors", "tad.bounds", "tad.words", "tad.wrong_file"),
+    "data": (
+        "tad.data",
+        "tad.files",
+        "tad.errors",
+        "tad.bounds",
+        "tad.options",
+        "tad.ranges",
+        "tad.words",
+        "tad.wrong_file",
+    ),
     "ops": ("tad.ops",),
     "stages": ("tad.stages", "tad.methods.roles"),
     "common": ("tad.methods.common",),
     "bases": ("tad.methods.snippet", "tad.methods.actionformer", "tad.methods.bmn"),
     "papers": ("tad.methods.hrpro", "tad.methods.potloc", "tad.methods.gaufuse"),
-    "labelers": ("tad.methods.pser", "tad.methods.points"),
+    "labelers": ("tad.methods.pser", "tad.methods.points", "tad.methods.controls", "tad.methods.file"),
     "mixed": ("tad.methods.mixed",),
     "apl": ("tad.methods.apl",),
     "recipe": ("tad.recipe", "tad.recipes"),
@@ -110,3 +119,29 @@ def leaks(root: Path = ROOT) -> list[str]:
 def strays(root: Path = ROOT) -> list[str]:
     """Modules without a layer."""
     return [module for module in files(root) if module not in EMPTY and layer(module) is None]
+
+
+def circles(root: Path = ROOT) -> list[list[str]]:
+    """Folders that import each other, directly or through others."""
+    modules = files(root)
+    room = {}
+    for module, path in modules.items():
+        above = module.rpartition(".")[0]
+        room[module] = module if path.name == "__init__.py" or above in EMPTY else above
+    edges: dict[str, set[str]] = {place: set() for place in room.values()}
+    for module, found in graph(modules).items():
+        edges[room[module]] |= {room[other] for other in found if modules[other].name != "__init__.py"} - {room[module]}
+    reach = {place: reached(edges, place) for place in edges}
+    together = {tuple(sorted(b for b in reach[a] if a in reach[b])) for a in edges if a in reach[a]}
+    return sorted(map(list, together))
+
+
+def reached(edges: Mapping[str, set[str]], place: str) -> set[str]:
+    """All that can be got to, along one arrow at least."""
+    found: set[str] = set()
+    queue = list(edges[place])
+    while queue:
+        if (now := queue.pop()) not in found:
+            found.add(now)
+            queue += edges[now]
+    return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from distributed.engine.engine import Engine, Resources
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.data.dataset import Dataset
+from tad.data.segments import Segments
+from tad.stages import Artifact
 
 RECIPE = str(Path(__file__).with_name("tiny.yaml"))
 """A recipe that takes seconds."""
@@ -26,3 +28,9 @@ def tiny_dataset(
 
     make_dataset(folder, videos=videos, classes=classes, dim=dim, seed=seed, **more)
     return Dataset.open(folder)
+
+
+def adopted(engine: Engine, rows: list[tuple[str, float, float, str, float]]) -> Artifact:
+    """Proposals from rows (video, start, end, label, score), in the engine's store."""
+    videos, starts, ends, labels, scores = zip(*rows, strict=True)
+    return engine.adopt(Segments.of(videos, starts, ends, labels, scores), "proposals")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tad.data.segments import Segments
-from tad.stages import Arrays, Batch, Context, StageConfig, Total
+from tad.stages import Arrays, Batch, Budget, Context, StageConfig, Total
 
 
 class ToyConfig(StageConfig):
@@ -38,20 +38,6 @@ class ToyFit:
     name: str = "toy/fit"
     version: int = 1
 
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema_decay
-
-    clip_norm: float | None = None
-
     def open(self, context: Context) -> ToyTask:
         return ToyTask(self.config, context)
 
@@ -61,6 +47,7 @@ class ToyTask:
         self.config, self.context = config, context
         self.module = nn.Linear(context.data.manifest.grid.dim, 1)
         self.settings: dict[str, Any] = {"dim": context.data.manifest.grid.dim}
+        self.budget = Budget(config.epochs, config.batch_size, config.ema_decay)
         self.epoch_of_rank_one = 0
 
     def __len__(self) -> int:

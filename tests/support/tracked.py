@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from distributed.tracking.database import TrackingStore
-from distributed.tracking.mlflow_tracker import MlflowTracker, connect
-from tests.support.tracked_run import client, history, runs_of
+from tests.support.tracked_run import Tracked, client, history, runs_of
 
 
 @pytest.fixture(scope="session")
@@ -32,18 +31,11 @@ def database(template, tmp_path):
 
 
 @pytest.fixture
-def warnings():
-    return []
+def start(database, tmp_path, request):
+    """start(uri, config=...) -> the tracked run of the folder tmp_path/run, in an experiment of the test's name."""
 
-
-@pytest.fixture
-def start(database, tmp_path, warnings, request):
-    """start(uri, resume_run_id=...) -> tracker of the run folder tmp_path/run, in an experiment of the test's name."""
-
-    def begin(uri: str | None = None, **more) -> MlflowTracker:
-        arguments = {"params": {"seed": 3}, "tags": {"recipe": "pser"}, "run_folder": tmp_path / "run"} | more
-        uri = uri or f"sqlite:///{database}"
-        return connect(uri, request.node.name, "pser seed 3", warn=warnings.append, **arguments)
+    def begin(uri: str | None = None, **beginning) -> Tracked:
+        return Tracked(tmp_path / "run", uri or f"sqlite:///{database}", request.node.name, **beginning)
 
     return begin
 
@@ -76,7 +68,7 @@ def check_two_rounds(tree):
             assert history(uri, stage, "loss") == [(e, 1.0 / (e + 1)) for e in range(4)]
             assert the_round.data.params == {"round": str(number)}
             assert the_round.data.metrics == {"mAP_0.5": pytest.approx(0.1 * number)}
-            local = client(uri).download_artifacts(the_round.info.run_id, "labels/labels.json", str(folder))
+            local = client(uri).download_artifacts(the_round.info.run_id, f"labels/labels-{number}.json", str(folder))
             assert json.loads(Path(local).read_text()) == {"round": number}
             assert the_round.info.start_time <= stage.info.start_time <= stage.info.end_time <= the_round.info.end_time
 

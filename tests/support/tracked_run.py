@@ -9,8 +9,11 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+from distributed.engine.record import Record, events_of
 from distributed.tracking.address import mlflow
+from distributed.tracking.follow import Follower
 
 DOCUMENT = {"recipe": {}, "dataset": {}, "seed": 0, "recipe_name": "x", "state": "running", "started": "today"}
 
@@ -40,29 +43,47 @@ def history(uri, run, name):
     ]
 
 
-def two_rounds(tracker, folder, first_outage, second_outage):
+class Tracked:
+    """A run that is tracked: its record, and who sends it."""
+
+    def __init__(self, folder: Path, uri: str, experiment: str, **beginning: Any) -> None:
+        self.record = Record(folder, quiet=True)
+        beginning = {"name": "pser seed 3", "config": {"seed": 3}, "tags": {"recipe": "pser"}} | beginning
+        self.follower = Follower(self.record, uri, experiment=experiment, **beginning)
+        self.uri = self.follower.uri
+
+    def finish(self, status: str = "FINISHED") -> None:
+        self.record.event("end", status=status)
+        self.follower.finish()
+
+    def warnings(self) -> list[str]:
+        return [event["text"] for _, _, event in events_of(self.record.path) if event["kind"] == "warning"]
+
+
+def two_rounds(tracked: Tracked, first_outage: Any, second_outage: Any) -> None:
     """A self-training's calls; the two outages are started and ended by the functions given."""
-    for number in (1, 2):
-        (first_outage, second_outage)[number - 1]("before the round")
-        tracker.open("round", f"round {number}", {"round": number}, {})
-        tracker.open("stage", f"train {number}", {"lr": 0.1, "optimizer": {"betas": [0.9, 0.99]}}, {"role": "train"})
-        for epoch in range(4):
-            if epoch == 2:
-                (first_outage, second_outage)[number - 1]("within the stage")
-            tracker.metrics({"loss": 1.0 / (epoch + 1)}, epoch)
-        tracker.close()
-        tracker.metrics({"mAP@0.5": 0.1 * number}, number)
-        scratch = folder / "labels.json"
-        scratch.write_text(json.dumps({"round": number}))
-        tracker.artifact(scratch, "labels")
-        scratch.unlink()  # what waits must not depend on the file
-        tracker.close()
-        (first_outage, second_outage)[number - 1]("after the round")
-        tracker.metrics({"rounds": number}, number)
-    tracker.finish()
+    record, follower = tracked.record, tracked.follower
+    for number, outage in ((1, first_outage), (2, second_outage)):
+        outage("before the round")
+        config, file = {"lr": 0.1, "optimizer": {"betas": [0.9, 0.99]}}, record.folder / f"labels-{number}.json"
+        with record.round(number):
+            with record.stage(f"train {number}", config, {"role": "train"}, 4, "epoch"):
+                for epoch in range(4):
+                    if epoch == 2:
+                        outage("within the stage")
+                    record.epoch(f"train {number}", epoch, {"loss": 1.0 / (epoch + 1)}, 4)
+                    follower.catch_up()
+            record.metrics({"mAP@0.5": 0.1 * number}, number)
+            file.write_text(json.dumps({"round": number}))
+            record.artifact(file, "labels")
+        follower.catch_up()
+        outage("after the round")
+        record.metrics({"rounds": number}, number)
+        follower.catch_up()
+    tracked.finish()
 
 
-def nothing(moment):
+def nothing(moment: str) -> None:
     pass
 
 

@@ -6,162 +6,108 @@ The network is in tad.methods.actionformer.model, points and targets in tad.meth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import SerializeAsAny
 from torch import Tensor, nn
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.methods.actionformer.model import joint_quality
+from tad.methods.actionformer.model import ActionFormer, PointOutputs
+from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import decode, pyramid
-from tad.methods.actionformer.training import DetectorTask, Training, build
-from tad.methods.common.contrastive import ContrastiveConfig, start
+from tad.methods.actionformer.training import DetectorTask
+from tad.methods.common.formerly import READING
 from tad.methods.common.postprocess import Kept, Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.roles import Labels, MethodConfig, Round
+from tad.options import group, option
+from tad.ranges import Float, Integer
+from tad.stages import Artifact, Context, StageConfig
 
 
 class Reading(StageConfig):
     """From the network's answers to segments; changing it needs no training."""
 
-    min_score: float = Field(default=0.001, ge=0, lt=1, description="class scores at or below it are dropped")
-    top_k: int = Field(
-        default=2000,
-        ge=1,
-        le=bounds.COUNT,
-        description="best (point, class) pairs of each level that reach post-processing",
+    formerly: ClassVar[dict[str, Any]] = READING
+    min_score: bounds.Chance = option(
+        0.001,
+        "class scores at or below it are dropped",
+        tune=Float(1e-4, 0.01, log=True),
+        why="ActionFormer .001; detections below it are false nearly always",
     )
-    min_length: float = Field(default=0.05, ge=0, le=bounds.SNIPPETS, description="shortest segment, in snippets")
-    max_detections: int = Field(
-        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones"
+    top_k: bounds.Count = option(
+        2000,
+        "best (point, class) pairs of each level that reach post-processing",
+        tune=Integer(200, 5000, log=True),
+        why="ActionFormer 2000 of each level before suppression; sets its cost",
     )
-    quality_power: float = Field(
-        default=1.0, ge=0, le=1, description="exponent of the predicted quality in the score, where the network has it"
+    min_length: float = option(0.05, "shortest segment, in snippets", ge=0, le=bounds.SNIPPETS)
+    max_detections: bounds.Count = option(
+        200,
+        "detections of each video, the best ones",
+        tune=Integer(50, 1000, log=True),
+        why="ActionFormer 200, 100 on ActivityNet",
     )
 
 
 class Decoding(Reading):
     """From the network's answers and the proposer's video scores to detections."""
 
-    video_power: float = Field(
-        default=0.5, ge=0, le=1, description="share, in the exponent, of the proposer's video score; 0: none"
+    video_power: bounds.Fraction = option(
+        0.5,
+        "share, in the exponent, of the proposer's video score; 0: none",
+        tune=Float(0.0, 1.0),
+        why="papers 0; share of the proposer's video score, .5 is the geometric mean",
     )
 
 
 class Detection(StageConfig):
     """All that detecting depends on."""
 
-    decode: Decoding = Decoding()
+    decode: SerializeAsAny[Decoding] = Decoding()
     postprocess: Postprocess = Postprocess()
-
-
-class ActionFormerDetector(Training):
-    """A multi-scale transformer with local attention that finds class and boundaries at every point of a pyramid."""
-
-    method: Literal["actionformer"] = "actionformer"
-    pretrain: ContrastiveConfig = ContrastiveConfig()
-    decode: Decoding = Decoding()
-    postprocess: Postprocess = Postprocess()
-
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[False]] = False
-
-    @model_validator(mode="after")
-    def _one_start(self) -> ActionFormerDetector:
-        if self.pretrain.enabled and self.init == "before":
-            raise ValueError(
-                "pretrain.enabled and init: before are two models to start from; set init to none, or "
-                "pre-train the proposer"
-            )
-        return self
-
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-        ignored: Artifact | None = None,
-    ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
-
-        Args:
-            before: the model to start from, with init: before.
-            ignored: stretches of the training videos of which nothing is to be learned.
-
-        Raises:
-            RunError: there is no model to start from.
-        """
-        options = Training(**self.model_dump(exclude={"method", "pretrain", "decode", "postprocess"}))
-        training, inputs = start(engine, self.pretrain, options)
-        if self.init == "before":
-            if before is None:
-                raise RunError("detector actionformer: init: before needs what the last round left; give it `before`")
-            inputs["before"] = before.model
-        inputs |= {"ignored": ignored} if ignored is not None else {}
-        return engine.fit(TrainStage(training), {"labels": labels} | inputs)
-
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
-        inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
-        return engine.map(DetectStage(Detection(decode=self.decode, postprocess=self.postprocess)), inputs, role)
 
 
 @dataclass(frozen=True)
 class TrainStage:
-    """Fits the network; reads the input "labels" and, where they are, "ignored" and "before" (init: before)."""
+    """Fits the network; reads the input "labels" and, where it is, "ignored"."""
 
     config: Training
     name: str = "actionformer/train"
     version: int = 2
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The most there is; the task's own, which knows the number of steps, goes before."""
-        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
+    task: type[DetectorTask] = DetectorTask
 
     def open(self, context: Context) -> DetectorTask:
-        return DetectorTask(self.config, context)
+        return self.task(self.config, context)
 
 
 @dataclass(frozen=True)
-class DetectStage:
-    """Detections of one video after the other; reads the input "model" and, if it is there, "scores"."""
+class Detector:
+    """A trained network and all it needs to find candidates in one video."""
 
-    config: Detection
-    name: str = "actionformer/detect"
-    version: int = 3
-    output: Literal["segments", "arrays"] = "segments"
+    network: ClassVar[type[ActionFormer]] = ActionFormer
+    limits: Reading
+    module: nn.Module
+    levels: int
+    upsample: int
+    classes: list[str]
+    device: torch.device
 
-    def open(self, context: Context) -> Detector:
+    @classmethod
+    def open(cls, limits: Reading, context: Context) -> Self:
+        """From the input "model".
+
+        Raises:
+            RunError: it was trained on features of another width.
+        """
         saved = context.inputs["model"].model()
         settings = saved["settings"]
         dim = context.data.manifest.grid.dim
@@ -170,39 +116,11 @@ class DetectStage:
                 f"{context.data.root}: features of width {dim}, but the detector was trained on width "
                 f"{settings['dim']}; use features of the same kind"
             )
-        module = build(settings)
+        module = cls.network.of(settings)
         module.load_state_dict(saved["state"])
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module = module.to(device).eval()
-        return Detector(
-            self.config, context, module, settings["levels"], settings["upsample"], settings["classes"], device
-        )
-
-
-@dataclass(frozen=True)
-class Detector:
-    """A trained network and all it needs to detect in one video."""
-
-    config: Detection
-    context: Context
-    module: nn.Module
-    levels: int
-    upsample: int
-    classes: list[str]
-    device: torch.device
-
-    def __call__(self, video_id: str) -> Segments:
-        """The video's detections, best first."""
-        data, limits = self.context.data, self.config.decode
-        features = np.array(data.features(video_id), dtype=np.float32)
-        spans, scores, labels = self.candidates(features)
-        if "scores" in self.context.inputs:
-            # ActionFormer's recipe for ActivityNet: the geometric mean with a video-level classifier's probability.
-            video = np.asarray(self.context.inputs["scores"].array("video", video_id))
-            scores = scores ** (1 - limits.video_power) * video[labels] ** limits.video_power
-        grid = data.grid(video_id, len(features))
-        found = suppress(Kept(spans, scores, labels), limits, self.config.postprocess, grid)
-        return in_seconds(self.context, video_id, found, grid, self.classes)
+        return cls(limits, module, settings["levels"], settings["upsample"], settings["classes"], device)
 
     def candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features [T, D] to all (point, class) pairs that reach post-processing.
@@ -214,12 +132,12 @@ class Detector:
 
     def best(self, answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The candidates among the network's answers; see `candidates`."""
-        usable = answers.spans[:, 1] - answers.spans[:, 0] > self.config.decode.min_length
+        usable = answers.spans[:, 1] - answers.spans[:, 0] > self.limits.min_length
         found = []
         for first, size in zip(np.cumsum([0, *answers.sizes[:-1]]), answers.sizes, strict=True):
             level = answers.scores[first : first + size]
-            point, label = np.nonzero((level > self.config.decode.min_score) & usable[first : first + size, None])
-            best = np.argsort(-level[point, label], kind="stable")[: self.config.decode.top_k]
+            point, label = np.nonzero((level > self.limits.min_score) & usable[first : first + size, None])
+            best = np.argsort(-level[point, label], kind="stable")[: self.limits.top_k]
             found.append((point[best] + first, label[best]))
         point, label = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return answers.spans[point], answers.scores[point, label], label
@@ -231,10 +149,11 @@ class Detector:
             outputs = self.module(padded, video)
         points = pyramid(len(padded), self.levels)
         spans = decode(points, outputs.offsets.cpu()).numpy() / self.upsample
-        scores = outputs.logits.sigmoid() * outputs.mask[:, None]
-        if outputs.quality is not None:
-            scores = scores * joint_quality(outputs.quality)[:, None] ** self.config.decode.quality_power
-        return Answers(spans, scores.cpu().numpy(), points.sizes)
+        return Answers(spans, self.scores(outputs).cpu().numpy(), points.sizes)
+
+    def scores(self, outputs: PointOutputs) -> Tensor:
+        """[P, C] scores of all points, 0 on padding."""
+        return outputs.logits.sigmoid() * outputs.mask[:, None]
 
     def rows(self, features: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features [T, D] as the network takes them: refined and padded, on its device; and each row's video, 0 or -1
@@ -247,6 +166,33 @@ class Detector:
         return padded.to(self.device), video.to(self.device)
 
 
+@dataclass(frozen=True)
+class DetectStage:
+    """Map stage: detections of a video, best first; reads the input "model" and, if it is there, "scores"."""
+
+    config: Detection
+    name: str = "actionformer/detect"
+    version: int = 3
+    output: Literal["segments", "arrays"] = "segments"
+    detector: type[Detector] = Detector
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        data, limits, detector = context.data, self.config.decode, self.detector.open(self.config.decode, context)
+
+        def detect(video_id: str) -> Segments:
+            features = np.array(data.features(video_id), dtype=np.float32)
+            spans, scores, labels = detector.candidates(features)
+            if "scores" in context.inputs:
+                # ActionFormer's recipe for ActivityNet: the geometric mean with a video-level classifier's probability.
+                video = np.asarray(context.inputs["scores"].array("video", video_id))
+                scores = scores ** (1 - limits.video_power) * video[labels] ** limits.video_power
+            grid = data.grid(video_id, len(features))
+            found = suppress(Kept(spans, scores, labels), limits, self.config.postprocess, grid)
+            return in_seconds(context, video_id, found, grid, detector.classes)
+
+        return detect
+
+
 class Answers(NamedTuple):
     """The network's answers at all P points of a video, level by level."""
 
@@ -256,6 +202,27 @@ class Answers(NamedTuple):
     """[P, C] float32, 0 on padding."""
     sizes: list[int]
     """Points of each level."""
+
+
+class ActionFormerDetector(MethodConfig):
+    """A multi-scale transformer with local attention that finds class and boundaries at every point of a pyramid."""
+
+    detector: ClassVar[type[Detector]] = Detector
+    method: Literal["actionformer"] = "actionformer"
+    training: Training = Training()
+    decode: Decoding = group(Decoding(), stage="detections")
+    postprocess: Postprocess = group(Postprocess(), stage="detections")
+
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos."""
+        return round.fit(TrainStage(self.training), labels.inputs())
+
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos; the proposer's scores, where it has any, weigh their classes."""
+        scores = round.first.scores()
+        inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
+        config = Detection(decode=self.decode, postprocess=self.postprocess)
+        return round.map(DetectStage(config, detector=self.detector), inputs)
 
 
 def suppress(found: Kept, limits: Reading, config: Postprocess, grid: SnippetGrid) -> Kept:

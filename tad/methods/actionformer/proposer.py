@@ -10,57 +10,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import SerializeAsAny
 
 from tad import bounds
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.data.segments import Segments
-from tad.methods.actionformer.detector import (
-    Decoding,
-    Detection,
-    DetectStage,
-    Reading,
-    TrainStage,
-    in_seconds,
-    suppress,
-)
-from tad.methods.actionformer.training import DetectorTask, Training
-from tad.methods.common.contrastive import ContrastiveConfig, start
+from tad.methods.actionformer.detector import Detector, Reading, TrainStage, in_seconds, suppress
+from tad.methods.actionformer.options import Training
+from tad.methods.actionformer.training import DetectorTask
 from tad.methods.common.given_labels import given
+from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.common.postprocess import Kept, Postprocess
-from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.roles import MethodConfig, Round
+from tad.options import group, option
+from tad.stages import Arrays, Artifact, Context, StageConfig
 
 
 class LabelledTraining(Training):
     """Network and training on the fully labelled videos."""
 
-    steps: int | None = Field(
-        default=None,
+    steps: int | None = option(
+        None,
+        "optimiser steps in place of epochs, as many for few videos as for many; null: epochs",
         ge=1,
         le=bounds.STEPS,
-        description="optimiser steps in place of epochs, as many for few videos as for many; null: epochs",
     )
-
-    @model_validator(mode="after")
-    def _first(self) -> LabelledTraining:
-        if self.init != "none" or self.unlabelled_weight is not None:
-            raise ValueError(
-                "the proposer's model is the first one and sees fully labelled videos alone: leave init none (pretrain "
-                "gives it a start) and unlabelled_weight null"
-            )
-        return self
 
     def of(self, videos: int) -> Training:
         """The detector's training on so many videos."""
+        return Training(**self.options(videos))
+
+    def options(self, videos: int) -> dict[str, Any]:
+        """The detector's options of training on so many videos."""
         options = self.model_dump(exclude={"steps"})
         if self.steps is not None:
             options["epochs"] = max(1, round(self.steps / max(1, videos // self.batch_size)))
-        return Training(**options)
+        return options
 
     @property
     def usable(self) -> tuple[Supervision, ...]:
@@ -68,30 +58,39 @@ class LabelledTraining(Training):
         return ("full",)
 
 
+def labelled(data: Dataset) -> int:
+    """Number of fully labelled training videos."""
+    return sum(data.supervision(v) == "full" for v in data.videos("train"))
+
+
 class Suppression(StageConfig):
     """From the decoded points to proposals."""
 
-    read: Reading
+    read: SerializeAsAny[Reading]
     postprocess: Postprocess
 
 
-class ActionFormerProposer(StageConfig):
+class ActionFormerProposer(MethodConfig):
     """ActionFormer, trained on fully labelled videos; its detections in all videos are the proposals."""
 
+    detector: ClassVar[type[Detector]] = Detector
     method: Literal["actionformer"] = "actionformer"
     training: LabelledTraining = LabelledTraining()
-    pretrain: ContrastiveConfig = ContrastiveConfig()
-    decode: Reading = Reading()
-    postprocess: Postprocess = Postprocess()
+    decode: Reading = group(Reading(), stage="proposals")
+    postprocess: Postprocess = group(Postprocess(), stage="proposals")
 
-    def train(self, engine: Engine) -> Artifact:
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
+
+    def warnings(self, data: Dataset) -> list[str]:
+        return unread_labels(data, self.method, self.training.usable)
+
+    def train(self, round: Round) -> Artifact:
         """Fits the detector on the boundaries of fully labelled training videos; the others are not seen."""
-        labels = engine.map(GivenLabels(), {}, "train")
-        videos = sum(engine.data.supervision(v) == "full" for v in engine.data.videos("train"))
-        training, inputs = start(engine, self.pretrain, self.training.of(videos))
-        return engine.fit(LabelledTrain(training), {"labels": labels} | inputs)
+        training = self.training.of(labelled(round.data))
+        return round.fit(LabelledTrain(training), {"labels": round.map(GivenLabels())})
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """The decoded points of every video, and curves made of them.
 
         Arrays `cas` [T, C], `background` [T] and `video` [C] as of the other proposers: a snippet's score of a class is
@@ -99,23 +98,16 @@ class ActionFormerProposer(StageConfig):
         video's score is its best point's. `spans` [N, 2] positions, `scores` [N] and `labels` [N]: the candidates, the
         best points of each level.
         """
-        return engine.map(PointStage(self.decode), {"model": model}, role)
+        return round.map(PointStage(self.decode, detector=self.detector), {"model": model})
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16: the finest level of the pyramid."""
-        return engine.map(EmbedStage(), {"model": model}, role)
+        return round.map(EmbedStage(detector=self.detector), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: detections with their score.
-
-        Args:
-            suppressed: False gives every candidate with its own score, before post-processing.
-            known: as of the other proposers; classes that are known change nothing here.
-        """
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: detections with their score; classes that are known change nothing."""
         config = Suppression(read=self.decode, postprocess=self.postprocess) if suppressed else StageConfig()
-        return engine.map(ProposeStage(config), {"scores": scores}, role)
+        return round.map(ProposeStage(config), {"scores": self.score(round, model)})
 
 
 @dataclass(frozen=True)
@@ -128,8 +120,7 @@ class GivenLabels:
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        _, _, number = context.source.rpartition("@")
-        return lambda video: given(context.data, video, f"given@{number}")
+        return lambda video: given(context.data, video, f"given@{context.round}")
 
 
 @dataclass(frozen=True)
@@ -152,9 +143,10 @@ class PointStage:
     name: str = "actionformer/points"
     version: int = 1
     output: Literal["arrays"] = "arrays"
+    detector: type[Detector] = Detector
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
-        detector = DetectStage(Detection(decode=Decoding(**self.config.model_dump()))).open(context)
+        detector = self.detector.open(self.config, context)
 
         def points(video: str) -> Arrays:
             features = np.array(context.data.features(video), dtype=np.float32)
@@ -193,9 +185,10 @@ class EmbedStage:
     name: str = "actionformer/embed"
     version: int = 1
     output: Literal["arrays"] = "arrays"
+    detector: type[Detector] = Detector
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
-        detector = DetectStage(Detection()).open(context)
+        detector = self.detector.open(Reading(), context)
 
         def embed(video: str) -> Arrays:
             features = np.array(context.data.features(video), dtype=np.float32)

@@ -23,7 +23,8 @@ from scipy.stats import mannwhitneyu
 
 from tad.data.dataset import Dataset
 from tad.methods.apl.icd import IcdFit, IcdTask, IcdTraining, bank_problems, labelled, likeness, pooled
-from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.roles import Round
+from tad.stages import Arrays, Artifact, Context, StageConfig
 
 SHARE = 5
 """One labelled video in so many is left out of the training."""
@@ -42,19 +43,19 @@ class Check(TypedDict):
     """Action against background."""
 
 
-def check(engine: Engine, bank: Artifact, config: IcdTraining) -> Check | None:
+def check(round: Round, bank: Artifact, config: IcdTraining) -> Check | None:
     """Trains without some labelled videos and measures on these; None if too few are left to train on.
 
     Args:
-        engine: in round 0.
+        round: 0, of the training videos.
         bank: of `PoolLabelled`.
         config: of the discriminator.
     """
-    left_out = held_out(engine.data)
-    if not left_out or bank_problems(engine.data, left_out):
+    left_out = held_out(round.data)
+    if not left_out or bank_problems(round.data, left_out):
         return None
-    model = engine.fit(CheckFit(config), {"bank": bank})
-    found = engine.map(Likeness(), {"bank": bank, "model": model})
+    model = round.fit(CheckFit(config), {"bank": bank})
+    found = round.map(Likeness(), {"bank": bank, "model": model})
     own, other, around = (
         np.concatenate([found.array(name, video) for video in left_out]) for name in ("own", "other", "around")
     )

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from tad import bounds
@@ -21,7 +20,9 @@ from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError
 from tad.methods.apl.icd_model import InstanceDiscriminator
-from tad.stages import Arrays, Batch, Context, StageConfig, Total
+from tad.options import option
+from tad.ranges import Float
+from tad.stages import Arrays, Batch, Budget, Context, StageConfig, Total
 
 EPOCHS = 20
 """Parts of the training, after each of which it can be resumed."""
@@ -32,23 +33,18 @@ SINGLE = 0.5
 class IcdTraining(StageConfig):
     """Network, pairs and optimiser of the discriminator."""
 
-    hidden: int = Field(default=128, ge=1, le=bounds.WIDTH, description="width of the hidden layer")
-    partners: int = Field(
-        default=5,
-        ge=1,
-        le=bounds.COUNT,
-        description="instances of the same class, and as many of others, that an anchor is paired with",
+    hidden: bounds.Width = option(128, "width of the hidden layer")
+    partners: bounds.Count = option(
+        5, "instances of the same class, and as many of others, that an anchor is paired with"
     )
-    batch_size: int = Field(default=64, ge=1, le=bounds.BATCH, description="anchors of a step")
-    steps: int = Field(
-        default=2000, ge=1, le=bounds.STEPS, description="rounded down to a multiple of 20, if there are more"
-    )
-    lr: float = Field(default=1e-3, gt=0, le=bounds.LR, description="of Adam")
-    dropout: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the features that every instance of a pair is without; more finds more alike",
+    batch_size: bounds.BatchSize = option(64, "anchors of a step")
+    steps: int = option(2000, "rounded down to a multiple of 20, if there are more", ge=1, le=bounds.STEPS)
+    lr: bounds.Rate = option(1e-3, "of Adam")
+    dropout: bounds.Chance = option(
+        0.0,
+        "share of the features that every instance of a pair is without; more finds more alike",
+        tune=Float(0.0, 0.7),
+        why="paper 0; more finds more alike, right and wrong",
     )
 
 
@@ -155,6 +151,7 @@ class IcdTask:
         if problems:
             raise DataError(f"{context.data.root}: {problems[0]}")
         self.config, bank = config, read_bank(context, left_out)
+        self.budget = Budget(min(EPOCHS, config.steps), config.batch_size)
         self.vectors = torch.from_numpy(bank.vectors.copy())
         self.alike = [_partners(bank, i) for i in range(len(bank.labels))]
         of_class = {c: np.flatnonzero(bank.labels != c) for c in np.unique(bank.labels)}
@@ -168,7 +165,7 @@ class IcdTask:
         }
 
     def __len__(self) -> int:
-        return self.config.steps // min(EPOCHS, self.config.steps) * self.config.batch_size
+        return self.config.steps // self.budget.epochs * self.budget.batch_size
 
     def item(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """[1 + 2K] int64: the anchor, K instances of its class, K of others; drawn twice only where there are fewer."""
@@ -221,16 +218,6 @@ class IcdFit:
     config: IcdTraining
     name: str = "apl/icd"
     version: int = 1
-    ema_decay: float | None = None
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return min(EPOCHS, self.config.steps)
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
 
     def open(self, context: Context) -> IcdTask:
         return IcdTask(self.config, context)

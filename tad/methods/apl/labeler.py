@@ -9,7 +9,7 @@ Source: APL (ECCV 2024), dynamic selection (Eq. 6) and the instance consistency 
 | | candidates that it finds like the labelled instances of their class | apl/mined@ROUND |
 
 The other candidates are, by option, stretches of which a detector may learn neither action nor background. They are no
-pseudo-labels: `AplLabeler.ignored` makes them.
+pseudo-labels: `Labels.ignored` has them.
 
 Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select`,
 `apl/label` and `apl/ignore` (maps). The discriminator is checked in tad.methods.apl.check.
@@ -19,20 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from tad import bounds
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.apl.check import check
-from tad.methods.apl.icd import IcdFit, IcdTraining, PoolLabelled, likeness, pooled
+from tad.methods.apl.icd import IcdFit, IcdTraining, PoolLabelled, bank_problems, likeness, pooled
 from tad.methods.common.given_labels import given
 from tad.methods.common.seeds import Proposals
+from tad.methods.roles import Labels, MethodConfig, Round
 from tad.ops.nms import classwise_nms
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught, in_round
+from tad.options import group, option
+from tad.ranges import Choice, Float
+from tad.stages import Artifact, Context, StageConfig
 
 TOLERANCE = 1e-9
 """Scores this close to d2 reach it: of two scores the better one is mean + std, and rounding must not decide."""
@@ -41,27 +43,37 @@ TOLERANCE = 1e-9
 class Selection(StageConfig):
     """Which detections are positives (score from d2 on) and which candidates (from d1 on, below d2)."""
 
-    rule: Literal["adaptive", "fixed"] = Field(
-        default="adaptive",
-        description="d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed",
+    rule: Literal["adaptive", "fixed"] = option(
+        "adaptive", "d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed"
     )
-    d1: float = Field(default=0.15, ge=0, le=1, description="detections below are dropped")
-    k: float = Field(default=1.0, ge=0, le=bounds.SPREAD, description="adaptive: standard deviations above the mean")
-    scope: Literal["video", "class", "epoch"] = Field(
-        default="video", description="adaptive: mean and deviation of each video, of each class, or of all detections"
+    d1: bounds.Fraction = option(
+        0.15,
+        "detections below are dropped",
+        tune=Float(0.05, 0.3),
+        why="paper .15; joint scores are low, and what is below is never looked at",
     )
-    d2_max: float | None = Field(
-        default=None, ge=0, le=bounds.SCORE, description="adaptive: largest d2; null: no limit"
+    k: float = option(
+        1.0,
+        "adaptive: standard deviations above the mean",
+        ge=0,
+        le=bounds.SPREAD,
+        tune=Float(0.0, 2.0),
+        why="paper 1; 0 takes what is above the mean",
+        when=("rule", "adaptive"),
     )
-    fixed: float = Field(default=0.3, ge=0, le=1, description="d2 of rule fixed")
-    min_pos: int = Field(
-        default=0, ge=0, le=bounds.COUNT, description="a video's best detections from d1 on that are positives anyway"
+    scope: Literal["video", "class", "epoch"] = option(
+        "video",
+        "adaptive: mean and deviation of each video, of each class, or of all detections",
+        tune=Choice("video", "class", "epoch"),
+        why="video is ours, the paper is silent; class and epoch let whole videos go empty",
+        when=("rule", "adaptive"),
     )
-    hard_nms: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="tIoU from which the lesser of two detections of a class is dropped before; null: none is, so that "
+    d2_max: float | None = option(None, "adaptive: largest d2; null: no limit", ge=0, le=bounds.SCORE)
+    fixed: bounds.Fraction = option(0.3, "d2 of rule fixed")
+    min_pos: int = option(0, "a video's best detections from d1 on that are positives anyway", ge=0, le=bounds.COUNT)
+    hard_nms: bounds.PositiveFraction | None = option(
+        None,
+        "tIoU from which the lesser of two detections of a class is dropped before; null: none is, so that "
         "near duplicates stay which the detector's soft suppression has only lowered",
     )
 
@@ -91,10 +103,22 @@ class Selection(StageConfig):
 class Discriminator(StageConfig):
     """What the likeness to labelled instances of the same class decides."""
 
-    use: bool = Field(default=True, description="false: the selection alone")
-    alpha: float = Field(default=0.3, ge=0, le=1, description="positives whose likeness is below are eliminated")
-    beta: float = Field(default=0.7, ge=0, le=1, description="candidates whose likeness is above become labels")
-    training: IcdTraining = IcdTraining()
+    use: bool = option(True, "false: the selection alone")
+    alpha: bounds.Fraction = option(
+        0.3,
+        "positives whose likeness is below are eliminated",
+        tune=Float(0.0, 0.5),
+        why="paper .3; higher eliminates more positives",
+        when=("use", True),
+    )
+    beta: bounds.Fraction = option(
+        0.7,
+        "candidates whose likeness is above become labels",
+        tune=Float(0.5, 1.0),
+        why="paper .7; lower mines more candidates, 1 none",
+        when=("use", True),
+    )
+    training: IcdTraining = group(IcdTraining(), stage="heads")
 
 
 class LabelConfig(StageConfig):
@@ -104,59 +128,43 @@ class LabelConfig(StageConfig):
     beta: float
 
 
-class AplLabeler(StageConfig):
+class AplLabeler(MethodConfig):
     """Selected detections of the current model as pseudo-labels; their score is the detection's."""
 
     method: Literal["apl"] = "apl"
     selection: Selection = Selection()
     icd: Discriminator = Discriminator()
-    ignore: bool = Field(
-        default=False,
-        description="candidates that stay without a decision are stretches that the detector leaves out of its loss",
+    ignore: bool = option(
+        False, "candidates that stay without a decision are stretches that the detector leaves out of its loss"
     )
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = False
+    def problems(self, data: Dataset) -> list[str]:
+        return bank_problems(data) if self.icd.use else []
 
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+    def seeds(self, round: Round) -> Artifact:
         """Segments: positives and candidates of the selection, told apart by their source; none of labelled videos."""
-        return engine.map(Select(self.selection), {"proposals": proposals}, role)
+        return round.map(Select(self.selection), {"proposals": round.proposals()})
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: given labels, and pseudo-labels of all other videos; `proposals` are suppressed detections.
+    def label(self, round: Round) -> Labels:
+        """Segments: given labels, and pseudo-labels of all other videos; of suppressed detections.
 
         Raises:
             DataError: the discriminator is used, and the training videos have no full labels of two classes.
         """
-        inputs = {"selected": self.seeds(engine, proposals, role)}
+        selected = self.seeds(round)
+        inputs, once = {"selected": selected}, round.first.training
         if self.icd.use:
-            with in_round(engine, 0):
-                inputs["bank"] = engine.map(PoolLabelled(), {}, "train")
-                inputs["model"] = engine.fit(IcdFit(self.icd.training), {"bank": inputs["bank"]})
-        return engine.map(Label(LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta)), inputs, role)
+            inputs["bank"] = once.map(PoolLabelled())
+            inputs["model"] = once.fit(IcdFit(self.icd.training), {"bank": inputs["bank"]})
+        labels = round.map(Label(LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta)), inputs)
+        ignored = round.map(Undecided(), {"selected": selected, "labels": labels}) if self.ignore else None
+        return Labels(labels, ignored, lambda: self.statistics(round, selected.segments(), labels.segments()))
 
-    def ignored(self, engine: Engine, selected: Artifact, labels: Artifact) -> Artifact | None:
-        """Segments: stretches of the training videos of which nothing is to be learned; None without the option.
-
-        Args:
-            selected: what `seeds` made; labels: what `label` made of it.
-        """
-        return engine.map(Undecided(), {"selected": selected, "labels": labels}) if self.ignore else None
-
-    def statistics(self, engine: Engine, selected: Segments, labels: Segments) -> dict[str, Any]:
+    def statistics(self, round: Round, selected: Segments, labels: Segments) -> dict[str, Any]:
         """What was selected in the training videos that are not fully labelled.
 
         Args:
-            engine: of the run; the check of the discriminator runs once, in round 0.
+            round: of the training videos; the check of the discriminator runs once, in round 0.
             selected: what `seeds` made; labels: what `label` made of it.
 
         Returns:
@@ -164,7 +172,7 @@ class AplLabeler(StageConfig):
             labels that were `mined`; number of candidates `left`; `mean_d2` (None without a detection); `per_class`;
             `icd`: its `Check`, None where there is none.
         """
-        data = engine.data
+        data = round.data
         videos = [v for v in data.videos("train") if data.supervision(v) != "full"]
         found = labels.filter(np.isin(_kind(labels), ["apl/label", "apl/mined"]))
         kept, positives = int((_kind(found) == "apl/label").sum()), int((_kind(selected) == "apl/positive").sum())
@@ -173,8 +181,8 @@ class AplLabeler(StageConfig):
         counts = np.bincount(found.label_index(data.classes), minlength=len(data.classes))
         checked = None
         if self.icd.use:
-            with in_round(engine, 0):
-                checked = check(engine, engine.map(PoolLabelled(), {}, "train"), self.icd.training)
+            once = round.first.training
+            checked = check(once, once.map(PoolLabelled()), self.icd.training)
         return {
             "labels_per_video": len(found) / max(1, len(videos)),
             "videos_without": len(set(videos) - set(found.codes("video_id")[1])),
@@ -201,7 +209,6 @@ class Select:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, by_video = self.config, context.data, Proposals(context).by_video
-        _, _, number = context.source.rpartition("@")
 
         def usable(video: str) -> Segments:
             rows, kind = by_video.get(video, Segments.empty()), data.supervision(video)
@@ -223,10 +230,10 @@ class Select:
 
         shared: np.ndarray | float = np.inf
         if config.rule == "adaptive" and config.scope != "video":
-            every = Segments.concat(usable(v) for v in context.videos)
-            label = every.label_index(data.classes)
+            parts = ((rows.label_index(data.classes), rows.score) for rows in map(usable, context.videos))
+            label, score = (np.concatenate(part) for part in zip(*parts, strict=True))
             group = config.groups(np.zeros_like(label), label)
-            shared = np.array([config.d2(every.score[group == c]) for c in range(len(data.classes))])
+            shared = np.array([config.d2(score[group == c]) for c in range(len(data.classes))])
 
         def select(video: str) -> Segments:
             rows = usable(video)
@@ -236,7 +243,7 @@ class Select:
             else:
                 d2 = config.d2(rows.score)
             positive, candidate = config.split(rows.score, d2)
-            kind = np.where(positive, f"apl/positive@{number}", f"apl/candidate@{number}")
+            kind = np.where(positive, f"apl/positive@{context.round}", f"apl/candidate@{context.round}")
             return rows.replace(source=kind.tolist(), point=None).filter(positive | candidate)
 
         return select
@@ -256,13 +263,12 @@ class Label:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data = self.config, context.data
-        by_video = context.inputs["selected"].segments().by_video()
+        by_video = context.inputs["selected"].by_video()
         alike, _ = likeness(context) if "model" in context.inputs else (None, None)
-        _, _, number = context.source.rpartition("@")
 
         def label(video: str) -> Segments:
             if data.supervision(video) == "full":
-                return given(data, video, f"given@{number}")
+                return given(data, video, f"given@{context.round}")
             rows = by_video.get(video, Segments.empty())
             like = None
             if alike and len(rows):
@@ -270,7 +276,7 @@ class Label:
                 vectors = pooled(features, data.grid(video, len(features)), rows.spans)
                 like = alike(vectors, rows.label_index(data.classes))
             kept, mined = verdict(_kind(rows) == "apl/positive", like, config)
-            kind = np.where(kept, f"apl/label@{number}", f"apl/mined@{number}")
+            kind = np.where(kept, f"apl/label@{context.round}", f"apl/mined@{context.round}")
             return rows.replace(source=kind.tolist()).filter(kept | mined)
 
         return label
@@ -286,7 +292,7 @@ class Undecided:
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        selected, labels = (context.inputs[name].segments().by_video() for name in ("selected", "labels"))
+        selected, labels = (context.inputs[name].by_video() for name in ("selected", "labels"))
 
         def undecided(video: str) -> Segments:
             rows, mined = selected.get(video, Segments.empty()), labels.get(video, Segments.empty())

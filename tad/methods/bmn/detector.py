@@ -1,6 +1,6 @@
 """The detector `bmn`: class-agnostic proposals from a boundary-matching network, named by the proposer's classes.
 
-Source: BMN (ICCV 2019) and its public re-implementations; APL's quality branches (ECCV 2024) behind an option.
+Source: BMN (ICCV 2019) and its public re-implementations.
 BMN itself finds no classes. The published systems take them from a classifier of videos that was trained with the
 labels of the whole training set; here they are the video scores of this run's own proposer, which saw the given labels
 alone, and no option loads any other.
@@ -14,62 +14,62 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
-from tad.methods.bmn.losses import joint_score
 from tad.methods.bmn.model import Bmn
 from tad.methods.bmn.options import BmnTraining
-from tad.methods.bmn.pretrain import pretrain
 from tad.methods.bmn.sampling import valid_cells
 from tad.methods.bmn.targets import Window, read_window, windows
-from tad.methods.bmn.training import TrainStage, build
-from tad.methods.common.contrastive import ContrastiveConfig
+from tad.methods.bmn.training import TrainStage
 from tad.methods.common.postprocess import Postprocess, postprocess
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.methods.roles import Labels, MethodConfig, Round, required
+from tad.options import again, group, option
+from tad.ranges import Choice, Integer
+from tad.stages import Artifact, Context, StageConfig
 
 
 class BmnDecoding(StageConfig):
     """From the network's answers to detections; changing it needs no training."""
 
-    boundaries: bool = Field(
-        default=False, description="true: scores are also multiplied with the probabilities of both boundaries"
+    boundaries: bool = option(
+        False,
+        "true: scores are also multiplied with the probabilities of both boundaries",
+        tune=Choice(True, False),
+        why="paper true, OpenTAD false; boundary probabilities in the score",
     )
-    peak: float = Field(
-        default=0.5, gt=0, le=1, description="share of the window's highest boundary that makes a bin a candidate"
-    )
-    top_k: int = Field(
-        default=1000, ge=1, le=bounds.COUNT, description="best proposals of each window that reach post-processing"
-    )
-    snippets: bool = Field(
-        default=True,
-        description="true: scores are also multiplied with the mean of the proposer's class scores inside the "
+    peak: bounds.PositiveFraction = option(0.5, "share of the window's highest boundary that makes a bin a candidate")
+    top_k: bounds.Count = option(1000, "best proposals of each window that reach post-processing")
+    snippets: bool = option(
+        True,
+        "true: scores are also multiplied with the mean of the proposer's class scores inside the "
         "proposal; false: with its video score alone, as published",
+        tune=Choice(True, False),
+        why="papers false; the mean class score inside a proposal says more than its video's alone",
     )
-    classes: int = Field(
-        default=2, ge=1, le=bounds.COUNT, description="best classes of its video that every proposal is given"
+    classes: bounds.Count = option(
+        2,
+        "best classes of its video that every proposal is given",
+        tune=Choice(1, 2, 3),
+        why="papers 2; a proposal is given that many classes of its video",
     )
-    train_classes: Literal["given", "predicted"] = Field(
-        default="given", description="classes of training videos: the labels', where there are any, or the best ones"
+    train_classes: Literal["given", "predicted"] = option(
+        "given", "classes of training videos: the labels', where there are any, or the best ones"
     )
-    min_score: float | None = Field(
-        default=1e-4,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="proposals whose lowered score is below it are dropped; null: none",
-    )
-    max_detections: int = Field(
-        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones"
+    min_score: bounds.Score | None = option(1e-4, "proposals whose lowered score is below it are dropped; null: none")
+    max_detections: bounds.Count = option(
+        200,
+        "detections of each video, the best ones",
+        tune=Integer(50, 1000, log=True),
+        why="OpenTAD 200 on THUMOS14, 100 on ActivityNet",
     )
 
 
 class BmnPostprocess(Postprocess):
     """What is done with overlapping proposals, whatever their class."""
 
-    sigma: float = Field(default=0.4, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: bounds.Temperature = again(Postprocess, "sigma", 0.4)
 
 
 class BmnDetection(StageConfig):
@@ -79,70 +79,25 @@ class BmnDetection(StageConfig):
     postprocess: BmnPostprocess = BmnPostprocess()
 
 
-class RoundTraining(BmnTraining):
-    """Training in a round, and where it starts."""
-
-    init: Literal["none", "before"] = Field(
-        default="none",
-        description="start from fresh weights, or from the last round's; there are none in round 1, where it starts as "
-        "with none",
-    )
-
-
-class BmnDetector(StageConfig):
+class BmnDetector(MethodConfig):
     """Boundary-matching network; learns from any labeler's pseudo-labels."""
 
+    network: ClassVar[type[Bmn]] = Bmn
     method: Literal["bmn"] = "bmn"
-    pretrain: ContrastiveConfig = ContrastiveConfig()
-    training: RoundTraining = RoundTraining()
-    decode: BmnDecoding = BmnDecoding()
-    postprocess: BmnPostprocess = BmnPostprocess()
+    training: BmnTraining = BmnTraining()
+    decode: BmnDecoding = group(BmnDecoding(), stage="detections")
+    postprocess: BmnPostprocess = group(BmnPostprocess(), stage="detections")
 
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[False]] = False
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos."""
+        return round.fit(TrainStage(self.training), labels.inputs())
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-        ignored: Artifact | None = None,
-    ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; scores and candidates are not read.
-
-        Args:
-            before: with init: before, the model to go on from; what is left to round 1 is the proposer's, no BMN.
-            ignored: stretches of the training videos of which nothing is to be learned.
-        """
-        training = BmnTraining(**self.training.model_dump(exclude={"init"}))
-        inputs = {"labels": labels} | ({"ignored": ignored} if ignored is not None else {})
-        if self.training.init == "before" and before is not None and before.labels is not None:
-            inputs["before"] = before.model
-        elif self.pretrain.enabled:
-            inputs["before"] = pretrain(engine, self.pretrain, training)
-        return engine.fit(TrainStage(training), inputs)
-
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role; `scores` are the proposer's, for the classes.
-
-        Raises:
-            RunError: there are no scores.
-        """
-        if scores is None:
-            raise RunError("detector bmn finds no classes itself; give it the proposer's scores")
-        # Known classes are for training videos only, even if other videos have label files too.
-        changes = {} if role == "train" else {"train_classes": "predicted"}
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos; the proposer's scores tell their classes."""
+        scores = required(round.first.scores(), "detector bmn", "the proposer's scores for the classes")
+        changes = {} if round.known else {"train_classes": "predicted"}
         config = BmnDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
-        return engine.map(DetectStage(config), {"model": model, "scores": scores}, role)
+        return round.map(DetectStage(config, network=self.network), {"model": model, "scores": scores})
 
 
 @dataclass(frozen=True)
@@ -153,10 +108,11 @@ class DetectStage:
     name: str = "bmn/detect"
     version: int = 1
     output: Literal["segments", "arrays"] = "segments"
+    network: type[Bmn] = Bmn
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, scores = self.config.decode, context.data, context.inputs["scores"]
-        propose = load(context, config)
+        propose = load(context, config, self.network)
         names = np.array(data.classes, dtype=object)
 
         def detect(video: str) -> Segments:
@@ -203,7 +159,7 @@ Proposals = tuple[np.ndarray, np.ndarray]
 """[N, 2] positions and [N] scores."""
 
 
-def load(context: Context, config: BmnDecoding) -> Callable[[np.ndarray], Proposals]:
+def load(context: Context, config: BmnDecoding, kind: type[Bmn]) -> Callable[[np.ndarray], Proposals]:
     """The trained network as a function of a video's features [T, C]; of its proposals before suppression.
 
     Raises:
@@ -217,7 +173,7 @@ def load(context: Context, config: BmnDecoding) -> Callable[[np.ndarray], Propos
             f"{data.root}: features of width {data.manifest.grid.dim}, but the detector was trained on width "
             f"{settings['dim']}; use features of the same kind"
         )
-    network = build(settings)
+    network = kind.of(settings)
     network.load_state_dict(saved["state"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).eval()
@@ -256,8 +212,7 @@ def of_window(network: Bmn, rows: torch.Tensor, window: Window, durations: int, 
     usable = begins[first] & ends[last]
     first, last = first[usable], last[usable]
     maps = maps[:, last - first, first]
-    quality = joint_score(maps[1], maps[2]) if len(maps) > 2 else maps[1]
-    scores = (maps[0] * quality).numpy()
+    scores = network.score(maps).numpy()
     if config.boundaries:
         scores = scores * start[first] * end[last]
     best = np.argsort(-scores, kind="stable")[: config.top_k]

@@ -1,12 +1,10 @@
 """Losses of BMN, each a share of a value over all workers' windows.
 
-Source: BMN (ICCV 2019) section 3.3 and its released code; with the distance map, APL (ECCV 2024) equations 3 to 5, as
-far as they carry over to a grid of proposals. Legend: B windows, T bins, K cells.
+Source: BMN (ICCV 2019) section 3.3 and its released code. Legend: B windows, T bins, K cells.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,9 +12,6 @@ from tad.stages import Total
 
 HIGH, LOW = 0.7, 0.3
 """tIoU above, and up to which, a cell is of the upper or lower class of the balanced regression."""
-
-FLOOR = 1e-4
-"""Least of overlap minus distance in a score, so that its logarithm is finite."""
 
 
 def balanced(positive: Tensor, valid: Tensor, total: Total) -> Tensor:
@@ -68,33 +63,3 @@ def regression_loss(logits: Tensor, tiou: Tensor, valid: Tensor, draw: Tensor, t
         kept = kept | (member & (draw < share))
     error = (logits.sigmoid() - tiou).square()
     return (error * kept).sum() / total(kept.sum().float()).clamp(min=1)
-
-
-def joint_score(tiou: Tensor, distance: Tensor) -> Tensor:
-    """Predicted tIoU less predicted distance, at least `FLOOR`; times the first map it is APL's joint score."""
-    return (tiou - distance).clamp(min=FLOOR)
-
-
-def soft_class_loss(maps: Tensor, targets: Tensor, positive: Tensor, valid: Tensor, total: Total) -> Tensor:
-    """Balanced soft focal loss of the joint score P: |Y - P|^2 BCE(P, Y), Y = tIoU - distance on positives, else 0.
-
-    Args:
-        maps: [B, 3, K] logits.
-        targets: [B, 2, K] tIoU and distance.
-        positive: [B, K] bool.
-        valid: [B, K] bool.
-        total: sums over all workers.
-    """
-    quality = joint_score(maps[:, 1].sigmoid(), maps[:, 2].sigmoid())
-    score = (maps[:, 0].sigmoid() * quality).clamp(max=1 - 1e-6)
-    wanted = positive * joint_score(targets[:, 0], targets[:, 1])
-    # In parts the logarithm of the product stays finite, and the first map learns where quality is at its floor.
-    logarithm = F.logsigmoid(maps[:, 0]) + quality.log()
-    entropy = -(wanted * logarithm + (1 - wanted) * torch.log1p(-score))
-    return (balanced(positive, valid, total) * (wanted - score).square() * entropy).sum()
-
-
-def distance_loss(logits: Tensor, targets: Tensor, overlap: Tensor, total: Total) -> Tensor:
-    """Mean cross entropy of the third map over cells that overlap a label. All [B, K], overlap bool."""
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (entropy * overlap).sum() / total(overlap.sum().float()).clamp(min=1)

@@ -1,6 +1,6 @@
 """What BMN is taught: the bins of a window, and targets of boundaries and proposals on them.
 
-Source: BMN (ICCV 2019) section 3.3 and its released code; the distance of centres is APL's (ECCV 2024, equation 1).
+Source: BMN (ICCV 2019) section 3.3 and its released code.
 A bin is one input row of the network, and bin k covers the edges [k, k + 1). Legend: T bins, D durations, N labels.
 """
 
@@ -114,32 +114,17 @@ def boundary_targets(places: np.ndarray, length: int) -> np.ndarray:
     return share.clip(0, 1).max(1, initial=0.0).astype(np.float32)
 
 
-class ProposalTargets(NamedTuple):
-    """Of the best-overlapping label of each cell."""
-
-    tiou: np.ndarray
-    """[K] float32."""
-    distance: np.ndarray
-    """[K] float32, (distance of centres / length of the hull)^2; 0 where nothing overlaps."""
-
-
-def proposal_targets(cells: Cells, spans: np.ndarray) -> ProposalTargets:
-    """Targets of all cells.
+def proposal_targets(cells: Cells, spans: np.ndarray) -> np.ndarray:
+    """[K] float32: tIoU of each cell with its best-overlapping label.
 
     Args:
         cells: of the grid.
         spans: [N, 2] labels, in edges.
     """
-    none = np.zeros(len(cells.start), dtype=np.float32)
     if not len(spans):
-        return ProposalTargets(none, none)
-    proposals = cells.spans
-    overlap = tiou(proposals, spans)
-    best = overlap.argmax(1)
-    overlap, label = overlap[np.arange(len(best)), best], spans[best]
-    hull = np.maximum(proposals[:, 1], label[:, 1]) - np.minimum(proposals[:, 0], label[:, 0])
-    distance = np.where(overlap > 0, ((proposals.mean(1) - label.mean(1)) / hull) ** 2, 0.0)
-    return ProposalTargets(overlap.astype(np.float32), distance.astype(np.float32))
+        return np.zeros(len(cells.start), dtype=np.float32)
+    overlap: np.ndarray = tiou(cells.spans, spans).max(1)
+    return overlap.astype(np.float32)
 
 
 def positives(cells: Cells, spans: np.ndarray, overlap: np.ndarray, threshold: float, best: bool) -> np.ndarray:

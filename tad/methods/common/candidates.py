@@ -7,15 +7,17 @@ video's class score as a factor, and no repeated runs.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from tad import bounds
+from tad.methods.roles import Round
 from tad.ops.fusion import Aggregate, Overlap, gaussian_fusion
 from tad.ops.grouping import inner_mean, outer_inner_contrast, threshold_runs, upsample
 from tad.ops.nms import classwise_nms, compiled
+from tad.options import option
+from tad.ranges import Choice, Float, Integer, Steps
 from tad.stages import StageConfig
 
 
@@ -27,88 +29,147 @@ def steps(start: float, stop: float, step: float) -> list[float]:
 class FusionOptions(StageConfig):
     """How Gaussian weighted fusion groups segments and what it makes of a group; see tad.ops.fusion."""
 
-    temperature: float = Field(
-        default=0.2,
-        gt=0,
-        le=bounds.TEMPERATURE,
-        description="of the weights in a group: low keeps its best segment, high is the plain mean",
+    temperature: bounds.Temperature = option(
+        0.2,
+        "of the weights in a group: low keeps its best segment, high is the plain mean",
+        tune=Float(5e-3, 2.0, log=True),
+        why="code .2; high is the plain mean of a group",
     )
-    overlap_threshold: float = Field(
-        default=0.25, ge=0, lt=1, description="a segment is fused with a better one if they overlap by more than this"
+    overlap_threshold: bounds.Chance = option(
+        0.25,
+        "a segment is fused with a better one if they overlap by more than this",
+        tune=Float(0.15, 0.7),
+        why="code .25; higher fuses fewer candidates into more labels or detections",
     )
-    overlap: Overlap = Field(
-        default="inter/candidate", description="share of the lesser segment, tIoU, or share of the shorter one"
+    overlap: Overlap = option(
+        "inter/candidate",
+        "share of the lesser segment, tIoU, or share of the shorter one",
+        tune=Choice("inter/candidate", "iou", "inter/min"),
+        why="code inter/candidate; iou leaves short candidates inside long ones alone",
     )
-    aggregate: Aggregate = Field(
-        default="mean", description="score of a group; the published mean ranks it below its best segment"
+    aggregate: Aggregate = option(
+        "mean",
+        "score of a group; the published mean ranks it below its best segment",
+        tune=Choice("mean", "max", "noisy-or"),
+        why="code mean, which lowers the score where many agree",
     )
 
 
 class CandidateFusion(FusionOptions):
     """Fusion of proposals."""
 
-    weight: Literal["confidence", "inner"] = Field(
-        default="confidence",
-        description="what weighs a proposal: its score, or, as released, the mean of its class's curve in it",
+    weight: Literal["confidence", "inner"] = option(
+        "confidence",
+        "what weighs a proposal: its score, or, as released, the mean of its class's curve in it",
+        tune=Choice("confidence", "inner"),
+        why="paper confidence, code inner",
     )
 
 
 class RunsConfig(StageConfig):
     """How curves become runs, and how these are scored."""
 
-    train_classes: Literal["given", "predicted"] = Field(
-        default="given", description="classes of training videos: those of their points, or the predicted ones"
+    train_classes: Literal["given", "predicted"] = option(
+        "given", "classes of training videos: those of their points, or the predicted ones", paper="predicted"
     )
-    class_threshold: float = Field(default=0.5, ge=0, le=1, description="a class is predicted at this video score")
-    scale: int = Field(default=2, ge=1, le=bounds.PARTS, description="interpolated samples per snippet")
-    centred: bool = Field(
-        default=True, description="false: the published interpolation, whose runs are up to half a snippet early"
+    class_threshold: bounds.Fraction = option(
+        0.5,
+        "a class is predicted at this video score",
+        paper=0.5,
+        free=True,
+        tune=Float(0.05, 0.7),
+        why="HR-Pro .5, POTLoc .65; lower where videos hold many classes",
     )
-    cas_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=steps(0, 0.225, 0.025),
+    scale: bounds.Parts = option(
+        2,
+        "interpolated samples per snippet",
+        paper=2,
+        tune=Choice(2, 4, 8, 24),
+        why="HR-Pro 2, POTLoc 8, LACP 24; finer for actions of a few snippets, at linear cost",
+    )
+    centred: bool = option(
+        True, "false: the published interpolation, whose runs are up to half a snippet early", paper=False
+    )
+    cas_thresholds: list[bounds.Fraction] = option(
+        steps(0, 0.225, 0.025),
+        "thresholds on each class's curve",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="thresholds on each class's curve",
+        paper=steps(0, 0.225, 0.025),
+        tune=Steps(Float(0.0, 0.15), Float(0.16, 0.9), Integer(4, 20)),
+        why="HR-Pro 0 to .25 by .05, POTLoc 0 to .175; up to .9 where actions fill their video",
     )
-    actionness_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=steps(0.3, 0.7, 0.05),
+    actionness_thresholds: list[bounds.Fraction] = option(
+        steps(0.3, 0.7, 0.05),
+        "thresholds on actionness; its runs are proposals of every class",
         max_length=bounds.ITEMS,
-        description="thresholds on actionness; its runs are proposals of every class",
+        paper=steps(0.5, 0.7, 0.025),
+        tune=Steps(Float(0.1, 0.5), Float(0.6, 0.98), Integer(4, 30)),
+        why="HR-Pro .5 to .7, POTLoc .3 to .975; below .1 a run is the whole video",
     )
-    margin: float = Field(
-        default=0.25, gt=0, le=bounds.SHARE, description="outside of a run on each side, as a share of its length"
+    margin: bounds.Ratio = option(
+        0.25,
+        "outside of a run on each side, as a share of its length",
+        paper=0.25,
+        tune=Float(0.1, 0.5),
+        why="HR-Pro .25, POTLoc .2; how far around a run the contrast looks",
     )
-    symmetric: bool = Field(default=True, description="false: the published margins, longer on the left")
-    contrast: Literal["plain", "zeroed"] = Field(
-        default="plain", description="zeroed: the published rule, a class's curve below the threshold counts as zero"
+    symmetric: bool = option(True, "false: the published margins, longer on the left", paper=False)
+    contrast: Literal["plain", "zeroed"] = option(
+        "plain",
+        "zeroed: the published rule, a class's curve below the threshold counts as zero",
+        paper="zeroed",
+        tune=Choice("plain", "zeroed"),
+        why="paper zeroed; plain was better on held-out videos",
     )
-    video_factor: bool = Field(default=True, description="multiply the contrast by the video's score of the class")
-    video_bonus: float = Field(
-        default=0.0,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="share of the video's score of the class that is added; LACP has 0.2, POTLoc 0.25",
+    video_factor: bool = option(
+        True,
+        "multiply the contrast by the video's score of the class",
+        paper=False,
+        tune=Choice(True, False),
+        why="paper false; true holds down classes that the video hardly shows",
     )
-    repeats: bool = Field(
-        default=False, description="true: the published list, with a run once for each threshold that yields it"
+    video_bonus: bounds.Weight = option(
+        0.0,
+        "share of the video's score of the class that is added; LACP has 0.2, POTLoc 0.25",
+        tune=Float(0.0, 0.5),
+        why="HR-Pro 0, LACP .2, POTLoc .25; share of the video's class score",
+    )
+    repeats: bool = option(
+        False, "true: the published list, with a run once for each threshold that yields it", paper=True
     )
 
 
 class CandidateConfig(RunsConfig):
     """How curves become proposals."""
 
-    nms: Literal["none", "soft", "hard", "gaufuse"] = Field(
-        default="soft", description="what is done with overlapping proposals of a class; gaufuse: they are fused"
+    suppression: Literal["none", "soft-nms", "nms", "gaufuse"] = option(
+        "soft-nms",
+        "overlapping proposals of a class: lower their scores, drop them, or fuse them",
+        paper="soft-nms",
+        tune=Choice("soft-nms", "nms"),
+        why="HR-Pro soft-nms, POTLoc nms, which leaves fewer proposals to the labeler",
+        when=("labeler.method", ("pser", "pser-seed", "potloc", "points")),
+        formerly="nms",
+        old_words={"soft-nms": "soft", "nms": "hard"},
     )
-    sigma: float = Field(
-        default=0.3, gt=0, le=bounds.TEMPERATURE, description="width of the Gaussian of soft suppression"
+    sigma: bounds.Temperature = option(
+        0.3,
+        "soft-nms: width of the Gaussian",
+        paper=0.3,
+        tune=Float(0.1, 1.0, log=True),
+        why="paper .3; above 1 overlapping proposals hardly lose score",
+        when=("suppression", "soft-nms"),
     )
-    iou_threshold: float = Field(default=0.6, gt=0, le=1, description="tIoU from which hard suppression drops")
-    stretch: float = Field(
-        default=0.0,
-        ge=0,
-        le=bounds.SECONDS,
-        description="seconds by which all proposals end later in suppression; published codes have 1",
+    iou_threshold: bounds.PositiveFraction = option(
+        0.6,
+        "nms: the tIoU from which it drops",
+        tune=Float(0.4, 0.8),
+        why="POTLoc .6; the tIoU from which a proposal is dropped",
+        when=("suppression", "nms"),
+    )
+    stretch: bounds.Seconds = option(
+        0.0, "seconds by which all proposals end later in suppression; published codes have 1", paper=1.0
     )
     fusion: CandidateFusion = CandidateFusion()
 
@@ -149,9 +210,9 @@ def candidates(
         second: snippets in a second; suppression with a stretch alone needs it.
     """
     found = scored_runs(cas, actionness, video, known, config)
-    if config.nms == "none":
+    if config.suppression == "none":
         return found
-    if config.nms == "gaufuse":
+    if config.suppression == "gaufuse":
         return fused(found, cas, config, second)
     return suppressed(found, config, second)
 
@@ -212,10 +273,10 @@ def suppressed(found: Candidates, config: CandidateConfig, second: float) -> Can
         found.spans + reach,
         found.scores,
         found.labels,
-        method="hard" if config.nms == "hard" else "gaussian",
+        method="hard" if config.suppression == "nms" else "gaussian",
         sigma=config.sigma,
         iou_threshold=config.iou_threshold,
-        min_score=-1e9 if config.nms == "hard" or config.stretch else 0.001,
+        min_score=-1e9 if config.suppression == "nms" or config.stretch else 0.001,
         limit=None,
     )
     return Candidates(spans - reach, score, label)
@@ -237,3 +298,13 @@ def fused(found: Candidates, cas: np.ndarray, config: CandidateConfig, second: f
         stretch=config.stretch * second,
     )
     return Candidates(spans, scores.astype(np.float32), labels)
+
+
+def reading(round: Round, suppressed: bool) -> dict[str, Any]:
+    """Changes to the config of candidates for a round: no suppression, and no known classes where labels are none.
+
+    Args:
+        round: labels of its videos are not read unless it knows them, even if the points file also lists others.
+        suppressed: False gives every candidate with its own score.
+    """
+    return ({} if suppressed else {"suppression": "none"}) | ({} if round.known else {"train_classes": "predicted"})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tad.data.dataset import Dataset
 from tad.errors import ConfigError
 
 
@@ -55,3 +56,8 @@ def derived_width(dim: int, heads: int, method: str) -> int:
 def derived_ema(steps: int) -> float:
     """Decay of averaged weights: 0.999, or less for fewer than 10,000 steps."""
     return max(0.0, min(0.999, 1 - 10 / steps))
+
+
+def default_batch(data: Dataset, most: int) -> int:
+    """`most` videos; fewer in a small set, which still takes several steps an epoch."""
+    return min(most, max(1, len(data.videos("train")) // 8))

@@ -6,21 +6,21 @@ seeds used as pseudo-labels. Legend: G points, N proposals of one video.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from tad import bounds
-from tad.data.dataset import Dataset, Role
+from tad.data.dataset import Dataset
 from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.methods.common.published import fill_published
 from tad.ops.nms import compiled
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.options import option
+from tad.ranges import Choice, Float
+from tad.stages import Context, StageConfig
 
 FALLBACK_SCORE = 0.2
 """Score of a seed that no proposal stands behind, as in the published code."""
@@ -32,27 +32,46 @@ SHORTEST = 1e-3
 class SeedRule(StageConfig):
     """Which proposal answers for a point."""
 
-    neighbours: Literal["same-class", "any-class"] = Field(
-        default="same-class", description="points that a proposal must not reach: those of its class, or all"
+    neighbours: Literal["same-class", "any-class"] = option(
+        "same-class",
+        "points that a proposal must not reach: those of its class, or all",
+        paper="any-class",
+        tune=Choice("same-class", "any-class"),
+        why="papers any-class, which finds no seed where instances of two classes coincide",
     )
-    crossing: Literal["clip", "discard", "keep"] = Field(
-        default="clip",
-        description="where every proposal around a point reaches a neighbour: cut the best halfway to it, use none, or "
+    crossing: Literal["clip", "discard", "keep"] = option(
+        "clip",
+        "where every proposal around a point reaches a neighbour: cut the best halfway to it, use none, or "
         "(HR-Pro) take the best as it is if its score is high enough",
+        paper="discard",
+        tune=Choice("clip", "discard", "keep"),
+        why="PseR discard, HR-Pro keep; what happens to a proposal over two points",
     )
-    min_score: float = Field(
-        default=0.0,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="proposals that reach no neighbour need a score above this",
+    min_score: bounds.Score = option(
+        0.0,
+        "proposals that reach no neighbour need a score above this",
+        paper=0.0,
+        tune=Float(-0.2, 0.8),
+        why="papers 0; contrasts lie between -1 and 1, good ones above .3",
     )
-    half_width: float = Field(
-        default=1.0, gt=0, le=bounds.SECONDS, description="seconds on either side of a point without a proposal"
+    half_width: float = option(
+        1.0,
+        "seconds on either side of a point without a proposal",
+        gt=0,
+        le=bounds.SECONDS,
+        paper=1.0,
+        tune=Float(0.3, 5.0, log=True),
+        why="PseR 1 s; half an action's length where no proposal holds the point",
+        when=("fallback", "window"),
     )
-    fallback: Literal["window", "none"] = Field(
-        default="window", description="a point without a proposal: a window around it, or no seed"
+    fallback: Literal["window", "none"] = option(
+        "window",
+        "a point without a proposal: a window around it, or no seed",
+        paper="window",
+        tune=Choice("window", "none"),
+        why="PseR window, HR-Pro none; a point without a proposal",
     )
-    inside_video: bool = Field(default=True, description="cut seeds at the ends of the video")
+    inside_video: bool = option(True, "cut seeds at the ends of the video", paper=False)
 
 
 class Seeds(NamedTuple):
@@ -193,15 +212,14 @@ class Proposals:
     def __init__(self, context: Context) -> None:
         self.fused = "fused" in context.inputs
         artifact = context.inputs["fused" if self.fused else "proposals"]
-        segments, self.data = artifact.segments(), context.data
-        unknown = sorted(set(segments.codes("label")[1]) - set(self.data.classes))
+        self.by_video, self.data = artifact.by_video(), context.data
+        unknown = sorted(self.by_video.labels - set(self.data.classes))
         if unknown:
             raise DataError(
                 f"{artifact.path}: proposals of classes that {self.data.root} does not have: {', '.join(unknown)}; "
                 f"its classes are {', '.join(self.data.classes)}"
             )
-        self.by_video = segments.by_video()
-        if len(segments) and not set(self.by_video) & set(context.videos):
+        if self.by_video and not self.by_video.keys() & set(context.videos):
             raise DataError(
                 f"{artifact.path}: no proposal is of a video to label; it has videos such as "
                 f"{next(iter(self.by_video))}, the dataset such as {next(iter(context.videos))}"
@@ -274,47 +292,3 @@ def inside(spans: np.ndarray, lower: float, upper: float) -> np.ndarray:
         start = np.clip(spans[gone].mean(1) - SHORTEST / 2, lower, max(lower, upper - SHORTEST))
         spans[gone] = np.stack([start, start + SHORTEST], axis=1)
     return spans
-
-
-class SeedLabeler(StageConfig):
-    """The seeds themselves as pseudo-labels."""
-
-    method: Literal["pser-seed"] = "pser-seed"
-    faithful: bool = Field(default=False, description="the published rule; sets the options of seed_rule")
-    seed_rule: SeedRule = SeedRule()
-
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, {"seed_rule": PUBLISHED_RULE})
-
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
-        """Segments: one seed for every point of a role's videos."""
-        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals}, role)
-
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: the seeds."""
-        return self.seeds(engine, proposals, role)
-
-
-PUBLISHED_RULE: Mapping[str, Any] = {
-    "neighbours": "any-class",
-    "crossing": "discard",
-    "min_score": 0.0,
-    "half_width": 1.0,
-    "fallback": "window",
-    "inside_video": False,
-}
-"""The seed rule of the published code."""

@@ -43,14 +43,11 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
         DataError: a class or a video is not the dataset's, or no training video has a pseudo-label.
     """
     artifact, data = context.inputs["labels"], context.data
-    table = artifact.segments()
-    problems = [f"class {name!r} is not in dataset.yaml" for name in sorted(set(table.labels) - set(data.classes))]
-    problems += [
-        f"video {v!r} is not in annotations.json" for v in sorted(set(table.video_ids) - set(data.videos_by_id))
-    ]
+    by_video = artifact.by_video()
+    problems = [f"class {name!r} is not in dataset.yaml" for name in sorted(by_video.labels - set(data.classes))]
+    problems += [f"video {v!r} is not in annotations.json" for v in sorted(by_video.keys() - data.videos_by_id.keys())]
     if problems:
         raise DataError(f"{artifact.path / 'segments.parquet'}: " + listing(problems))
-    by_video = table.by_video()
     if not by_video.keys() & set(context.videos):
         raise DataError(
             f"{artifact.path / 'segments.parquet'}: none of the {len(context.videos)} training videos has "
@@ -83,7 +80,7 @@ def read_ignored(context: Context) -> dict[str, np.ndarray]:
     data = context.data
     return {
         video: data.grid(video, expected_length(data, video)).to_position(rows.spans)
-        for video, rows in context.inputs["ignored"].segments().by_video().items()
+        for video, rows in context.inputs["ignored"].by_video().items()
         if video in data.videos_by_id
     }
 

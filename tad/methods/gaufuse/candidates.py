@@ -6,16 +6,17 @@ Source: GauFuse (CVPR 2023), its released code. By default it differs from the c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from tad import bounds
-from tad.methods.common.candidates import CandidateFusion, Candidates, predicted_classes
+from tad.methods.common.candidates import CandidateFusion, Candidates, predicted_classes, steps
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import threshold_runs
 from tad.ops.nms import classwise_nms
+from tad.options import group, option
+from tad.ranges import Choice, Float
 from tad.stages import StageConfig
 
 
@@ -24,46 +25,79 @@ def ratios(first: float, last: float, count: int) -> list[float]:
     return [float(f"{value:.3g}") for value in np.geomspace(first, last, count)]
 
 
+RELEASED = CandidateFusion(
+    temperature=0.2, overlap_threshold=0.25, overlap="inter/candidate", aggregate="mean", weight="inner"
+)
+"""Fusion in the published code."""
+
+
 class RskpCandidates(StageConfig):
     """How curves become candidates, and candidates proposals."""
 
-    train_classes: Literal["given", "predicted"] = Field(
-        default="given", description="classes of training videos: those of their labels, or the predicted ones"
+    train_classes: Literal["given", "predicted"] = option(
+        "given", "classes of training videos: those of their labels, or the predicted ones", paper="predicted"
     )
-    class_threshold: float = Field(default=0.16, ge=0, le=1, description="a class is predicted at this video score")
-    best_class: bool = Field(
-        default=True, description="predict the best class where none reaches the threshold; released: none"
+    class_threshold: bounds.Fraction = option(
+        0.16,
+        "a class is predicted at this video score",
+        paper=0.16,
+        free=True,
+        tune=Float(0.05, 0.7),
+        why="code .16; lower where videos hold many classes",
     )
-    thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=ratios(0.0003, 0.04, 20),
+    best_class: bool = option(
+        True, "predict the best class where none reaches the threshold; released: none", paper=False
+    )
+    thresholds: list[bounds.Fraction] = option(
+        ratios(0.0003, 0.04, 20),
+        "a run is above a threshold throughout; released: 0.001 to 0.039 in equal steps",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="a run is above a threshold throughout; released: 0.001 to 0.039 in equal steps",
+        paper=steps(0.001, 0.039, 0.002),
     )
-    min_length: int = Field(default=2, ge=1, le=bounds.SNIPPETS, description="snippets of the shortest run")
-    widen: float = Field(
-        default=0.5,
+    min_length: bounds.Snippets = option(2, "snippets of the shortest run", paper=2)
+    widen: float = option(
+        0.5,
+        "snippets that a candidate gains at either end; curves learnt from classes peak within actions",
         ge=0,
         le=bounds.SNIPPETS,
-        description="snippets that a candidate gains at either end; curves learnt from classes peak within actions",
+        paper=0.0,
     )
-    context: float = Field(
-        default=0.0785, gt=0, le=bounds.SHARE, description="outside on each side: context * length^exponent"
+    context: bounds.Ratio = option(
+        0.0785,
+        "outside on each side: context * length^exponent",
+        paper=0.0785,
+        tune=Float(0.03, 0.35),
+        why="code .0785, RSKP .25; how far around a run the contrast looks",
     )
-    exponent: float = Field(default=0.9, ge=0, le=2, description="see context")
-    released_edges: bool = Field(
-        default=False,
-        description="the released code's: ends one snippet late, the inside one snippet longer, the outside without "
+    exponent: float = option(
+        0.9, "see context", ge=0, le=2, paper=0.9, tune=Float(0.7, 1.1), why="code .9, RSKP 1; of the run's length"
+    )
+    released_edges: bool = option(
+        False,
+        "the released code's: ends one snippet late, the inside one snippet longer, the outside without "
         "the snippet after the run and without the video's last one",
+        paper=True,
     )
-    nms: Literal["none", "soft", "hard", "gaufuse"] = Field(
-        default="gaufuse", description="what is done with overlapping candidates of a class; gaufuse: they are fused"
+    suppression: Literal["none", "soft-nms", "nms", "gaufuse"] = option(
+        "gaufuse",
+        "overlapping candidates of a class: lower their scores, drop them, or fuse them",
+        paper="gaufuse",
+        tune=Choice("soft-nms", "nms"),
+        why="HR-Pro soft-nms, POTLoc nms, which leaves fewer proposals to the labeler",
+        when=("labeler.method", ("pser", "pser-seed", "potloc", "points")),
+        formerly="nms",
+        old_words={"soft-nms": "soft", "nms": "hard"},
     )
-    sigma: float = Field(
-        default=0.3, gt=0, le=bounds.TEMPERATURE, description="width of the Gaussian of soft suppression"
+    sigma: bounds.Temperature = option(
+        0.3,
+        "soft-nms: width of the Gaussian",
+        tune=Float(0.1, 1.0, log=True),
+        why="paper .3; above 1 overlapping proposals hardly lose score",
+        when=("suppression", "soft-nms"),
     )
-    iou_threshold: float = Field(default=0.25, gt=0, le=1, description="tIoU from which hard suppression drops")
-    fusion: CandidateFusion = CandidateFusion()
+    iou_threshold: bounds.PositiveFraction = option(0.25, "nms: the tIoU from which it drops")
+    fusion: CandidateFusion = group(CandidateFusion(), paper=RELEASED)
 
 
 class Scored(NamedTuple):
@@ -117,7 +151,7 @@ def rskp_candidates(cas: np.ndarray, video: np.ndarray, known: np.ndarray, confi
     spans = np.concatenate([np.zeros((0, 2)), *(runs.spans for runs in found)])
     score = np.concatenate([np.zeros(0), *(runs.contrast for runs in found)])
     label = np.repeat(labels, [len(runs.spans) for runs in found])
-    if config.nms == "gaufuse":
+    if config.suppression == "gaufuse":
         inner = np.concatenate([np.zeros(0), *(runs.inner for runs in found)])
         fusion = config.fusion
         spans, score, label, _ = gaussian_fusion(
@@ -131,7 +165,7 @@ def rskp_candidates(cas: np.ndarray, video: np.ndarray, known: np.ndarray, confi
             aggregate=fusion.aggregate,
             stretch=float(config.released_edges),
         )
-    elif config.nms != "none":
+    elif config.suppression != "none":
         spans, score, label = suppressed(spans, score, label, config)
     return Candidates(spans, score.astype(np.float32), label)
 
@@ -146,10 +180,10 @@ def suppressed(
         spans[once] + reach,
         score[once],
         label[once],
-        method="hard" if config.nms == "hard" else "gaussian",
+        method="hard" if config.suppression == "nms" else "gaussian",
         sigma=config.sigma,
         iou_threshold=config.iou_threshold,
-        min_score=-1e9 if config.nms == "hard" else 0.001,
+        min_score=-1e9 if config.suppression == "nms" else 0.001,
         limit=None,
     )
     return kept - reach, score, label

@@ -9,16 +9,10 @@ reinforce itself. Detections are the model's own fused candidates, as the propos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from tad.data.dataset import Role
 from tad.errors import RunError
-from tad.methods.common.published import fill_published
 from tad.methods.gaufuse.candidates import RskpCandidates
-from tad.methods.gaufuse.proposer import PUBLISHED as PROPOSER
 from tad.methods.gaufuse.proposer import RskpScoring, propose, score
 from tad.methods.gaufuse.retraining import (
     Retrain,
@@ -29,112 +23,54 @@ from tad.methods.gaufuse.retraining import (
     Targets,
     learns_change,
 )
-from tad.methods.gaufuse.training import default_batch
-from tad.stages import Artifact, Before, Engine, StageConfig
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
+from tad.options import group, option
+from tad.ranges import Float
+from tad.stages import Artifact
 
 
-class RskpDetector(StageConfig):
+class RskpDetector(MethodConfig):
     """The retrained snippet model; needs proposer rskp."""
 
     method: Literal["rskp"] = "rskp"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
+    """On THUMOS14; but the model that labels is in eval mode, where the published code leaves it in training mode."""
     targets: TargetConfig = TargetConfig()
     schedule: Schedule = Schedule()
     training: Retraining = Retraining()
-    scoring: RskpScoring = RskpScoring()
-    candidates: RskpCandidates = RskpCandidates()
+    scoring: RskpScoring = group(RskpScoring(), stage="detections")
+    candidates: RskpCandidates = group(RskpCandidates(), stage="detections", tune={"class_threshold": Float(0.05, 0.3)})
 
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[True]] = True
-    """It has `score` and `propose`, as a proposer has, and the next round's labels are made of what these give."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
-
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-    ) -> Artifact:
-        """The model, trained further on the pseudo-labels of the training videos; scores and candidates are not read.
-
-        Args:
-            before: the model to start from and the pseudo-labels that it was trained on.
-
-        Raises:
-            RunError: there is no model to start from.
-        """
-        if before is None:
-            raise RunError(
-                "detector rskp trains the proposer's model further; give it `before`, what the last round left"
+    def conflicts(self, recipe: Roles) -> list[str]:
+        unlike = []
+        if recipe.proposer.method != "rskp":
+            unlike.append(
+                "detector rskp trains the proposer's own model further, but the proposer is "
+                f"{recipe.proposer.method}; use proposer rskp, or another detector"
             )
-        number = max(1, engine.round)
-        inputs = {"model": before.model, "targets": engine.map(Targets(self.targets), {"labels": labels})}
-        if learns_change(self.schedule, number):
+        return unlike + cannot_ignore(self.method, recipe)
+
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The last round's model, trained further on the pseudo-labels of the training videos."""
+        before, targets = round.previous, Targets(self.targets)
+        inputs = {"model": before.model, "targets": round.map(targets, {"labels": labels.segments})}
+        if learns_change(self.schedule, round.number):
             if before.labels is None:
-                raise RunError(f"detector rskp learns how labels changed in round {number}; give it the last round's")
-            inputs["previous"] = engine.map(Targets(self.targets), {"labels": before.labels})
-        config = RetrainConfig(training=self.training, schedule=self.schedule, round=number)
-        return engine.fit(Retrain(config, self.training.batch_size or default_batch(engine.data)), inputs)
+                raise RunError(
+                    f"detector rskp learns how labels changed in round {round.number}, which has none before"
+                )
+            inputs["previous"] = round.map(targets, {"labels": before.labels})
+        config = RetrainConfig(training=self.training, schedule=self.schedule, round=round.number)
+        return round.fit(Retrain(config), inputs)
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return score(engine, model, role, self.scoring)
+        return score(round, model, self.scoring)
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals of the model whose scores are given; see `SnippetProposer.propose`."""
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: the model's own candidates."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role: the model's own fused candidates; the other inputs are not read."""
-        return self.propose(engine, self.score(engine, model, role), role)
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "targets": {"rows": "sum", "solver": "centre", "released_edges": True, "trim": 0.0},
-    "schedule": {
-        "epochs": [30, 15, 15, 15, 25, 50],
-        "lr": [2.048e-5, 2.048e-5, 5.12e-7, 2.56e-7],
-        "label_epochs": [30, 15, 6, 0],
-        "gains": [2.0, 2.0, 2.0, 2.0, 2.0, 2.15],
-        "weight": 10.0,
-        "growth": 1.035,
-        "weight_limit": 50.0,
-        "late": True,
-    },
-    "training": {
-        **{k: v for k, v in PROPOSER["training"].items() if k in Retraining.model_fields},
-        "snippet_weight": 0.5,
-        "snippet_weight_memory": 1.0,
-        "first_memory": False,
-        "own_share": 0.8,
-        "bounded": False,
-        "dead_zone": 0.0,
-    },
-    "scoring": PROPOSER["scoring"],
-    "candidates": PROPOSER["candidates"],
-}
-"""The published code on THUMOS14, but for labels made in training mode: here the model that labels is in eval mode."""
-
-BUDGET = (
-    "schedule.epochs",
-    "schedule.label_epochs",
-    "schedule.lr",
-    "training.batch_size",
-    "candidates.class_threshold",
-)
-"""Options that faithful: true sets but lets the user change: they depend on the data and on how long one trains."""
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos: the model's own fused candidates."""
+        return self.propose(round, model)

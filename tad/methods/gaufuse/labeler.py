@@ -8,23 +8,24 @@ does not look at them), and groups without contrast are dropped. Stages: `gaufus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.candidates import CandidateFusion
-from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import Proposals, inside
+from tad.methods.gaufuse.candidates import RELEASED
+from tad.methods.roles import Labels, MethodConfig, Round
 from tad.ops.fusion import gaussian_fusion
 from tad.ops.grouping import inner_mean
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.options import group, option
+from tad.ranges import Float
+from tad.stages import Artifact, Context, StageConfig
 
 NEAREST = 1e-9
 """A temperature so low that a group becomes its best member."""
@@ -33,19 +34,19 @@ NEAREST = 1e-9
 class Gate(StageConfig):
     """Which candidates are fused, and which groups become pseudo-labels."""
 
-    classes: Literal["given", "all"] = Field(
-        default="given",
-        description="given: only the classes that a video's labels name, if it has labels; all: as released, whatever "
+    classes: Literal["given", "all"] = option(
+        "given",
+        "given: only the classes that a video's labels name, if it has labels; all: as released, whatever "
         "the proposer found",
+        paper="all",
     )
-    class_threshold: float = Field(
-        default=0.0, ge=0, le=1, description="classes whose video score is below get no pseudo-label"
-    )
-    min_score: float | None = Field(
-        default=0.0,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="pseudo-labels have a score above this; null: released, all, also negative ones",
+    class_threshold: bounds.Fraction = option(0.0, "classes whose video score is below get no pseudo-label", paper=0.16)
+    min_score: bounds.Score | None = option(
+        0.0,
+        "pseudo-labels have a score above this; null: released, all, also negative ones",
+        paper=None,
+        tune=Float(0.0, 0.3),
+        why="code none; weak groups are mostly background",
     )
 
 
@@ -57,83 +58,60 @@ class FuseConfig(StageConfig):
     released_edges: bool
 
 
-class GaufuseLabeler(StageConfig):
+class GaufuseLabeler(MethodConfig):
     """Fused candidates as pseudo-labels; their score is the fused one."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["gaufuse"] = "gaufuse"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
-    temperatures: list[Annotated[float, Field(gt=0, le=bounds.TEMPERATURE)]] = Field(
-        default=[0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
+    temperatures: list[bounds.Temperature] = option(
+        [0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
+        "of every round's fusion, the last one for later rounds, too; replaces fusion.temperature",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="of every round's fusion, the last one for later rounds, too; replaces fusion.temperature",
+        paper=[0.02, 0.02, 0.02, 0.002, 0.002, 0.0016],
+        free=True,
     )
-    fusion: CandidateFusion = CandidateFusion()
-    released_edges: bool = Field(default=False, description="overlaps as if candidates lasted a snippet longer")
+    fusion: CandidateFusion = group(CandidateFusion(), paper=RELEASED, free=("temperature",))
+    released_edges: bool = option(False, "overlaps as if candidates lasted a snippet longer", paper=True, free=True)
     gate: Gate = Gate()
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = False
-    wants_points: ClassVar[bool] = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        data = fill_published(data, PUBLISHED)
-        if isinstance(data, Mapping) and data.get("faithful") is True:
-            return {"released_edges": True, **data}
-        return data
-
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+    def seeds(self, round: Round) -> Artifact:
         """Segments: the best candidate of each group, from which its fusion starts."""
         fusion = self.fusion.model_copy(update={"temperature": NEAREST, "weight": "confidence"})
         gate = self.gate.model_copy(update={"class_threshold": 0.0})
         config = FuseConfig(fusion=fusion, gate=gate, released_edges=False)
-        return engine.map(Fuse(config, name="gaufuse/seed"), {"proposals": proposals}, role)
+        return round.map(Fuse(config, name="gaufuse/seed"), {"proposals": round.proposals(suppressed=False)})
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: the fused candidates.
-
-        Args:
-            engine: its round chooses the temperature.
-            proposals: all candidates of the current model, each with its own score.
-            embedding: for other methods.
-            role: whose videos.
-            taught: for other methods.
-            scores: the current model's snippet and video scores; needed with fusion.weight: inner, released_edges and
-                gate.class_threshold.
+    def label(self, round: Round) -> Labels:
+        """Segments: the fused candidates of the current model, by the temperature of the round.
 
         Raises:
-            RunError: scores are needed and missing.
+            RunError: snippet and video scores are needed (fusion.weight: inner, released_edges, gate.class_threshold)
+                and missing.
         """
         wanting = {
             "fusion.weight: inner": self.fusion.weight == "inner",
             "released_edges: true": self.released_edges,
             "gate.class_threshold": self.gate.class_threshold > 0,
         }
-        if scores is None and any(wanting.values()):
-            raise RunError(
-                f"labeler gaufuse: {', '.join(k for k, v in wanting.items() if v)} needs the snippet scores that the "
-                "proposals were made of; run a whole recipe, or set fusion.weight: confidence and leave the others out"
-            )
-        temperature = self.temperatures[min(max(engine.round, 1), len(self.temperatures)) - 1]
+        inputs = {"proposals": round.proposals(suppressed=False)}
+        if any(wanting.values()):
+            scores = round.scores()
+            if scores is None:
+                raise RunError(
+                    f"labeler gaufuse: {', '.join(k for k, v in wanting.items() if v)} needs the snippet scores that "
+                    "the proposals were made of; use a proposer that is trained, or set fusion.weight: confidence and "
+                    "leave the others out"
+                )
+            inputs["scores"] = scores
+        temperature = self.temperatures[min(max(round.number, 1), len(self.temperatures)) - 1]
         config = FuseConfig(
             fusion=self.fusion.model_copy(update={"temperature": temperature}),
             gate=self.gate,
             released_edges=self.released_edges,
         )
-        inputs = {"proposals": proposals}
-        if scores is not None and any(wanting.values()):
-            inputs["scores"] = scores
-        return engine.map(Fuse(config), inputs, role)
+        return Labels(round.map(Fuse(config), inputs))
 
 
 @dataclass(frozen=True)
@@ -194,10 +172,3 @@ class Fuse:
             )
 
         return fuse
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "fusion": {"overlap_threshold": 0.25, "overlap": "inter/candidate", "aggregate": "mean", "weight": "inner"},
-    "gate": {"classes": "all", "class_threshold": 0.16, "min_score": None},
-}
-"""The released code on THUMOS14, temperatures aside, which are the default ones."""

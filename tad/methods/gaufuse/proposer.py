@@ -8,35 +8,37 @@ unless `faithful: true`. Stages: `rskp/train` (fit), `rskp/score`, `rskp/embed`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field, model_validator
 
-from tad.data.dataset import Role
+from tad import bounds
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.methods.common.candidates import steps
-from tad.methods.common.published import fill_published
+from tad.methods.common import trained
+from tad.methods.common.candidates import reading
+from tad.methods.common.label_kinds import untaught
 from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates
 from tad.methods.gaufuse.model import RskpModel, RskpScores
-from tad.methods.gaufuse.training import RskpTrain, RskpTraining, default_batch
-from tad.methods.snippet.proposer import restore
+from tad.methods.gaufuse.training import RskpTrain, RskpTraining
+from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.training import read_features
-from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
+from tad.options import group, option
+from tad.stages import Arrays, Artifact, Context, StageConfig
 
 
 class RskpScoring(StageConfig):
     """How the branches of the model are mixed."""
 
-    snippet_share: float = Field(
-        default=0.85, ge=0, le=1, description="of the embedding in snippet scores; the rest is the random walk's"
+    snippet_share: bounds.Fraction = option(
+        0.85, "of the embedding in snippet scores; the rest is the random walk's", paper=0.85
     )
-    label_share: float = Field(default=0.8, ge=0, le=1, description="the same on training videos")
-    video_share: float = Field(default=0.6, ge=0, le=1, description="of the embedding in video scores")
+    label_share: bounds.Fraction = option(0.8, "the same on training videos", paper=0.8)
+    video_share: bounds.Fraction = option(0.6, "of the embedding in video scores", paper=0.6)
 
 
 class MixConfig(StageConfig):
@@ -46,54 +48,45 @@ class MixConfig(StageConfig):
     video_share: float
 
 
-class RskpProposer(StageConfig):
+class RskpProposer(MethodConfig):
     """Snippet model with prototypes and memory, from the classes of videos; its curves' runs are the proposals."""
 
     method: Literal["rskp"] = "rskp"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     training: RskpTraining = RskpTraining()
-    scoring: RskpScoring = RskpScoring()
-    candidates: RskpCandidates = RskpCandidates()
+    scoring: RskpScoring = group(RskpScoring(), stage="proposals")
+    candidates: RskpCandidates = group(RskpCandidates(), stage="proposals")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
 
-    def train(self, engine: Engine) -> Artifact:
+    def train(self, round: Round) -> Artifact:
         """Fits the model on the training videos whose classes are known."""
-        return engine.fit(RskpTrain(self.training, self.training.batch_size or default_batch(engine.data)))
+        return round.fit(RskpTrain(self.training))
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return score(engine, model, role, self.scoring)
+        return score(round, model, self.scoring)
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16."""
-        return engine.map(RskpEmbed(), {"model": model}, role)
+        return round.map(RskpEmbed(), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals with their inner-outer contrast as score; see `SnippetProposer.propose`."""
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: proposals with their inner-outer contrast as score."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
 
-def score(engine: Engine, model: Artifact, role: Role, config: RskpScoring) -> Artifact:
-    """Maps `RskpScore` over the videos of a role."""
-    share = config.label_share if role == "train" else config.snippet_share
+def score(round: Round, model: Artifact, config: RskpScoring) -> Artifact:
+    """Maps `RskpScore` over the videos of a round."""
+    share = config.label_share if round.role == "train" else config.snippet_share
     mix = MixConfig(snippet_share=share, video_share=config.video_share)
-    return engine.map(RskpScore(mix), {"model": model}, role)
+    return round.map(RskpScore(mix), {"model": model})
 
 
-def propose(
-    engine: Engine, scores: Artifact, role: Role, config: RskpCandidates, suppressed: bool, known: bool | None = None
-) -> Artifact:
-    """Maps `RskpPropose` over the videos of a role; arguments as of `SnippetProposer.propose`."""
-    changes: dict[str, Any] = {} if suppressed else {"nms": "none"}
-    if not (role == "train" if known is None else known):
-        changes["train_classes"] = "predicted"
-    return engine.map(RskpPropose(config.model_copy(update=changes)), {"scores": scores}, role)
+def propose(round: Round, scores: Artifact, config: RskpCandidates, suppressed: bool) -> Artifact:
+    """Maps `RskpPropose` over the videos of a round."""
+    return round.map(RskpPropose(config.model_copy(update=reading(round, suppressed))), {"scores": scores})
 
 
 @dataclass(frozen=True)
@@ -165,10 +158,8 @@ class RskpPropose:
 
 
 def load(context: Context) -> Callable[[str], RskpScores]:
-    """The trained model in eval mode as a function of a video id (scores have B = 1); errors as of `restore`."""
-    model, _ = restore(context, RskpModel)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    """The trained model as a function of a video id (scores have B = 1)."""
+    model, _, device = trained.load(context, trained.of_architecture(RskpModel))
 
     def run(video: str) -> RskpScores:
         features = read_features(context.data, video)[None].to(device)
@@ -177,64 +168,3 @@ def load(context: Context) -> Callable[[str], RskpScores]:
         return scores
 
     return run
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "training": {
-        "width": None,
-        "prototypes": 8,
-        "em_iterations": 2,
-        "em_temperature": 5.0,
-        "walk": 0.5,
-        "scale": 20.0,
-        "slots": 5,
-        "dropout": 0.6,
-        "foreground_weight": 1.0,
-        "whole_weight": 0.2,
-        "attention_weight": 0.1,
-        "attention_ratio": 8,
-        "snippet_weight": 1.0,
-        "snippet_weight_memory": 0.5,
-        "snippet_temperature": 0.2,
-        "memory_weight": 0.5,
-        "memory_share": 0.2,
-        "memory_first_class": True,
-        "memory_epochs": 101,
-        "weight_decay": 5e-5,
-        "batch_size": 10,
-        "ema": None,
-        "lr_drop": 80,
-        "epochs": 200,
-    },
-    "scoring": {"snippet_share": 0.85, "label_share": 0.8, "video_share": 0.6},
-    "candidates": {
-        "train_classes": "predicted",
-        "class_threshold": 0.16,
-        "best_class": False,
-        "thresholds": steps(0.001, 0.039, 0.002),
-        "min_length": 2,
-        "widen": 0.0,
-        "context": 0.0785,
-        "exponent": 0.9,
-        "released_edges": True,
-        "nms": "gaufuse",
-        "fusion": {
-            "temperature": 0.2,
-            "overlap_threshold": 0.25,
-            "overlap": "inter/candidate",
-            "aggregate": "mean",
-            "weight": "inner",
-        },
-    },
-}
-"""The published code on THUMOS14, item by item. Its penalty of 5e-4 goes with the sum of ten videos' gradients, of
-which Adam sees the direction alone: with their mean it is 5e-5."""
-
-BUDGET = (
-    "training.epochs",
-    "training.batch_size",
-    "training.memory_epochs",
-    "training.lr_drop",
-    "candidates.class_threshold",
-)
-"""Options that faithful: true sets but lets the user change: they depend on the data and on how long one trains."""

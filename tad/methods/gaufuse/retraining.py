@@ -21,105 +21,126 @@ from tad.data.segments import Segments
 from tad.methods.gaufuse.model import RskpModel, RskpScores
 from tad.methods.gaufuse.snippet_targets import Rows, Solver, delta_target, snippet_targets, target_loss
 from tad.methods.gaufuse.training import RskpLosses, RskpTask
+from tad.options import option
+from tad.ranges import Choice, Float
 from tad.stages import Arrays, Batch, Context, StageConfig
 
-Rate = Annotated[float, Field(gt=0, le=bounds.LR)]
-Gain = Annotated[float, Field(gt=0, le=bounds.FACTOR)]
-Epochs = Annotated[int, Field(ge=1, le=bounds.EPOCHS)]
 NoEpochs = Annotated[int, Field(ge=0, le=bounds.EPOCHS)]
 
 
 class TargetConfig(StageConfig):
     """How pseudo-labels become targets of snippets."""
 
-    rows: Rows = Field(
-        default="mean",
-        description="sum: released, targets are about score / length of a pseudo-label; mean: about its score",
+    rows: Rows = option(
+        "mean",
+        "sum: released, targets are about score / length of a pseudo-label; mean: about its score",
+        paper="sum",
+        tune=Choice("sum", "mean"),
+        why="code sum, which gives long pseudo-labels low targets",
     )
-    solver: Solver = Field(
-        default="centre", description="which of the curves that fit: centre of those of least sum, or least squares"
+    solver: Solver = option(
+        "centre",
+        "which of the curves that fit: centre of those of least sum, or least squares",
+        paper="centre",
+        tune=Choice("centre", "least-norm"),
+        why="code the centre; least-norm leaves more to what overlaps do not share",
     )
-    released_edges: bool = Field(default=False, description="edges cut down to whole snippets, as released")
-    trim: float = Field(
-        default=0.5,
+    released_edges: bool = option(False, "edges cut down to whole snippets, as released", paper=True)
+    trim: float = option(
+        0.5,
+        "snippets that a pseudo-label loses at either end, at most half of it: what candidates gained by "
+        "`widen`, since a model that learns widened ones finds them wider in each round",
         ge=0,
         le=bounds.SNIPPETS,
-        description="snippets that a pseudo-label loses at either end, at most half of it: what candidates gained by "
-        "`widen`, since a model that learns widened ones finds them wider in each round",
+        paper=0.0,
     )
 
 
 class Schedule(StageConfig):
     """What changes over the epochs and rounds; every list has an entry for each round, the last for later ones, too."""
 
-    epochs: list[Epochs] = Field(
-        default=[30, 15, 15, 15, 25, 50], min_length=1, max_length=bounds.ITEMS, description="of each round"
-    )
-    lr: list[Rate] | None = Field(
-        default=None,
+    epochs: list[bounds.Epochs] = option(
+        [30, 15, 15, 15, 25, 50],
+        "of each round",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="null: 2e-5 * 2048 / feature width, at most 4e-4, in all rounds",
+        paper=[30, 15, 15, 15, 25, 50],
+        free=True,
     )
-    label_epochs: list[NoEpochs] = Field(
-        default=[30, 15, 6, 0],
+    lr: list[bounds.Rate] | None = option(
+        None,
+        "null: 2e-5 * 2048 / feature width, at most 4e-4, in all rounds",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="first epochs of each round that learn its targets; the others learn their change since the last "
-        "round",
+        paper=[2.048e-5, 2.048e-5, 5.12e-7, 2.56e-7],
+        free=True,
     )
-    gains: list[Gain] = Field(
-        default=[2.0, 2.0, 2.0, 2.0, 2.0, 2.15],
+    label_epochs: list[NoEpochs] = option(
+        [30, 15, 6, 0],
+        "first epochs of each round that learn its targets; the others learn their change since the last round",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="factor on the change",
+        paper=[30, 15, 6, 0],
+        free=True,
     )
-    weight: float = Field(
-        default=5.0,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="of the loss on targets, in the first epoch of all; released: 10 beside targets of sums, which "
+    gains: list[bounds.Factor] = option(
+        [2.0, 2.0, 2.0, 2.0, 2.0, 2.15],
+        "factor on the change",
+        min_length=1,
+        max_length=bounds.ITEMS,
+        paper=[2.0, 2.0, 2.0, 2.0, 2.0, 2.15],
+    )
+    weight: bounds.Weight = option(
+        5.0,
+        "of the loss on targets, in the first epoch of all; released: 10 beside targets of sums, which "
         "are three to four times smaller",
+        paper=10.0,
+        tune=Float(0.1, 30.0, log=True),
+        why="code 10 to 50 beside targets of sums; those of means are three times as large",
     )
-    growth: float = Field(
-        default=1.035, gt=0, le=bounds.FACTOR, description="factor on this weight from epoch to epoch"
+    growth: bounds.Factor = option(
+        1.035, "factor on this weight from epoch to epoch", paper=1.035, tune=Float(1.0, 1.1), why="code 1.035 an epoch"
     )
-    weight_limit: float = Field(
-        default=20.0, ge=0, le=bounds.WEIGHT, description="the weight's upper limit; released: 50"
-    )
-    late: bool = Field(
-        default=False,
-        description="released: in the first epoch of a round the gain is still the last round's, and in that of all "
+    weight_limit: bounds.Weight = option(20.0, "the weight's upper limit; released: 50", paper=50.0)
+    late: bool = option(
+        False,
+        "released: in the first epoch of a round the gain is still the last round's, and in that of all "
         "rounds nothing is learnt from targets",
+        paper=True,
     )
 
 
 class Retraining(RskpLosses):
     """Losses and optimiser of the rounds."""
 
-    snippet_weight_memory: float = Field(
-        default=1.0,
+    snippet_weight_memory: bounds.Weight = option(
+        1.0, "weight of the walked snippet scores as pseudo-labels; memory is always open", paper=1.0
+    )
+    snippet_weight: bounds.Weight = option(
+        0.5, "the same in the proposer's last epoch, and so in the first of all with `late`", paper=0.5
+    )
+    first_memory: bool = option(
+        True, "fill the memory before a round; false: as released, it fills while training", paper=False
+    )
+    own_share: bounds.Fraction = option(
+        0.8, "of the embedding in the loss on targets; the rest is the random walk's", paper=0.8
+    )
+    bounded: bool = option(
+        True,
+        "loss of negative targets: -log(1 - p) times their size; false: as released, without a lower bound",
+        paper=False,
+        tune=Choice(True, False),
+        why="code false, which pushes least where the model is most wrong",
+    )
+    dead_zone: float = option(
+        0.0,
+        "changes of a target up to this are none",
         ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the walked snippet scores as pseudo-labels; memory is always open",
+        le=bounds.SCORE,
+        paper=0.0,
+        tune=Float(0.0, 0.1),
+        why="code 0; small changes are mostly noise",
     )
-    snippet_weight: float = Field(
-        default=0.5,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="the same in the proposer's last epoch, and so in the first of all with `late`",
-    )
-    first_memory: bool = Field(
-        default=True, description="fill the memory before a round; false: as released, it fills while training"
-    )
-    own_share: float = Field(
-        default=0.8, ge=0, le=1, description="of the embedding in the loss on targets; the rest is the random walk's"
-    )
-    bounded: bool = Field(
-        default=True,
-        description="loss of negative targets: -log(1 - p) times their size; false: as released, without a lower bound",
-    )
-    dead_zone: float = Field(default=0.0, ge=0, le=bounds.SCORE, description="changes of a target up to this are none")
 
 
 class Epoch(NamedTuple):
@@ -168,11 +189,12 @@ class Targets:
     config: TargetConfig
     name: str = "rskp/targets"
     version: int = 1
+
     output: Literal["arrays"] = "arrays"
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
         config, data = self.config, context.data
-        labels = context.inputs["labels"].segments().by_video()
+        labels = context.inputs["labels"].by_video()
 
         def target(video: str) -> Arrays:
             rows, length = labels.get(video, Segments.empty()), len(data.features(video))
@@ -206,21 +228,12 @@ class Retrain:
     """Fit stage: the last round's model, trained further; inputs "model", "targets" and, if used, "previous"."""
 
     config: RetrainConfig
-    batch_size: int
     name: str = "rskp/retrain"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return int(of_round(self.config.schedule.epochs, self.config.round))
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.training.ema
 
     def open(self, context: Context) -> RetrainTask:
-        return RetrainTask(self.config, context, self.epochs)
+        epochs = int(of_round(self.config.schedule.epochs, self.config.round))
+        return RetrainTask(self.config, context, epochs)
 
 
 class RetrainTask(RskpTask):

@@ -13,18 +13,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, pad
 
 from tad import bounds
-from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
 from tad.errors import DataError
+from tad.methods.common.optimisers import default_batch
+from tad.methods.common.trained import of_architecture, restore
 from tad.methods.gaufuse.model import HeadScores, RskpModel, RskpScores
-from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
-from tad.stages import Batch, Context, StageConfig, Total, unwrap
+from tad.options import option
+from tad.ranges import Choice, Float, Integer
+from tad.stages import Batch, Budget, Context, StageConfig, Total, unwrap
 
 log = logging.getLogger(__name__)
 
@@ -36,54 +37,54 @@ DROP = 0.8
 class RskpLosses(StageConfig):
     """Losses, memory and optimiser: what every training of the model has."""
 
-    dropout: float = Field(default=0.6, ge=0, lt=1, description="dropout of the embedding, in training")
-    foreground_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the loss on attended video scores"
+    dropout: bounds.Chance = option(
+        0.6,
+        "dropout of the embedding, in training",
+        paper=0.6,
+        tune=Float(0.2, 0.8),
+        why="code .6; less for narrow features",
     )
-    whole_weight: float = Field(
-        default=0.2,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the loss on class-wise pooled video scores, background among them",
+    foreground_weight: bounds.Weight = option(1.0, "weight of the loss on attended video scores", paper=1.0)
+    whole_weight: bounds.Weight = option(
+        0.2, "weight of the loss on class-wise pooled video scores, background among them", paper=0.2
     )
-    attention_weight: float = Field(
-        default=0.1, ge=0, le=bounds.WEIGHT, description="weight of the attention's contrast"
+    attention_weight: bounds.Weight = option(0.1, "weight of the attention's contrast", paper=0.1)
+    attention_ratio: bounds.Snippets = option(
+        8, "one snippet in this many counts as high in the contrast, and as many as low", paper=8
     )
-    attention_ratio: int = Field(
-        default=8,
-        ge=1,
-        le=bounds.SNIPPETS,
-        description="one snippet in this many counts as high in the contrast, and as many as low",
+    snippet_weight: bounds.Weight = option(
+        1.0, "weight of the walked snippet scores as pseudo-labels, before the memory opens", paper=1.0
     )
-    snippet_weight: float = Field(
-        default=1.0,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the walked snippet scores as pseudo-labels, before the memory opens",
+    snippet_weight_memory: bounds.Weight = option(0.5, "the same once the memory is open", paper=0.5)
+    snippet_temperature: bounds.Temperature = option(0.2, "of these pseudo-labels", paper=0.2)
+    memory_weight: bounds.Weight = option(0.5, "of the memory branch in the losses on video scores", paper=0.5)
+    memory_share: bounds.Fraction = option(0.2, "of the memory branch in the snippets' pseudo-labels", paper=0.2)
+    memory_first_class: bool = option(
+        False, "the released fault: all videos read and fill the slots of the first class", paper=True
     )
-    snippet_weight_memory: float = Field(
-        default=0.5, ge=0, le=bounds.WEIGHT, description="the same once the memory is open"
+    weight_decay: bounds.Penalty = option(
+        5e-5,
+        "L2 penalty of Adam; the released 5e-4 is beside a sum over 10 videos",
+        paper=5e-5,  # with the sum of ten videos' gradients 5e-4; of a gradient Adam sees the direction alone
+        tune=Float(1e-5, 0.01, log=True),
+        why="papers 5e-4 to 1e-3",
     )
-    snippet_temperature: float = Field(default=0.2, gt=0, le=bounds.TEMPERATURE, description="of these pseudo-labels")
-    memory_weight: float = Field(
-        default=0.5, ge=0, le=bounds.WEIGHT, description="of the memory branch in the losses on video scores"
+    batch_size: bounds.BatchSize | None = option(
+        None,
+        "null: 10, fewer if there are under 80 videos",
+        paper=10,
+        free=True,
+        tune=Choice(None, 4, 8, 16, 32),
+        why="papers 16; smaller for few videos",
     )
-    memory_share: float = Field(
-        default=0.2, ge=0, le=1, description="of the memory branch in the snippets' pseudo-labels"
+    ema_decay: bounds.Decay | None = option(
+        0.95,
+        "decay of averaged weights; null: the last weights",
+        paper=None,
+        tune=Choice(None, 0.9, 0.95, 0.98, 0.99),
+        why="papers null, the last weights; an average is steadier",
+        formerly="ema",
     )
-    memory_first_class: bool = Field(
-        default=False, description="the released fault: all videos read and fill the slots of the first class"
-    )
-    weight_decay: float = Field(
-        default=5e-5,
-        ge=0,
-        le=bounds.DECAY,
-        description="L2 penalty of Adam; the released 5e-4 is beside a sum over 10 videos",
-    )
-    batch_size: int | None = Field(
-        default=None, ge=1, le=bounds.BATCH, description="null: 10, fewer if there are under 80 videos"
-    )
-    ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
 
     @property
     def usable(self) -> tuple[Supervision, ...]:
@@ -94,30 +95,39 @@ class RskpLosses(StageConfig):
 class RskpTraining(RskpLosses):
     """Model, losses and optimiser."""
 
-    width: int | None = Field(
-        default=None, ge=1, le=bounds.WIDTH, description="embedding width; null: that of the features"
-    )
-    prototypes: int = Field(default=8, ge=1, le=bounds.PARTS, description="prototypes that sum up a video")
-    em_iterations: int = Field(default=2, ge=1, le=bounds.PARTS, description="rounds of expectation and maximisation")
-    em_temperature: float = Field(
-        default=5.0, gt=0, le=bounds.FACTOR, description="factor on cosines when snippets are assigned"
-    )
-    walk: float = Field(default=0.5, ge=0, lt=1, description="share of the random walk that goes on")
-    scale: float = Field(default=20.0, gt=0, le=bounds.FACTOR, description="factor on cosines with class centres")
-    slots: int = Field(default=5, ge=1, le=bounds.PARTS, description="prototypes of each class in the memory")
-    memory_epochs: int | None = Field(
-        default=None,
+    width: bounds.Width | None = option(None, "embedding width; null: that of the features", paper=None)
+    prototypes: bounds.Parts = option(8, "prototypes that sum up a video", paper=8)
+    em_iterations: bounds.Parts = option(2, "rounds of expectation and maximisation", paper=2)
+    em_temperature: bounds.Factor = option(5.0, "factor on cosines when snippets are assigned", paper=5.0)
+    walk: bounds.Chance = option(0.5, "share of the random walk that goes on", paper=0.5)
+    scale: bounds.Factor = option(20.0, "factor on cosines with class centres", paper=20.0)
+    slots: bounds.Parts = option(5, "prototypes of each class in the memory", paper=5)
+    memory_epochs: int | None = option(
+        None,
+        "epochs before the memory opens; null: three quarters, released: 101 of 200",
         ge=0,
         le=bounds.EPOCHS,
-        description="epochs before the memory opens; null: three quarters, released: 101 of 200",
+        paper=101,
+        free=True,
     )
-    lr: float | None = Field(
-        default=None, gt=0, le=bounds.LR, description="null: 5e-5 * 2048 / feature width, at most 1e-3"
+    lr: bounds.Rate | None = option(
+        None,
+        "null: 5e-5 * 2048 / feature width, at most 1e-3",
+        tune=Float(1e-5, 3e-3, log=True),
+        why="papers 2e-5 to 1e-4 for features of width 2048; narrower ones want more",
+        stand_in=3e-4,
     )
-    lr_drop: int | None = Field(
-        default=None, ge=1, le=bounds.EPOCHS, description="epochs after which the learning rate falls to 0.8"
+    lr_drop: bounds.Epochs | None = option(
+        None, "epochs after which the learning rate falls to 0.8", paper=80, free=True
     )
-    epochs: int = Field(default=40, ge=1, le=bounds.EPOCHS)
+    epochs: bounds.Epochs = option(
+        40,
+        "passes over the training videos",
+        paper=200,
+        free=True,
+        tune=Integer(3, 400, log=True),
+        why="papers 1000 to 4000 steps of 16 videos; more overfits narrow features",
+    )
 
 
 @dataclass(frozen=True)
@@ -125,18 +135,8 @@ class RskpTrain:
     """Fit stage: the model and its memory, from the classes of videos."""
 
     config: RskpTraining
-    batch_size: int
     name: str = "rskp/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> RskpTask:
         config, data = self.config, context.data
@@ -186,7 +186,8 @@ class RskpTask:
         lr_drop: int | None = None,
     ) -> None:
         data = context.data
-        self.config, self.data, self.epochs = config, data, epochs
+        self.config, self.data = config, data
+        self.budget = Budget(epochs, config.batch_size or default_batch(data, 10), config.ema_decay)
         self.memory_epochs, self.lr_drop, self.epoch_steps = memory_epochs, lr_drop, 1
         self.videos = [v for v in context.videos if len(data.video_classes(v))]
         skipped = len(context.videos) - len(self.videos)
@@ -201,7 +202,7 @@ class RskpTask:
         self.lr = min(1e-3, 5e-5 * 2048 / dim) if lr is None else lr
         self.module: nn.Module
         if "model" in context.inputs:
-            model, settings = restore(context, RskpModel, dropout=config.dropout)
+            model, settings = restore(context, of_architecture(RskpModel), dropout=config.dropout)
             model.forget()
             self.module = model
             architecture = settings["architecture"]
@@ -282,7 +283,7 @@ class RskpTask:
         }
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        self.epoch_steps = steps // self.epochs
+        self.epoch_steps = steps // self.budget.epochs
         adam = torch.optim.Adam(
             module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.config.weight_decay
         )
@@ -357,8 +358,3 @@ def snippet_loss(logits: Tensor, target: Tensor, mask: Tensor, temperature: floa
     labels = (target.detach() / temperature).softmax(-1)
     each = -(labels * log_softmax(logits / temperature, dim=-1)).sum(-1)
     return (each * mask).sum(1) / mask.sum(1)
-
-
-def default_batch(data: Dataset) -> int:
-    """10 videos; fewer in a small set, which still takes several steps an epoch."""
-    return min(10, max(1, len(data.videos("train")) // 8))

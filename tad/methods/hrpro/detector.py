@@ -8,26 +8,27 @@ candidate of a wrong class rises if its extent is good.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.postprocess import Postprocess, postprocess
-from tad.methods.common.published import fill_published
 from tad.methods.common.seeds import inside
 from tad.methods.hrpro.detector_model import InstanceModel, framed
-from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, default_batch, segments_of
+from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, segments_of
 from tad.methods.hrpro.negatives import Negatives, NegativesConfig
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, required
 from tad.methods.snippet.training import read_features
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.options import again, group, option
+from tad.ranges import Choice, Float, Integer
+from tad.stages import Artifact, Context, StageConfig
 
 CHUNK = 4096
 """Candidates that the model scores at a time."""
@@ -36,43 +37,53 @@ CHUNK = 4096
 class InstanceDecoding(StageConfig):
     """From candidates to detections; changing it needs no training."""
 
-    keep: Literal["both", "original", "refined"] = Field(
-        default="both", description="candidates as they are, with refined boundaries, or both"
+    keep: Literal["both", "original", "refined"] = option(
+        "both",
+        "candidates as they are, with refined boundaries, or both",
+        paper="both",
+        tune=Choice("both", "original", "refined"),
+        why="paper both; refined alone is half as many to suppress",
     )
-    contrast_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the candidate's own score in the mean"
-    )
-    score_weight: float = Field(
-        default=0.25,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the completeness in the mean; it spreads about three times as far as the default "
+    contrast_weight: bounds.Weight = option(1.0, "weight of the candidate's own score in the mean", paper=1.0)
+    completeness_weight: bounds.Weight = option(
+        0.25,
+        "weight of the completeness in the mean; it spreads about three times as far as the default "
         "proposers' contrast, so 1 lets it decide alone",
+        paper=1.0,
+        tune=Float(0.05, 4.0, log=True),
+        why="paper 1, beside 1 for the candidate's contrast",
+        formerly="score_weight",
     )
-    video_factor: bool = Field(
-        default=True, description="multiply the completeness by the proposer's video score of the class"
+    video_factor: bool = option(
+        True,
+        "multiply the completeness by the proposer's video score of the class",
+        paper=False,
+        tune=Choice(True, False),
+        why="paper false; completeness knows no classes",
     )
-    min_score: float | None = Field(
-        default=0.001,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="detections whose lowered score is below it are dropped; null: none",
+    min_score: bounds.Score | None = option(
+        0.001, "detections whose lowered score is below it are dropped; null: none", paper=None
     )
-    max_detections: int | None = Field(
-        default=1000, ge=1, le=bounds.COUNT, description="detections of each video, the best ones; null: all"
+    max_detections: bounds.Count | None = option(
+        1000,
+        "detections of each video, the best ones; null: all",
+        paper=None,
+        tune=Integer(50, 2000, log=True),
+        why="paper null: all",
+        stand_in=2000,
     )
 
     @model_validator(mode="after")
     def _weighted(self) -> InstanceDecoding:
-        if self.contrast_weight + self.score_weight == 0:
-            raise ValueError("one of contrast_weight and score_weight must be above 0")
+        if self.contrast_weight + self.completeness_weight == 0:
+            raise ValueError("one of contrast_weight and completeness_weight must be above 0")
         return self
 
 
 class InstancePostprocess(Postprocess):
     """What is done with overlapping detections."""
 
-    sigma: float = Field(default=0.3, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
+    sigma: bounds.Temperature = again(Postprocess, "sigma", 0.3)
 
 
 class InstanceDetection(StageConfig):
@@ -82,77 +93,39 @@ class InstanceDetection(StageConfig):
     postprocess: InstancePostprocess = InstancePostprocess()
 
 
-class HrproInstanceDetector(StageConfig):
+class HrproInstanceDetector(MethodConfig):
     """HR-Pro's second stage."""
 
     method: Literal["hrpro-instance"] = "hrpro-instance"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     negatives: NegativesConfig = NegativesConfig()
     training: InstanceTraining = InstanceTraining()
-    decode: InstanceDecoding = InstanceDecoding()
-    postprocess: InstancePostprocess = InstancePostprocess()
+    decode: InstanceDecoding = group(InstanceDecoding(), stage="detections")
+    postprocess: InstancePostprocess = group(
+        InstancePostprocess(),
+        stage="detections",
+        paper=InstancePostprocess(suppression="soft-nms", sigma=0.3, stretch=1.0),
+    )
 
-    wants_candidates: ClassVar[bool] = True
-    rescores: ClassVar[Literal[False]] = False
+    def conflicts(self, recipe: Roles) -> list[str]:
+        return cannot_ignore(self.method, recipe)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the proposer's candidates in the training videos, with pseudo-labels as targets."""
+        inputs = self._read(round)
+        negatives = round.map(Negatives(self.negatives), inputs)
+        read = {"labels": labels.segments, "candidates": inputs["candidates"], "negatives": negatives}
+        return round.fit(InstanceTrain(self.training), read)
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-    ) -> Artifact:
-        """The model, trained on the candidates of the training videos with the pseudo-labels as targets.
-
-        Args:
-            engine: runs the stages.
-            labels: pseudo-labels of the training videos.
-            scores: the proposer's arrays for the training videos; its background curve yields negatives.
-            candidates: the proposer's unsuppressed proposals of the training videos.
-
-        Raises:
-            RunError: scores or candidates are missing.
-        """
-        inputs = needed(scores, candidates)
-        negatives = engine.map(Negatives(self.negatives), inputs)
-        size = self.training.batch_size or default_batch(engine.data)
-        return engine.fit(
-            InstanceTrain(self.training, size),
-            {"labels": labels, "candidates": inputs["candidates"], "negatives": negatives},
-        )
-
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role, from the proposer's scores and unsuppressed proposals of these videos.
-
-        Raises:
-            RunError: scores or candidates are missing.
-        """
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos, made of the proposer's candidates."""
         config = InstanceDetection(decode=self.decode, postprocess=self.postprocess)
-        return engine.map(InstanceDetect(config), {"model": model} | needed(scores, candidates), role)
+        return round.map(InstanceDetect(config), {"model": model} | self._read(round))
 
-
-def needed(scores: Artifact | None, candidates: Artifact | None) -> dict[str, Artifact]:
-    """The inputs that other detectors can do without."""
-    if scores is None or candidates is None:
-        missing = " and ".join(n for n, x in (("scores", scores), ("candidates", candidates)) if x is None)
-        raise RunError(
-            f"detector hrpro-instance refines a proposer's candidates, but its {missing} are missing; "
-            "give it the proposer's scores and unsuppressed proposals of the same videos"
-        )
-    return {"scores": scores, "candidates": candidates}
+    def _read(self, round: Round) -> dict[str, Artifact]:
+        """The proposer's scores, whose background curve yields negatives, and its unsuppressed proposals."""
+        scores = required(round.first.scores(), f"detector {self.method}", "snippet scores")
+        return {"scores": scores, "candidates": round.first.proposals(suppressed=False)}
 
 
 @dataclass(frozen=True)
@@ -179,8 +152,8 @@ class InstanceDetect:
             labels, contrast = np.tile(labels, copies), np.tile(contrast, copies)
             if config.video_factor:
                 completeness = completeness * scores.array("video", video)[labels]
-            fused = config.contrast_weight * contrast + config.score_weight * completeness
-            fused /= config.contrast_weight + config.score_weight
+            fused = config.contrast_weight * contrast + config.completeness_weight * completeness
+            fused /= config.contrast_weight + config.completeness_weight
             spans, lowered, labels = postprocess(
                 spans, fused, labels, self.config.postprocess, min_score=config.min_score, limit=config.max_detections
             )
@@ -201,18 +174,8 @@ def load(context: Context) -> Refiner:
     Raises:
         RunError: the model was trained for another feature width.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    architecture = saved["settings"]["architecture"]
-    if architecture["dim"] != data.manifest.grid.dim:
-        raise RunError(
-            f"{artifact.path}: the model was trained with dim = {architecture['dim']}, but {data.root} has "
-            f"{data.manifest.grid.dim}; train it on this dataset"
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = InstanceModel(**architecture)
-    model.load_state_dict(saved["state"])
-    model.to(device).eval()
+    data = context.data
+    model, _, device = trained.load(context, trained.of_architecture(InstanceModel))
 
     def run(video: str, spans: np.ndarray, keep: str) -> tuple[np.ndarray, np.ndarray]:
         features = read_features(data, video)
@@ -239,36 +202,3 @@ def load(context: Context) -> Refiner:
         return np.concatenate([spans, refined]), np.concatenate([completeness, again])
 
     return run
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "negatives": {"share": 0.5, "background_threshold": 0.95},
-    "training": {
-        "bins": 12,
-        "extension": 0.25,
-        "dropout": 0.7,
-        "positive_tiou": 0.3,
-        "match_class": False,
-        "max_proposals": 1000,
-        "score_weight": 1.0,
-        "regression_weight": 1.0,
-        "lr": None,
-        "weight_decay": 5e-4,
-        "epochs": 20,
-        "batch_size": 10,
-        "ema": None,
-    },
-    "decode": {
-        "keep": "both",
-        "contrast_weight": 1.0,
-        "score_weight": 1.0,
-        "video_factor": False,
-        "min_score": None,
-        "max_detections": None,
-    },
-    "postprocess": InstancePostprocess(method="soft-nms", sigma=0.3, stretch=1.0).model_dump(),
-}
-"""The published code on THUMOS14, but for its learning rate: 5e-5 is the derived one at its feature width of 2048."""
-
-BUDGET = ("training.epochs", "training.batch_size", "training.lr")
-"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its features."""

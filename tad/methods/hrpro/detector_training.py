@@ -6,23 +6,25 @@ Source: HR-Pro (AAAI 2024), instance-level completeness learning, in the form it
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from tad import bounds
-from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
+from tad.methods.common.optimisers import default_batch
 from tad.methods.hrpro.detector_model import InstanceModel, framed
 from tad.methods.snippet.training import read_features
 from tad.ops.iou import tiou
 from tad.ops.losses import smooth_l1
-from tad.stages import Batch, Context, StageConfig, Total
+from tad.options import option
+from tad.ranges import Choice, Float, Integer
+from tad.stages import Batch, Budget, Context, StageConfig, Total
 
 log = logging.getLogger(__name__)
 
@@ -33,29 +35,88 @@ ANY = -1
 class InstanceTraining(StageConfig):
     """Model, losses and optimiser of the instance model."""
 
-    bins: int = Field(default=12, ge=3, le=bounds.PARTS, description="RoI bins over a proposal and its extensions")
-    extension: float = Field(
-        default=0.25, gt=0, le=bounds.SHARE, description="context on either side, as a share of the length"
+    bins: int = option(
+        12,
+        "RoI bins over a proposal and its extensions",
+        ge=3,
+        le=bounds.PARTS,
+        paper=12,
+        tune=Choice(8, 12, 16, 24),
+        why="paper 12 pooled rows of a proposal and its surroundings",
     )
-    dropout: float = Field(default=0.7, ge=0, lt=1, description="in the score head")
-    positive_tiou: float = Field(
-        default=0.3, gt=0, le=1, description="proposals with at least this tIoU with a pseudo-label learn boundaries"
+    extension: bounds.Ratio = option(
+        0.25,
+        "context on either side, as a share of the length",
+        paper=0.25,
+        tune=Float(0.1, 0.5),
+        why="paper .25 of the length on either side",
     )
-    match_class: bool = Field(
-        default=True, description="candidates match pseudo-labels of their own class; false: of any class, as published"
+    dropout: bounds.Chance = option(
+        0.7, "in the score head", paper=0.7, tune=Float(0.2, 0.8), why="code .7; in the score head"
     )
-    max_proposals: int = Field(default=1000, ge=1, le=bounds.COUNT, description="of a video in each epoch, drawn anew")
-    score_weight: float = Field(default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the completeness loss")
-    regression_weight: float = Field(default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the boundary loss")
-    lr: float | None = Field(
-        default=None, gt=0, le=bounds.LR, description="null: 5e-5 * 2048 / feature width, at most 1e-3"
+    positive_tiou: bounds.PositiveFraction = option(
+        0.3,
+        "proposals with at least this tIoU with a pseudo-label learn boundaries",
+        paper=0.3,
+        tune=Float(0.2, 0.6),
+        why="paper .3; higher leaves fewer proposals to learn boundaries from",
     )
-    weight_decay: float = Field(default=5e-4, ge=0, le=bounds.DECAY, description="L2 penalty of Adam")
-    epochs: int = Field(default=20, ge=1, le=bounds.EPOCHS)
-    batch_size: int | None = Field(
-        default=None, ge=1, le=bounds.BATCH, description="null: 10, fewer if there are under 80 videos"
+    match_class: bool = option(
+        True, "candidates match pseudo-labels of their own class; false: of any class, as published", paper=False
     )
-    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
+    max_proposals: bounds.Count = option(
+        1000,
+        "of a video in each epoch, drawn anew",
+        paper=1000,
+        tune=Integer(200, 2000, log=True),
+        why="paper 1000 of a video in each epoch; sets the cost of a step",
+    )
+    completeness_weight: bounds.Weight = option(
+        1.0,
+        "weight of the completeness loss",
+        paper=1.0,
+        tune=Float(0.1, 10.0, log=True),
+        why="code 1; the loss of completeness",
+        formerly="score_weight",
+    )
+    regression_weight: bounds.Weight = option(
+        1.0,
+        "weight of the boundary loss",
+        paper=1.0,
+        tune=Float(0.1, 10.0, log=True),
+        why="code 1; the loss of boundaries",
+    )
+    lr: bounds.Rate | None = option(
+        None,
+        "null: 5e-5 * 2048 / feature width, at most 1e-3",
+        paper=None,  # 5e-5, which is the derived one at its feature width of 2048
+        free=True,
+        tune=Float(1e-5, 1e-3, log=True),
+        why="code 5e-5, paper 1e-4 for features of width 2048; narrower ones want more",
+        stand_in=2e-4,
+    )
+    weight_decay: bounds.Penalty = option(
+        5e-4, "L2 penalty of Adam", paper=5e-4, tune=Float(1e-5, 0.01, log=True), why="code 5e-4, paper 1e-3"
+    )
+    epochs: bounds.Epochs = option(
+        20,
+        "passes over the training videos",
+        paper=20,
+        free=True,
+        tune=Integer(3, 100, log=True),
+        why="code 20; more for few videos",
+    )
+    batch_size: bounds.BatchSize | None = option(
+        None,
+        "null: 10, fewer if there are under 80 videos",
+        paper=10,
+        free=True,
+        tune=Choice(None, 4, 5, 8, 10, 16),
+        why="code 10; smaller for few videos",
+    )
+    ema_decay: bounds.Decay | None = option(
+        None, "decay of averaged weights; null: the last weights", paper=None, formerly="ema"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,18 +124,8 @@ class InstanceTrain:
     """Fit stage: the instance model; inputs "labels", "candidates" and "negatives"."""
 
     config: InstanceTraining
-    batch_size: int
     name: str = "hrpro-instance/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> InstanceTask:
         return InstanceTask(self.config, context)
@@ -107,6 +158,7 @@ class InstanceTask:
 
     def __init__(self, config: InstanceTraining, context: Context) -> None:
         self.config, self.data = config, context.data
+        self.budget = Budget(config.epochs, config.batch_size or default_batch(self.data, 10), config.ema_decay)
         labels, candidates, negatives = (segments_of(context, x) for x in ("labels", "candidates", "negatives"))
         self.videos = [v for v in context.videos if v in labels and v in candidates]
         skipped = len(context.videos) - len(self.videos)
@@ -202,28 +254,28 @@ class InstanceTask:
         score = video_means(smooth_l1(answers.completeness, target), video, videos)
         regression = video_means(smooth_l1(reached, torch.ones_like(reached)), video[positive], videos)
         shares = {"score": score.sum() / number, "regression": regression.sum() / number}
-        loss = self.config.score_weight * shares["score"] + self.config.regression_weight * shares["regression"]
+        loss = self.config.completeness_weight * shares["score"] + self.config.regression_weight * shares["regression"]
         return {"loss": loss, **shares}
 
     def optimiser(self, module: torch.nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
 
 
-def segments_of(context: Context, name: str) -> dict[str, Segments]:
+def segments_of(context: Context, name: str) -> Mapping[str, Segments]:
     """The segments of an input by video.
 
     Raises:
         DataError: a class is not the dataset's.
     """
     artifact, data = context.inputs[name], context.data
-    table = artifact.segments()
-    unknown = sorted(set(table.codes("label")[1]) - set(data.classes))
+    by_video = artifact.by_video()
+    unknown = sorted(by_video.labels - set(data.classes))
     if unknown:
         raise DataError(
             f"{artifact.path / 'segments.parquet'}: {name} of classes that {data.root} does not have: "
             f"{', '.join(unknown)}; its classes are {', '.join(data.classes)}"
         )
-    return table.by_video()
+    return by_video
 
 
 def targets(proposals: Proposals, labels: Proposals) -> np.ndarray:
@@ -256,8 +308,3 @@ def video_means(values: Tensor, video: Tensor, videos: int) -> Tensor:
     """[V] mean of the values [R] of each video; 0 where it has none."""
     sums = values.new_zeros(videos).index_add(0, video, values)
     return sums / torch.bincount(video, minlength=videos).clamp(min=1)
-
-
-def default_batch(data: Dataset) -> int:
-    """10 videos; fewer in a small set, which still takes several steps an epoch."""
-    return min(10, max(1, len(data.videos("train")) // 8))

@@ -9,55 +9,28 @@ proposal would do for either. A proposal over several points of its class is cut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from tad.data.dataset import Role
-from tad.methods.common.published import fill_published
+from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import SeedRule, SeedSelection
-from tad.stages import Artifact, Engine, StageConfig, Taught
+from tad.methods.roles import Labels, Round
+from tad.options import group, option
+from tad.stages import Artifact
 
 
-class HrproLabeler(StageConfig):
+class HrproLabeler(PointLabeler):
     """Reliable proposals as pseudo-labels; their score is the contrast, cut to [0, 1]."""
 
     method: Literal["hrpro"] = "hrpro"
-    faithful: bool = Field(default=False, description="the published rule; sets the options of seed_rule")
-    seed_rule: SeedRule = SeedRule()
+    faithful: bool = option(False, "the published rule; sets the options of seed_rule")
+    seed_rule: SeedRule = group(SeedRule(), paper={"crossing": "keep", "fallback": "none"}, free=("half_width",))
+    """As published, but for pseudo-labels, which are cut to the video all the same."""
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = False
-    wants_points: ClassVar[bool] = True
+    def seeds(self, round: Round) -> Artifact:
+        """Segments: the reliable proposal of every point, of all candidates."""
+        stage = SeedSelection(self.seed_rule, name="hrpro/rank")
+        return round.map(stage, {"proposals": round.proposals(suppressed=False)})
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, {"seed_rule": PUBLISHED_RANKING})
-
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
-        """Segments: the reliable proposal of every point of a role's videos; `proposals` are all candidates."""
-        return engine.map(SeedSelection(self.seed_rule, name="hrpro/rank"), {"proposals": proposals}, role)
-
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
+    def label(self, round: Round) -> Labels:
         """Segments: the reliable proposals."""
-        return self.seeds(engine, proposals, role)
-
-
-PUBLISHED_RANKING: Mapping[str, Any] = {
-    "neighbours": "any-class",
-    "crossing": "keep",
-    "min_score": 0.0,
-    "fallback": "none",
-    "inside_video": False,
-}
-"""The published rule; but pseudo-labels are cut to the video all the same."""
+        return Labels(self.seeds(round))

@@ -12,23 +12,36 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from tad import bounds
 from tad.data.segments import Segments
 from tad.methods.hrpro.background_pieces import sample_background
 from tad.methods.hrpro.detector_training import segments_of
 from tad.methods.snippet.mining import background_runs
+from tad.options import option
+from tad.ranges import Float
 from tad.stages import Context, StageConfig
 
 
 class NegativesConfig(StageConfig):
     """Pieces of mined background as further proposals."""
 
-    share: float = Field(
-        default=0.5, ge=0, le=bounds.SHARE, description="how many, as a share of the video's candidates"
+    share: float = option(
+        0.5,
+        "how many, as a share of the video's candidates",
+        ge=0,
+        le=bounds.SHARE,
+        paper=0.5,
+        tune=Float(0.0, 2.0),
+        why="paper .5 as many pieces of background as candidates; 0: none",
     )
-    background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
+    background_threshold: bounds.Fraction = option(
+        0.95,
+        "mined background: at least this score",
+        paper=0.95,
+        tune=Float(0.8, 0.98),
+        why="paper .95; background that negatives are drawn from",
+    )
 
 
 @dataclass(frozen=True)

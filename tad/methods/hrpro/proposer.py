@@ -8,88 +8,115 @@ Stages: `hrpro/train` (fit), `hrpro/score`, `hrpro/embed`, `snippet/propose` (ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tad import bounds
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.errors import ConfigError
-from tad.methods.common.candidates import CandidateConfig, steps
-from tad.methods.common.published import fill_published
+from tad.methods.common.candidates import CandidateConfig
+from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.hrpro.model import HrproModel, prototype_contrast
+from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.mining import Mined
 from tad.methods.snippet.model import SnippetScores
 from tad.methods.snippet.proposer import SnippetEmbed, SnippetScore, propose
-from tad.methods.snippet.training import SnippetTask, TrainingConfig, default_batch
-from tad.stages import Artifact, Batch, Context, Engine, StageConfig, Total, unwrap
+from tad.methods.snippet.training import SnippetTask, TrainingConfig
+from tad.options import again, group, option
+from tad.ranges import Choice, Float, Integer
+from tad.stages import Artifact, Batch, Context, Total, unwrap
 
 
 class HrproTraining(TrainingConfig):
     """Model, losses and optimiser."""
 
     # With attention every row sees the whole video, so a video-level loss teaches all rows to fire at once.
-    video_weight: float = Field(default=0.0, ge=0, le=bounds.WEIGHT, description="weight of the video-level loss")
-    attention_layers: int = Field(default=2, ge=0, le=8, description="attention blocks; 0: none")
-    heads: int = Field(default=8, ge=1, le=bounds.PARTS, description="attention heads; divides the feature width")
-    feedforward: int = Field(
-        default=128, ge=1, le=bounds.WIDTH, description="hidden width of a block's feed-forward layer"
+    video_weight: bounds.Weight = again(TrainingConfig, "video_weight", 0.0, paper=0.0)
+    action_threshold: bounds.Fraction = again(
+        TrainingConfig,
+        "action_threshold",
+        why="paper .1; the rows that the contrast and the prototypes take for action",
+        when=None,
     )
-    attention_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="of attention weights; above 0 they are held in full, T x T"
+    attention_layers: int = option(
+        2,
+        "attention blocks; 0: none",
+        ge=0,
+        le=8,
+        paper=2,
+        tune=Integer(0, 4),
+        why="paper 2; fewer for narrow features, which overfit sooner",
     )
-    block_dropout: float = Field(default=0.3, ge=0, lt=1, description="of a block's branches")
-    double_projection: bool = Field(default=False, description="two linear maps to queries and keys, as published")
-    scrambled: bool = Field(default=False, description="the published reshape that mixes the prototypes")
-    contrast_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the contrast with prototypes; 0: none"
+    heads: bounds.Parts = option(8, "attention heads; divides the feature width", paper=8, free=True)
+    feedforward: bounds.Width = option(128, "hidden width of a block's feed-forward layer", paper=128)
+    attention_dropout: bounds.Chance = option(
+        0.0, "of attention weights; above 0 they are held in full, T x T", paper=0.1
     )
-    temperature: float = Field(
-        default=0.1, gt=0, le=bounds.TEMPERATURE, description="of the contrast's cosine similarities"
+    block_dropout: bounds.Chance = option(0.3, "of a block's branches", paper=0.3, tune=Float(0.0, 0.5), why="paper .3")
+    double_projection: bool = option(False, "two linear maps to queries and keys, as published", paper=True)
+    scrambled: bool = option(False, "the published reshape that mixes the prototypes", paper=True)
+    contrast_weight: bounds.Weight = option(
+        1.0,
+        "weight of the contrast with prototypes; 0: none",
+        paper=1.0,
+        tune=Float(0.1, 3.0, log=True),
+        why="paper 1; pull of rows towards their class's prototype",
     )
-    momentum: float = Field(default=0.999, ge=0, lt=1, description="what one video leaves of a prototype")
-    warm_memory: bool = Field(
-        default=True,
-        description="prototypes are plain means until momentum remembers longer; false: they keep the untrained "
+    temperature: bounds.Temperature = option(
+        0.1,
+        "of the contrast's cosine similarities",
+        paper=0.1,
+        tune=Float(0.05, 0.5, log=True),
+        why="paper .1; of the contrast's cosine similarities",
+    )
+    momentum: bounds.Chance = option(
+        0.999,
+        "what one video leaves of a prototype",
+        paper=0.999,
+        tune=Choice(0.9, 0.99, 0.995, 0.999, 0.9999),
+        why="paper .999; a prototype should remember a few epochs of its class's videos",
+    )
+    warm_memory: bool = option(
+        True,
+        "prototypes are plain means until momentum remembers longer; false: they keep the untrained "
         "network's embedding for hundreds of updates",
+        paper=False,
     )
 
 
-class HrproProposer(StageConfig):
+class HrproProposer(MethodConfig):
     """Snippet model with attention and memory; its curves' runs are the proposals."""
 
     method: Literal["hrpro"] = "hrpro"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     training: HrproTraining = HrproTraining()
-    candidates: CandidateConfig = CandidateConfig()
+    candidates: CandidateConfig = group(CandidateConfig(), stage="proposals")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
 
-    def train(self, engine: Engine) -> Artifact:
+    def warnings(self, data: Dataset) -> list[str]:
+        return unread_labels(data, self.method, self.training.usable)
+
+    def train(self, round: Round) -> Artifact:
         """Fits the model on the training videos that have full labels or points, or classes (see `SnippetTask`)."""
-        return engine.fit(HrproTrain(self.training, self.training.batch_size or default_batch(engine.data)))
+        return round.fit(HrproTrain(self.training))
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return engine.map(SnippetScore(name="hrpro/score", model=HrproModel), {"model": model}, role)
+        return round.map(SnippetScore(name="hrpro/score", model=HrproModel), {"model": model})
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16."""
-        return engine.map(SnippetEmbed(name="hrpro/embed", model=HrproModel), {"model": model}, role)
+        return round.map(SnippetEmbed(name="hrpro/embed", model=HrproModel), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals with their outer-inner contrast as score; see `SnippetProposer.propose`."""
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: proposals with their outer-inner contrast as score."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
 
 @dataclass(frozen=True)
@@ -97,18 +124,8 @@ class HrproTrain:
     """Fit stage: the model and its memory, from the labels that each video has."""
 
     config: HrproTraining
-    batch_size: int
     name: str = "hrpro/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> HrproTask:
         return HrproTask(self.config, context)
@@ -212,53 +229,3 @@ def class_means(embedding: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     sums = embedding.new_zeros(action.shape[2], embedding.shape[2])
     sums.index_add_(0, label, embedding[video, row] * weight[video, row, label][:, None])
     return sums, action.any(1).sum(0).to(sums)
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "training": {
-        "kernel": 3,
-        "layers": 1,
-        "dropout": 0.7,
-        "top_ratio": 8,
-        "video_weight": 0.0,
-        "point_weight": 0.5,
-        "background_weight": 1.0,
-        "action_rows": "points",
-        "focal": 2.0,
-        "action_threshold": 0.1,
-        "background_threshold": 0.95,
-        "weight_decay": 5e-4,
-        "ema": None,
-        "attention_layers": 2,
-        "heads": 8,
-        "feedforward": 128,
-        "attention_dropout": 0.1,
-        "block_dropout": 0.3,
-        "double_projection": True,
-        "scrambled": True,
-        "contrast_weight": 1.0,
-        "temperature": 0.1,
-        "momentum": 0.999,
-        "warm_memory": False,
-    },
-    "candidates": {
-        "train_classes": "predicted",
-        "class_threshold": 0.5,
-        "scale": 2,
-        "centred": False,
-        "cas_thresholds": steps(0, 0.225, 0.025),
-        "actionness_thresholds": steps(0.5, 0.7, 0.025),
-        "margin": 0.25,
-        "symmetric": False,
-        "contrast": "zeroed",
-        "video_factor": False,
-        "repeats": True,
-        "nms": "soft",
-        "stretch": 1.0,
-        "sigma": 0.3,
-    },
-}
-"""The published code on THUMOS14, item by item."""
-
-BUDGET = ("training.heads", "candidates.class_threshold")
-"""Options that faithful: true sets but lets the user change: they depend on the data."""

@@ -14,65 +14,55 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
+from tad import bounds
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.methods.common.given_labels import given
 from tad.methods.gaufuse.labeler import GaufuseLabeler
-from tad.methods.points.labeler import PointsLabeler
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.methods.points.labeler import PointsLabeler, PointsLabels
+from tad.methods.roles import Labels, MethodConfig, Round
+from tad.options import option
+from tad.stages import Artifact, Context, StageConfig
 
 
 class Sure(StageConfig):
     """What a model has to be sure of where nothing is given."""
 
-    class_threshold: float = Field(
-        default=0.5, ge=0, le=1, description="videos without any label: classes whose video score reaches it"
-    )
+    class_threshold: bounds.Fraction = option(0.5, "videos without any label: classes whose video score reaches it")
 
 
-class MixedLabeler(StageConfig):
+class MixedLabeler(MethodConfig):
     """Full labels, points, classes and nothing in one dataset; all of them become pseudo-labels."""
 
+    reads_features: ClassVar[bool] = False
     method: Literal["mixed"] = "mixed"
     points: PointsLabeler = PointsLabeler()
     fusion: GaufuseLabeler = GaufuseLabeler()
     unlabelled: Sure = Sure()
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = False
-    wants_points: ClassVar[bool] = False
-
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+    def seeds(self, round: Round) -> Artifact:
         """Segments: what the labels of videos with points start from; of the fused candidates if none has points."""
-        part = self.points if pointed(engine.data, role) else self.fusion
-        return part.seeds(engine, proposals, role)
+        return self._of_points(round) if pointed(round.data, round.role) else self.fusion.seeds(round)
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
+    def label(self, round: Round) -> Labels:
         """Segments: the pseudo-labels of all videos.
 
-        Args:
-            scores: snippet scores of the model that made the proposals; their video scores say which classes videos
-                without labels hold. Without them these get no pseudo-labels.
+        Video scores of the current model say which classes videos without labels hold; without scores these get no
+        pseudo-labels.
         """
-        kinds = {engine.data.supervision(video) for video in engine.data.videos(role)}
+        kinds = {round.data.supervision(video) for video in round.data.videos(round.role)}
         inputs: dict[str, Artifact] = {}
         if "points" in kinds:
-            inputs["points"] = self.points.label(engine, proposals, embedding, role, taught, scores)
+            inputs["points"] = self._of_points(round)
         if kinds & {"classes", "none"}:
-            inputs["fused"] = self.fusion.label(engine, proposals, embedding, role, taught, scores)
-        if scores is not None:
+            inputs["fused"] = self.fusion.label(round).segments
+        if (scores := round.scores()) is not None:
             inputs["scores"] = scores
-        return engine.map(Merge(self.unlabelled), inputs, role)
+        return Labels(round.map(Merge(self.unlabelled), inputs))
+
+    def _of_points(self, round: Round) -> Artifact:
+        """Labeler `points` on the candidates that are fused, too."""
+        return round.map(PointsLabels(self.points), {"proposals": round.proposals(suppressed=False)})
 
 
 @dataclass(frozen=True)
@@ -86,13 +76,12 @@ class Merge:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, config = context.data, self.config
-        parts = {k: context.inputs[k].segments().by_video() for k in ("points", "fused") if k in context.inputs}
-        _, _, number = context.source.rpartition("@")
+        parts = {k: context.inputs[k].by_video() for k in ("points", "fused") if k in context.inputs}
 
         def pick(video: str) -> Segments:
             kind = data.supervision(video)
             if kind == "full":
-                return given(data, video, f"given@{number}")
+                return given(data, video, f"given@{context.round}")
             if kind == "points":
                 return parts["points"].get(video, Segments.empty())
             rows = parts["fused"].get(video, Segments.empty())

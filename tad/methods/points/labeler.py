@@ -27,45 +27,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
-from tad.data.dataset import Role
 from tad.data.segments import Segments
+from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, inside
-from tad.methods.points.model import Constants, Labels, PointModel
+from tad.methods.points.model import Constants, Estimates, PointModel
 from tad.methods.potloc.labeler import GroupedPoints, grouped_points, grouped_proposals
-from tad.stages import Artifact, Context, Engine, Taught
+from tad.methods.roles import Labels, Round
+from tad.stages import Artifact, Context
 
 
-class PointsLabeler(Constants):
+class PointsLabeler(Constants, PointLabeler):
     """Segments of largest expected tIoU as pseudo-labels; their score is that expectation."""
 
     method: Literal["points"] = "points"
 
-    wants_embedding: ClassVar[bool] = False
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = True
+    def seeds(self, round: Round) -> Artifact:
+        """Segments: one label for every point."""
+        return round.map(PointsLabels(self), {"proposals": round.proposals()})
 
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
-        """Segments: one label for every point of a role's videos."""
-        return engine.map(PointsLabels(self), {"proposals": proposals}, role)
-
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
+    def label(self, round: Round) -> Labels:
         """Segments: the labels."""
-        return self.seeds(engine, proposals, role)
+        return Labels(self.seeds(round))
 
 
-def learned_labels(config: PointsLabeler, context: Context) -> tuple[GroupedPoints, Labels]:
+def learned_labels(config: PointsLabeler, context: Context) -> tuple[GroupedPoints, Estimates]:
     """The distinct points of all videos, in the order of their ids, and the labels.
 
     Raises:

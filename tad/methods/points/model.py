@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from tad import bounds
 from tad.methods.common.seeds import SHORTEST, neighbour_times
 from tad.methods.potloc.labeler import Grouped, GroupedPoints
 from tad.ops.nms import compiled
+from tad.options import option
+from tad.ranges import Float
 from tad.stages import StageConfig
 
 WIDEST = 16.0
@@ -38,21 +39,39 @@ LAG = 0.05
 class Constants(StageConfig):
     """What is not learned."""
 
-    sharpness: float = Field(
-        default=6.0, ge=0, le=bounds.SPREAD, description="how much a proposal's score counts: weights are exp of it"
-    )
-    length_noise: float = Field(
-        default=0.3, gt=0, le=bounds.SPREAD, description="spread of a proposal's log length about the segment's"
-    )
-    centre_noise: float = Field(default=0.12, gt=0, le=bounds.SPREAD, description="spread of its centre, in lengths")
-    compression: float = Field(
-        default=0.8,
-        gt=0,
+    sharpness: float = option(
+        6.0,
+        "how much a proposal's score counts: weights are exp of it",
+        ge=0,
         le=bounds.SPREAD,
-        description="how far proposals' log lengths follow those of segments; 1: without bias",
+        tune=Float(0.5, 20.0, log=True),
+        why="6 on THUMOS14; low: all proposals vote alike, high: the best one decides",
     )
-    spread: float = Field(
-        default=0.6, ge=0.05, le=bounds.SPREAD, description="spread of the log lengths of one class in one video"
+    length_noise: bounds.Spread = option(
+        0.3,
+        "spread of a proposal's log length about the segment's",
+        tune=Float(0.1, 1.0, log=True),
+        why=".3 on THUMOS14; spread of log lengths, so .1 to 1 is 10 % to a factor of 2.7",
+    )
+    centre_noise: bounds.Spread = option(
+        0.12,
+        "spread of its centre, in lengths",
+        tune=Float(0.03, 0.5, log=True),
+        why=".12 on THUMOS14; spread of centres in lengths; from .5 on proposals do not say where",
+    )
+    compression: bounds.Spread = option(
+        0.8,
+        "how far proposals' log lengths follow those of segments; 1: without bias",
+        tune=Float(0.5, 1.2),
+        why=".8 on THUMOS14; below 1: proposals are too long where actions are short",
+    )
+    spread: float = option(
+        0.6,
+        "spread of the log lengths of one class in one video",
+        ge=0.05,
+        le=bounds.SPREAD,
+        tune=Float(0.1, 1.5, log=True),
+        why=".6 on THUMOS14; small draws lengths to those of the class in the video",
     )
 
 
@@ -109,7 +128,7 @@ class Prior(NamedTuple):
     """Mean position."""
 
 
-class Labels(NamedTuple):
+class Estimates(NamedTuple):
     """The segment of every point, and what was learned on the way."""
 
     spans: np.ndarray
@@ -148,7 +167,7 @@ class PointModel:
         self.point, self.proposal = point[near], proposal[near]
         self.typical = self._typical()
 
-    def label(self) -> Labels:
+    def label(self) -> Estimates:
         """One segment for every point, in their order."""
         lag = self.find_lag()
         grid = Grid.around(self.typical, 0.1, 20)
@@ -161,7 +180,7 @@ class PointModel:
         length, position, scores = self.choose(grid, evidence, prior)
         start = self.points.time - position * length
         spans = np.clip(np.stack([start, start + length], axis=1), around.territory[:, :1], around.territory[:, 1:])
-        return Labels(spans, scores, lag, counts.sum(axis=0) / max(counts.sum(), 1.0))
+        return Estimates(spans, scores, lag, counts.sum(axis=0) / max(counts.sum(), 1.0))
 
     def _typical(self) -> float:
         """Seconds: median length of the proposals around the points; without any, of half the points' territories."""

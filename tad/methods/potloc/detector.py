@@ -7,28 +7,28 @@ the proposers are; the levels meet in class-wise suppression.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 
 from tad import bounds
-from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.candidates import RunsConfig, scored_runs, steps
-from tad.methods.common.contrastive import ContrastiveConfig, pretrain
 from tad.methods.common.postprocess import Postprocess, postprocess
-from tad.methods.common.published import fill_published
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
-from tad.methods.potloc.training import PotlocTrain, PotlocTraining, build
+from tad.methods.potloc.options import PotlocTraining
+from tad.methods.potloc.training import PotlocTrain, build
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
 from tad.methods.snippet.model import video_scores
 from tad.methods.snippet.training import read_features
-from tad.stages import Artifact, Before, Context, Engine, StageConfig
+from tad.options import again, group, option
+from tad.ranges import Choice, Float, Integer, Steps
+from tad.stages import Artifact, Context, StageConfig
 
 
 class PotlocDecoding(RunsConfig):
@@ -37,45 +37,72 @@ class PotlocDecoding(RunsConfig):
     The options of runs hold on each level: `scale` is that of the finest, every further level has twice as much.
     """
 
-    video_power: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="share, in the exponent, of the proposer's video score in that of the detector; 0: none",
+    class_threshold: bounds.Fraction = again(
+        RunsConfig,
+        "class_threshold",
+        paper=0.7,
+        free=False,
+        tune=Float(0.05, 0.8),
+        why="paper .7; lower where videos hold many classes",
     )
-    curve_share: float = Field(
-        default=0.5, ge=0, le=1, description="share of the proposer's curves in those of each level; 0: none"
+    scale: bounds.Parts = again(
+        RunsConfig, "scale", paper=4, tune=Choice(2, 4, 8), why="paper 4; of the finest level, at linear cost"
     )
-    by_level: bool = Field(
-        default=False, description="true: the published rule, each level predicts classes by its own video scores"
+    margin: bounds.Ratio = again(
+        RunsConfig, "margin", paper=0.1, tune=Float(0.05, 0.4), why="paper .1; how far around a run the contrast looks"
     )
-    cas_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=steps(0.1, 0.6, 0.05),
+    video_power: bounds.Fraction = option(
+        0.5,
+        "share, in the exponent, of the proposer's video score in that of the detector; 0: none",
+        paper=0.0,
+        tune=Float(0.0, 1.0),
+        why="papers 0; share of the proposer's video score, .5 is the geometric mean",
+    )
+    curve_share: bounds.Fraction = option(
+        0.5,
+        "share of the proposer's curves in those of each level; 0: none",
+        paper=0.0,
+        tune=Float(0.0, 1.0),
+        why="paper 0; share of the proposer's curves, which err in other places",
+    )
+    by_level: bool = option(
+        False, "true: the published rule, each level predicts classes by its own video scores", paper=True
+    )
+    cas_thresholds: list[bounds.Fraction] = option(
+        steps(0.1, 0.6, 0.05),
+        "thresholds on each class's curve",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="thresholds on each class's curve",
+        paper=[0.4],
+        tune=Steps(Float(0.02, 0.3), Float(0.4, 0.9), Integer(4, 20)),
+        why="paper .4 alone; several find boundaries of curves of all heights",
     )
-    actionness_thresholds: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        default=steps(0.2, 0.8, 0.05),
+    actionness_thresholds: list[bounds.Fraction] = option(
+        steps(0.2, 0.8, 0.05),
+        "thresholds on actionness; its runs are detections of every class",
         max_length=bounds.ITEMS,
-        description="thresholds on actionness; its runs are detections of every class",
+        paper=steps(0.1, 0.925, 0.025),
+        tune=Steps(Float(0.05, 0.3), Float(0.6, 0.95), Integer(4, 40)),
+        why="paper .1 to .925 by .025; steps of .025 to .1",
     )
-    min_score: float | None = Field(
-        default=0.001,
-        ge=-bounds.SCORE,
-        le=bounds.SCORE,
-        description="detections whose lowered score is below it are dropped; null: none",
+    min_score: bounds.Score | None = option(
+        0.001, "detections whose lowered score is below it are dropped; null: none", paper=None
     )
-    max_detections: int | None = Field(
-        default=200, ge=1, le=bounds.COUNT, description="detections of each video, the best ones; null: all"
+    max_detections: bounds.Count | None = option(
+        200,
+        "detections of each video, the best ones; null: all",
+        paper=None,
+        tune=Integer(50, 1000, log=True),
+        why="paper null: all",
+        stand_in=1000,
     )
 
 
 class PotlocPostprocess(Postprocess):
     """What is done with overlapping detections."""
 
-    sigma: float = Field(default=0.3, gt=0, le=bounds.TEMPERATURE, description="soft-nms: width of the Gaussian")
-    iou_threshold: float = Field(default=0.6, gt=0, le=1, description="nms: the tIoU from which it drops")
+    sigma: bounds.Temperature = again(Postprocess, "sigma", 0.3)
+    iou_threshold: bounds.PositiveFraction = again(Postprocess, "iou_threshold", 0.6)
 
 
 class PotlocDetection(StageConfig):
@@ -85,50 +112,33 @@ class PotlocDetection(StageConfig):
     postprocess: PotlocPostprocess = PotlocPostprocess()
 
 
-class PotlocDetector(StageConfig):
+class PotlocDetector(MethodConfig):
     """POTLoc's second stage; learns from any labeler's pseudo-labels."""
 
     method: Literal["potloc"] = "potloc"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     training: PotlocTraining = PotlocTraining()
-    pretrain: ContrastiveConfig = ContrastiveConfig()
-    decode: PotlocDecoding = PotlocDecoding()
-    postprocess: PotlocPostprocess = PotlocPostprocess()
+    decode: PotlocDecoding = group(PotlocDecoding(), stage="detections")
+    postprocess: PotlocPostprocess = group(
+        PotlocPostprocess(),
+        stage="detections",
+        paper=PotlocPostprocess(suppression="nms", iou_threshold=0.45, stretch=1.0),
+    )
 
-    wants_candidates: ClassVar[bool] = False
-    rescores: ClassVar[Literal[False]] = False
+    def conflicts(self, recipe: Roles) -> list[str]:
+        return cannot_ignore(self.method, recipe)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
+    def train(self, round: Round, labels: Labels) -> Artifact:
+        """The model, trained on the pseudo-labels of the training videos."""
+        return round.fit(PotlocTrain(self.training), {"labels": labels.segments})
 
-    def train(
-        self,
-        engine: Engine,
-        labels: Artifact,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-        before: Before | None = None,
-    ) -> Artifact:
-        """The model, trained on the pseudo-labels of the training videos; the other inputs are for other methods."""
-        encoder = {"encoder": pretrain(engine, self.pretrain, self.training)} if self.pretrain.enabled else {}
-        return engine.fit(PotlocTrain(self.training), {"labels": labels} | encoder)
-
-    def detect(
-        self,
-        engine: Engine,
-        model: Artifact,
-        role: Role,
-        scores: Artifact | None = None,
-        candidates: Artifact | None = None,
-    ) -> Artifact:
-        """Detections in all videos of a role; `scores` are the proposer's, for their video-level class scores."""
+    def detect(self, round: Round, model: Artifact) -> Artifact:
+        """Detections in a round's videos; the proposer's scores, where it has any, are blended in."""
+        scores = round.first.scores()
         inputs = {"model": model} | ({"scores": scores} if scores is not None else {})
-        # Known classes are for training videos only, even if the points file also lists others.
-        changes = {} if role == "train" else {"train_classes": "predicted"}
+        changes = {} if round.known else {"train_classes": "predicted"}
         config = PotlocDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
-        return engine.map(PotlocDetect(config), inputs, role)
+        return round.map(PotlocDetect(config), inputs)
 
 
 class Curves(NamedTuple):
@@ -247,19 +257,8 @@ def load(context: Context) -> tuple[Callable[[str], list[Curves]], int]:
     Raises:
         RunError: it was trained for another feature width or other classes.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    settings = saved["settings"]
-    for name, there, here in (
-        ("features of width", settings["architecture"]["dim"], data.manifest.grid.dim),
-        ("the classes", ", ".join(settings["classes"]), ", ".join(data.classes)),
-    ):
-        if there != here:
-            raise RunError(f"{artifact.path}: the detector was trained on {name} {there}, but {data.root} has {here}")
-    network = build(settings)
-    network.load_state_dict(saved["state"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device).eval()
+    data = context.data
+    network, settings, device = trained.load(context, build)
     ratio, upsample = settings["top_ratio"], settings["upsample"]
 
     def run(video: str) -> list[Curves]:
@@ -282,68 +281,3 @@ def load(context: Context) -> tuple[Callable[[str], list[Curves]], int]:
         return curves
 
     return run, upsample
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "training": {
-        "width": 512,
-        "heads": 4,
-        "levels": 3,
-        "stem": 2,
-        "window": 12,
-        "drop_path": 0.1,
-        "input_dropout": 0.0,
-        "upsample": 1,
-        "gain": 1e-4,
-        "prior": 0.01,
-        "max_length": 768,
-        "radius": 2.0,
-        "rounded": True,
-        "seeds": "published",
-        "background_threshold": 0.95,
-        "top_ratio": 8,
-        "video_weight": 1.0,
-        "action_weight": 0.5,
-        "background_weight": 1.0,
-        "focal": 2.0,
-        "epochs": 50,
-        "batch_size": 4,
-        "lr": 1e-4,
-        "warmup": 0.2,
-        "weight_decay": 0.05,
-        "clip_norm": 1.0,
-        "ema_decay": 0.999,
-    },
-    "decode": {
-        "train_classes": "predicted",
-        "class_threshold": 0.7,
-        "video_power": 0.0,
-        "curve_share": 0.0,
-        "by_level": True,
-        "scale": 4,
-        "centred": False,
-        "cas_thresholds": [0.4],
-        "actionness_thresholds": steps(0.1, 0.925, 0.025),
-        "margin": 0.1,
-        "symmetric": False,
-        "contrast": "zeroed",
-        "video_factor": False,
-        "repeats": True,
-        "min_score": None,
-        "max_detections": None,
-    },
-    "postprocess": PotlocPostprocess(method="nms", iou_threshold=0.45, stretch=1.0).model_dump(),
-}
-"""The published code on THUMOS14."""
-
-BUDGET = (
-    "training.width",
-    "training.levels",
-    "training.window",
-    "training.max_length",
-    "training.epochs",
-    "training.batch_size",
-    "training.lr",
-    "training.ema_decay",
-)
-"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its features."""

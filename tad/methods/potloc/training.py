@@ -1,4 +1,4 @@
-"""Training of the detector `potloc`: options, what is derived from the data, items, losses and optimiser.
+"""Training of the detector `potloc`: what is derived from the data, items, losses and optimiser.
 
 Source: POTLoc (Vahdani and Tian) and its released code.
 """
@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from tad import bounds
 from tad.methods.common.optimisers import adamw, derived_ema, derived_width
 from tad.methods.common.windows import (
     Labels,
@@ -28,134 +26,11 @@ from tad.methods.common.windows import (
     usual_length,
 )
 from tad.methods.potloc.model import Potloc
+from tad.methods.potloc.options import PotlocTraining
 from tad.methods.potloc.targets import annotated, background_seeds, sample, window
 from tad.methods.snippet.model import video_scores
 from tad.ops.losses import probability_entropy, probability_focal
-from tad.stages import Batch, Context, StageConfig, Total
-
-
-class PotlocTraining(StageConfig):
-    """Network, targets, losses and optimiser; null fields are derived from the data and saved with the model."""
-
-    width: int | None = Field(
-        default=None,
-        ge=8,
-        le=bounds.WIDTH,
-        description="of the network; null: the power of two nearest half the feature width, 32..512",
-    )
-    heads: int = Field(default=4, ge=1, le=bounds.PARTS, description="attention heads; divides the width")
-    levels: int = Field(default=3, ge=1, le=10, description="of the pyramid, strides 1, 2, 4, ...")
-    upsample: int | None = Field(
-        default=None,
-        ge=1,
-        le=4,
-        description="rows that the network sees for each snippet, interpolated; null: 2 where the median pseudo-label "
-        "covers fewer than 16 snippets, else 1",
-    )
-    gain: float = Field(default=0.1, gt=0, le=bounds.FACTOR, description="factor of each residual branch at the start")
-    prior: float = Field(
-        default=0.5,
-        gt=0,
-        lt=1,
-        description="probability that all outputs start near; few rows teach, so from the middle",
-    )
-    stem: int = Field(
-        default=2,
-        ge=0,
-        le=bounds.PARTS,
-        description="attention blocks at full rate; 0 with levels 1 leaves convolutions alone",
-    )
-    window: int = Field(
-        default=19,
-        ge=3,
-        le=bounds.SNIPPETS,
-        description="snippets that attention sees on each level; an even number sees one more",
-    )
-    drop_path: float = Field(default=0.1, ge=0, lt=1, description="chance that a residual branch is skipped")
-    input_dropout: float = Field(default=0.0, ge=0, lt=1, description="chance that a feature channel is dropped")
-    max_length: int | None = Field(
-        default=None,
-        ge=1,
-        le=bounds.SNIPPETS,
-        description="snippets of a training window; null: longer than 95 % of the videos, <= 2304",
-    )
-    radius: float | None = Field(
-        default=2.0,
-        gt=0,
-        le=bounds.SHARE,
-        description="how far from its point a pseudo-label is sampled, in strides; null: all of it",
-    )
-    rounded: bool = Field(default=False, description="true: the published targets, rounded to whole snippets")
-    seeds: Literal["gaps", "published"] = Field(
-        default="gaps",
-        description="background rows: mined in all gaps; published: in outer ones only where the model is sure",
-    )
-    background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
-    top_ratio: int = Field(
-        default=8, ge=1, le=bounds.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
-    )
-    video_weight: float = Field(default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the video-level loss")
-    action_weight: float = Field(default=0.5, ge=0, le=bounds.WEIGHT, description="weight of the loss on sampled rows")
-    background_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the loss on mined background rows"
-    )
-    focal: float = Field(default=2.0, ge=0, le=bounds.POWER, description="focusing exponent of the row losses")
-    epochs: int = Field(default=50, ge=1, le=bounds.EPOCHS, description="passes over the training videos")
-    batch_size: int = Field(default=4, ge=1, le=bounds.BATCH, description="videos of a step, over all workers")
-    lr: float | None = Field(
-        default=None,
-        gt=0,
-        le=bounds.LR,
-        description="peak; null: 1e-4 for width 512 and batches of 4, more for narrower or larger",
-    )
-    warmup: float = Field(default=0.2, ge=0, lt=1, description="share of the steps until the peak; then a cosine")
-    weight_decay: float = Field(
-        default=0.05, ge=0, le=bounds.DECAY, description="of matrices; none on biases, norms and gains"
-    )
-    clip_norm: float | None = Field(
-        default=1.0, gt=0, le=bounds.NORM, description="largest norm of the gradient; null: any"
-    )
-    ema_decay: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="of the averaged weights; null: 0.999, or less for fewer than 10,000 steps",
-    )
-
-    @model_validator(mode="after")
-    def _shapes(self) -> PotlocTraining:
-        if self.width is not None and self.width % self.heads:
-            raise ValueError(f"heads must divide the width, got {self.heads} heads and width {self.width}")
-        return self
-
-
-@dataclass(frozen=True)
-class PotlocTrain:
-    """Fit stage: the network; inputs "labels" and, for a pre-trained backbone, "encoder"."""
-
-    config: PotlocTraining
-    name: str = "potloc/train"
-    version: int = 2
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The most there is; the task's own, which knows the number of steps, goes before."""
-        return 0.999 if self.config.ema_decay is None else self.config.ema_decay
-
-    @property
-    def clip_norm(self) -> float | None:
-        return self.config.clip_norm
-
-    def open(self, context: Context) -> PotlocTask:
-        return PotlocTask(self.config, context)
+from tad.stages import Batch, Budget, Context, Total
 
 
 class Item(NamedTuple):
@@ -183,13 +58,10 @@ class PotlocTask:
         self.labels = read_labels(context)
         self.videos = teaching(context, self.labels)
         self.points = {v: self._points(v) for v in self.videos}
-        encoder = context.inputs["encoder"].model() if "encoder" in context.inputs else None
-        self.settings = self._resolve(encoder)
-        self.ema_decay: float = self.settings["ema_decay"]
+        self.settings = self._resolve()
+        self.budget = Budget(config.epochs, config.batch_size, self.settings["ema_decay"], config.clip_norm)
         self.classes = len(self.data.classes)
         self.module = build(self.settings)
-        if encoder is not None:
-            self.module.load_state_dict(encoder["state"], strict=False)  # it has no decoder
 
     def _points(self, video_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Positions [N] of the points of a video, ascending, and their classes [N]."""
@@ -264,9 +136,8 @@ class PotlocTask:
         config = self.config
         return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
 
-    def _resolve(self, encoder: dict[str, Any] | None) -> dict[str, Any]:
-        """The options of the network, with the null ones the encoder's, or derived from the data."""
-        theirs = {} if encoder is None else encoder["settings"]
+    def _resolve(self) -> dict[str, Any]:
+        """The options of the network, with the null ones derived from the data."""
         config, dim = self.config, self.data.manifest.grid.dim
         steps = config.epochs * max(1, len(self.videos) // config.batch_size)
         width = config.width or derived_width(dim, config.heads, "potloc")
@@ -286,11 +157,24 @@ class PotlocTask:
             },
             "classes": list(self.data.classes),
             "top_ratio": config.top_ratio,
-            "upsample": config.upsample or theirs.get("upsample") or derived_upsample(self.labels),
+            "upsample": config.upsample or derived_upsample(self.labels),
             "max_length": config.max_length or usual_length(self.data, self.videos),
             "lr": config.lr or min(1e-3, 1e-4 * 512 / width * math.sqrt(config.batch_size / 4)),
             "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
         }
+
+
+@dataclass(frozen=True)
+class PotlocTrain:
+    """Fit stage: the network; input "labels"."""
+
+    config: PotlocTraining
+    name: str = "potloc/train"
+    version: int = 2
+    task: type[PotlocTask] = PotlocTask
+
+    def open(self, context: Context) -> PotlocTask:
+        return self.task(self.config, context)
 
 
 def build(settings: dict[str, Any]) -> Potloc:
@@ -312,7 +196,7 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[
     classes, background = scores[..., :-1], scores[..., -1]
     output = torch.cat([classes * (1 - background[..., None]), background[..., None]], dim=-1)
     positive = target.any(-1)
-    seeds = background_seeds(background, positive, mask, config.background_threshold, config.seeds)
+    seeds = background_seeds(background, positive, mask, config.background_threshold, config.background_rows)
     empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
     action = torch.cat([target.to(output), torch.zeros_like(output[..., :1])], dim=-1)
 

@@ -23,89 +23,165 @@ from tad.methods.common.seeds import Proposals, SeedRule
 from tad.methods.pser.bags import clear_of, negative_spans, perturb, seed_tious
 from tad.methods.pser.model import BagScores, PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss, smooth_l1
-from tad.stages import Batch, Context, StageConfig, Total
+from tad.options import option
+from tad.ranges import Choice, Float, Integer, Scales, Shifts
+from tad.stages import Batch, Budget, Context, StageConfig, Total
 
 
 class BagConfig(StageConfig):
     """Which copies of a seed are in its bag."""
 
-    scales: list[Annotated[float, Field(gt=0, le=bounds.SHARE)]] = Field(
-        default=[0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2],
+    scales: list[bounds.Ratio] = option(
+        [0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2],
+        "lengths, as shares of the seed's",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="lengths, as shares of the seed's",
+        paper=[0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5],
+        tune=Scales(Float(1.2, 3.0, log=True), Integer(2, 5)),
+        why="paper .5 to 1.5; below 1.2 no member differs, beyond 3 most are wrong",
     )
-    shifts: list[Annotated[float, Field(ge=-bounds.SHARE, le=bounds.SHARE)]] = Field(
-        default=[0.0, -0.2, 0.2],
+    shifts: list[Annotated[float, Field(ge=-bounds.SHARE, le=bounds.SHARE)]] = option(
+        [0.0, -0.2, 0.2],
+        "shifts of the centre, as shares of the scaled length",
         min_length=1,
         max_length=bounds.ITEMS,
-        description="shifts of the centre, as shares of the scaled length",
+        paper=[0.0, -0.1, 0.1],
+        tune=Shifts(Float(0.05, 0.4), Integer(1, 3)),
+        why="paper .1; at .4 of its length a copy has tIoU .43 with the seed",
     )
 
 
 class NegativesConfig(StageConfig):
     """Random segments that the class scores should reject."""
 
-    count: int = Field(default=50, ge=0, le=bounds.COUNT, description="drawn for every item")
-    tiou_threshold: float = Field(default=0.3, gt=0, le=1, description="kept if below this with all the bags' members")
-    margin: float = Field(
-        default=0.2, ge=0, le=bounds.SHARE, description="how far they may leave the video, as a share of its length"
+    count: int = option(
+        50,
+        "drawn for every item",
+        ge=0,
+        le=bounds.COUNT,
+        paper=500,
+        tune=Integer(10, 1000, log=True),
+        why="paper 500 a video; here for each item of 16 bags",
     )
-    weight: float = Field(default=0.5, ge=0, le=bounds.WEIGHT, description="weight of their loss")
-    mean_over: Literal["valid", "all"] = Field(
-        default="valid", description="the loss is a mean over the kept ones, or (published) over all drawn ones"
+    tiou_threshold: bounds.PositiveFraction = option(
+        0.3,
+        "kept if below this with all the bags' members",
+        paper=0.3,
+        tune=Float(0.1, 0.5),
+        why="paper .3; above .5 a negative may be a good segment",
+    )
+    margin: float = option(
+        0.2,
+        "how far they may leave the video, as a share of its length",
+        ge=0,
+        le=bounds.SHARE,
+        paper=0.2,
+        tune=Float(0.0, 0.3),
+        why="paper .2; rows outside the video are all zero",
+    )
+    weight: bounds.Weight = option(
+        0.5, "weight of their loss", paper=0.5, tune=Float(0.05, 2.0, log=True), why="paper .5, within a factor of ten"
+    )
+    mean_over: Literal["valid", "all"] = option(
+        "valid", "the loss is a mean over the kept ones, or (published) over all drawn ones", paper="all"
     )
 
 
 class HeadsConfig(StageConfig):
     """Pooling, modules, losses and optimiser."""
 
-    bins: int = Field(default=12, ge=1, le=bounds.PARTS, description="RoI bins")
-    context: float = Field(
-        default=0.5, ge=0, le=bounds.SHARE, description="RoIs reach this share of their length further on both sides"
+    bins: bounds.Parts = option(
+        12, "RoI bins", paper=8, tune=Choice(4, 8, 12, 16), why="paper 8 pooled rows of a segment"
     )
-    alignment: Literal["centred", "published"] = Field(
-        default="centred",
-        description="rows lie at the centre of their snippet, short RoIs grow on both sides; published: half a snippet "
-        "late, at the end",
-    )
-    project: int | None = Field(
-        default=32, ge=1, le=bounds.WIDTH, description="each module reduces snippets to this width; null: no"
-    )
-    hidden: int = Field(default=128, ge=1, le=bounds.WIDTH, description="width of the modules' two layers")
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="before each of the two layers")
-    bag_mean: Literal["add", "subtract"] = Field(
-        default="subtract", description="what the ranking module does with the mean of the bag (published: add)"
-    )
-    focal: float = Field(
-        default=2.0, ge=0, le=bounds.POWER, description="focusing exponent of the selection and negative losses"
-    )
-    rank_weight: float = Field(
-        default=20.0,
+    context: float = option(
+        0.5,
+        "RoIs reach this share of their length further on both sides",
         ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the ranking loss, whose gradients the L2 penalty drowns at 1",
+        le=bounds.SHARE,
+        paper=0.0,
+        tune=Float(0.0, 0.8),
+        why="paper 0; surroundings show what a segment leaves out",
     )
-    bags_per_item: int | None = Field(
-        default=16, ge=1, le=bounds.COUNT, description="bags of a video in one item; null: all of them"
+    alignment: Literal["centred", "published"] = option(
+        "centred",
+        "rows lie at the centre of their snippet, short RoIs grow on both sides; published: half a snippet "
+        "late, at the end",
+        paper="published",
     )
-    mean_over: Literal["bags", "videos"] = Field(
-        default="bags", description="the loss is a mean over all bags of a batch, or of each video and then over these"
+    project: bounds.Width | None = option(
+        32,
+        "each module reduces snippets to this width; null: no",
+        paper=None,
+        tune=Choice(None, 16, 32, 64),
+        why="paper null; fewer weights to learn from some hundred bags",
     )
-    lr: float = Field(default=1e-3, gt=0, le=bounds.LR)
-    weight_decay: float = Field(default=1e-4, ge=0, le=bounds.DECAY, description="L2 penalty of Adam")
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine: after a tenth of warm-up")
-    snapshot_epochs: int = Field(
-        default=2,
+    hidden: bounds.Width = option(
+        128,
+        "width of the modules' two layers",
+        paper=1024,
+        free=True,
+        tune=Choice(64, 128, 256, 512, 1024),
+        why="paper 1024 on 2048-wide features",
+    )
+    dropout: bounds.Chance = option(
+        0.2, "before each of the two layers", paper=0.0, tune=Float(0.0, 0.5), why="paper 0"
+    )
+    bag_mean: Literal["add", "subtract"] = option(
+        "subtract", "what the ranking module does with the mean of the bag (published: add)", paper="add"
+    )
+    focal: bounds.Power = option(
+        2.0,
+        "focusing exponent of the selection and negative losses",
+        paper=2.0,
+        tune=Float(0.0, 3.0),
+        why="paper 2; 0 is cross entropy",
+    )
+    rank_weight: bounds.Weight = option(
+        20.0,
+        "weight of the ranking loss, whose gradients the L2 penalty drowns at 1",
+        paper=1.0,
+        tune=Float(0.5, 100.0, log=True),
+        why="paper 1, where the L2 penalty drowns the ranking loss",
+    )
+    bags_per_item: bounds.Count | None = option(
+        16,
+        "bags of a video in one item; null: all of them",
+        paper=None,
+        tune=Choice(None, 8, 16, 32),
+        why="paper null: all bags of a video",
+    )
+    mean_over: Literal["bags", "videos"] = option(
+        "bags", "the loss is a mean over all bags of a batch, or of each video and then over these", paper="videos"
+    )
+    lr: bounds.Rate = option(
+        1e-3, "of Adam", paper=1e-4, tune=Float(5e-5, 0.01, log=True), why="paper 1e-4 for 1600 steps; here 400 steps"
+    )
+    weight_decay: bounds.Penalty = option(
+        1e-4,
+        "L2 penalty of Adam",
+        paper=5e-4,
+        tune=Float(1e-6, 0.01, log=True),
+        why="paper 5e-4, which drowns the ranking loss",
+    )
+    schedule: Literal["cosine", "constant"] = option("cosine", "cosine: after a tenth of warm-up", paper="constant")
+    snapshot_epochs: int = option(
+        2,
+        "weights are averaged (exponentially) over about so many epochs; 0: the last ones",
         ge=0,
         le=bounds.EPOCHS,
-        description="weights are averaged (exponentially) over about so many epochs; 0: the last ones",
+        paper=0,
     )
-    batch_size: int | None = Field(
-        default=None, ge=1, le=bounds.BATCH, description="items per step; null: 8, fewer if there are under 64 items"
+    batch_size: bounds.BatchSize | None = option(
+        None, "items per step; null: 8, fewer if there are under 64 items", paper=16, free=True
     )
-    epochs: int | None = Field(
-        default=None, ge=1, le=bounds.EPOCHS, description="null: as many as make 400 steps, between 12 and 60"
+    epochs: bounds.Epochs | None = option(
+        None,
+        "null: as many as make 400 steps, between 12 and 60",
+        paper=133,  # 1596 of its 1600 steps on the 200 training videos of THUMOS14
+        free=True,
+        tune=Integer(3, 150, log=True),
+        why="paper 133 epochs of 12 steps",
+        stand_in=24,
     )
 
     def budget(self, points: Iterable[int]) -> tuple[int, int]:
@@ -226,7 +302,7 @@ class HeadsTask:
         # that nothing is left of the start.
         epochs, batch = heads.budget(len(x) for x in self.labels.values())
         span = min(heads.snapshot_epochs, epochs / 4) * max(1, len(self.items) // batch)
-        self.ema_decay = 1 - 1 / span if span > 1 else None
+        self.budget = Budget(epochs, batch, 1 - 1 / span if span > 1 else None)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 
-from tad.data.dataset import Role
 from tad.data.segments import Segments
-from tad.errors import RunError
-from tad.methods.common.published import fill_published
-from tad.methods.common.seeds import PUBLISHED_RULE, Proposals, SeedRule, SeedSelection, distinct
+from tad.methods.common.label_kinds import PointLabeler
+from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
+from tad.methods.common.trained import of_architecture, restore
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
-from tad.stages import Artifact, Context, Engine, StageConfig, Taught
+from tad.methods.roles import Labels, Round
+from tad.options import group, option
+from tad.stages import Artifact, Context, StageConfig
 
 
 class RefineConfig(StageConfig):
@@ -41,13 +41,8 @@ class HeadsFit:
     """Fit stage: the selection and the ranking module."""
 
     config: FitConfig
-    epochs: int
-    batch_size: int
     name: str = "pser/heads"
     version: int = 1
-    clip_norm: float | None = None
-    ema_decay: float | None = None
-    """The task derives it from the number of steps (HeadsConfig.snapshot_epochs)."""
 
     def open(self, context: Context) -> HeadsTask:
         return HeadsTask(self.config, context)
@@ -68,7 +63,7 @@ class Refine:
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data = self.config, context.data
         proposals, reader = Proposals(context), BagReader(context, config.bag, config.centred)
-        heads = load_heads(context, reader.width)
+        heads = restore(context, of_architecture(PserHeads), reader.width)[0].eval()
 
         def refine(video: str) -> Segments:
             points, seeds = proposals.seeds(video, config.seed_rule)
@@ -88,26 +83,6 @@ class Refine:
             return Segments.of(video, spans[:, 0], spans[:, 1], names, rank.max(axis=1), points.time, context.source)
 
         return refine
-
-
-def load_heads(context: Context, width: int) -> PserHeads:
-    """The trained heads in eval mode.
-
-    Raises:
-        RunError: they were trained for another feature width or number of classes.
-    """
-    artifact = context.inputs["model"]
-    saved = artifact.model()
-    architecture = saved["settings"]["architecture"]
-    for key, here in (("dim", width), ("classes", len(context.data.classes))):
-        if architecture[key] != here:
-            raise RunError(
-                f"{artifact.path}: the heads were trained with {key} = {architecture[key]}, but {context.data.root} "
-                f"and its embedding have {here}; train them again"
-            )
-    heads = PserHeads(**architecture)
-    heads.load_state_dict(saved["state"])
-    return heads.eval()
 
 
 def run_heads(
@@ -137,110 +112,51 @@ def run_heads(
     return cls, ins, scores.rank.numpy()
 
 
-class PserLabeler(StageConfig):
+class PserLabeler(PointLabeler):
     """Seeds refined by PseR."""
 
+    reads_features: ClassVar[bool] = True
     method: Literal["pser"] = "pser"
-    faithful: bool = Field(default=False, description="the published behaviour; sets the options of every group below")
-    seed_rule: SeedRule = SeedRule()
-    bag: BagConfig = BagConfig()
-    negatives: NegativesConfig = NegativesConfig()
-    heads: HeadsConfig = HeadsConfig()
+    faithful: bool = option(False, "the published behaviour; sets the options of every group below")
+    seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
+    bag: BagConfig = group(BagConfig(), stage="heads")
+    negatives: NegativesConfig = group(NegativesConfig(), stage="heads")
+    heads: HeadsConfig = group(HeadsConfig(), stage="heads")
     merge: MergeConfig = MergeConfig()
 
-    wants_embedding: ClassVar[bool] = True
-    wants_suppressed: ClassVar[bool] = True
-    wants_points: ClassVar[bool] = True
+    def seeds(self, round: Round) -> Artifact:
+        """Segments: one seed for every point."""
+        return round.map(SeedSelection(self.seed_rule), {"proposals": round.proposals()})
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published(cls, data: Any) -> Any:
-        return fill_published(data, PUBLISHED, BUDGET)
+    def label(self, round: Round) -> Labels:
+        """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
+        return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
 
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
-        """Segments: one seed for every point of a role's videos."""
-        return engine.map(SeedSelection(self.seed_rule), {"proposals": proposals}, role)
+    def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
+        """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
-        """Segments: one pseudo-label for every point; without an embedding the dataset's features are read.
-
-        The heads are trained on training videos only: for another role, on what `taught` gives.
+        Args:
+            round: whose videos.
+            read: gives the inputs of seeding for a round (see `seeding`).
         """
-        inputs = seeding("proposals", proposals, embedding)
-        learnt = inputs if taught is None else seeding("proposals", taught.proposals, taught.embedding)
-        return self.refined(engine, inputs, learnt, role)
-
-    def refined(
-        self, engine: Engine, inputs: Mapping[str, Artifact], learnt: Mapping[str, Artifact], role: Role
-    ) -> Artifact:
-        """Segments: bags around the seeds of a role's videos, refined by heads that are trained on `learnt`."""
-        model = self._heads(engine, learnt)
+        model = self._heads(round.training, read(round.training))
         refine = RefineConfig(
             seed_rule=self.seed_rule, bag=self.bag, merge=self.merge, centred=self.heads.alignment == "centred"
         )
-        return engine.map(Refine(refine), {**inputs, "model": model}, role)
+        return round.map(Refine(refine), {**read(round), "model": model})
 
-    def _heads(self, engine: Engine, inputs: Mapping[str, Artifact]) -> Artifact:
+    def _heads(self, round: Round, inputs: Mapping[str, Artifact]) -> Artifact:
         if "fused" in inputs:
-            counts = [len(rows) for rows in inputs["fused"].segments().by_video().values()]
+            counts = [len(rows) for rows in inputs["fused"].by_video().values()]
         else:
-            counts = [len(distinct(engine.data.points(video)).time) for video in engine.data.videos("train")]
+            counts = [len(distinct(round.data.points(video)).time) for video in round.data.videos("train")]
         epochs, batch = self.heads.budget(counts)
         # The resolved budget goes into the config, and so into the fingerprint and the log.
         heads = self.heads.model_copy(update={"epochs": epochs, "batch_size": batch})
         fit = FitConfig(seed_rule=self.seed_rule, bag=self.bag, negatives=self.negatives, heads=heads)
-        return engine.fit(HeadsFit(fit, epochs, batch), inputs)
+        return round.fit(HeadsFit(fit), inputs)
 
 
 def seeding(kind: Literal["proposals", "fused"], segments: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:
     """The inputs of seeding and of all that reads seeds (see `Proposals`)."""
     return {kind: segments} | ({"embedding": embedding} if embedding is not None else {})
-
-
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "seed_rule": PUBLISHED_RULE,
-    "bag": {"scales": [0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5], "shifts": [0.0, -0.1, 0.1]},
-    "negatives": {"count": 500, "tiou_threshold": 0.3, "margin": 0.2, "weight": 0.5, "mean_over": "all"},
-    "heads": {
-        "bins": 8,
-        "context": 0.0,
-        "alignment": "published",
-        "project": None,
-        "hidden": 1024,
-        "dropout": 0.0,
-        "bag_mean": "add",
-        "focal": 2.0,
-        "rank_weight": 1.0,
-        "bags_per_item": None,
-        "mean_over": "videos",
-        "lr": 1e-4,
-        "weight_decay": 5e-4,
-        "schedule": "constant",
-        "snapshot_epochs": 0,
-        "batch_size": 16,
-        "epochs": 133,
-    },
-    "merge": {
-        "top_k": 8,
-        "ties": "first",
-        "class_power": 1.0,
-        "instance_power": 1.0,
-        "rank_power": 1.0,
-        "contain_point": False,
-        "separate": False,
-        "clamp": "snippets",
-        "decimals": 3,
-    },
-}
-"""The published code. 133 epochs are 1596 of its 1600 steps on the 200 training videos of THUMOS14."""
-
-BUDGET = ("heads.epochs", "heads.batch_size", "heads.hidden", "seed_rule.half_width", "seed_rule.min_score")
-"""Options that faithful: true sets but lets the user change: they depend on the size of the data and its scores."""

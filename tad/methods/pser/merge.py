@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from tad import bounds
 from tad.methods.common.seeds import inside, neighbour_times
+from tad.options import option
+from tad.ranges import Choice, Float
 from tad.stages import StageConfig
 
 TIE = 1e-6
@@ -23,26 +24,61 @@ FLOOR = 1e-12
 class MergeConfig(StageConfig):
     """How the members of a bag become one segment."""
 
-    top_k: int | None = Field(
-        default=None, ge=1, le=bounds.COUNT, description="best members that are merged; null: all"
+    top_k: bounds.Count | None = option(
+        None,
+        "best members that are merged; null: all",
+        paper=8,
+        tune=Choice(None, 4, 8, 12),
+        why="paper 8; null merges all, and the smallest bag has 15 members",
     )
-    ties: Literal["all", "first"] = Field(
-        default="all", description="members tied with the last of the top_k: all count, or the first in the bag's order"
+    ties: Literal["all", "first"] = option(
+        "all",
+        "members tied with the last of the top_k: all count, or the first in the bag's order",
+        paper="first",
+        tune=Choice("all", "first"),
+        why="paper first; matters only where the best few are merged",
+        when=("top_k", (4, 8, 12)),
     )
-    class_power: float = Field(
-        default=0.0, ge=0, le=bounds.POWER, description="exponent of the class probability; 0 leaves it out"
+    class_power: bounds.Power = option(
+        0.0,
+        "exponent of the class probability; 0 leaves it out",
+        paper=1.0,
+        tune=Float(0.0, 3.0),
+        why="paper 1; 0 leaves the class probability out",
     )
-    instance_power: float = Field(
-        default=0.0, ge=0, le=bounds.POWER, description="exponent of the share within the bag"
+    instance_power: bounds.Power = option(
+        0.0,
+        "exponent of the share within the bag",
+        paper=1.0,
+        tune=Float(0.0, 3.0),
+        why="paper 1; 0 leaves the share within the bag out",
     )
-    rank_power: float = Field(default=4.0, ge=0, le=bounds.POWER, description="exponent of the temporal confidence")
-    contain_point: bool = Field(default=True, description="stretch a segment that misses its point until it holds it")
-    separate: bool = Field(default=True, description="cut a segment halfway to points of its class that it reaches")
-    clamp: Literal["duration", "snippets"] = Field(
-        default="duration", description="cut segments at the end of the video, or (published) of its last but one row"
+    rank_power: bounds.Power = option(
+        4.0,
+        "exponent of the temporal confidence",
+        paper=1.0,
+        tune=Float(0.0, 8.0),
+        why="paper 1; from 8 on the best member decides alone",
     )
-    decimals: int | None = Field(
-        default=None, ge=0, le=bounds.DIGITS, description="round seconds to this many decimals; null: do not"
+    contain_point: bool = option(
+        True,
+        "stretch a segment that misses its point until it holds it",
+        paper=False,
+        tune=Choice(True, False),
+        why="paper false; the point lies inside its action, or the annotator slipped",
+    )
+    separate: bool = option(
+        True,
+        "cut a segment halfway to points of its class that it reaches",
+        paper=False,
+        tune=Choice(True, False),
+        why="paper false; two actions of a class do not share a point",
+    )
+    clamp: Literal["duration", "snippets"] = option(
+        "duration", "cut segments at the end of the video, or (published) of its last but one row", paper="snippets"
+    )
+    decimals: int | None = option(
+        None, "round seconds to this many decimals; null: do not", ge=0, le=bounds.DIGITS, paper=3
     )
 
 

@@ -9,47 +9,35 @@ Stages: `gaufuse/fuse` (map), `pser/heads` (fit), `pser/refine` (map).
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from tad.data.dataset import Role
 from tad.errors import RunError
 from tad.methods.gaufuse.labeler import GaufuseLabeler
 from tad.methods.pser.labeler import PserLabeler, seeding
-from tad.stages import Artifact, Engine, StageConfig, Taught
+from tad.methods.roles import Labels, MethodConfig, Round
+from tad.options import group
+from tad.stages import Artifact
 
 
-class PserWeakLabeler(StageConfig):
+class PserWeakLabeler(MethodConfig):
     """Fused candidates refined by PseR; points of the dataset are not read."""
 
     method: Literal["pser-weak"] = "pser-weak"
-    fusion: GaufuseLabeler = GaufuseLabeler()
+    fusion: GaufuseLabeler = group(GaufuseLabeler(), stage="heads")
     pser: PserLabeler = PserLabeler()
 
-    wants_embedding: ClassVar[bool] = True
-    wants_suppressed: ClassVar[bool] = False
-    wants_points: ClassVar[bool] = False
-
-    def seeds(self, engine: Engine, proposals: Artifact, role: Role = "train") -> Artifact:
+    def seeds(self, round: Round) -> Artifact:
         """Segments: the best candidate of each group, from which its fusion starts."""
-        return self.fusion.seeds(engine, proposals, role)
+        return self.fusion.seeds(round)
 
-    def label(
-        self,
-        engine: Engine,
-        proposals: Artifact,
-        embedding: Artifact | None,
-        role: Role = "train",
-        taught: Taught | None = None,
-        scores: Artifact | None = None,
-    ) -> Artifact:
+    def label(self, round: Round) -> Labels:
         """Segments: the fused candidates, refined; their score is that of the fusion.
 
         Raises:
             RunError: labels are asked for other videos than training videos: they answer to no point, so nothing tells
                 how good they are.
         """
-        if role != "train":
+        if round.role != "train":
             raise RunError("labeler pser-weak labels training videos only; use select: dev-map or select: classes")
-        fused = self.fusion.label(engine, proposals, embedding, role, taught, scores)
-        inputs = seeding("fused", fused, embedding)
-        return self.pser.refined(engine, inputs, inputs, role)
+        fused = self.fusion.label(round).segments
+        return Labels(self.pser.refined(round, lambda of: seeding("fused", fused, of.embedding())))

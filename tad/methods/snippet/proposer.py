@@ -17,59 +17,53 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from tad.data.dataset import Role
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.errors import RunError
-from tad.methods.common.candidates import CandidateConfig, candidates
+from tad.methods.common import trained
+from tad.methods.common.candidates import CandidateConfig, candidates, reading
+from tad.methods.common.label_kinds import unread_labels, untaught
+from tad.methods.roles import MethodConfig, Round
 from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
-from tad.methods.snippet.training import SnippetTrain, TrainingConfig, default_batch, read_features
-from tad.stages import Arrays, Artifact, Context, Engine, StageConfig
+from tad.methods.snippet.training import SnippetTrain, TrainingConfig, read_features
+from tad.options import group
+from tad.stages import Arrays, Artifact, Context, StageConfig
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class SnippetProposer(StageConfig):
+class SnippetProposer(MethodConfig):
     """Snippet model trained from points, full labels or classes; its curves' runs are the proposals."""
 
     method: Literal["snippet"] = "snippet"
     training: TrainingConfig = TrainingConfig()
-    candidates: CandidateConfig = CandidateConfig()
+    candidates: CandidateConfig = group(CandidateConfig(), stage="proposals")
 
-    def train(self, engine: Engine) -> Artifact:
+    def problems(self, data: Dataset) -> list[str]:
+        return untaught(data, self.training.usable)
+
+    def warnings(self, data: Dataset) -> list[str]:
+        return unread_labels(data, self.method, self.training.usable)
+
+    def train(self, round: Round) -> Artifact:
         """Fits the snippet model on the training videos that have labels of any kind (see `SnippetTask`)."""
-        size = self.training.batch_size or default_batch(engine.data)
-        return engine.fit(SnippetTrain(self.training, size))
+        return round.fit(SnippetTrain(self.training))
 
-    def score(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def score(self, round: Round, model: Artifact) -> Artifact:
         """Arrays `cas` [T, C], `background` [T] and `video` [C], float32."""
-        return engine.map(SnippetScore(), {"model": model}, role)
+        return round.map(SnippetScore(), {"model": model})
 
-    def embed(self, engine: Engine, model: Artifact, role: Role) -> Artifact:
+    def embed(self, round: Round, model: Artifact) -> Artifact:
         """Array `embedding` [T, W], float16."""
-        return engine.map(SnippetEmbed(), {"model": model}, role)
+        return round.map(SnippetEmbed(), {"model": model})
 
-    def propose(
-        self, engine: Engine, scores: Artifact, role: Role, suppressed: bool = True, known: bool | None = None
-    ) -> Artifact:
-        """Segments: proposals with their outer-inner contrast as score.
-
-        Args:
-            suppressed: False gives every candidate with its own score, as refiners of proposals want them.
-            known: whether the points' classes may be used, where the config says so; None: on training videos. A
-                labeler that is tried on dev videos has their points, too; a detector has not.
-        """
-        return propose(engine, scores, role, self.candidates, suppressed, known)
+    def propose(self, round: Round, model: Artifact, suppressed: bool = True) -> Artifact:
+        """Segments: proposals with their outer-inner contrast as score."""
+        return propose(round, self.score(round, model), self.candidates, suppressed)
 
 
-def propose(
-    engine: Engine, scores: Artifact, role: Role, config: CandidateConfig, suppressed: bool, known: bool | None = None
-) -> Artifact:
-    """Maps `SnippetPropose` over the videos of a role."""
-    changes: dict[str, Any] = {} if suppressed else {"nms": "none"}
-    if not (role == "train" if known is None else known):
-        # Even if the points file also lists others.
-        changes["train_classes"] = "predicted"
-    return engine.map(SnippetPropose(config.model_copy(update=changes)), {"scores": scores}, role)
+def propose(round: Round, scores: Artifact, config: CandidateConfig, suppressed: bool) -> Artifact:
+    """Maps `SnippetPropose` over the videos of a round."""
+    return round.map(SnippetPropose(config.model_copy(update=reading(round, suppressed))), {"scores": scores})
 
 
 @dataclass(frozen=True)
@@ -143,10 +137,8 @@ class SnippetPropose:
 
 
 def load(context: Context, build: Callable[..., nn.Module]) -> tuple[Callable[[str], SnippetScores], dict[str, Any]]:
-    """The trained model as a function of a video id (scores have B = 1), and its settings; errors as of `restore`."""
-    model, settings = restore(context, build)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    """The trained model as a function of a video id (scores have B = 1), and its settings."""
+    model, settings, device = trained.load(context, trained.of_architecture(build))
 
     def run(video: str) -> SnippetScores:
         features = read_features(context.data, video)[None].to(device)
@@ -155,23 +147,3 @@ def load(context: Context, build: Callable[..., nn.Module]) -> tuple[Callable[[s
         return SnippetScores(*(part.cpu() for part in scores))
 
     return run, settings
-
-
-def restore(context: Context, build: Callable[..., Model], **changes: Any) -> tuple[Model, dict[str, Any]]:
-    """The model of the input "model", with its weights, and its settings; `changes` replace arguments of `build`.
-
-    Raises:
-        RunError: the model was trained for another feature width or number of classes.
-    """
-    saved = context.inputs["model"].model()
-    settings, data = saved["settings"], context.data
-    for key, here in (("dim", data.manifest.grid.dim), ("classes", len(data.classes))):
-        if settings["architecture"][key] != here:
-            raise RunError(
-                f"{context.inputs['model'].path}: the model was trained with {key} = {settings['architecture'][key]}, "
-                f"but {data.root} has {here}; train it on this dataset"
-            )
-    settings["architecture"] |= changes
-    model = build(**settings["architecture"])
-    model.load_state_dict(saved["state"])
-    return model, settings

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -24,11 +23,15 @@ from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.data.labels import SUPERVISION, Supervision
 from tad.errors import DataError
+from tad.methods.common.label_kinds import not_taught
+from tad.methods.common.optimisers import default_batch
 from tad.methods.snippet.completeness import Found, feature_loss, find_segments, score_loss
 from tad.methods.snippet.mining import Mined, mine
 from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
 from tad.ops.losses import probability_entropy, probability_focal
-from tad.stages import Batch, Context, StageConfig, Total, unwrap
+from tad.options import option
+from tad.ranges import Choice, Float, Integer
+from tad.stages import Batch, Budget, Context, StageConfig, Total, unwrap
 
 log = logging.getLogger(__name__)
 
@@ -36,52 +39,93 @@ log = logging.getLogger(__name__)
 class TrainingConfig(StageConfig):
     """Model, losses and optimiser of the snippet model."""
 
-    width: int | None = Field(
-        default=None, ge=1, le=bounds.WIDTH, description="embedding width; null: that of the features"
+    width: bounds.Width | None = option(None, "embedding width; null: that of the features")
+    kernel: bounds.Parts = option(3, "snippets each convolution sees; odd", paper=3)
+    layers: int = option(1, "convolutions before the classifier", ge=1, le=8, paper=1)
+    dropout: bounds.Chance = option(
+        0.7, "dropout before the classifier", paper=0.7, tune=Float(0.2, 0.8), why="papers .7; less for narrow features"
     )
-    kernel: int = Field(default=3, ge=1, le=bounds.PARTS, description="snippets each convolution sees; odd")
-    layers: int = Field(default=1, ge=1, le=8, description="convolutions before the classifier")
-    dropout: float = Field(default=0.7, ge=0, lt=1, description="dropout before the classifier")
-    top_ratio: int = Field(
-        default=8, ge=1, le=bounds.SNIPPETS, description="a video's class score is the mean of its T / top_ratio best"
+    top_ratio: bounds.Snippets = option(
+        8,
+        "a video's class score is the mean of its T / top_ratio best",
+        paper=8,
+        tune=Integer(2, 16, log=True),
+        why="papers 8; 2 to 4 where actions fill their video",
     )
-    video_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the video-level loss; HR-Pro's code has 0"
+    video_weight: bounds.Weight = option(
+        1.0,
+        "weight of the video-level loss; HR-Pro's code has 0",
+        tune=Float(0.0, 2.0),
+        why="LACP and POTLoc 1, HR-Pro 0; with attention it teaches all rows to fire at once",
     )
-    point_weight: float = Field(default=0.5, ge=0, le=bounds.WEIGHT, description="weight of the loss on action rows")
-    background_weight: float = Field(
-        default=1.0, ge=0, le=bounds.WEIGHT, description="weight of the loss on mined background rows"
+    point_weight: bounds.Weight = option(
+        0.5, "weight of the loss on action rows", paper=0.5, tune=Float(0.1, 2.0, log=True), why="papers .5"
     )
-    score_weight: float = Field(
-        default=0.0,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the contrast of searched segments' scores; LACP has 1",
+    background_weight: bounds.Weight = option(
+        1.0, "weight of the loss on mined background rows", paper=1.0, tune=Float(0.1, 2.0, log=True), why="papers 1"
     )
-    feature_weight: float = Field(
-        default=0.0,
-        ge=0,
-        le=bounds.WEIGHT,
-        description="weight of the contrast between searched segments' embeddings; LACP has 1",
+    score_contrast_weight: bounds.Weight = option(
+        0.0, "weight of the contrast of searched segments' scores; LACP has 1", formerly="score_weight"
     )
-    search_budget: int = Field(
-        default=25, ge=1, le=bounds.COUNT, description="segmentations that the search for segments keeps open"
+    feature_contrast_weight: bounds.Weight = option(
+        0.0, "weight of the contrast between searched segments' embeddings; LACP has 1", formerly="feature_weight"
     )
-    action_rows: Literal["points", "mined"] = Field(
-        default="points", description="action rows of the loss: those with points, or also those mined around them"
+    search_budget: bounds.Count = option(25, "segmentations that the search for segments keeps open")
+    action_rows: Literal["points", "mined"] = option(
+        "points",
+        "action rows of the loss: those with points, or also those mined around them",
+        paper="points",
+        tune=Choice("points", "mined"),
+        why="papers points; mined adds confident rows around them",
     )
-    focal: float = Field(default=2.0, ge=0, le=bounds.POWER, description="focusing exponent of the row losses")
-    action_threshold: float = Field(default=0.1, ge=0, le=1, description="mined action: background score at most this")
-    background_threshold: float = Field(default=0.95, ge=0, le=1, description="mined background: at least this score")
-    lr: float | None = Field(
-        default=None, gt=0, le=bounds.LR, description="null: 1e-4 * 2048 / feature width, at most 1e-3"
+    focal: bounds.Power = option(
+        2.0, "focusing exponent of the row losses", paper=2.0, tune=Float(0.0, 4.0), why="papers 2; 0 is cross entropy"
     )
-    weight_decay: float = Field(default=5e-4, ge=0, le=bounds.DECAY, description="L2 penalty of Adam")
-    epochs: int = Field(default=20, ge=1, le=bounds.EPOCHS)
-    batch_size: int | None = Field(
-        default=None, ge=1, le=bounds.BATCH, description="null: 16, fewer if there are under 128 videos"
+    action_threshold: bounds.Fraction = option(
+        0.1,
+        "mined action: background score at most this",
+        paper=0.1,
+        tune=Float(0.05, 0.4),
+        why="paper .1; rows with a background score up to it count as action around a point",
+        when=("action_rows", "mined"),
     )
-    ema: float | None = Field(default=0.95, gt=0, lt=1, description="decay of averaged weights; null: the last weights")
+    background_threshold: bounds.Fraction = option(
+        0.95,
+        "mined background: at least this score",
+        paper=0.95,
+        tune=Float(0.7, 0.99),
+        why="paper .95; lower mines more background, and more of it wrong",
+    )
+    lr: bounds.Rate | None = option(
+        None,
+        "null: 1e-4 * 2048 / feature width, at most 1e-3",
+        tune=Float(1e-5, 3e-3, log=True),
+        why="papers 2e-5 to 1e-4 for features of width 2048; narrower ones want more",
+        stand_in=3e-4,
+    )
+    weight_decay: bounds.Penalty = option(
+        5e-4, "L2 penalty of Adam", paper=5e-4, tune=Float(1e-5, 0.01, log=True), why="papers 5e-4 to 1e-3"
+    )
+    epochs: bounds.Epochs = option(
+        20,
+        "passes over the training videos",
+        tune=Integer(3, 400, log=True),
+        why="papers 1000 to 4000 steps of 16 videos; more overfits narrow features",
+    )
+    batch_size: bounds.BatchSize | None = option(
+        None,
+        "null: 16, fewer if there are under 128 videos",
+        tune=Choice(None, 4, 8, 16, 32),
+        why="papers 16; smaller for few videos",
+    )
+    ema_decay: bounds.Decay | None = option(
+        0.95,
+        "decay of averaged weights; null: the last weights",
+        paper=None,
+        tune=Choice(None, 0.9, 0.95, 0.98, 0.99),
+        why="papers null, the last weights; an average is steadier",
+        formerly="ema",
+    )
 
     @property
     def usable(self) -> tuple[Supervision, ...]:
@@ -101,18 +145,8 @@ class SnippetTrain:
     """Fit stage: the model, from the labels that each video has."""
 
     config: TrainingConfig
-    batch_size: int
     name: str = "snippet/train"
     version: int = 1
-    clip_norm: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
-
-    @property
-    def ema_decay(self) -> float | None:
-        return self.config.ema
 
     def open(self, context: Context) -> SnippetTask:
         return SnippetTask(self.config, context)
@@ -153,6 +187,7 @@ class SnippetTask:
         if skipped:
             log.info("leaving out %d of %d videos, whose labels teach nothing", skipped, len(context.videos))
         dim = data.manifest.grid.dim
+        self.budget = Budget(config.epochs, config.batch_size or default_batch(data, 16), config.ema_decay)
         self.lr = min(1e-3, 1e-4 * 2048 / dim) if config.lr is None else config.lr
         self.architecture: dict[str, Any] = {
             "dim": dim,
@@ -174,8 +209,8 @@ class SnippetTask:
             "video": config.video_weight,
             "point": config.point_weight,
             "background": config.background_weight,
-            "score": config.score_weight,
-            "feature": config.feature_weight,
+            "score": config.score_contrast_weight,
+            "feature": config.feature_contrast_weight,
         }
         self.module: nn.Module = self.build()
 
@@ -228,11 +263,11 @@ class SnippetTask:
         """The loss terms of every video, [B] each, under the names of `weights`."""
         config = self.config
         terms = video_losses(scores, batch["points"], batch["present"], batch["mask"], mined, config)
-        if config.score_weight or config.feature_weight:
+        if config.score_contrast_weight or config.feature_contrast_weight:
             found = self.segments(unwrap(module), batch)
-            if config.score_weight:
+            if config.score_contrast_weight:
                 terms["score"] = score_loss(scores.cas(), batch["mask"], found)
-            if config.feature_weight:
+            if config.feature_contrast_weight:
                 terms["feature"] = feature_loss(scores.embedding, found)
         return terms
 
@@ -252,24 +287,6 @@ class SnippetTask:
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
-
-
-def not_taught(counts: Mapping[Supervision, int], usable: Collection[Supervision]) -> str:
-    """Why none of the videos, `counts` by kind of label, teaches a proposer that learns from the usable kinds."""
-    videos = sum(counts.values())
-    if "points" not in usable and counts.get("none", 0) < videos:
-        return (
-            f"none of the {videos} training videos has full labels, and the proposer learns from boundaries alone; "
-            "add full_labels.csv, make it with `tad split --labelled` or `tad labels --kind full`, or use another "
-            "proposer"
-        )
-    if not counts.get("classes"):
-        return f"none of the {videos} training videos has a label; add points.csv, labels.csv or full_labels.csv"
-    return (
-        f"{counts['classes']} of the {videos} training videos have classes alone and the others no label, but with "
-        f"proposer.training.video_weight 0 the proposer learns from {' and '.join(usable)} only; raise it, or use "
-        "proposer rskp"
-    )
 
 
 def action_rows(spans: np.ndarray, grid: SnippetGrid) -> list[slice]:
@@ -328,11 +345,6 @@ def video_losses(
         "point": rows(target, action.any(-1)),
         "background": rows(empty.expand_as(output), mined.background),
     }
-
-
-def default_batch(data: Dataset) -> int:
-    """16 videos; fewer in a small set, which still takes several steps an epoch."""
-    return min(16, max(1, len(data.videos("train")) // 8))
 
 
 def read_features(data: Dataset, video: str) -> Tensor:

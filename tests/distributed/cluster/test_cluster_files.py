@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.support.pins import pins
 from tests.support.structure import ROOT
 
 RAY_UP = ["cluster.yaml", "clusters/gcp.yaml", "clusters/on-premises.yaml"]
@@ -59,11 +60,6 @@ def prepared(config: dict[str, Any]) -> dict[str, Any]:
     assert "min_workers" not in config, "dropped by Ray where node types are given"
     assert config.get("cluster_name"), "Ray would call it default"
     return whole
-
-
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().split()
-    return dict(line.split("==") for line in lines)
 
 
 def commands(config: dict[str, Any]) -> list[str]:

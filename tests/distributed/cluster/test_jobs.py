@@ -55,7 +55,7 @@ def test_a_run_is_sent_followed_and_its_exit_code_returned(head, tmp_path):
 SPACE = """
 from search_spaces.space import Integer, Parameter
 
-SPACE = [Parameter("detector.epochs", Integer(2, 4), "few", "detector")]
+SPACE = [Parameter("detector.training.epochs", Integer(2, 4), "few", "detector")]
 """
 
 

@@ -9,22 +9,26 @@ from torch.nn.functional import binary_cross_entropy
 
 from tad.errors import RunError
 from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.actionformer.options import Training
+from tad.methods.apl.actionformer import AplActionFormerDetector
+from tad.methods.apl.contrastive import ContrastiveConfig
+from tad.methods.apl.contrastive_bmn import pretrain as pretrain_base
+from tad.methods.apl.contrastive_pyramid import pretrain
 from tad.methods.bmn.detector import BmnDetector
 from tad.methods.bmn.options import BmnTraining
-from tad.methods.bmn.pretrain import pretrain as pretrain_base
-from tad.methods.common.contrastive import ContrastiveConfig, pretrain
-from tad.methods.common.seeds import SeedLabeler
 from tad.methods.gaufuse.proposer import RskpProposer
 from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.hrpro.proposer import HrproProposer
 from tad.methods.potloc.detector import PotlocDetector
 from tad.methods.pser.labeler import PserLabeler
+from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.ops.losses import probability_entropy
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 MUCH = 1e30
-LACP = {"video_weight": 1.0, "score_weight": 1.0, "feature_weight": 1.0, "lr": MUCH, "epochs": 3}
+LACP = {"video_weight": 1.0, "score_contrast_weight": 1.0, "feature_contrast_weight": 1.0, "lr": MUCH, "epochs": 3}
 PROPOSERS = [
     SnippetProposer(training={"lr": MUCH, "epochs": 3}),
     SnippetProposer(training=LACP),
@@ -32,8 +36,8 @@ PROPOSERS = [
     RskpProposer(training={"lr": MUCH, "epochs": 3, "memory_epochs": 1}),
 ]
 DETECTORS = [
-    ActionFormerDetector(lr=MUCH, epochs=3),
-    ActionFormerDetector(lr=MUCH, epochs=3, contrast_weight=0.1, quality={"weight": 0.1}),
+    ActionFormerDetector(training={"lr": MUCH, "epochs": 3}),
+    AplActionFormerDetector(training={"lr": MUCH, "epochs": 3, "contrast_weight": 0.1, "quality": {"enabled": True}}),
     HrproInstanceDetector(training={"lr": MUCH, "epochs": 3}),
     PotlocDetector(training={"lr": MUCH, "epochs": 3}),
     BmnDetector(training={"lr": MUCH, "epochs": 3, "length": 32, "samples": 8}),
@@ -52,38 +56,37 @@ def engine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proposed(engine):
-    proposer = SnippetProposer(training={"epochs": 1})
-    model = proposer.train(engine)
-    scores = proposer.score(engine, model, "train")
-    return proposer.propose(engine, scores, "train"), proposer.embed(engine, model, "train"), scores
+    """A round with all that a proposer gives."""
+    proposer, bare = SnippetProposer(training={"epochs": 1}), round_of(engine)
+    model = proposer.train(bare)
+    proposals, scores = proposer.propose(bare, model), proposer.score(bare, model)
+    return round_of(engine, proposals=proposals, scores=scores, embedding=proposer.embed(bare, model))
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS, ids=lambda p: p.method)
 def test_a_proposer(engine, proposer):
     with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
-        proposer.train(engine)
+        proposer.train(round_of(engine))
 
 
 @pytest.mark.parametrize("detector", DETECTORS, ids=lambda d: d.method)
-def test_a_detector(engine, proposed, detector):
-    proposals, _, scores = proposed
-    labels = SeedLabeler().label(engine, proposals, None)
+def test_a_detector(proposed, detector):
+    labels = SeedLabeler().label(proposed)
     with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
-        detector.train(engine, labels, scores, proposals)
+        detector.train(proposed, labels)
 
 
-def test_the_heads_of_pser(engine, proposed):
-    proposals, embedding, _ = proposed
+def test_the_heads_of_pser(proposed):
     with pytest.raises(RunError, match=SAID.format("pser")):
-        PserLabeler(heads={"lr": MUCH, "epochs": 3}).label(engine, proposals, embedding)
+        PserLabeler(heads={"lr": MUCH, "epochs": 3}).label(proposed)
 
 
 def test_a_pretraining(engine):
     with pytest.raises(RunError, match=SAID.format("contrastive")):
-        pretrain(engine, ContrastiveConfig(enabled=True, epochs=3), ActionFormerDetector(lr=MUCH))
+        pretrain(round_of(engine), ContrastiveConfig(enabled=True, epochs=3), Training(lr=MUCH))
     options = {"lr": MUCH, "length": 32, "samples": 8}
     with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
-        pretrain_base(engine, ContrastiveConfig(enabled=True, epochs=3), BmnTraining(**options))
+        pretrain_base(round_of(engine), ContrastiveConfig(enabled=True, epochs=3), BmnTraining(**options))
 
 
 def test_the_entropy_is_torchs_to_the_bit_and_nan_where_there_is_no_probability():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distributed.engine.chunks import PART_SCHEMA, chunk_size, chunks, open_chunk_function
+from distributed.engine.chunks import PART_SCHEMA, chunk_size, chunks, collect, open_chunk_function
 from distributed.engine.store import Store
-from tad.data.artifact import SMALL, Artifact
-from tad.errors import DamagedError, RunError
+from tad.errors import RunError
 from tad.stages import Context
 from tests.support.tiny import TinyEngine, tiny_dataset
 from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig
@@ -42,11 +43,9 @@ def test_everything_that_determines_an_artifact_is_in_its_fingerprint(data, tmp_
         stage = ToyMap(ToyMapConfig(), version=2)
     if change == "input":
         inputs = {"model": engine.fit(ToyFit(ToyConfig(epochs=1)))}
-    if change == "round":
-        engine.round = 1
     if change == "seed":
         engine = TinyEngine(data, 1, tmp_path)
-    assert engine.map(stage, inputs).fingerprint != base.fingerprint
+    assert engine.map(stage, inputs, number=int(change == "round")).fingerprint != base.fingerprint
 
 
 def test_segments_come_in_the_order_of_the_videos(data, tmp_path):
@@ -59,7 +58,34 @@ def test_arrays_are_kept_by_key_and_video(data, tmp_path):
     artifact = TinyEngine(data, 0, tmp_path).map(ToyMap(ToyMapConfig(), output="arrays"))
     video = data.videos("train")[0]
     np.testing.assert_allclose(artifact.array("mean", video), data.features(video).mean(0), rtol=1e-5)
-    assert sorted(p.name for p in artifact.path.iterdir()) == ["mean", "meta.json"]
+    assert sorted(p.name for p in artifact.path.iterdir()) == ["arrays", "meta.json"]
+    with pytest.raises(FileNotFoundError):
+        artifact.array("mean", "another")
+
+
+@dataclass(frozen=True)
+class Ones(ToyMap):
+    """Two arrays a video, whatever the dataset has."""
+
+    def open(self, context: Context) -> Any:
+        return lambda video: {"one": np.ones(2), "two": np.ones((3, 2))}
+
+
+def test_many_videos_make_few_files(data, tmp_path):
+    """Two a chunk while the map runs; at the end one a chunk, their index and meta.json."""
+    store, every = Store(tmp_path), chunks([f"v{i}" for i in range(100)])
+    partial, run = (
+        store.partial("0" * 24),
+        open_chunk_function(Ones(ToyMapConfig(), output="arrays"), Context(data, {}, [], 0)),
+    )
+    for chunk in every:
+        run(chunk, partial)
+    assert len(every) == 25 and len([p for p in partial.folder.rglob("*") if p.is_file()]) == 50
+    assert collect(partial.folder, every) == (0, {})
+    made = store.commit("0" * 24, {})
+    assert len([p for p in made.path.rglob("*") if p.is_file()]) == 27
+    assert [made.array(key, "v99").shape for key in ("one", "two")] == [(2,), (3, 2)]
+    assert 2 * len(chunks([str(i) for i in range(20_000)])) < 700
 
 
 def test_failed_videos_are_named_after_the_others_are_written_and_only_they_are_tried_again(data, tmp_path):
@@ -91,34 +117,3 @@ def test_chunks_depend_on_the_number_of_videos_only():
     assert [chunk_size(n) for n in (1, 19, 20, 200, 20_000, 500_000)] == [1, 1, 2, 6, 63, 316]
     assert {len(c.videos) for c in chunks([str(i) for i in range(5120)])} == {32}
     assert sum(len(c.videos) for c in chunks([str(i) for i in range(1001)])) == 1001
-
-
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i8", "?"])
-def test_arrays_read_as_numpy_reads_them(tmp_path, dtype):
-    """Small and large, plain files that are parsed here and others that numpy parses."""
-    values, large = np.arange(24).reshape(4, 6), np.zeros((SMALL // 4, 2))
-    file = tmp_path / "key" / "v.npy"
-    file.parent.mkdir()
-    for array in (values, values[0], values[:, :1], values.T, values[:0], values[0, 0], large):
-        np.save(file, array.astype(dtype, order="K"))
-        found, expected = Artifact("f", tmp_path).array("key", "v"), np.load(file)
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-        np.testing.assert_array_equal(found, expected)
-        assert isinstance(found, np.memmap) == (file.stat().st_size >= SMALL)
-
-
-def test_arrays_hold_no_pickles_and_are_not_cut_short(tmp_path):
-    def artifact(name):
-        (tmp_path / name / "key").mkdir(parents=True)
-        return Artifact("f", tmp_path / name), tmp_path / name / "key" / "v.npy"
-
-    found, file = artifact("pickle")
-    np.save(file, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DamagedError, match="allow_pickle=False"):
-        found.array("key", "v")
-    found, file = artifact("short")
-    np.save(file, np.zeros(9, dtype=np.float32))
-    file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(DamagedError, match=r"key/v.npy: cannot reshape.*moved to short.damaged-1"):
-        found.array("key", "v")
-    assert (tmp_path / "short.damaged-1" / "key" / "v.npy").exists() and not found.path.exists()

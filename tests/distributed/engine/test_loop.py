@@ -29,7 +29,7 @@ def data(tmp_path_factory):
 def train(data, config, resume=None, stop_after=None, seed=0):
     states = []
 
-    def report(state, metrics):
+    def report(state, epochs, metrics):
         states.append(torch.load(_saved(state), weights_only=True))
         if stop_after is not None and len(states) == stop_after:
             raise KeyboardInterrupt
@@ -67,7 +67,7 @@ def test_same_seed_same_weights_and_resume_is_bit_exact(data, decay):
 
 def test_reading_ahead_changes_nothing(data):
     context = Context(data, {}, data.videos("train"), 0)
-    stage = SnippetTrain(TrainingConfig(epochs=3), 4)  # its items are crops and its network has dropout
+    stage = SnippetTrain(TrainingConfig(epochs=3, batch_size=4))  # its items are crops and its network has dropout
     one, ahead = (fit(stage, context, Worker(readers=n), None, lambda *_: None) for n in (0, 3))
     assert same(one["module"], ahead["module"]) and one["history"] == ahead["history"]
 
@@ -136,13 +136,13 @@ def test_weights_of_the_last_step_that_are_not_finite_stop_it_and_are_not_saved(
     context, saved = Context(data, {}, data.videos("train"), 0), []
     stage = BrokenFit(ToyConfig(epochs=2, ema_decay=decay))
     with pytest.raises(RunError, match=r"^stage toy/fit: weights are not finite after epoch 1; lower the learning"):
-        fit(stage, context, Worker(), None, lambda state, metrics: saved.append(len(state["history"])))
+        fit(stage, context, Worker(), None, lambda state, epochs, metrics: saved.append(len(state["history"])))
     assert saved == [1]
 
 
 def test_more_workers_than_items_is_refused(data):
     with pytest.raises(RunError, match="batches of 4 cannot be split among 8 workers"):
-        fit(ToyFit(ToyConfig()), Context(data, {}, data.videos("train"), 0), Worker(world=8), None, lambda s, m: None)
+        fit(ToyFit(ToyConfig()), Context(data, {}, data.videos("train"), 0), Worker(world=8), None, lambda *_: None)
 
 
 def _agree(rank: int, folder: str) -> None:

@@ -23,10 +23,10 @@ from distributed.tuning.trial import stages_of
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.stages import Arrays, Context
-from tests.distributed.run.test_end_to_end import RECIPE, events, wait_for
-from tests.distributed.tuning.test_search import SPACE_FILE, wait_until
 from tests.support.nodes import Nodes, nodes
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.runs import events, wait_for
+from tests.support.search import SPACE_FILE, wait_until
+from tests.support.tiny import RECIPE, TinyEngine, tiny_dataset
 from tests.support.toy import ToyMap, ToyMapConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -146,7 +146,7 @@ def test_a_search_loses_no_trial_and_counts_none_twice(cluster, tmp_path):
     (tmp_path / "space.py").write_text(SPACE_FILE)
     small = tiny_dataset(tmp_path / "data", videos=6, classes=2, dim=12)
     given = [RECIPE, "--space", tmp_path / "space.py", "--data", small.root, "--trials", TRIALS, "--set", "rounds=1"]
-    given += ["--set", "detector.epochs=20"]
+    given += ["--set", "detector.training.epochs=20"]
 
     def command(name: str, *more: str) -> list:
         where = ["--study", name, "--out", tmp_path / name, "--store", tmp_path / f"{name}-store"]

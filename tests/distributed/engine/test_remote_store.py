@@ -19,15 +19,15 @@ import pytest
 from pyarrow import fs
 
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.data.remote import cache_of
 from tad.errors import DataError, RunError
 from tad.stages import Context
-from tests.distributed.run.test_end_to_end import wait_for
 from tests.support.nodes import ROOT, free_port, nodes
+from tests.support.runs import wait_for
 from tests.support.tiny import RECIPE, TinyEngine, tiny_dataset
 from tests.support.toy import ToyConfig, ToyFit, ToyMap, ToyMapConfig, ToyTask
 

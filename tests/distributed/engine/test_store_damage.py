@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from distributed.engine.chunks import FILES, PART_SCHEMA
+from distributed.engine.seals import digest_of
 from distributed.engine.store import Store
+from tad.data.arrays import find
 from tad.errors import DamagedError, RunError
 from tad.stages import Artifact, Context
 from tests.support.artifacts import STAGES, changed, contents
@@ -99,14 +103,16 @@ FINISHED = [
     ("fit", "model.pt", pipe),
     ("fit", "", link_to_the_same),
     ("fit", "meta.json", said('{"inputs": 3}')),
-    ("arrays", "mean", link_to_the_same),
+    ("arrays", "arrays", link_to_the_same),
     ("fit", "history.json", Path.unlink),
     ("segments", "segments.parquet", Path.unlink),
     ("segments", "segments.parquet", changed),
-    ("arrays", "mean/*.npy", cut),
-    ("arrays", "mean/*.npy", changed),
-    ("arrays", "mean/*.npy", Path.unlink),
-    ("arrays", "mean", shutil.rmtree),
+    *(
+        ("arrays", name, harm)
+        for name in ("arrays/0*.arrow", "arrays/index.arrow")
+        for harm in (cut, changed, Path.unlink)
+    ),
+    ("arrays", "arrays", shutil.rmtree),
 ]
 
 
@@ -164,7 +170,7 @@ class Reads(ToyMap):
         function, source = super().open(context), context.inputs["arrays"]
 
         def run(video: str) -> Any:
-            cut(source.path / "mean" / f"{video}.npy")
+            cut(source.path / find(source.path, "mean", video).file)
             source.array("mean", video)
             return function(video)
 
@@ -174,7 +180,7 @@ class Reads(ToyMap):
 def test_videos_are_not_blamed_for_a_damaged_input(data, tmp_path):
     engine = TinyEngine(data, 0, tmp_path)
     arrays = STAGES["arrays"](engine)
-    with pytest.raises(DamagedError, match=r"in the store: mean/.*\.npy: .*Run the same command again") as caught:
+    with pytest.raises(DamagedError, match=r"in the store: arrays/.*\.arrow: .*Run the same command again") as caught:
         engine.map(Reads(ToyMapConfig()), {"arrays": arrays})
     assert "ignored" not in str(caught.value)
     assert contents(STAGES["arrays"](TinyEngine(data, 0, tmp_path)).path) != {}
@@ -251,7 +257,7 @@ def test_a_training_goes_on_from_a_checkpoint_that_is_whole(data, made, tmp_path
 
 
 @pytest.mark.parametrize("harm", [empty, cut, changed, folder_instead, said("rubbish")], ids=lambda x: x.__name__)
-@pytest.mark.parametrize("file", ["chunks/000001.parquet", "output/mean/*.npy"])
+@pytest.mark.parametrize("file", ["chunks/000001.parquet", "output/arrays/0*.arrow"])
 def test_a_map_makes_damaged_parts_again(data, made, tmp_path, file, harm):
     """A map that was stopped when all was mapped."""
     key, content = made[1]["arrays"]
@@ -306,7 +312,7 @@ def test_what_is_in_the_way_is_moved_and_never_followed(data, made, tmp_path, su
         assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["kept"]
 
 
-@pytest.mark.parametrize("name", ["output", "chunks", "checkpoint.pt", "output/mean"])
+@pytest.mark.parametrize("name", ["output", "chunks", "checkpoint.pt", "output/arrays"])
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_work_in_progress_of_somebody_else_leads_nowhere(data, made, tmp_path, name, kind):
     """Nothing is written, removed or waited for through it, hidden files of the target's least of all."""
@@ -345,5 +351,30 @@ def test_failing_videos_keep_the_other_parts_and_their_arrays(data, tmp_path):
     with pytest.raises(RunError, match="failed for 1 of 4"):
         TinyEngine(data, 0, tmp_path).map(ToyMap(ToyMapConfig(broken=(videos[1],)), output="arrays"))
     [partial] = (tmp_path / "store").glob("*.partial")
-    assert {p.stem for p in (partial / "output" / "mean").glob("*.npy")} == set(videos) - {videos[1]}
-    assert np.load(partial / "output" / "mean" / f"{videos[0]}.npy").shape == (16,)
+    sizes = [path.stat().st_size > 0 for path in sorted((partial / "output" / "arrays").glob("*.arrow"))]
+    assert sizes == [True, False, True, True]
+
+
+def test_a_map_that_an_earlier_version_began_goes_on(data, tmp_path):
+    """It wrote the array of each video to a file of its own, and named that in the part of the chunk."""
+    videos, last = data.videos("train"), data.videos("train")[-1]
+    broken = ToyMap(ToyMapConfig(broken=(last,)), output="arrays")
+    with pytest.raises(RunError, match="failed for 1 of 4"):
+        TinyEngine(data, 0, tmp_path).map(broken)
+    [partial] = (tmp_path / "store").glob("*.partial")
+    (partial / "output" / "arrays" / "000000.arrow").unlink()
+    (partial / "output" / "mean").mkdir()
+    old = f"output/mean/{videos[0]}.npy"
+    np.save(partial / old, np.arange(3.0))
+    files = {FILES: json.dumps({old: digest_of(partial / old)})}
+    pq.write_table(PART_SCHEMA.empty_table().replace_schema_metadata(files), partial / "chunks" / "000000.parquet")
+
+    @dataclass(frozen=True)
+    class Mended(ToyMap):
+        def open(self, context: Context) -> Any:
+            return ToyMap(ToyMapConfig(), output="arrays").open(context)
+
+    made = TinyEngine(data, 0, tmp_path).map(Mended(broken.config, output="arrays"))
+    assert f"{made.fingerprint}.partial" == partial.name and warnings(tmp_path) == []
+    assert made.array("mean", videos[0]).tolist() == [0, 1, 2]
+    assert [made.array("mean", video).shape for video in videos[1:]] == [(16,)] * 3

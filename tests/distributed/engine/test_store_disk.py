@@ -19,8 +19,8 @@ from torch import nn
 
 from distributed.engine.disk import need, size, writing
 from distributed.engine.engine import Engine
+from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.record import Record
 from tad.errors import RunError
 from tests.support.artifacts import contents
 from tests.support.tiny import TinyEngine, tiny_dataset

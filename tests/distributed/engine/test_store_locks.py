@@ -17,9 +17,9 @@ import pytest
 
 from distributed.engine import locks
 from distributed.engine.locks import held, is_held
+from distributed.engine.record import Record
 from distributed.engine.store import Store, fingerprint
 from distributed.engine.uses import Notes, noted
-from distributed.run.record import Record
 from tad.errors import RunError
 from tests.support.nodes import ROOT
 
@@ -101,7 +101,7 @@ def artifact(folder: Path) -> Path:
 def as_other(code: str, *arguments: object) -> str:
     """What a second Unix user's process prints, or its error."""
     become = f"import os; os.setgroups([]); os.setgid({OTHER}); os.setuid({OTHER}); os.umask(0o022)\n"
-    imports = "import sys, encodings.utf_8_sig\nfrom distributed.run.record import Record\n"
+    imports = "import sys, encodings.utf_8_sig\nfrom distributed.engine.record import Record\n"
     imports += "from distributed.engine.store import Store\nfrom distributed.engine.uses import Notes, noted\n"
     code = imports + become + code
     command = [sys.executable, "-c", code, *map(str, arguments)]

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from tests.distributed.run.test_end_to_end import RECIPE, digests, events, wait_for
-from tests.support.tiny import tiny_dataset
+from tests.support.runs import digests, events, wait_for
+from tests.support.tiny import RECIPE, tiny_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.recipe.recipe import load_recipe
 from tad.report.budget import label_budget
+from tests.support.runs import OUTPUTS, digests, events, wait_for
 from tests.support.tiny import RECIPE, tiny_dataset
 
 GOLDEN_LOSSES = Path(__file__).with_name("golden_losses.json")
-OUTPUTS = [
-    "round-1/labels",
-    "round-2/labels",
-    "round-2/detections",
-    "round-2/detections-test",
-    "round-0/proposals-test",
-]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +34,6 @@ def finished(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     self_train("tiny", load_recipe(RECIPE), data, Options(folder / "run", folder / "store", local=True))
     return folder / "run"
-
-
-def digests(run: Path, names: list[str] = OUTPUTS) -> dict[str, str]:
-    return {name: Segments.from_parquet(run / f"{name}.parquet").digest() for name in names}
 
 
 def test_a_local_run_leaves_everything_a_user_needs(finished, data):
@@ -87,21 +76,6 @@ def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(finished
     epochs = [e["epoch"] for e in events(tmp_path / "run" / "events.jsonl", stage)]
     first_attempt = epochs.index(epoch) + 1
     assert epochs[first_attempt] > 0, "it resumed from its checkpoint, not from the start"
-
-
-def events(path: Path, stage: str) -> list[dict]:
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [e for e in lines if e["kind"] == "epoch" and e["name"] == stage]
-
-
-def wait_for(path: Path, stage: str, epoch: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        if path.exists() and any(e["epoch"] == epoch for e in events(path, stage)):
-            return
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    raise AssertionError(f"{stage} never reached epoch {epoch}")
 
 
 def test_training_does_not_see_boundaries(finished, data, tmp_path):

@@ -14,9 +14,8 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.recipe.recipe import load_recipe
-from tests.distributed.run.test_end_to_end import RECIPE
-from tests.report.test_report import Page
-from tests.support.tiny import tiny_dataset
+from tests.support.page import Page
+from tests.support.tiny import RECIPE, tiny_dataset
 
 RECIPE_0 = ["rounds=0"]
 
@@ -79,7 +78,7 @@ def test_the_same_command_again_trains_nothing(run, data, tmp_path):
 
 def test_rounds_can_be_added_in_another_folder_and_the_proposer_is_kept(run, data, tmp_path):
     store = json.loads((run / "run.json").read_text())["store"]
-    recipe = load_recipe(RECIPE, ["rounds=1", "labeler.method=pser-seed", "detector.epochs=1"])
+    recipe = load_recipe(RECIPE, ["rounds=1", "labeler.method=pser-seed", "detector.training.epochs=1"])
     with pytest.raises(RunError, match="holds another run"):
         self_train("tiny", recipe, data, Options(run, store, local=True))
     self_train("tiny", recipe, data, Options(tmp_path / "run", store, local=True))

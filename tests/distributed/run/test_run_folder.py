@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 import distributed.run.run_folder
+from distributed.engine.record import Record
 from distributed.run.identity import Identity
-from distributed.run.record import Record
 from distributed.run.run_folder import claimed, locked
 from distributed.run.selftrain import SelfTraining
 from distributed.run.session import Options, self_train
@@ -155,7 +155,7 @@ def test_out_that_cannot_be_written(tmp_path):
         claimed(tmp_path / "run", DOCUMENT).__enter__()
 
 
-@pytest.mark.parametrize("name", ["events.jsonl", "rounds.json", "round-1", "spool", "round-1/labels.parquet", ".lock"])
+@pytest.mark.parametrize("name", ["events.jsonl", "rounds.json", "round-1", "round-1/labels.parquet", ".lock"])
 def test_a_run_does_not_write_through_links(tmp_path, name):
     victim, out = tmp_path / "victim", write(tmp_path / "run")
     victim.mkdir()
@@ -217,15 +217,16 @@ def test_run_json_of_another_shape_is_one_error_that_names_it(shape, data, tmp_p
     assert (folder / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["run.json", "rounds.json", "events.jsonl", "spool.jsonl"])
+@pytest.mark.parametrize("name", ["run.json", "rounds.json", "events.jsonl"])
 def test_pipes_folders_and_links_out_are_not_read(name, data, tmp_path):
     (tmp_path / "elsewhere").write_text(json.dumps(DOCUMENT))
     for number, make in enumerate((os.mkfifo, os.mkdir, lambda path: path.symlink_to(tmp_path / "elsewhere"))):
         folder = write(tmp_path / f"run{number}")
         (folder / name).unlink(missing_ok=True)
         make(folder / name)
-        said = refusal("ui", "--replay", folder) if name == "spool.jsonl" else refusal("report", folder)
-        assert f"{folder / name}: " in said
+        assert f"{folder / name}: " in refusal("report", folder)
+        if name == "events.jsonl":
+            assert f"{folder / name}: " in refusal("ui", "--replay", folder)
 
 
 def test_rounds_and_events_of_other_shapes(data, finished, tmp_path):
@@ -274,14 +275,17 @@ def test_nothing_that_a_folder_names_is_asked_or_made(data, finished, tmp_path, 
         folder = write(tmp_path / "run", **document)
         rows = json.loads((finished / "run" / "rounds.json").read_text())
         (folder / "rounds.json").write_text(json.dumps([*rows, rows[0] | {"round": 1}]))
-        (folder / "spool.jsonl").write_text(json.dumps({"uri": f"http://{at}", "experiment": "x"}) + "\n")
+        start = {"time": 1.0, "kind": "start", "experiment": "x", "tracking": f"http://{at}"}
+        (folder / "events.jsonl").write_text(json.dumps(start) + "\n")
         assert Run.open(folder).info.keys_of_scores() == {"test": "0" * 24}
         assert CliRunner().invoke(tad, ["report", str(folder)]).exit_code == 0
         assert CliRunner().invoke(tad, ["report", str(folder), "--data", str(data.root)]).exit_code == 0
         said = refusal("detect", folder, "--data", data.root, "--out", tmp_path / "o.json", "--local")
         assert "if you trust it, add --store 's3://bucket/store?" in said
         said = refusal("ui", "--replay", folder)
-        assert f"wait for http://{at}, and you named sqlite:///{tmp_path}/mlflow.db" in said
+        assert (
+            f"was tracked in http://{at}, and without --tracking it would go to sqlite:///{tmp_path}/mlflow.db" in said
+        )
         assert f"`tad ui --tracking http://{at} --replay {folder}`" in said
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -296,7 +300,7 @@ def test_a_link_out_of_a_round_is_noted_and_not_read(data, finished, tmp_path):
     assert "leads out of the run" in text and 'id="timelines"' not in text
 
 
-# -- the spool -----------------------------------------------------------------------------------------------------
+# -- tracking ------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_is_resumed_without_mlflow_keeps_where_it_was_tracked(data, finished, tmp_path):

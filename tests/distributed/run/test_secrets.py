@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 import distributed.run.session
-from distributed.run.record import Record, hidden
+from distributed.engine.record import Record, hidden
 from distributed.run.session import Options, self_train
 from distributed.tracking.address import address
-from distributed.tracking.mlflow_tracker import flatten
+from distributed.tracking.names import flatten
 from tad.cli import tad
 from tad.errors import RunError, TadError
 from tad.recipe.recipe import load_recipe
@@ -85,8 +85,8 @@ def test_what_a_run_is_told_in_errors_is_kept_nowhere(data, database, tmp_path, 
         record.say(f"at {uri}")
         record.warn(f"slow: {uri}")
         record.event("failures", name="s", failures={"video": f"cannot reach {uri}"})
-        record.tracker.open("stage", "s", {"uri": [uri]}, {"where": uri})
-        raise RunError(f"cannot reach {uri}")
+        with record.stage("s", {"uri": [uri]}, {"where": uri}, 1, "epoch"):
+            raise RunError(f"cannot reach {uri}")
 
     monkeypatch.setattr(distributed.run.session, "_greet", greet)
     recipe = load_recipe(RECIPE, ["rounds=0", f"description='at {uri}'"])

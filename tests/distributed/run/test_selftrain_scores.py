@@ -20,8 +20,7 @@ from tad.recipe.recipe import Recipe, load_recipe
 from tad.report.budget import label_budget
 from tad.selection.best_round import best_round
 from tad.selection.label_free_scores import classes_score
-from tests.distributed.run.test_end_to_end import RECIPE
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.tiny import RECIPE, TinyEngine, tiny_dataset
 
 SELECTED = {"points": "points", "classes": "classes", "dev-map": "dev_map", "dev-quality": "dev_quality"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import signal
 import socket
 import sqlite3
@@ -12,24 +13,25 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlflow.entities import Metric
 
+import distributed.tracking.follow
 from distributed.tracking.address import address
 from distributed.tracking.database import TrackingStore
-from distributed.tracking.mlflow_tracker import clean, distinct, flatten
+from distributed.tracking.names import clean, distinct, flatten
 from tad.errors import RunError
-from tests.support.tracked_run import client, nothing, two_rounds
+from tests.support.tracked_run import client, history, nothing, two_rounds
 
 pytest_plugins = ["tests.support.tracked"]
 
 
-def test_a_run_as_it_should_be(start, database, tmp_path, warnings, capfd, tree, check_two_rounds):
-    tracker = start(params={"recipe": {"rounds": 2, "proposer": {"classes": ["a", "b"], "margin": None}}, "seed": 3})
-    parent = tracker.run_id()
-    assert tracker.uri == f"sqlite:///{database}"
-    (tmp_path / "out").mkdir()
-    two_rounds(tracker, tmp_path / "out", nothing, nothing)
-    check_two_rounds(tracker.uri, tmp_path / "out")
-    run, _ = tree(tracker.uri)["pser seed 3"]
+def test_a_run_as_it_should_be(start, database, tmp_path, capfd, tree, check_two_rounds):
+    tracked = start(config={"recipe": {"rounds": 2, "proposer": {"classes": ["a", "b"], "margin": None}}, "seed": 3})
+    parent = tracked.follower.run_id()
+    assert tracked.uri == f"sqlite:///{database}"
+    two_rounds(tracked, nothing, nothing)
+    check_two_rounds(tracked.uri, tmp_path)
+    run, _ = tree(tracked.uri)["pser seed 3"]
     assert run.info.run_id == parent
     assert run.data.params == {
         "recipe.rounds": "2",
@@ -38,19 +40,36 @@ def test_a_run_as_it_should_be(start, database, tmp_path, warnings, capfd, tree,
         "seed": "3",
     }
     assert run.data.tags["tad.kind"] == "self-training" and run.data.tags["recipe"] == "pser"
-    kept = list((database.parent / "mlartifacts").rglob("labels.json"))
+    assert run.data.tags["mlflow.user"] == getpass.getuser()
+    kept = list((database.parent / "mlartifacts").rglob("labels-*.json"))
     assert len(kept) == 2, "artifacts lie beside the database, wherever the process runs"
-    assert warnings == [] and not list((tmp_path / "run").iterdir())
+    assert tracked.warnings() == []
     output = capfd.readouterr()
     assert output.out == "" and output.err == "", "MLflow's own lines stay off the console"
 
 
-def test_numbers_that_are_none_and_large_batches(start, database, tree):
-    tracker = start(params={f"p{i}": i for i in range(250)} | {"long": "x" * 9000})
-    tracker.metrics({f"m{i}": float(i) for i in range(2500)} | {"loss": float("nan"), "grad": float("inf")}, 7)
-    tracker.finish()
-    run, _ = tree(tracker.uri)["pser seed 3"]
-    assert len(run.data.params) == 251 and run.data.params["long"] == "x" * 6000
+def test_a_live_run_is_sent_without_being_asked_and_knows_its_runs(start, monkeypatch, tree):
+    monkeypatch.setattr(distributed.tracking.follow, "POLL_SECONDS", 0.05)
+    tracked = start()
+    with tracked.record.round(1), tracked.record.stage("train", {}, {"role": "train"}, 1, "epoch"):
+        stage = tracked.record.run_id()
+        tracked.record.epoch("train", 0, {"loss": 0.5}, 1)
+        deadline = time.monotonic() + 20
+        while not (run := tree(tracked.uri)["train"][0]).data.metrics:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert run.info.run_id == stage and run.data.metrics == {"loss": 0.5} and run.info.status == "RUNNING"
+    assert tracked.record.run_id() == tree(tracked.uri)["pser seed 3"][0].info.run_id
+    tracked.finish()
+
+
+def test_numbers_that_are_none_and_large_batches(start, tree):
+    tracked = start(config={f"p{i}": i for i in range(250)} | {"long": "x" * 9000, "odd": "\0 \ud800"})
+    numbers = {f"m{i}": float(i) for i in range(2500)} | {"loss": float("nan"), "grad": float("inf")}
+    tracked.record.metrics(numbers, 7)
+    tracked.finish()
+    run, _ = tree(tracked.uri)["pser seed 3"]
+    assert len(run.data.params) == 252 and run.data.params["long"] == "x" * 6000 and run.data.params["odd"] == " ?"
     assert len(run.data.metrics) == 2500 and run.data.metrics["m2499"] == 2499
     assert run.data.tags["not finite"] == "loss = nan at step 7; grad = inf at step 7"
 
@@ -71,9 +90,7 @@ def test_any_name_is_taken_once_cleaned(template, names):
     store = TrackingStore(f"sqlite:///{template}", "names")
     run = store.client.create_run(store.experiment_id).info.run_id
     names += ["mAP@0.5", "..", ".", "/", "//a", "a/../b", "Fall'n", "a..b"]
-    operation = {"op": "batch", "run": "it", "metrics": [[name, 1.0, 5, 0] for name in {clean(n) for n in names}]}
-    store.ids["it"] = run
-    store.apply(operation)
+    store.client.log_batch(run, metrics=[Metric(name, 1.0, 5, 0) for name in {clean(n) for n in names}])
     store.client.delete_run(run)
 
 
@@ -81,23 +98,25 @@ def test_names_that_mlflow_takes_for_one_stay_apart(start, tree):
     names = ["class/a?b", "class/a*b", "class/a_b", "x" * 300, "x" * 299, "-ab", "=1+1", "new\nline", "</script>"]
     known = distinct(names)
     assert len(set(known.values())) == len(names) and known["class/a?b"] == "class/a_b"
-    tracker = start()
-    tracker.metrics({name: float(i) for i, name in enumerate(names)}, 0)
-    tracker.finish()
-    metrics = tree(tracker.uri)["pser seed 3"][0].data.metrics
+    tracked = start()
+    tracked.record.metrics({name: float(i) for i, name in enumerate(names)}, 0)
+    tracked.finish()
+    metrics = tree(tracked.uri)["pser seed 3"][0].data.metrics
     assert metrics == {known[name]: float(i) for i, name in enumerate(names)}
 
 
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from distributed.tracking.mlflow_tracker import connect
-tracker = connect(sys.argv[1], sys.argv[3], "pser seed 3", {"seed": 3, "rounds": 2}, {}, Path(sys.argv[2]))
-tracker.open("round", "round 1", {}, {})
-tracker.open("stage", "train 1", {}, {})
-tracker.metrics({"loss": 0.5}, 0)
-print(tracker.run_id(), flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+from tests.support.tracked_run import Tracked
+tracked = Tracked(Path(sys.argv[2]), sys.argv[1], sys.argv[3], config={"seed": 3, "rounds": 2})
+with tracked.record.round(1), tracked.record.stage("train 1", {}, {}, 2, "epoch"):
+    tracked.record.epoch("train 1", 0, {"loss": 0.5}, 2)
+    print(tracked.record.run_id(), flush=True)
+    tracked.record.epoch("train 1", 1, {"loss": 0.25}, 2)  # not sent yet
+    with tracked.record.path.open("a") as file:
+        file.write('{"time": 5, "kind": "epoch", "na')
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -111,35 +130,53 @@ def test_a_killed_run_goes_on(start, database, tmp_path, tree):
     parent = before["pser seed 3"][0].info.run_id
     assert killed.stdout.strip() == before["train 1"][0].info.run_id
 
-    tracker = start(resume_run_id=parent, params={"seed": 3, "rounds": 4, "added": "x"})
-    assert tracker.run_id() == parent
+    tracked = start(config={"seed": 3, "rounds": 4, "added": "x"})
+    assert tracked.record.run_id() == parent
     resumed = tree(uri)
     assert {name: run.info.status for name, (run, _) in resumed.items()} == {
         "pser seed 3": "RUNNING",
         "round 1": "KILLED",
         "train 1": "KILLED",
     }
-    tracker.open("round", "round 2", {}, {})
-    tracker.finish()
+    assert history(uri, resumed["train 1"][0], "loss") == [(0, 0.5), (1, 0.25)]
+    with tracked.record.round(2):
+        pass
+    tracked.finish()
     run, _ = tree(uri)["pser seed 3"]
     assert run.info.status == "FINISHED" and run.info.end_time is not None
     assert run.data.params == {"seed": "3", "rounds": "2", "added": "x"}
     assert run.data.tags["changed.rounds"] == "4"
     assert tree(uri)["round 2"][1] == "pser seed 3"
 
-    again = start(resume_run_id="0" * 32)
-    assert again.run_id() != parent
-    assert client(uri).get_run(again.run_id()).data.tags["resumed_from"] == "0" * 32
-    again.finish("KILLED")
-    assert client(uri).get_run(again.run_id()).info.status == "KILLED"
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_a_run_that_fails_ends_with_all_that_is_below_it(start, tree, status):
+    tracked = start()
+    with (
+        pytest.raises(KeyboardInterrupt if status == "KILLED" else ValueError),
+        tracked.record.round(1),
+        tracked.record.stage("train", {}, {}, 1, "epoch"),
+    ):
+        raise KeyboardInterrupt if status == "KILLED" else ValueError
+    tracked.finish(status)
+    (tracked.record.folder / "report.html").write_text("why")
+    tracked.record.artifact(tracked.record.folder / "report.html")
+    tracked.follower.catch_up()
+    runs = tree(tracked.uri)
+    assert {run.info.status for run, _ in runs.values()} == {status} and len(runs) == 3
+    [file] = client(tracked.uri).list_artifacts(runs["pser seed 3"][0].info.run_id)
+    assert file.path == "report.html"
 
 
-def test_the_parent_is_closed_by_finish_only(start, tree):
-    tracker = start()
-    with pytest.raises(ValueError, match="finish"):
-        tracker.close()
-    tracker.finish("FAILED")
-    assert tree(tracker.uri)["pser seed 3"][0].info.status == "FAILED"
+def test_a_run_deleted_on_the_page_is_back_when_it_goes_on(start, tree):
+    tracked = start()
+    tracked.record.metrics({"loss": 0.5}, 0)
+    tracked.finish("KILLED")
+    client(tracked.uri).delete_run(tracked.follower.run_id())
+    assert tree(tracked.uri) == {}
+    start().finish()
+    [(run, _)] = tree(tracked.uri).values()
+    assert run.data.metrics == {"loss": 0.5} and run.info.status == "FINISHED"
 
 
 def test_the_default_store_is_a_file_of_the_current_folder(tmp_path, monkeypatch):

@@ -20,8 +20,7 @@ from distributed.tuning.study import open_storage
 from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.prepare.relabel import derive_labels, one_kind
-from tests.distributed.run.test_end_to_end import RECIPE
-from tests.support.tiny import tiny_dataset
+from tests.support.tiny import RECIPE, tiny_dataset
 
 GOOD = 'Parameter("labeler.merge.rank_power", Float(0.0, 8.0), "x", "labels", method="pser")'
 
@@ -78,8 +77,8 @@ def refused(capsys, *arguments) -> str:
         (["--space", "perturbation", "--trials", "3", "--out", "/proc/self/study"], "cannot be made"),
         (["--space", "perturbation", "--trials", "3", "--out", "x" * 300], "cannot be made: file name too"),
         (
-            ["--space", "perturbation", "--trials", "3", "--set", "detector.lr=.inf"],
-            "detector.lr: input should be a finite number",
+            ["--space", "perturbation", "--trials", "3", "--set", "detector.training.lr=.inf"],
+            "detector.training.lr: input should be a finite number",
         ),
         (["--space", "perturbation", "--trials", "3", "--set", "rounds=1000000000"], "rounds: input should be less"),
         (

@@ -16,18 +16,14 @@ from tad.data.labels import FullLabels
 from tad.data.segments import Segments
 from tad.errors import ConfigError, DataError
 from tad.methods.actionformer.detector import ActionFormerDetector, Detection, DetectStage
+from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import decode, pyramid
-from tad.methods.actionformer.training import Training
+from tad.methods.common.windows import read_ignored
 from tad.ops.iou import tiou
 from tad.stages import Artifact, Context, one_worker
-from tests.support.plain import SMALL, as_artifact, batch_of, invent, task
+from tests.support.plain import SMALL, as_artifact, batch_of, inputs_of, task
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> tuple[Dataset, Segments]:
-    return invent(tmp_path / "plain")
-
 
 # -- items -----------------------------------------------------------------------------------------------------------
 
@@ -153,7 +149,7 @@ def test_scores_weigh_only_when_asked_and_only_positives(plain: tuple[Dataset, S
     data, labels = plain
 
     def losses(scores: float, score_weight: float) -> dict[str, float]:
-        opened = task(data, labels.replace(score=scores), tmp_path, score_weight=score_weight)
+        opened = task(data, labels.replace(score=scores), tmp_path, label_score_weight=score_weight)
         values = opened.loss(opened.module, batch_of(opened, [0, 1, 2]), one_worker)
         return {name: float(value.detach()) for name, value in values.items()}
 
@@ -187,6 +183,38 @@ def test_only_matrices_decay_and_the_rate_climbs_then_falls(plain: tuple[Dataset
     assert 0 < rates[0] < 1.1e-4 and rates[-1] < 2e-6
 
 
+def test_points_in_ignored_stretches_teach_nothing(plain: tuple[Dataset, Segments], tmp_path: Path):
+    data, labels = plain
+    labels = labels.filter(np.array(labels.video_ids) != "v5")
+    grid = data.grid("v2")
+    start, end = (float(grid.from_position(np.float64(p))) for p in (10.0, 20.0))
+    zone = Segments.of("v2", start, end, "jump", 0.4)
+    zones = Segments.concat([zone, zone.replace(video_id=["v5"])])
+    opened = task(data, labels, tmp_path, zones, max_length=4096)
+    without = task(data, labels, tmp_path, max_length=4096)
+    assert opened.videos == without.videos == ["v0", "v1", "v2", "v3", "v4"]  # of v5 nothing is known
+    assert opened.settings == without.settings
+    context = Context(data, inputs_of(labels, zones, tmp_path), data.videos("train"), 0)
+    assert read_ignored(context)["v2"] == pytest.approx(np.array([[10.0, 20.0]]))
+
+    batches = [batch_of(t, [1, 2]) for t in (opened, without)]
+    spared = (batches[0]["weights"] == 0).nonzero()[:, 0]
+    assert len(spared) and not batches[1]["classes"][spared].any() and (batches[1]["weights"][spared] == 1).all()
+    crop = opened.item(2, np.random.default_rng([7, 2]))
+    position = pyramid(len(batches[0]["features"]), opened.levels).position[spared]
+    first = int((batches[0]["video"] == 1).nonzero()[0, 0])
+    assert ((position - first >= crop.ignored[0, 0]) & (position - first <= crop.ignored[0, 1])).all()
+    assert crop.ignored[0, 1] - crop.ignored[0, 0] == pytest.approx(10)
+
+    found = opened.loss(opened.module, batches[0], one_worker)
+    grad = torch.autograd.grad(found["classification"], opened.module.class_head.bias, retain_graph=True)[0]
+    other = without.loss(without.module, batches[1], one_worker)
+    assert float(found["classification"].detach()) < float(other["classification"].detach())
+    assert float(found["regression"].detach()) == float(other["regression"].detach())
+    more = torch.autograd.grad(other["classification"], without.module.class_head.bias)[0]
+    assert (grad < more).all()  # less pushes the classes down
+
+
 # -- what is derived, and what is refused ---------------------------------------------------------------------------
 
 
@@ -196,7 +224,7 @@ def test_settings_follow_the_data(plain: tuple[Dataset, Segments], tmp_path: Pat
     got = opened.settings
     assert (got["dim"], got["width"], got["levels"], got["classes"]) == (8, 32, 3, ["jump", "throw"])
     assert got["max_length"] % 4 == 0 and 50 <= got["max_length"] <= 92
-    assert got["ema_decay"] == opened.ema_decay == pytest.approx(1 - 10 / 80)
+    assert got["ema_decay"] == opened.budget.ema_decay == pytest.approx(1 - 10 / 80)
     long = Segments.concat([labels, Segments.of("v0", 0.0, 40.0, "jump")])  # 62.5 snippets: half needs 4 * 2 ** 3
     assert task(data, long, tmp_path).settings["levels"] == 4
     assert got["upsample"] == 1  # given; null follows the median length
@@ -232,10 +260,10 @@ def test_it_learns_what_is_plain(plain: tuple[Dataset, Segments], tmp_path: Path
     torch.set_num_threads(1)
     data, labels = plain
     artifact = as_artifact(labels, tmp_path / "labels")
-    detector = ActionFormerDetector(**SMALL, epochs=30, batch_size=3, lr=3e-3)
-    engine = TinyEngine(data, seed=0, folder=tmp_path / "engine")
-    model = detector.train(engine, artifact)
-    detections = detector.detect(engine, model, "train").segments()
+    detector = ActionFormerDetector(training={**SMALL, "epochs": 30, "batch_size": 3, "lr": 3e-3})
+    now = round_of(TinyEngine(data, seed=0, folder=tmp_path / "engine"))
+    model = detector.train(now, taught(artifact))
+    detections = detector.detect(now, model).segments()
 
     found = 0
     for video, truth in labels.by_video().items():
@@ -254,13 +282,14 @@ def test_it_learns_what_is_plain(plain: tuple[Dataset, Segments], tmp_path: Path
 def test_the_same_seed_gives_the_same_detections(plain: tuple[Dataset, Segments], tmp_path: Path) -> None:
     data, labels = plain
     artifact = as_artifact(labels, tmp_path / "labels")
-    detector = ActionFormerDetector(width=16, epochs=3, decode={"min_score": 0.0, "max_detections": 20})
+    every = {"min_score": 0.0, "max_detections": 20}
+    detector = ActionFormerDetector(training={"width": 16, "epochs": 3}, decode=every)
     states, found = [], []
     for seed, name in ((0, "first"), (0, "second"), (1, "third")):
-        engine = TinyEngine(data, seed=seed, folder=tmp_path / name)
-        model = detector.train(engine, artifact)
+        now = round_of(TinyEngine(data, seed=seed, folder=tmp_path / name))
+        model = detector.train(now, taught(artifact))
         states.append(model.model()["state"])
-        found.append(detector.detect(engine, model, "train").segments())
+        found.append(detector.detect(now, model).segments())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not all(torch.equal(value, states[2][key]) for key, value in states[0].items())
     assert len(found[0]) == 120 and found[0].labels == found[1].labels

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tad.methods.actionformer.model import ActionFormer
 from tad.methods.common.pyramid import pool, slot
+from tests.support.pyramid import sizes, together
 
 
 def small(levels: int = 3, dim: int = 5, **more: object) -> ActionFormer:
@@ -19,15 +20,6 @@ def small(levels: int = 3, dim: int = 5, **more: object) -> ActionFormer:
             if parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return network.eval()
-
-
-def together(videos: list[torch.Tensor], levels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    features, video = [], []
-    for i, rows in enumerate(videos):
-        padding = slot(len(rows), levels) - len(rows)
-        features += [rows, torch.full((padding, rows.shape[1]), 7.0)]  # padding need not be zero
-        video += [torch.full((len(rows),), i), torch.full((padding,), -1)]
-    return torch.cat(features), torch.cat(video)
 
 
 def test_published_size() -> None:
@@ -76,11 +68,6 @@ def test_a_batch_gives_what_each_video_gives_alone(lengths: list[int], levels: i
                     expected = part[mask[level]]
                     assert torch.allclose(whole[level][at : at + len(expected)], expected, atol=1e-5)
             first += size
-
-
-def sizes(mask: torch.Tensor, levels: int) -> list[int]:
-    top = len(mask) // (2**levels - 1)
-    return [top << (levels - 1 - level) for level in range(levels)]
 
 
 def test_padding_reaches_no_gradient() -> None:

@@ -8,21 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
-from distributed.engine.engine import Engine
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.methods.actionformer.detector import Detection, DetectStage, TrainStage
+from tad.methods.actionformer.detector import Detection, Detector, DetectStage, Reading, TrainStage
 from tad.methods.actionformer.proposer import ActionFormerProposer, GivenLabels, LabelledTrain, curves
 from tad.ops.iou import tiou
 from tad.recipe.recipe import load_recipe
-from tad.recipe.supervision import label_problems, label_warnings
 from tad.stages import Artifact, Context, unwrap
 from tests.support.plain import SMALL, as_artifact, invent
+from tests.support.rounds import GivenRound, round_of
 from tests.support.tiny import TinyEngine
 
-Run = tuple[Engine, Artifact, Artifact]
+Run = tuple[GivenRound, Artifact, Artifact]
 LABELLED = ("v0", "v1", "v2", "v3", "v4")
 PROPOSER = ActionFormerProposer.model_validate(
     {"training": SMALL | {"upsample": 2, "epochs": 40, "lr": 3e-3, "ema_decay": 0.9}}
@@ -45,9 +43,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Segments]:
 
 @pytest.fixture(scope="module")
 def run(plain: tuple[Dataset, Segments], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    engine = TinyEngine(plain[0], 0, tmp_path_factory.mktemp("engine"))
-    model = PROPOSER.train(engine)
-    return engine, model, PROPOSER.score(engine, model, "train")
+    now = round_of(TinyEngine(plain[0], 0, tmp_path_factory.mktemp("engine")))
+    model = PROPOSER.train(now)
+    return now, model, PROPOSER.score(now, model)
 
 
 def test_it_trains_on_fully_labelled_videos_alone(plain: tuple[Dataset, Segments], tmp_path: Path) -> None:
@@ -60,18 +58,18 @@ def test_it_trains_on_fully_labelled_videos_alone(plain: tuple[Dataset, Segments
 
 
 def test_its_labels_are_the_given_ones(run: Run, plain: tuple[Dataset, Segments]) -> None:
-    engine, _, _ = run
+    now, _, _ = run
     _, truth = plain
-    labels = engine.map(GivenLabels(), {}, "train").segments()
+    labels = now.map(GivenLabels()).segments()
     assert set(labels.video_ids) == set(LABELLED) and labels.codes("source")[1] == ["given@0"]
     want = truth.filter(np.isin(truth.video_ids, LABELLED))
     assert np.array_equal(np.sort(labels.start), np.sort(want.start)) and (labels.score == 1).all()
 
 
 def test_it_finds_actions_in_videos_without_labels(run: Run, plain: tuple[Dataset, Segments]) -> None:
-    engine, _, scores = run
+    now, model, _ = run
     data, truth = plain
-    found = PROPOSER.propose(engine, scores, "train").segments().by_video()
+    found = PROPOSER.propose(now, model).segments().by_video()
     for video, actions in truth.by_video().items():
         best = found[video].filter(found[video].score >= np.sort(found[video].score)[-len(actions)])
         overlap = tiou(actions.spans, best.spans) * (
@@ -83,7 +81,7 @@ def test_it_finds_actions_in_videos_without_labels(run: Run, plain: tuple[Datase
 def test_curves_and_candidates_are_of_the_same_answers(run: Run, plain: tuple[Dataset, Segments]) -> None:
     _, model, scores = run
     data, truth = plain
-    detector = DetectStage(Detection()).open(Context(data, {"model": model}, [], 0))
+    detector = Detector.open(Reading(), Context(data, {"model": model}, [], 0))
     for video in data.videos("train"):
         features = np.array(data.features(video), dtype=np.float32)
         answers = detector.answers(features)
@@ -100,11 +98,11 @@ def test_curves_and_candidates_are_of_the_same_answers(run: Run, plain: tuple[Da
 
 
 def test_proposals_are_the_detector_s_detections(run: Run) -> None:
-    engine, model, scores = run
-    found = PROPOSER.propose(engine, scores, "train").segments().by_video()
-    detect = DetectStage(Detection()).open(Context(engine.data, {"model": model}, [], 0))
-    every = PROPOSER.propose(engine, scores, "train", suppressed=False).segments().by_video()
-    for video in engine.data.videos("train"):
+    now, model, scores = run
+    found = PROPOSER.propose(now, model).segments().by_video()
+    detect = DetectStage(Detection()).open(Context(now.data, {"model": model}, [], 0))
+    every = PROPOSER.propose(now, model, suppressed=False).segments().by_video()
+    for video in now.data.videos("train"):
         want = detect(video)
         assert np.allclose(found[video].spans, want.spans, atol=1e-3)
         assert np.allclose(found[video].score, want.score) and found[video].labels == want.labels
@@ -114,12 +112,12 @@ def test_proposals_are_the_detector_s_detections(run: Run) -> None:
 
 
 def test_embedding_is_the_finest_level(run: Run) -> None:
-    engine, model, _ = run
-    embedding = PROPOSER.embed(engine, model, "train")
+    now, model, _ = run
+    embedding = PROPOSER.embed(now, model)
     saved = model.model()["settings"]
-    detector = DetectStage(Detection()).open(Context(engine.data, {"model": model}, [], 0))
-    for video in engine.data.videos("train")[:2]:
-        features = np.array(engine.data.features(video), dtype=np.float32)
+    detector = Detector.open(Reading(), Context(now.data, {"model": model}, [], 0))
+    for video in now.data.videos("train")[:2]:
+        features = np.array(now.data.features(video), dtype=np.float32)
         padded, of_video = detector.rows(features)
         with torch.inference_mode():
             levels = unwrap(detector.module).encode(padded, of_video)
@@ -143,9 +141,6 @@ def test_steps_give_few_videos_as_much_training_as_many() -> None:
     of = ActionFormerProposer.model_validate({"training": {"steps": 3500, "batch_size": 2, "lr": 1e-3}}).training.of
     assert [of(n).epochs for n in (20, 80, 200, 1)] == [350, 88, 35, 3500] and of(20).lr == 1e-3
     assert ActionFormerProposer().training.of(20).epochs == 35
-    for wrong in ({"init": "before"}, {"unlabelled_weight": 2.0}):
-        with pytest.raises(ValidationError, match="the proposer's model is the first one"):
-            ActionFormerProposer.model_validate({"training": wrong})
 
 
 def test_datasets_without_boundaries_are_refused_and_unused_labels_named(
@@ -153,11 +148,11 @@ def test_datasets_without_boundaries_are_refused_and_unused_labels_named(
 ) -> None:
     data, _ = plain
     recipe = load_recipe("pser", ["proposer.method=actionformer", "rounds=0", "select=classes"])
-    assert label_problems(recipe, data) == []
+    assert recipe.problems(data) == []
     assert "1 of 8 training videos have points or classes, which teach proposer actionformer nothing" in " ".join(
-        label_warnings(recipe, data)
+        recipe.warnings(data)
     )
     other, _ = invent(tmp_path / "bare", videos=3)
     (other.root / "points.csv").write_text("video_id,label,time\nv1,jump,4.0\n")
-    (problem,) = label_problems(recipe, Dataset.open(other.root))
+    (problem,) = recipe.problems(Dataset.open(other.root))
     assert "none of the 3 training videos has full labels" in problem and "tad split --labelled" in problem

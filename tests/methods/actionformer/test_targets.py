@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.methods.actionformer.targets import Pyramid, assign, decode, pyramid
+from tad.methods.actionformer.targets import Pyramid, assign, decode, ignore, pyramid
 from tad.methods.common.windows import random_crop, refine
 
 # -- targets -------------------------------------------------------------------------------------------------------
@@ -125,3 +125,17 @@ def test_windows_look_for_a_segment() -> None:
     kept = [random_crop(1000, np.array([[700.0, 710.0]]), 50, 0.5, rng).kept.any() for _ in range(50)]
     assert np.mean(kept) > 0.95  # a single draw would keep it in one of twenty
     assert not random_crop(100, np.array([[400.0, 410.0]]), 50, 0.5, rng).kept.any()
+
+
+def test_ignored_background_has_no_weight_and_positives_keep_theirs():
+    points = pyramid(16, 2)
+    spans = torch.tensor([[2.2, 6.4]], dtype=torch.float64)
+    targets = assign(points, spans, torch.tensor([1]), torch.tensor([0.5]), 3, 1.5)
+    zones = torch.tensor([[4.0, 9.0], [12.5, 12.9]], dtype=torch.float64)
+    found = ignore(points, targets, zones)
+    positive = targets.classes.any(1)
+    inside = (points.position >= 4) & (points.position <= 9)
+    assert (inside & positive).any()
+    assert torch.equal(found.weights == 0, inside & ~positive)
+    assert torch.equal(found.weights[positive], targets.weights[positive])
+    assert torch.equal(found.classes, targets.classes) and torch.equal(found.offsets, targets.offsets)

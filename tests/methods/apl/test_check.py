@@ -15,8 +15,8 @@ from tad.methods.apl.icd import IcdTraining, PoolLabelled, pooled, read_bank
 from tad.methods.apl.icd_model import InstanceDiscriminator
 from tad.methods.apl.labeler import AplLabeler
 from tad.stages import Context
-from tests.methods.apl.test_icd import label_fully
-from tests.support.plain import invent
+from tests.support.plain import invent, label_fully
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine
 
 SMALL = IcdTraining(hidden=16, batch_size=16, steps=100, lr=1e-2)
@@ -34,14 +34,14 @@ def test_one_labelled_video_in_five_is_left_out(plain: tuple[Dataset, Segments],
     videos = [v for v in data.videos("train") if data.full_labels(v) is not None]
     assert held_out(data) == [videos[4], videos[9]]
     four = label_fully(data, truth, tuple(f"v{i}" for i in range(4)))
-    engine = TinyEngine(four, 0, tmp_path)
-    assert held_out(four) == [] and check(engine, engine.map(PoolLabelled(), {}, "train"), SMALL) is None
+    now = round_of(TinyEngine(four, 0, tmp_path))
+    assert held_out(four) == [] and check(now, now.map(PoolLabelled()), SMALL) is None
 
 
 def test_what_is_left_out_teaches_nothing(plain: tuple[Dataset, Segments], tmp_path: Path) -> None:
     data, truth = plain
-    engine = TinyEngine(data, 0, tmp_path)
-    bank = engine.map(PoolLabelled(), {}, "train")
+    now = round_of(TinyEngine(data, 0, tmp_path))
+    bank = now.map(PoolLabelled())
     task = CheckFit(SMALL).open(Context(data, {"bank": bank}, data.videos("train"), 0))
     rest = [v for v in data.videos("train") if data.full_labels(v) is not None and v not in held_out(data)]
     assert task.settings["instances"] == sum(len(data.full_labels(v).label) for v in rest)
@@ -49,21 +49,21 @@ def test_what_is_left_out_teaches_nothing(plain: tuple[Dataset, Segments], tmp_p
         label=["throw" if v in held_out(data) else c for v, c in zip(truth.video_ids, truth.labels, strict=True)]
     )
     assert other.labels != truth.labels
-    model = engine.fit(CheckFit(SMALL), {"bank": bank}).model()["state"]
+    model = now.fit(CheckFit(SMALL), {"bank": bank}).model()["state"]
     changed, _ = invent(tmp_path / "changed", videos=12)
     changed = label_fully(changed, other, tuple(f"v{i}" for i in range(10)))
-    again = TinyEngine(changed, 0, tmp_path / "again")
-    same = again.fit(CheckFit(SMALL), {"bank": again.map(PoolLabelled(), {}, "train")}).model()["state"]
+    again = round_of(TinyEngine(changed, 0, tmp_path / "again"))
+    same = again.fit(CheckFit(SMALL), {"bank": again.map(PoolLabelled())}).model()["state"]
     assert all(torch.equal(model[k], v) for k, v in same.items())
 
 
 def test_what_is_measured(plain: tuple[Dataset, Segments], tmp_path: Path) -> None:
     """Each number by the definition, and good ones where classes are plain to see."""
     data, _ = plain
-    engine = TinyEngine(data, 0, tmp_path)
-    bank = engine.map(PoolLabelled(), {}, "train")
-    model = engine.fit(CheckFit(SMALL), {"bank": bank})
-    found = engine.map(Likeness(), {"bank": bank, "model": model})
+    now = round_of(TinyEngine(data, 0, tmp_path))
+    bank = now.map(PoolLabelled())
+    model = now.fit(CheckFit(SMALL), {"bank": bank})
+    found = now.map(Likeness(), {"bank": bank, "model": model})
     known = read_bank(Context(data, {"bank": bank}, data.videos("train"), 0), held_out(data))
     network = InstanceDiscriminator(8, 16)
     network.load_state_dict(model.model()["state"])
@@ -93,7 +93,7 @@ def test_what_is_measured(plain: tuple[Dataset, Segments], tmp_path: Path) -> No
             assert mine[name].tolist() == pytest.approx(values, abs=1e-5)
             every[name] += mine[name].tolist()
     assert every["around"], "there is background beside some action"
-    numbers = check(engine, bank, SMALL)
+    numbers = check(now, bank, SMALL)
     assert numbers is not None and numbers["videos"] == 2 and numbers["actions"] == len(every["own"])
     assert numbers["class_auc"] == np.mean(np.array(every["own"])[:, None] > every["other"]) > 0.9
     assert numbers["background_auc"] == np.mean(np.array(every["own"])[:, None] > every["around"]) > 0.9
@@ -116,10 +116,10 @@ def test_the_area_is_the_chance_to_be_higher() -> None:
 def test_the_run_reports_it_once(plain: tuple[Dataset, Segments], tmp_path: Path) -> None:
     engine = TinyEngine(plain[0], 0, tmp_path)
     labeler = AplLabeler(icd={"training": SMALL})
-    engine.round = 1
-    first = labeler.statistics(engine, Segments.empty(), Segments.empty())["icd"]
+    none = Segments.empty(), Segments.empty()
+    first = labeler.statistics(round_of(engine, number=1), *none)["icd"]
     count = len(list((tmp_path / "store").rglob("model.pt")))
-    engine.round = 2
-    assert labeler.statistics(engine, Segments.empty(), Segments.empty())["icd"] == first is not None
+    now = round_of(engine, number=2)
+    assert labeler.statistics(now, *none)["icd"] == first is not None
     assert len(list((tmp_path / "store").rglob("model.pt"))) == count == 1
-    assert AplLabeler(icd={"use": False}).statistics(engine, Segments.empty(), Segments.empty())["icd"] is None
+    assert AplLabeler(icd={"use": False}).statistics(now, *none)["icd"] is None

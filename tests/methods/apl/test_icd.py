@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -19,22 +18,11 @@ from tad.errors import DataError
 from tad.methods.apl.icd import IcdFit, IcdTask, IcdTraining, PoolLabelled, bank_problems, pooled, read_bank
 from tad.methods.apl.icd_model import InstanceDiscriminator
 from tad.stages import Artifact, Context, one_worker
-from tests.support.plain import invent
+from tests.support.plain import invent, label_fully
 from tests.support.tiny import TinyEngine
 
 GRID = SnippetGrid(fps=1.0, stride=1.0, window=1.0, length=6)
 """Row i is centred at i + 1/2 seconds."""
-
-
-def label_fully(data: Dataset, truth: Segments, videos: tuple[str, ...]) -> Dataset:
-    """The dataset with all boundaries of some videos given."""
-    with (data.root / "full_labels.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["video_id", "label", "start", "end"])
-        for row in zip(truth.video_ids, truth.labels, truth.start, truth.end, strict=True):
-            if row[0] in videos:
-                writer.writerow(row)
-    return Dataset.open(data.root)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +35,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Segments]:
 @pytest.fixture(scope="module")
 def banked(plain: tuple[Dataset, Segments], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Artifact]:
     engine = TinyEngine(plain[0], 0, tmp_path_factory.mktemp("engine"))
-    return engine, engine.map(PoolLabelled(), {}, "train")
+    return engine, engine.map(PoolLabelled())
 
 
 def bank_of(folder: Path, rows: list[tuple[str, str]], vectors: np.ndarray) -> Context:

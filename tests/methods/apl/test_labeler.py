@@ -17,11 +17,10 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import ConfigError, RunError
 from tad.methods.apl.labeler import AplLabeler, LabelConfig, Selection, verdict
-from tad.recipe.recipe import Recipe, load_labeler, load_recipe
-from tad.recipe.supervision import labeler_problems
-from tests.methods.apl.test_icd import label_fully
+from tad.recipe.recipe import Recipe, load_recipe
 from tests.support.annotated import annotated
-from tests.support.plain import SMALL, invent
+from tests.support.plain import SMALL, invent, label_fully
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine
 
 FULL = ("v0", "v1", "v2", "v3", "v4", "v5")
@@ -103,7 +102,7 @@ def test_the_options_of_the_rule() -> None:
 
 def test_only_what_given_labels_allow_is_selected(engine: Engine, data: Dataset) -> None:
     rows = detections(data)
-    found = AplLabeler(selection={"d1": 0.0}).seeds(engine, engine.adopt(rows, "rows")).segments()
+    found = AplLabeler(selection={"d1": 0.0}).seeds(round_of(engine, proposals=engine.adopt(rows, "rows"))).segments()
     want = dict.fromkeys(("v6", "v7", "v8", "v9"), data.classes) | {"v6": ["jump"], "v7": ["throw"]}
     have = {(r["video_id"], r["start"]) for r in found.rows()}
     assert have == {(r["video_id"], r["start"]) for r in rows.rows() if r["label"] in want.get(r["video_id"], ())}
@@ -114,7 +113,8 @@ def test_only_what_given_labels_allow_is_selected(engine: Engine, data: Dataset)
 @pytest.mark.parametrize("scope", ["video", "class", "epoch"])
 def test_the_scope_of_the_threshold(scope: str, engine: Engine, data: Dataset) -> None:
     rows = detections(data)
-    found = AplLabeler(selection={"scope": scope, "k": 0.5}).seeds(engine, engine.adopt(rows, "rows")).segments()
+    now = round_of(engine, proposals=engine.adopt(rows, "rows"))
+    found = AplLabeler(selection={"scope": scope, "k": 0.5}).seeds(now).segments()
     allowed = {"v6": {"jump"}, "v7": {"throw"}, "v8": set(data.classes), "v9": set(data.classes)}
     every = [r for r in rows.rows() if r["score"] >= 0.15 and r["label"] in allowed.get(r["video_id"], ())]
     key = {"video": "video_id", "class": "label"}.get(scope)
@@ -130,9 +130,10 @@ def test_the_scope_of_the_threshold(scope: str, engine: Engine, data: Dataset) -
 
 def test_near_duplicates_go_by_option(engine: Engine, data: Dataset) -> None:
     spans = [(1.0, 5.0, "jump", 0.9), (1.2, 5.2, "jump", 0.8), (1.2, 5.2, "throw", 0.7), (6.0, 9.0, "jump", 0.6)]
-    adopted = engine.adopt(Segments.of(["v8"] * 4, *zip(*spans, strict=True)), "duplicates")
-    assert len(AplLabeler().seeds(engine, adopted).segments()) == 4
-    kept = AplLabeler(selection={"d1": 0.05, "hard_nms": 0.5}).seeds(engine, adopted).segments()
+    rows = Segments.of(["v8"] * 4, *zip(*spans, strict=True))
+    now = round_of(engine, proposals=engine.adopt(rows, "duplicates"))
+    assert len(AplLabeler().seeds(now).segments()) == 4
+    kept = AplLabeler(selection={"d1": 0.05, "hard_nms": 0.5}).seeds(now).segments()
     assert sorted(kept.score.tolist()) == [0.6, 0.7, 0.9]
 
 
@@ -141,22 +142,23 @@ def test_near_duplicates_go_by_option(engine: Engine, data: Dataset) -> None:
 
 def test_labels_of_all_videos(engine: Engine, data: Dataset) -> None:
     """Elimination never adds, mining never removes; given labels stay what they are."""
-    adopted = engine.adopt(detections(data), "rows")
+    now = round_of(engine, proposals=engine.adopt(detections(data), "rows"))
     with_icd = AplLabeler(icd=QUICK | {"alpha": 0.4, "beta": 0.6}, ignore=True)
-    selected = by_source(with_icd.seeds(engine, adopted).segments())
-    made = with_icd.label(engine, adopted, None)
-    labels, left = made.segments(), with_icd.ignored(engine, with_icd.seeds(engine, adopted), made).segments()
+    selected = by_source(with_icd.seeds(now).segments())
+    made = with_icd.label(now)
+    assert made.ignored is not None and made.statistics is not None
+    labels, left = made.segments.segments(), made.ignored.segments()
     found = by_source(labels)
     assert set(found) == {"given", "apl/label", "apl/mined"} and set(left.codes("source")[1]) == {"apl/ignore@0"}
     ignored = by_source(left)["apl/ignore"]
-    assert AplLabeler(icd=QUICK).ignored(engine, with_icd.seeds(engine, adopted), made) is None
+    assert AplLabeler(icd=QUICK).label(now).ignored is None
     given = {(v, s, e, data.classes[c], 1.0) for v in FULL for (s, e), c in zip(*data.full_labels(v), strict=True)}
     assert found["given"] == given
     assert found["apl/label"] < selected["apl/positive"]
     assert found["apl/mined"] | ignored == selected["apl/candidate"]
     assert not found["apl/mined"] & ignored and len(ignored) == len(left)
 
-    numbers = with_icd.statistics(engine, with_icd.seeds(engine, adopted).segments(), labels)
+    numbers = made.statistics()
     kept, mined = len(found["apl/label"]), len(found["apl/mined"])
     assert numbers["labels_per_video"] == (kept + mined) / 4
     assert numbers["eliminated"] == pytest.approx(1 - kept / len(selected["apl/positive"]))
@@ -171,12 +173,12 @@ def test_labels_of_all_videos(engine: Engine, data: Dataset) -> None:
 
 
 def test_alpha_0_and_beta_1_are_the_selection_alone(engine: Engine, data: Dataset) -> None:
-    adopted = engine.adopt(detections(data), "rows")
-    open_icd = AplLabeler(icd=QUICK | {"alpha": 0.0, "beta": 1.0}).label(engine, adopted, None)
-    without = AplLabeler(icd={"use": False}).label(engine, adopted, None)
+    now = round_of(engine, proposals=engine.adopt(detections(data), "rows"))
+    open_icd = AplLabeler(icd=QUICK | {"alpha": 0.0, "beta": 1.0}).label(now).segments
+    without = AplLabeler(icd={"use": False}).label(now).segments
     assert open_icd.fingerprint != without.fingerprint
     assert open_icd.segments().digest() == without.segments().digest()
-    positives = by_source(AplLabeler().seeds(engine, adopted).segments())["apl/positive"]
+    positives = by_source(AplLabeler().seeds(now).segments())["apl/positive"]
     assert by_source(without.segments())["apl/label"] == positives
 
 
@@ -186,11 +188,9 @@ def test_ignored_stretches_are_neither_judged_nor_exported(tmp_path: Path) -> No
     engine = TinyEngine(data, 0, tmp_path)
     rows = Segments.of(["a"] * 3, [10.0, 30.0, 50.0], [20.0, 40.0, 55.0], ["jump", "jump", "run"], [0.9, 0.3, 0.3])
     labeler = AplLabeler(icd={"use": False}, ignore=True)
-    adopted = engine.adopt(rows, "rows")
-    seeds, labels = labeler.seeds(engine, adopted), labeler.label(engine, adopted, None)
-    ignored = labeler.ignored(engine, seeds, labels)
-    assert ignored is not None and ignored.segments().start.tolist() == [30.0, 50.0]
-    path = str(labels.path / "segments.parquet")
+    labels = labeler.label(round_of(engine, proposals=engine.adopt(rows, "rows")))
+    assert labels.ignored is not None and labels.ignored.segments().start.tolist() == [30.0, 50.0]
+    path = str(labels.segments.path / "segments.parquet")
     judged = CliRunner().invoke(quality, [path, "--data", str(data.root), "--json", str(tmp_path / "q.json")])
     assert judged.exit_code == 0, judged.output
     found = json.loads((tmp_path / "q.json").read_text())
@@ -214,8 +214,8 @@ def test_the_discriminator_tells_classes_apart(engine: Engine, data: Dataset) ->
     _, truth = invent(engine.record.folder / "again", videos=10)
     right = truth.filter(np.isin(truth.video_ids, ["v8", "v9"])).replace(score=0.9)
     wrong = right.replace(label=["throw" if x == "jump" else "jump" for x in right.labels])
-    adopted = engine.adopt(Segments.concat([right, wrong]), "right and wrong")
-    found = by_source(AplLabeler(icd=QUICK).label(engine, adopted, None).segments())
+    now = round_of(engine, proposals=engine.adopt(Segments.concat([right, wrong]), "right and wrong"))
+    found = by_source(AplLabeler(icd=QUICK).label(now).segments.segments())
     assert found["apl/label"] == {(r["video_id"], r["start"], r["end"], r["label"], 0.9) for r in right.rows()}
 
 
@@ -224,12 +224,13 @@ def test_the_discriminator_tells_classes_apart(engine: Engine, data: Dataset) ->
 
 def test_what_does_not_go_together_is_refused(data: Dataset, tmp_path: Path) -> None:
     bare, _ = invent(tmp_path / "data", videos=3)
-    assert labeler_problems(AplLabeler(), data) == []
-    assert "no training video has full labels" in labeler_problems(AplLabeler(), bare)[0]
-    assert labeler_problems(AplLabeler(icd={"use": False}), bare) == []
+    assert AplLabeler().problems(data) == []
+    assert "no training video has full labels" in AplLabeler().problems(bare)[0]
+    assert AplLabeler(icd={"use": False}).problems(bare) == []
     with pytest.raises(ConfigError, match="potloc does not; use detector actionformer"):
         load_recipe("pser", ["labeler.method=apl", "labeler.ignore=true", "detector.method=potloc"])
-    assert load_labeler("apl", ["selection.rule=fixed", "icd.use=false"]).selection.rule == "fixed"
+    chosen = load_recipe("seeds", ["labeler.method=apl", "labeler.selection.rule=fixed", "labeler.icd.use=false"])
+    assert chosen.labeler.selection.rule == "fixed"
 
 
 def recipe(**labeler: object) -> Recipe:
@@ -264,7 +265,7 @@ def test_a_whole_run(data: Dataset, tmp_path: Path) -> None:
         assert set(zones.codes("source")[1]) <= {f"apl/ignore@{number}"} and numbers["left"] == len(zones)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     of_icd = [event["kind"] for event in events if event.get("name") == "apl/icd"]
-    assert of_icd.count("stage") == 1 and of_icd.count("stage-cached") == 1, "trained once for all rounds"
+    assert of_icd.count("stage") == 1, "trained once for all rounds"
 
 
 def test_a_run_without_full_labels_ends_before_it_starts(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.support.tiny import tiny_dataset
 
 NETWORK = ["width=16", "window=5", "upsample=1", "levels=3", "drop_path=0.0", "max_length=64", "lr=3e-3"]
 QUICK = [f"{part}.{option}" for part in ("proposer.training", "detector") for option in NETWORK]
-QUICK += ["proposer.training.steps=40", "proposer.pretrain.epochs=1", "detector.epochs=3"]
+QUICK += ["proposer.training.steps=40", "proposer.pretrain.epochs=1", "detector.training.epochs=3"]
 LABELS = ["labeler.selection.d1=0.01", "labeler.icd.training.steps=40", "labeler.ignore=true"]
 
 

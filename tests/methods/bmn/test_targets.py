@@ -9,16 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tad.methods.bmn.losses import (
-    FLOOR,
-    balanced,
-    boundary_loss,
-    class_loss,
-    distance_loss,
-    joint_score,
-    regression_loss,
-    soft_class_loss,
-)
+from tad.methods.bmn.losses import balanced, boundary_loss, class_loss, regression_loss
 from tad.methods.bmn.sampling import valid_cells
 from tad.methods.bmn.targets import boundary_targets, held, positives, proposal_targets, read_window, windows
 from tad.methods.common.windows import refine
@@ -91,26 +82,24 @@ def test_cells_are_measured_against_their_best_label():
     cells = valid_cells(8, 8)
     at = {(int(d), int(j)): i for i, (d, j) in enumerate(zip(*cells, strict=True))}
     targets = proposal_targets(cells, np.array([[2.0, 4.0], [5.0, 8.0]]))
-    assert targets.tiou[at[1, 2]] == 1 and targets.distance[at[1, 2]] == 0
-    assert targets.tiou[at[2, 5]] == 1
-    # [3, 6]: 1/4 of [2, 6] with the first label, 1/5 of [3, 8] with the second; centres 3 and 4.5 in a hull of 4.
-    assert targets.tiou[at[2, 3]] == pytest.approx(1 / 4)
-    assert targets.distance[at[2, 3]] == pytest.approx((1.5 / 4) ** 2)
-    assert targets.tiou[at[1, 0]] == targets.distance[at[1, 0]] == 0
-    none = proposal_targets(cells, np.zeros((0, 2)))
-    assert not none.tiou.any() and not none.distance.any()
+    assert targets[at[1, 2]] == 1
+    assert targets[at[2, 5]] == 1
+    # [3, 6]: 1/4 of [2, 6] with the first label, 1/5 of [3, 8] with the second.
+    assert targets[at[2, 3]] == pytest.approx(1 / 4)
+    assert targets[at[1, 0]] == 0
+    assert not proposal_targets(cells, np.zeros((0, 2))).any()
 
 
 def test_a_short_label_between_bins_still_has_a_positive_cell():
     cells, spans = valid_cells(12, 12), np.array([[2.5, 6.5], [7.0, 11.0]])
-    overlap = proposal_targets(cells, spans).tiou
+    overlap = proposal_targets(cells, spans)
     strict = positives(cells, spans, overlap, 0.9, best=False)
     assert cells.spans[strict].tolist() == [[7, 11]]
     eased = positives(cells, spans, overlap, 0.9, best=True)
     assert sorted(cells.spans[eased].tolist()) == [[2, 7], [7, 11]]  # 4/5, before 3.5/4.5
     long = np.array([[0.0, 12.0]])
     few = valid_cells(12, 4)  # the longest proposal has a third of it
-    assert not positives(few, long, proposal_targets(few, long).tiou, 0.9, best=True).any()
+    assert not positives(few, long, proposal_targets(few, long), 0.9, best=True).any()
     assert not positives(cells, np.zeros((0, 2)), np.zeros(len(overlap)), 0.9, best=True).any()
 
 
@@ -153,32 +142,3 @@ def test_regression_takes_as_many_cells_of_each_kind():
     assert float(regression_loss(torch.zeros(1, 5), tiou, valid, draw, one_worker)) == pytest.approx(want)
     # No high cell: nothing to balance with, and no loss.
     assert float(regression_loss(torch.zeros(1, 5), tiou / 2, valid, draw, one_worker)) == 0
-
-
-def test_quality_losses_by_hand():
-    maps = torch.tensor([[[0.0, 2.0], [1.0, -1.0], [-1.0, 1.0]]], requires_grad=True)
-    targets = torch.tensor([[[0.95, 0.2], [0.05, 0.1]]])
-    positive = torch.tensor([[True, False]])
-    valid = TRUE.expand(1, 2)
-    p = torch.sigmoid(torch.tensor(1.0)).item()
-    first = 0.5 * (p - (1 - p))
-    second = torch.sigmoid(torch.tensor(2.0)).item() * FLOOR  # 1 - p is below p: the floor
-    want = (0.9 - first) ** 2 * -(0.9 * math.log(first) + 0.1 * math.log(1 - first)) / 2
-    want += second**2 * -math.log(1 - second) / 2
-    loss = soft_class_loss(maps, targets, positive, valid, one_worker)
-    assert float(loss.detach()) == pytest.approx(want, rel=1e-4)
-    loss.backward()
-    assert torch.isfinite(maps.grad).all() and maps.grad[0, 0, 0] != 0
-    # No slope where the score is the soft label.
-    exact = torch.tensor([[[1.2], [0.8], [-3.0]]], requires_grad=True)
-    score = (exact[:, 0].sigmoid() * joint_score(exact[:, 1].sigmoid(), exact[:, 2].sigmoid())).detach()
-    soft_class_loss(exact, torch.stack([score, 0 * score], 1), TRUE, TRUE, one_worker).backward()
-    assert exact.grad.abs().max() < 1e-6
-    # Finite at the ends of the scale.
-    wild = torch.tensor([[[80.0, -80.0], [-80.0, 80.0], [80.0, -80.0]]], requires_grad=True)
-    extreme = soft_class_loss(wild, targets, positive, valid, one_worker)
-    extreme.backward()
-    assert torch.isfinite(extreme) and torch.isfinite(wild.grad).all()
-    logits = torch.tensor([[0.0, 3.0]])
-    assert float(distance_loss(logits, targets[:, 1], positive, one_worker)) == pytest.approx(math.log(2))
-    assert float(distance_loss(logits, targets[:, 1], ~valid, one_worker)) == 0

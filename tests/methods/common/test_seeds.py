@@ -8,32 +8,19 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tad.data.labels import Points
-from tad.data.segments import Segments
 from tad.errors import DataError, RunError
-from tad.methods.common.seeds import (
-    PUBLISHED_RULE,
-    SeedLabeler,
-    SeedRule,
-    distinct,
-    inside,
-    neighbour_times,
-    select_seeds,
-)
+from tad.methods.common.seeds import SeedRule, distinct, inside, neighbour_times, select_seeds
+from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.ops.iou import paired_tiou
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.rounds import round_of
+from tests.support.seeds import many_points, many_proposals, select
+from tests.support.shared import shared_path
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
-PUBLISHED = SeedRule(**PUBLISHED_RULE)
-
-
-def select(points, proposals, rule, duration=np.inf):
-    """Seeds from points [(time, label)] and proposals [(start, end, score, label)]."""
-    time, label = (np.array(x) for x in zip(*points, strict=True))
-    table = np.array(proposals, dtype=float).reshape(-1, 4)
-    return select_seeds(time.astype(float), label, table[:, :2], table[:, 2], table[:, 3].astype(int), rule, duration)
+PUBLISHED = SeedRule(neighbours="any-class", crossing="discard", inside_video=False)
 
 
 def test_golden_selection(golden):
@@ -116,12 +103,6 @@ def test_no_points():
     assert seeds.spans.shape == (0, 2)
 
 
-many_points = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 2)), min_size=1, max_size=12, unique=True)
-many_proposals = st.lists(
-    st.tuples(st.integers(0, 60), st.integers(1, 30), st.floats(-1, 1), st.integers(0, 2)), max_size=20
-)
-
-
 @settings(deadline=None)  # the first call may compile
 @given(many_points)
 def test_neighbours_by_a_loop(points):
@@ -183,39 +164,33 @@ def data(tmp_path_factory):
     return tiny_dataset(tmp_path_factory.mktemp("seed") / "data", videos=4)
 
 
-def adopted(engine, rows):
-    videos, starts, ends, labels, scores = zip(*rows, strict=True)
-    return engine.adopt(Segments.of(videos, starts, ends, labels, scores), "proposals")
-
-
 def test_the_stage_gives_a_seed_for_every_point(data, tmp_path):
     engine, rows = TinyEngine(data, 0, tmp_path), []
     for video in data.videos("train"):
         for time, label in zip(*data.points(video), strict=True):
             rows.append((video, max(0.0, time - 0.7), time + 0.7, data.classes[label], 1.4))
     labeler = SeedLabeler()
-    artifact = labeler.label(engine, adopted(engine, rows), None)
+    now = round_of(engine, proposals=adopted(engine, rows))
+    artifact = labeler.label(now).segments
     segments = artifact.segments()
     expected = [(v, data.classes[c], t) for v in data.videos("train") for t, c in zip(*data.points(v), strict=True)]
     assert list(zip(segments.video_ids, segments.labels, segments.point, strict=True)) == expected
     np.testing.assert_allclose(segments.score, 1.0, err_msg="scores are cut to [0, 1]")
     assert set(segments.table.column("source").to_pylist()) == {"pser/seed@0"}
-    assert labeler.seeds(engine, adopted(engine, rows)) == artifact
+    assert labeler.seeds(now) == artifact
 
 
 def test_foreign_proposals_are_refused(data, tmp_path):
     engine = TinyEngine(data, 0, tmp_path)
     with pytest.raises((DataError, RunError), match=r"classes that .* does not have: Flying"):
-        SeedLabeler().label(engine, adopted(engine, [(data.videos("train")[0], 0, 1, "Flying", 1)]), None)
+        SeedLabeler().label(round_of(engine, proposals=adopted(engine, [(data.videos("train")[0], 0, 1, "Flying", 1)])))
     with pytest.raises((DataError, RunError), match="no proposal is of a video to label"):
-        SeedLabeler().label(engine, adopted(engine, [("elsewhere", 0, 1, data.classes[0], 1)]), None)
+        SeedLabeler().label(round_of(engine, proposals=adopted(engine, [("elsewhere", 0, 1, data.classes[0], 1)])))
 
 
 @pytest.fixture(scope="module")
 def potloc():
     """Points, real proposals and the points' own ground truth of the THUMOS14 training videos, by video."""
-    from tests.conftest import shared_path
-
     database = json.loads(shared_path("data", "thumos14", "gt_full.json").read_text())["database"]
     results = json.loads(shared_path("data", "potloc", "base_proposals.json").read_text())["results"]
     classes = sorted({a["label"] for v in database.values() for a in v["annotations"]})

@@ -29,7 +29,8 @@ from tad.methods.gaufuse.retraining import (
 )
 from tad.ops.fusion import gaussian_fusion
 from tad.recipe.recipe import load_recipe
-from tad.stages import Before, Context, one_worker
+from tad.stages import Context, one_worker
+from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 SMALL = [
@@ -60,9 +61,9 @@ def engine(data, tmp_path_factory):
 def made(engine):
     """The proposer's model, scores of the training videos and candidates."""
     proposer = RskpProposer(training={"epochs": 4})
-    model = proposer.train(engine)
-    scores = proposer.score(engine, model, "train")
-    return model, scores, proposer.propose(engine, scores, "train", suppressed=False)
+    now = round_of(engine)
+    model = proposer.train(now)
+    return model, proposer.score(now, model), proposer.propose(now, model, suppressed=False)
 
 
 # -- labeler ----------------------------------------------------------------------------------------------------
@@ -80,12 +81,12 @@ def rows_of(data: Dataset, length: float = 4.0) -> Segments:
 
 
 def test_only_given_classes_are_labelled(engine, data):
-    adopted = engine.adopt(rows_of(data), "proposals")
-    found = GaufuseLabeler().label(engine, adopted, None).segments()
+    now = round_of(engine, proposals=engine.adopt(rows_of(data), "proposals"))
+    found = GaufuseLabeler().label(now).segments.segments()
     want = {(v, data.classes[c]) for v in data.videos("train") for c in data.video_classes(v)}
     assert {(r["video_id"], r["label"]) for r in found.rows()} == want and len(found) == len(want)
     assert set(found.codes("source")[1]) == {"gaufuse/fuse@0"}
-    released = GaufuseLabeler(gate={"classes": "all", "min_score": None}).label(engine, adopted, None).segments()
+    released = GaufuseLabeler(gate={"classes": "all", "min_score": None}).label(now).segments.segments()
     assert len(released) == 2 * len(data.classes) * len(data.videos("train"))
 
 
@@ -93,12 +94,12 @@ def test_the_round_chooses_the_temperature(data, tmp_path):
     engine, spans, q = TinyEngine(data, 0, tmp_path), np.array([[1.0, 5.0], [2.0, 6.0]]), np.array([0.5, 0.3])
     adopted = engine.adopt(rows_of(data), "proposals")
     for number, temperature in ((1, 1.0), (2, 0.1), (5, 0.1)):
-        engine.round = number
-        found = GaufuseLabeler(temperatures=[1.0, 0.1]).label(engine, adopted, None).segments()
+        now = round_of(engine, number=number, proposals=adopted)
+        found = GaufuseLabeler(temperatures=[1.0, 0.1]).label(now).segments.segments()
         fused = gaussian_fusion(spans, q, q, np.zeros(2, int), temperature=temperature)
         np.testing.assert_allclose(found.spans, np.repeat(fused.spans, len(found), 0), atol=1e-9)
         np.testing.assert_allclose(found.score, fused.scores[0], atol=1e-6)
-    seeds = GaufuseLabeler().seeds(engine, adopted).segments()
+    seeds = GaufuseLabeler().seeds(now).segments()
     assert set(map(tuple, seeds.spans.tolist())) == {(1.0, 5.0)} and len(seeds) == len(found)
 
 
@@ -106,7 +107,8 @@ def test_inner_means_come_from_the_scores(engine, data, made):
     """The weights of fusion are means of the class's curve, so of two members the one on higher values wins."""
     _, scores, candidates = made
     inner = GaufuseLabeler(fusion={"weight": "inner"}, temperatures=[1e-7])
-    found = inner.label(engine, candidates, None, scores=scores).segments()
+    now = round_of(engine, candidates=candidates, scores=scores)
+    found = inner.label(now).segments.segments()
     every = candidates.segments().by_video()
     for video, rows in found.by_video().items():
         cas = scores.array("cas", video)
@@ -125,11 +127,8 @@ def test_inner_means_come_from_the_scores(engine, data, made):
             ]
             assert value >= max(inside) - 1e-6
     with pytest.raises(RunError, match=r"fusion\.weight: inner needs the snippet scores"):
-        inner.label(engine, candidates, None)
-    assert (
-        len(GaufuseLabeler(gate={"class_threshold": 1.0}).label(engine, candidates, None, scores=scores).segments())
-        == 0
-    )
+        inner.label(round_of(engine, candidates=candidates))
+    assert len(GaufuseLabeler(gate={"class_threshold": 1.0}).label(now).segments.segments()) == 0
 
 
 # -- schedule ---------------------------------------------------------------------------------------------------
@@ -243,14 +242,14 @@ def test_steps_follow_the_change(engine, made, bounded):
 
 
 def test_it_starts_from_the_last_model_and_needs_one(engine, made):
-    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema": None})
-    labels = labels_of(engine)
-    trained = detector.train(engine, labels, before=Before(made[0], None)).model()["state"]
+    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema_decay": None})
+    labels = taught(labels_of(engine))
+    trained = detector.train(round_of(engine, number=1, model=made[0]), labels).model()["state"]
     for key, value in made[0].model()["state"].items():
         if not key.startswith(("memory", "steps")):
             torch.testing.assert_close(trained[key], value, rtol=0, atol=1e-6)
-    with pytest.raises(RunError, match="what the last round left"):
-        detector.train(engine, labels)
+    with pytest.raises(RunError, match="learns how labels changed in round 2, which has none before"):
+        RskpDetector(schedule={"label_epochs": [2, 0]}).train(round_of(engine, number=2, model=made[0]), labels)
     with pytest.raises(ConfigError, match="the proposer is snippet; use proposer rskp, or another detector"):
         load_recipe("demo", ["detector.method=rskp"])
 

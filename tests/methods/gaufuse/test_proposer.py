@@ -22,6 +22,7 @@ from tad.methods.gaufuse.proposer import RskpProposer, load
 from tad.methods.gaufuse.training import RskpTask, RskpTrain, RskpTraining, attention_loss, snippet_loss, video_loss
 from tad.recipe.recipe import load_recipe
 from tad.stages import Context, one_worker
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 from tests.support.workers import two_workers
 
@@ -192,19 +193,19 @@ def test_training_goes_on_from_a_checkpoint(data: Dataset, done: int) -> None:
 
 
 def test_it_learns_the_classes_and_proposes(data: Dataset, tmp_path: Path) -> None:
-    engine = TinyEngine(data, 0, tmp_path)
+    now = round_of(TinyEngine(data, 0, tmp_path))
     proposer = RskpProposer(training=RskpTraining(epochs=30, lr=3e-3, dropout=0.2))
-    model = proposer.train(engine)
+    model = proposer.train(now)
     history = json.loads((model.path / "history.json").read_text())["epochs"]
     assert history[-1]["foreground"] < 0.3 * history[0]["foreground"]
-    scores = proposer.score(engine, model, "train")
+    scores = proposer.score(now, model)
     for video in data.videos("train"):
         known = data.video_classes(video)
         best = np.argsort(-scores.array("video", video))[: len(known)]
         assert set(best) == set(known), video
         assert (scores.array("background", video) <= 1).all()
-    proposals = proposer.propose(engine, scores, "train").segments()
-    every = proposer.propose(engine, scores, "train", suppressed=False).segments()
+    proposals = proposer.propose(now, model).segments()
+    every = proposer.propose(now, model, suppressed=False).segments()
     assert len(every) > len(proposals) > 0
     assert set(proposals.codes("source")[1]) == {"rskp/propose@0"}
 
@@ -212,7 +213,7 @@ def test_it_learns_the_classes_and_proposes(data: Dataset, tmp_path: Path) -> No
 def test_scoring_is_done_in_eval_mode_and_mixes_by_role(data: Dataset, tmp_path: Path) -> None:
     engine = TinyEngine(data, 0, tmp_path)
     proposer = RskpProposer(training=RskpTraining(epochs=2), scoring={"snippet_share": 1.0, "label_share": 0.0})
-    model = proposer.train(engine)
+    model = proposer.train(round_of(engine))
     out = load(Context(data, {"model": model}, [], 0))(data.videos("train")[0])
     own, walk = (head.attention[..., None] * head.logits.softmax(-1) for head in (out.own, out.walk))
     torch.testing.assert_close(out.snippets(1.0), own)
@@ -221,7 +222,7 @@ def test_scoring_is_done_in_eval_mode_and_mixes_by_role(data: Dataset, tmp_path:
     for role, share in (("train", 0.0), ("test", 1.0)):
         video = data.videos(role)[0]
         out = load(Context(data, {"model": model}, [], 0))(video)
-        cas = proposer.score(engine, model, role).array("cas", video)
+        cas = proposer.score(round_of(engine, role), model).array("cas", video)
         np.testing.assert_allclose(cas, out.snippets(share)[0, :, :-1], atol=1e-6)
 
 
@@ -237,7 +238,7 @@ def test_videos_without_a_class_are_left_out(data: Dataset, tmp_path: Path) -> N
 
 
 def test_training_goes_on_from_given_weights_with_an_empty_memory(data: Dataset, tmp_path: Path) -> None:
-    model = RskpProposer(training=RskpTraining(epochs=2, width=12)).train(TinyEngine(data, 0, tmp_path))
+    model = RskpProposer(training=RskpTraining(epochs=2, width=12)).train(round_of(TinyEngine(data, 0, tmp_path)))
     given = Context(data, {"model": model}, data.videos("train"), 0)
     one = RskpTask(RskpTraining(dropout=0.1), given, epochs=3, lr=1e-6, memory_epochs=0)
     assert one.settings["architecture"]["width"] == 12 and one.module.dropout.p == 0.1
@@ -307,7 +308,7 @@ def test_suppression_counts_a_run_once_and_fusion_as_often_as_thresholds_yield_i
     many = {"thresholds": [0.1, 0.15, 0.3], "widen": 0.0}
 
     def of(nms: str, known: tuple[int, ...] = (0, 1)) -> list[tuple[float, float, int]]:
-        config = RskpCandidates(**many, nms=nms)
+        config = RskpCandidates(**many, suppression=nms)
         found = rskp_candidates(curve, np.array([0.9, 0.1]), np.array(known, dtype=np.int64), config)
         return [(float(s), float(e), int(c)) for (s, e), c in zip(found.spans, found.labels, strict=True)]
 
@@ -323,13 +324,13 @@ def test_a_video_of_no_class_has_its_best_class_or_nothing() -> None:
     none = np.zeros(0, dtype=np.int64)
     assert rskp_candidates(curve, video, none, RskpCandidates()).labels.tolist() == [1]
     for nms in ("none", "soft", "hard", "gaufuse"):
-        assert not len(rskp_candidates(curve, video, none, RskpCandidates(best_class=False, nms=nms)).labels)
+        assert not len(rskp_candidates(curve, video, none, RskpCandidates(best_class=False, suppression=nms)).labels)
 
 
 def test_faithful_sets_every_published_option() -> None:
     proposer = RskpProposer(faithful=True)
     training, candidates = proposer.training, proposer.candidates
-    assert (training.epochs, training.memory_epochs, training.lr_drop, training.ema) == (200, 101, 80, None)
+    assert (training.epochs, training.memory_epochs, training.lr_drop, training.ema_decay) == (200, 101, 80, None)
     assert training.memory_first_class and candidates.released_edges and not candidates.best_class
     assert candidates.fusion.weight == "inner" and len(candidates.thresholds) == 20
     assert (candidates.thresholds[0], candidates.thresholds[-1]) == (0.001, 0.039)

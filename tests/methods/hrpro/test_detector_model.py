@@ -10,7 +10,7 @@ import torch
 
 import tad.methods.hrpro.detector_model as modelling
 from tad.methods.hrpro.detector_model import InstanceModel, framed
-from tests.ops.test_roi import loop_align
+from tests.references.roi import loop_align
 
 
 def instance_model(dim=6, seed=0, **more):

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from tad.methods.common.seeds import SHORTEST, SeedRule
-from tad.methods.hrpro.labeler import PUBLISHED_RANKING, HrproLabeler
-from tests.methods.common.test_seeds import adopted, many_points, many_proposals, select
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tad.methods.hrpro.labeler import HrproLabeler
+from tests.support.rounds import round_of
+from tests.support.seeds import many_points, many_proposals, select
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
-PUBLISHED = SeedRule(**PUBLISHED_RANKING)
+PUBLISHED = SeedRule(neighbours="any-class", crossing="keep", fallback="none", inside_video=False)
 DEFAULT = HrproLabeler().seed_rule
 
 
@@ -71,12 +72,12 @@ def test_only_the_published_rule_leaves_points_out(data, tmp_path):
             score = 1.4 if number % 2 == 0 else 0.0
             bad += number % 2
             rows.append((video, max(0.0, time - 1e-3), min(data.duration(video), time + 1e-3), name, score))
-    proposals = adopted(engine, rows)
-    published = HrproLabeler(faithful=True).label(engine, proposals, None).segments()
+    round = round_of(engine, proposals=adopted(engine, rows))
+    published = HrproLabeler(faithful=True).label(round).segments.segments()
     assert bad and len(published) == len(rows) - bad
     np.testing.assert_allclose(published.score, 1.0, err_msg="scores are cut to [0, 1]")
     assert set(published.table.column("source").to_pylist()) == {"hrpro/rank@0"}
-    mended = HrproLabeler().label(engine, proposals, None).segments()
+    mended = HrproLabeler().label(round).segments.segments()
     points = {(v, data.classes[c], t) for v in data.videos("train") for t, c in zip(*data.points(v), strict=True)}
     answered = list(zip(mended.video_ids, mended.labels, mended.point, strict=True))
     assert set(answered) == points and len(answered) == len(points)

@@ -19,6 +19,7 @@ from tad.errors import ConfigError
 from tad.methods.hrpro.proposer import HrproProposer, HrproTask, HrproTrain, HrproTraining
 from tad.recipe.recipe import load_recipe
 from tad.stages import Context, one_worker
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 from tests.support.workers import two_workers
 
@@ -87,13 +88,13 @@ def _worker(rank: int, data: Dataset, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     worker = Worker(rank, 2, torch.device("cpu"), DistributedDataParallel)
-    state = fit(HrproTrain(HrproTraining.model_validate(SMALL), 4), context(data), worker, None, lambda *_: None)
+    state = fit(HrproTrain(HrproTraining.model_validate(SMALL)), context(data), worker, None, lambda *_: None)
     torch.save(state, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Dataset, tmp_path: Path) -> None:
-    alone = fit(HrproTrain(HrproTraining.model_validate(SMALL), 4), context(data), Worker(), None, lambda *_: None)
+    alone = fit(HrproTrain(HrproTraining.model_validate(SMALL)), context(data), Worker(), None, lambda *_: None)
     two_workers(_worker, data, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name in ("memory", "seen"):
@@ -106,22 +107,21 @@ def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Datase
 
 def test_training_goes_on_from_a_checkpoint_with_its_memory(data: Dataset) -> None:
     states: list[dict] = []
-    stage = HrproTrain(HrproTraining.model_validate(SMALL | {"dropout": 0.5}), 4)
-    whole = fit(stage, context(data), Worker(), None, lambda state, _: states.append(copy.deepcopy(state)))
+    stage = HrproTrain(HrproTraining.model_validate(SMALL | {"dropout": 0.5}))
+    whole = fit(stage, context(data), Worker(), None, lambda state, *_: states.append(copy.deepcopy(state)))
     resumed = fit(stage, context(data), Worker(), states[0], lambda *_: None)
     for name, value in whole["module"].items():
         assert torch.equal(value, resumed["module"][name]), name
 
 
 def test_it_learns_and_proposes(data: Dataset, tmp_path: Path) -> None:
-    engine = TinyEngine(data, 0, tmp_path)
+    round = round_of(TinyEngine(data, 0, tmp_path))
     proposer = HrproProposer(training=HrproTraining(epochs=25, lr=5e-3, heads=2))
-    model = proposer.train(engine)
+    model = proposer.train(round)
     history = json.loads((model.path / "history.json").read_text())["epochs"]
     assert history[-1]["point"] < 0.9 * history[0]["point"]
-    scores = proposer.score(engine, model, "train")
-    proposals = proposer.propose(engine, scores, "train").segments()
-    every = proposer.propose(engine, scores, "train", suppressed=False).segments()
+    proposals = proposer.propose(round, model).segments()
+    every = proposer.propose(round, model, suppressed=False).segments()
     assert len(every) > len(proposals) > 0
 
 
@@ -129,7 +129,7 @@ def test_faithful_sets_every_published_option() -> None:
     proposer = HrproProposer(faithful=True)
     training, candidates = proposer.training, proposer.candidates
     assert training.scrambled and training.double_projection and training.attention_dropout == 0.1
-    assert (training.video_weight, training.ema, training.warm_memory) == (0.0, None, False)
+    assert (training.video_weight, training.ema_decay, training.warm_memory) == (0.0, None, False)
     assert candidates.repeats and candidates.stretch == 1 and not candidates.symmetric
     assert len(candidates.cas_thresholds) == 10 and len(candidates.actionness_thresholds) == 9
     with pytest.raises(ConfigError, match=r"faithful: true sets training\.scrambled to True, found False"):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.studies import labelers_rules as rules
-from benchmarks.studies.labelers_data import Once, labelled, protocols
+from benchmarks.references import simple_labelers as rules
+from benchmarks.references.point_protocols import labelled, protocols, pseudo_labels
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -21,6 +21,8 @@ from tad.ops.iou import paired_tiou, tiou
 from tad.prepare.import_hrpro import import_hrpro
 from tad.stages import Artifact, Context
 from tests.support.annotated import annotated
+from tests.support.rounds import round_of
+from tests.support.shared import shared_path
 from tests.support.tiny import TinyEngine
 
 CLASSES = 2
@@ -282,8 +284,6 @@ def test_any_world_gets_valid_labels(time, rows, sharpness, noise, centre, compr
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    from tests.conftest import shared_path
-
     folder = tmp_path_factory.mktemp("real")
     import_hrpro(shared_path("data", "thumos14"), folder / "data", features="none")
     (folder / "proposals").mkdir()
@@ -324,7 +324,7 @@ def test_benchmark_rows_are_those_of_the_reference(shared, tmp_path):
         assert np.nan_to_num(paired_tiou(rule(released), released.truth)).mean() == pytest.approx(mean, abs=6e-5)
     scored = ~np.isnan(human.truth[:, 0])
     assert (len(scored), (~scored).sum()) == (2980, 121)
-    found = PointsLabeler().label(Once(human.data, tmp_path / "labels"), human.proposals, None).segments()
+    found = pseudo_labels(human, PointsLabeler(), tmp_path / "labels")
     mean = paired_tiou(labelled(human, found)[scored], human.truth[scored]).mean()
     assert mean == pytest.approx(label_quality(found, human.data).to_json()["mean_tiou"])
     assert mean > 0.69
@@ -351,8 +351,9 @@ def test_the_engine_gives_what_the_stage_gives(tmp_path):
     points = [(v, "run", s + 3.0) for v in "abcd" for s in (10.0, 40.0, 70.0)]
     data, proposals = case(tmp_path, points, ROWS)
     engine, labeler = TinyEngine(data, 0, tmp_path), PointsLabeler()
-    artifact = labeler.label(engine, engine.adopt(proposals.segments(), "proposals"), None)
+    round = round_of(engine, proposals=engine.adopt(proposals.segments(), "proposals"))
+    artifact = labeler.label(round).segments
     found = artifact.segments()
     np.testing.assert_array_equal(found.spans, labels_of(data, proposals).spans)
     assert set(found.table.column("source").to_pylist()) == {"points/label@0"}
-    assert labeler.seeds(engine, engine.adopt(proposals.segments(), "proposals")) == artifact
+    assert labeler.seeds(round) == artifact

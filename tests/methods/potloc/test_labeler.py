@@ -27,8 +27,10 @@ from tad.methods.potloc.labeler import (
 )
 from tad.prepare.import_hrpro import import_hrpro
 from tad.stages import Artifact, Context
-from tests.conftest import shared_path
+from tests.references.potloc_labels import labels_by_loops
 from tests.support.annotated import annotated
+from tests.support.rounds import round_of
+from tests.support.shared import shared_path
 from tests.support.tiny import TinyEngine
 
 RULES = ("midpoints", "released", "paper")
@@ -169,52 +171,6 @@ def test_the_mean_does_not_depend_on_the_order():
 # -- plain loops -----------------------------------------------------------------------------------------------
 
 
-def plain(points, proposals, rule, classes, duration):
-    """Algorithm 1 in loops, rule by rule; None where no class has a candidate."""
-    points = sorted(points)
-    candidates, lengths = {}, {}
-    for group, start, end, score in proposals:
-        mine = [t for g, t in points if g == group]
-        inside = [t for t in mine if start <= t <= end]
-        if rule == "paper" and len(inside) > 1:
-            continue
-        for t in inside:
-            near = mine if rule == "midpoints" else inside
-            left = max([(t + u) / 2 for u in near if u < t] + [start] + ([0.0] if rule == "midpoints" else []))
-            right = min([(t + u) / 2 for u in near if u > t] + [end] + ([duration] if rule == "midpoints" else []))
-            if rule != "midpoints" or right - left >= 1e-3:
-                candidates.setdefault(group, []).append((left, right, score))
-                lengths.setdefault(group % classes, []).append(right - left)
-    every = [x for part in lengths.values() for x in part]
-    covered = [any(s <= t <= e for s, e, _ in candidates.get(g, [])) for g, t in points]
-    if not every and not all(covered):
-        return None
-    pool = {g: list(part) for g, part in candidates.items()}
-    for (group, t), done in zip(points, covered, strict=True):
-        if done:
-            continue
-        some = lengths.get(group % classes, every)
-        half = math.fsum(some) / len(some) / 2
-        left, right, score = max(0.0, t - half), t + half, 0.0
-        around = [p for p in proposals if p[0] == group and p[1] <= t <= p[2]]
-        if rule == "paper" and around:
-            _, start, end, score = max(around, key=lambda p: p[3])  # the first of equals
-            left, right = max(left, start), min(right, end)
-        if rule == "midpoints":
-            mine = [u for g, u in points if g == group]
-            left = max([left] + [(t + u) / 2 for u in mine if u < t])
-            right = min([right, duration] + [(t + u) / 2 for u in mine if u > t])
-        pool.setdefault(group, []).append((left, right, score))
-    labels = []
-    for group, t in points:
-        best = None
-        for start, end, score in pool[group]:
-            if start <= t <= end and (best is None or score > best[2]):
-                best = (start, end, score)
-        labels.append(best)
-    return labels
-
-
 half_seconds = st.integers(0, 60).map(lambda n: n / 2)
 many_points = st.lists(st.tuples(st.integers(0, 3), half_seconds), min_size=1, max_size=14, unique=True)
 many_proposals = st.lists(
@@ -231,7 +187,7 @@ many_proposals = st.lists(
 def test_by_plain_loops(points, rows, rule):
     """Two videos of two classes; coordinates on a coarse grid, so that ties and points on ends are common."""
     rows = [(g, s, s + n, float(q)) for g, s, n, q in rows]
-    expected = plain(points, rows, rule, 2, 30.0)
+    expected = labels_by_loops(points, rows, rule, 2, 30.0)
     if expected is None:
         with pytest.raises(DataError):
             run(points, rows, rule, 2, 30.0)
@@ -276,7 +232,7 @@ def labelled(tmp_path, points, proposals, rule="midpoints", **more):
     engine = TinyEngine(data, 0, tmp_path)
     video, start, end, label, score = zip(*proposals, strict=True)
     artifact = engine.adopt(Segments.of(video, start, end, label, score), "proposals")
-    found = PotlocLabeler(rule=rule).label(engine, artifact, None).segments()
+    found = PotlocLabeler(rule=rule).label(round_of(engine, proposals=artifact)).segments.segments()
     assert set(found.codes("source")[1]) <= {"potloc/label@0"}
     return [(r["video_id"], r["label"], r["point"], r["start"], r["end"], r["score"]) for r in found.rows()]
 

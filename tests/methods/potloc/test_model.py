@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.methods.potloc.model import Potloc
-from tests.methods.actionformer.test_model import sizes, together
+from tests.support.pyramid import sizes, together
 
 
 def small(levels: int = 3, **more: object) -> Potloc:

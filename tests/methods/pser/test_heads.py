@@ -8,13 +8,12 @@ import torch
 
 from tad.methods.common.seeds import Proposals, SeedRule
 from tad.methods.pser.heads import BagConfig, FitConfig, HeadsConfig, NegativesConfig
-from tad.methods.pser.labeler import PUBLISHED, HeadsFit, PserLabeler
+from tad.methods.pser.labeler import HeadsFit, PserLabeler
 from tad.methods.pser.model import PserHeads
 from tad.ops.losses import mil_bag_probability, mil_loss, negative_loss
 from tad.ops.roi import roi_align
 from tad.stages import Context, one_worker
-from tests.methods.common.test_seeds import adopted
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
 LAYOUTS = [{}, {"project": 4, "context": 0.5, "bag_mean": "subtract", "bins": 5}, {"centred": False, "hidden": 7}]
 
@@ -161,7 +160,7 @@ def task_of(context, **groups):
         heads=groups.get("heads", HeadsConfig(hidden=16, project=4, dropout=0.0)),
     )
     torch.manual_seed(0)
-    return HeadsFit(config, 1, 1).open(context)
+    return HeadsFit(config).open(context)
 
 
 def published_task(context):
@@ -196,7 +195,7 @@ def test_published_item(context, data):
     item = task.item(0, np.random.default_rng(5))
     grid = data.grid(video)
     _, seeds = Proposals(context).seeds(video, task.config.seed_rule)
-    members = np.array(PUBLISHED["bag"]["scales"])
+    members = np.array(PserLabeler(faithful=True).bag.scales)
     np.testing.assert_allclose(item.bags[:, 9], grid.to_edge(seeds.spans))
     middle = item.bags.mean(-1)[:, 0]
     np.testing.assert_allclose(middle, grid.to_edge(seeds.spans).mean(1))
@@ -311,11 +310,11 @@ def test_optimiser_schedules(context):
 
 
 def test_snapshot_averaging_sets_the_loops_running_average(context):
-    assert published_task(context).ema_decay is None
+    assert published_task(context).budget.ema_decay is None
     task = task_of(context, heads=HeadsConfig(snapshot_epochs=2, epochs=20, batch_size=1, hidden=4))
-    assert task.ema_decay == pytest.approx(1 - 1 / (2 * len(task)))
+    assert task.budget.ema_decay == pytest.approx(1 - 1 / (2 * len(task)))
     short = task_of(context, heads=HeadsConfig(snapshot_epochs=2, epochs=4, batch_size=1, hidden=4))
-    assert short.ema_decay == pytest.approx(1 - 1 / len(short)), "no longer than a quarter of the training"
+    assert short.budget.ema_decay == pytest.approx(1 - 1 / len(short)), "no longer than a quarter of the training"
 
 
 def test_the_budget_follows_the_number_of_items():

@@ -20,15 +20,16 @@ import tad.methods.pser.model
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.methods.pser.bags import perturb, seed_tious
-from tad.methods.pser.labeler import BUDGET, PUBLISHED, HeadsFit, PserLabeler, Refine
+from tad.methods.pser.labeler import HeadsFit, PserLabeler, Refine
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.ops.iou import paired_tiou
 from tad.ops.losses import mil_bag_probability, mil_loss
-from tests.methods.common.test_seeds import adopted
-from tests.support.tiny import TinyEngine, tiny_dataset
+from tad.options import Unsaid, declared
+from tests.support.rounds import round_of
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
-SCALES, SHIFTS = PUBLISHED["bag"]["scales"], PUBLISHED["bag"]["shifts"]
-PUBLISHED_MERGE = MergeConfig(**PUBLISHED["merge"])
+PUBLISHED = PserLabeler(faithful=True)
+SCALES, SHIFTS, PUBLISHED_MERGE = PUBLISHED.bag.scales, PUBLISHED.bag.shifts, PUBLISHED.merge
 
 
 def golden_logits():
@@ -156,12 +157,11 @@ def test_repaired_segments_are_valid(rows, faithful):
 
 def test_faithful_sets_every_published_option():
     """The faithful-mode checklist of the method."""
-    faithful = PserLabeler(faithful=True)
-    for group, values in PUBLISHED.items():
-        own = getattr(faithful, group)
-        assert set(values) == set(type(own).model_fields), f"{group}: every option has a published value"
-        assert own.model_dump() == values
-    rule, bag, negatives, heads, final = (getattr(faithful, g) for g in PUBLISHED)
+    for one in declared(PserLabeler, "labels"):
+        assert one.said.paper is not Unsaid or one.key == "faithful", f"{one.key} has no published value"
+    rule, bag, negatives, heads, final = (
+        getattr(PUBLISHED, group) for group in ("seed_rule", "bag", "negatives", "heads", "merge")
+    )
     assert (rule.neighbours, rule.crossing, rule.half_width, rule.inside_video) == ("any-class", "discard", 1.0, False)
     assert bag.scales == [0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5] and bag.shifts == [0, -0.1, 0.1]
     assert (negatives.count, negatives.tiou_threshold, negatives.mean_over, negatives.weight) == (500, 0.3, "all", 0.5)
@@ -188,11 +188,7 @@ def test_faithful_refuses_contradictions_but_not_a_budget():
     assert "sets bag.shifts to [0.0, -0.1, 0.1], found [0.0]; merge.top_k to 8, found 3" in str(caught.value)
     assert PserLabeler(faithful=True, heads={"epochs": 2}).heads.epochs == 2
     assert PserLabeler(faithful=True, heads={"epochs": 2}).heads.bag_mean == "add"
-    for name in BUDGET:
-        group, option = name.split(".")
-        assert option in PUBLISHED[group]
-    faithful = PserLabeler(faithful=True)
-    assert PserLabeler.model_validate(faithful.model_dump()) == faithful
+    assert PserLabeler.model_validate(PUBLISHED.model_dump()) == PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -245,8 +241,8 @@ def test_labels_answer_to_the_points(data, tmp_path, faithful):
     options = {"heads": SMALL["heads"]} if faithful else SMALL
     labeler = PserLabeler.model_validate({"faithful": faithful, **options})
     proposals = adopted(engine, rough_proposals(data))
-    artifact = labeler.label(engine, proposals, None)
-    labels, seeds = artifact.segments(), labeler.seeds(engine, proposals).segments()
+    round = round_of(engine, proposals=proposals)
+    labels, seeds = labeler.label(round).segments.segments(), labeler.seeds(round).segments()
     assert labels.video_ids == seeds.video_ids and labels.labels == seeds.labels
     np.testing.assert_array_equal(labels.point, seeds.point)
     expected = [(v, t) for v in data.videos("train") for t in data.points(v).time]
@@ -261,7 +257,7 @@ def test_labels_answer_to_the_points(data, tmp_path, faithful):
         assert (labels.end <= last + 1e-3).all()
         np.testing.assert_allclose(labels.spans, labels.spans.round(3), atol=1e-9)
     assert set(labels.table.column("source").to_pylist()) == {"pser/refine@0"}
-    again = labeler.label(TinyEngine(data, 0, tmp_path / "again"), proposals, None)
+    again = labeler.label(round_of(TinyEngine(data, 0, tmp_path / "again"), proposals=proposals)).segments
     assert again.segments().table.equals(labels.table), "the same seed gives the same labels"
 
 
@@ -281,13 +277,12 @@ def test_the_embedding_is_read_instead_of_the_features(data, tmp_path):
             return embed
 
     embedding = engine.map(Doubled())
-    fit = HeadsFit(_fit_config(labeler), 1, 2)
+    fit = HeadsFit(_fit_config(labeler))
     model = engine.fit(fit, {"proposals": proposals, "embedding": embedding})
     assert model.model()["settings"]["architecture"]["dim"] == 16
-    assert len(labeler.label(engine, proposals, embedding).segments()) == sum(
-        len(data.points(v).time) for v in data.videos("train")
-    )
-    with pytest.raises(RunError, match=r"trained with dim = 16, but .* have 8"):
+    labels = labeler.label(round_of(engine, proposals=proposals, embedding=embedding)).segments.segments()
+    assert len(labels) == sum(len(data.points(v).time) for v in data.videos("train"))
+    with pytest.raises(RunError, match=r"trained with dim = 16, but .* has 8"):
         engine.map(Refine(_refine_config(labeler)), {"proposals": proposals, "model": model})
 
 
@@ -305,11 +300,11 @@ def _refine_config(labeler):
 
 def test_merging_otherwise_trains_nothing_again(data, tmp_path):
     engine = TinyEngine(data, 0, tmp_path)
-    proposals = adopted(engine, rough_proposals(data))
+    round = round_of(engine, proposals=adopted(engine, rough_proposals(data)))
     trained = []
     fit, engine.fit = engine.fit, lambda *a, **k: trained.append(fit(*a, **k)) or trained[-1]
     labels = [
-        PserLabeler.model_validate(SMALL | {"merge": merge_options}).label(engine, proposals, None)
+        PserLabeler.model_validate(SMALL | {"merge": merge_options}).label(round).segments
         for merge_options in ({}, {"top_k": 1})
     ]
     assert trained[0] == trained[1] and labels[0] != labels[1]
@@ -327,11 +322,12 @@ def test_without_points_there_is_nothing_to_train_on(data, tmp_path):
     engine = TinyEngine(bare, 0, tmp_path)
     rows = [(bare.videos("train")[0], 0.0, 1.0, bare.classes[0], 0.5)]
     with pytest.raises((DataError, RunError), match="no training video has a point"):
-        PserLabeler.model_validate(SMALL).label(engine, adopted(engine, rows), None)
+        PserLabeler.model_validate(SMALL).label(round_of(engine, proposals=adopted(engine, rows)))
 
 
 def test_videos_without_proposals_fall_back_to_windows(data, tmp_path):
     engine = TinyEngine(data, 0, tmp_path)
-    seeds = PserLabeler().seeds(engine, engine.adopt(Segments.empty(), "proposals")).segments()
+    nothing = engine.adopt(Segments.empty(), "proposals")
+    seeds = PserLabeler().seeds(round_of(engine, proposals=nothing)).segments()
     np.testing.assert_allclose(seeds.score, 0.2)
     assert (seeds.end - seeds.start <= 2 + 1e-9).all()

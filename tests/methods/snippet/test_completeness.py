@@ -1,184 +1,23 @@
-"""LACP's completeness learning: the search against a plain one, the losses by hand, and both in training."""
+"""LACP's completeness learning: segments of a batch, the losses by hand, and both in training."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tad.data.dataset import Dataset
 from tad.methods.hrpro.proposer import HrproProposer, HrproTraining
-from tad.methods.snippet.complete_segments import search
 from tad.methods.snippet.completeness import Found, feature_loss, find_segments, score_loss
 from tad.methods.snippet.mining import Mined, mine
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import SnippetTrain, TrainingConfig
-from tad.ops.grouping import outer_inner_contrast
 from tad.recipe.recipe import load_recipe
 from tad.stages import Context, one_worker
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
-
-# -- the search ------------------------------------------------------------------------------------------------------
-
-
-def contrast(curve: list[float], first: int, last: int) -> float:
-    """Rows first..last, both inclusive; margins of a quarter of the length, cut to whole rows outwards-left."""
-    length = last - first + 1
-    outside = list(range(max(0, int(np.floor(first - length / 4))), first))
-    outside += range(last + 1, min(len(curve) - 1, int(np.floor(last + length / 4))) + 1)
-    outer = sum(curve[t] for t in outside) / len(outside) if outside else 0.0
-    return sum(curve[first : last + 1]) / length - outer
-
-
-def plain_search(curve: list[float], known: list[int], budget: int, floor: float = 0.1, ties: int = 4) -> list[int]:
-    """The published beam row by row, with a bound on ties; a hypothesis is the list of rows that begin a segment."""
-    cores: list[list[int]] = []  # kind, first and last known row
-    for t, kind in enumerate(known):
-        if kind >= 0 and cores and cores[-1][0] == kind:
-            cores[-1][2] = t
-        elif kind >= 0:
-            cores.append([kind, t, t])
-    complement = [1 - x for x in curve]
-
-    def value(cuts: list[int], end: int | None = None) -> float:
-        """Mean over the finished segments; with `end` also the one that ends there."""
-        edges = [0, *cuts] + ([] if end is None else [end])
-        total = 0.0
-        for i, (first, last) in enumerate(pairwise(edges)):
-            total += contrast(curve if cores[i][0] else complement, first, last - 1)
-        return total / (len(edges) - 1) if len(edges) > 1 else float("inf")
-
-    live: list[list[int]] = [[]]
-    for t in range(1, len(curve)):
-        grown, started = [], []
-        for cuts in live:
-            now = len(cuts)
-            if now + 1 == len(cores) or t <= cores[now][2]:
-                grown.append(cuts)
-            elif t == cores[now + 1][1]:
-                grown.append([*cuts, t])
-            else:
-                grown.append(cuts)
-                started.append([*cuts, t])
-        live = grown + started
-        scores = [value(cuts) for cuts in live]
-        best = live[int(np.argmax(scores))]
-        live = [cuts for cuts, q in zip(live, scores, strict=True) if q >= floor or cuts is best]
-        if len(live) > budget:
-            bar = sorted((value(cuts) for cuts in live), reverse=True)[budget - 1]
-            live = [cuts for cuts in live if value(cuts) >= bar]
-        spare = [cuts for cuts in live if cuts is not best][: ties * budget - 1]
-        live = [cuts for cuts in live if cuts is best or cuts in spare]
-    return max(live, key=lambda cuts: value(cuts, len(curve)))
-
-
-def cuts_of(curve: np.ndarray, known: np.ndarray, budget: int = 25) -> list[int]:
-    """Switching times of the product's search, after checks that hold for any result."""
-    found = search(curve, known, budget)
-    assert found.spans[0, 0] == 0 and found.spans[-1, 1] == len(curve)
-    assert (found.spans[1:, 0] == found.spans[:-1, 1]).all() and (found.spans[:, 1] > found.spans[:, 0]).all()
-    assert (found.action[1:] != found.action[:-1]).all()
-    for (first, last), action in zip(found.spans, found.action, strict=True):
-        inside = known[first:last]
-        assert (inside[inside >= 0] == action).all() and (inside >= 0).any()
-    kinds = [
-        outer_inner_contrast(curve if action else 1 - curve, span[None], symmetric=False)[0]
-        for span, action in zip(found.spans, found.action, strict=True)
-    ]
-    assert found.score == pytest.approx(np.mean(kinds))
-    return found.spans[1:, 0].tolist()
-
-
-@st.composite
-def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    length = draw(st.integers(1, 60))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    width = draw(st.sampled_from([1, 3, 7]))
-    curve = np.convolve(rng.random(length + width - 1), np.ones(width) / width, "valid")
-    if draw(st.booleans()):
-        curve = (curve - curve.min()) / max(float(np.ptp(curve)), 1e-9)
-    if draw(st.booleans()):
-        curve = np.round(4 * curve) / 4  # many equal hypotheses, and sums without rounding
-    share = draw(st.sampled_from([0.05, 0.2, 0.4]))
-    known = rng.choice([-1, 0, 1], length, p=[1 - 2 * share, share, share])
-    known[rng.integers(length)] = 1
-    return curve, known
-
-
-@settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from([1, 2, 5, 25]))
-def test_equals_the_plain_search(problem: tuple[np.ndarray, np.ndarray], budget: int) -> None:
-    curve, known = problem
-    assert cuts_of(curve, known, budget) == plain_search(curve.tolist(), known.tolist(), budget)
-
-
-def test_a_wide_beam_finds_the_best_of_all_segmentations() -> None:
-    """Two switches, all pairs of times tried; pruning at the floor does not bite on such a curve."""
-    rng = np.random.default_rng(3)
-    curve = np.clip(np.r_[np.full(12, 0.2), np.full(9, 0.7), np.full(11, 0.2)] + rng.normal(0, 0.15, 32), 0, 1)
-    known = np.full(32, -1)
-    known[[2, 16, 29]] = [0, 1, 0]
-
-    def mean(first: int, last: int) -> float:
-        low, high = list(1 - curve), list(curve)
-        return float(np.mean([contrast(low, 0, first - 1), contrast(high, first, last - 1), contrast(low, last, 31)]))
-
-    best = max(((i, j) for i in range(3, 17) for j in range(17, 30)), key=lambda pair: mean(*pair))
-    assert cuts_of(curve, known, 10_000) == list(best)
-    assert search(curve, known, 10_000).score == pytest.approx(mean(*best))
-
-
-def test_steps_are_found_at_their_ends() -> None:
-    curve = np.zeros(30)
-    curve[4:9] = curve[17:25] = 1
-    known = np.full(30, -1)
-    known[[1, 6, 12, 20, 28]] = [0, 1, 0, 1, 0]
-    found = search(curve, known)
-    assert found.spans.tolist() == [[0, 4], [4, 9], [9, 17], [17, 25], [25, 30]]
-    assert found.action.tolist() == [False, True, False, True, False]
-    assert found.score == pytest.approx(1.0)
-
-
-def test_a_class_known_at_the_ends_and_one_kind_only() -> None:
-    curve = np.r_[np.ones(4), np.zeros(6)]
-    known = np.full(10, -1)
-    known[[0, 1, 7]] = [1, 1, 0]
-    assert search(curve, known).spans.tolist() == [[0, 4], [4, 10]]
-    whole = search(curve, np.where(known == 0, -1, known))
-    assert whole.spans.tolist() == [[0, 10]] and whole.score == pytest.approx(0.4)
-    assert search(np.array([0.3]), np.array([1])).spans.tolist() == [[0, 1]]
-
-
-def test_the_floor_drops_a_weak_start() -> None:
-    """Both early switches end the first segment with a contrast below 0.1, so the forced one is all that is left."""
-    curve = np.array([0.5, 0.5, 0.5, 0.5, 0.9, 0.9])
-    known = np.array([0, -1, -1, -1, 1, 1])
-    assert cuts_of(curve, known) == plain_search(curve.tolist(), known.tolist(), 25) == [4]
-
-
-def test_equal_hypotheses_are_bounded() -> None:
-    """Long flat stretches where every switching time is as good as any other: without a bound the beam explodes."""
-    curve = np.zeros(400)
-    known = np.full(400, -1)
-    known[20::40], known[::40] = 1, 0
-    curve[known == 1] = 1
-    found = search(curve, known)
-    assert len(found.spans) == 20 and found.score > 0.2
-
-
-def test_bad_input_to_the_search() -> None:
-    with pytest.raises(ValueError, match=r"curve \[T\] and known \[T\]"):
-        search(np.zeros(3), np.zeros(4))
-    with pytest.raises(ValueError, match="no row is known"):
-        search(np.zeros(3), np.full(3, -1))
-    with pytest.raises(ValueError, match="budget must be at least 1"):
-        search(np.zeros(3), np.zeros(3), 0)
-
 
 # -- segments of a batch ---------------------------------------------------------------------------------------------
 
@@ -330,7 +169,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def values(data: Dataset, config: TrainingConfig) -> tuple[dict[str, torch.Tensor], torch.Tensor, bool]:
     """Loss terms of all training videos, a number drawn after them, and whether the module still trains."""
     torch.manual_seed(0)
-    task = SnippetTrain(config, 4).open(Context(data, {}, data.videos("train"), 0))
+    task = SnippetTrain(config).open(Context(data, {}, data.videos("train"), 0))
     batch = task.collate([task.item(i, np.random.default_rng(0)) for i in range(len(task))])
     return task.loss(task.module, batch, one_worker), torch.rand(()), task.module.training
 
@@ -338,8 +177,8 @@ def values(data: Dataset, config: TrainingConfig) -> tuple[dict[str, torch.Tenso
 def test_weight_zero_changes_nothing_and_a_weight_adds_its_term(data: Dataset) -> None:
     plain, drawn, _ = values(data, TrainingConfig())
     assert set(plain) == {"loss", "video", "point", "background"}
-    score, same, training = values(data, TrainingConfig(score_weight=0.5))
-    both, _, _ = values(data, TrainingConfig(score_weight=0.5, feature_weight=2.0))
+    score, same, training = values(data, TrainingConfig(score_contrast_weight=0.5))
+    both, _, _ = values(data, TrainingConfig(score_contrast_weight=0.5, feature_contrast_weight=2.0))
     assert training
     assert same == drawn  # the search in eval mode draws nothing, so dropout goes on as it was
     for name in ("video", "point", "background"):
@@ -352,15 +191,21 @@ def test_weight_zero_changes_nothing_and_a_weight_adds_its_term(data: Dataset) -
 @pytest.mark.parametrize(
     "proposer",
     [
-        SnippetProposer(training=TrainingConfig(epochs=4, lr=1e-2, score_weight=1.0, feature_weight=1.0)),
-        HrproProposer(training=HrproTraining(epochs=2, heads=2, score_weight=1.0, feature_weight=1.0)),
+        SnippetProposer(
+            training=TrainingConfig(epochs=4, lr=1e-2, score_contrast_weight=1.0, feature_contrast_weight=1.0)
+        ),
+        HrproProposer(
+            training=HrproTraining(epochs=2, heads=2, score_contrast_weight=1.0, feature_contrast_weight=1.0)
+        ),
     ],
     ids=lambda p: p.method,
 )
 def test_training_with_both_terms_is_deterministic(
     data: Dataset, proposer: SnippetProposer | HrproProposer, tmp_path: Path
 ) -> None:
-    first, again = (proposer.train(TinyEngine(data, 0, tmp_path / name)).model()["state"] for name in ("a", "b"))
+    first, again = (
+        proposer.train(round_of(TinyEngine(data, 0, tmp_path / name))).model()["state"] for name in ("a", "b")
+    )
     assert all(torch.equal(first[k], again[k]) and torch.isfinite(first[k]).all() for k in first)
 
 
@@ -368,9 +213,11 @@ def test_training_makes_searched_segments_more_complete(data: Dataset, tmp_path:
     """Mean contrast of what the search finds in the training videos, with and without the score term."""
 
     def completeness(weight: float) -> float:
-        proposer = SnippetProposer(training=TrainingConfig(epochs=15, lr=1e-2, dropout=0.2, score_weight=weight))
+        proposer = SnippetProposer(
+            training=TrainingConfig(epochs=15, lr=1e-2, dropout=0.2, score_contrast_weight=weight)
+        )
         engine = TinyEngine(data, 0, tmp_path / str(weight))
-        scores = proposer.score(engine, proposer.train(engine), "train")
+        scores = proposer.score(round_of(engine), proposer.train(round_of(engine)))
         found = []
         for video in data.videos("train"):
             cas, background = (torch.from_numpy(np.array(scores.array(k, video))) for k in ("cas", "background"))
@@ -394,7 +241,7 @@ def test_the_recipe_trains_both_terms() -> None:
         "video_weight": 1.0,
         "point_weight": 0.5,
         "background_weight": 1.0,
-        "score_weight": 1.0,
-        "feature_weight": 1.0,
+        "score_contrast_weight": 1.0,
+        "feature_contrast_weight": 1.0,
     }
     assert training.epochs * (200 // 16) == pytest.approx(2000, abs=12)

@@ -14,9 +14,10 @@ from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.errors import DataError, RunError
 from tad.methods.common.candidates import CandidateConfig, candidates, predicted_classes
-from tad.methods.snippet.proposer import SnippetPropose, SnippetProposer
+from tad.methods.snippet.proposer import SnippetPropose, SnippetProposer, propose
 from tad.methods.snippet.training import Item, SnippetTrain, TrainingConfig, read_features
 from tad.stages import Artifact, Context, one_worker
+from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 QUICK = SnippetProposer(training=TrainingConfig(epochs=15, batch_size=4, lr=1e-2))
@@ -31,8 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def trained(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, Artifact, Artifact]:
     """The engine, the model and its curves on the training videos."""
     engine = TinyEngine(data, 0, tmp_path_factory.mktemp("engine"))
-    model = QUICK.train(engine)
-    return engine, model, QUICK.score(engine, model, "train")
+    model = QUICK.train(round_of(engine))
+    return engine, model, QUICK.score(round_of(engine), model)
 
 
 # -- candidates ------------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ def test_the_best_copy_of_a_repeated_span_is_kept() -> None:
 
 def test_repeats_are_ordered_by_start_end_and_descending_score() -> None:
     cas = np.round(np.random.default_rng(2).random((40, 1)), 1)
-    config = CandidateConfig(repeats=True, nms="none", contrast="zeroed", actionness_thresholds=[0.0, 0.2, 0.5])
+    config = CandidateConfig(repeats=True, suppression="none", contrast="zeroed", actionness_thresholds=[0.0, 0.2, 0.5])
     found = candidates(cas, cas[:, 0], np.ones(1), np.array([0]), config)
     rows = np.column_stack([found.spans, -found.scores]).tolist()
     assert rows == sorted(rows)
@@ -133,8 +134,8 @@ def test_flat_and_single_row_curves() -> None:
 
 def test_soft_suppression_keeps_the_best_and_lowers_the_rest() -> None:
     cas = np.random.default_rng(1).random((60, 2))
-    plain = CandidateConfig(nms="none")
-    soft = CandidateConfig(nms="soft")
+    plain = CandidateConfig(suppression="none")
+    soft = CandidateConfig(suppression="soft-nms")
     a = candidates(cas, cas[:, 0], np.ones(2), np.array([0, 1]), plain)
     b = candidates(cas, cas[:, 0], np.ones(2), np.array([0, 1]), soft)
     assert a.scores.max() == pytest.approx(b.scores.max())
@@ -216,11 +217,11 @@ def covered(data: Dataset, proposals: Segments) -> float:
 def test_training_learns_and_proposals_cover_the_points(
     data: Dataset, trained: tuple[TinyEngine, Artifact, Artifact]
 ) -> None:
-    engine, model, scores = trained
+    engine, model, _ = trained
     history = (model.path / "history.json").read_text()
     losses = [epoch["loss"] for epoch in yaml.safe_load(history)["epochs"]]
     assert losses[-1] < 0.75 * losses[0]
-    proposals = QUICK.propose(engine, scores, "train").segments()
+    proposals = QUICK.propose(round_of(engine), model).segments()
     assert covered(data, proposals) > 0.8
     for video, rows in proposals.by_video().items():
         assert set(rows.label_index(data.classes)) <= set(data.video_classes(video))
@@ -231,7 +232,7 @@ def test_training_learns_and_proposals_cover_the_points(
 
 def test_arrays_have_their_documented_shapes(data: Dataset, trained: tuple[TinyEngine, Artifact, Artifact]) -> None:
     engine, model, scores = trained
-    embedding = QUICK.embed(engine, model, "train")
+    embedding = QUICK.embed(round_of(engine), model)
     for video in data.videos("train"):
         length = len(data.features(video))
         assert scores.array("cas", video).shape == (length, 3)
@@ -243,8 +244,8 @@ def test_arrays_have_their_documented_shapes(data: Dataset, trained: tuple[TinyE
 
 
 def test_same_seed_same_weights(data: Dataset, trained: tuple[TinyEngine, Artifact, Artifact], tmp_path: Path) -> None:
-    again = QUICK.train(TinyEngine(data, 0, tmp_path / "same")).model()["state"]
-    other = QUICK.train(TinyEngine(data, 1, tmp_path / "other")).model()["state"]
+    again = QUICK.train(round_of(TinyEngine(data, 0, tmp_path / "same"))).model()["state"]
+    other = QUICK.train(round_of(TinyEngine(data, 1, tmp_path / "other"))).model()["state"]
     first = trained[1].model()["state"]
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
@@ -257,13 +258,13 @@ def test_known_classes_are_for_training_videos_only(tmp_path: Path, role: Role, 
     _, scores = curves_dataset(tmp_path / "d", grid, duration=20.0, rows=20, role=role)
     (tmp_path / "d" / "points.csv").write_text("video_id,label,time\nv,a,5.0\n")
     engine = TinyEngine(Dataset.open(tmp_path / "d"), 0, tmp_path / "engine")
-    found = SnippetProposer().propose(engine, scores, role).segments()
+    found = propose(round_of(engine, role), scores, CandidateConfig(), suppressed=True).segments()
     assert set(found.labels) == {label}
 
 
 def test_the_loss_is_shared_between_workers(data: Dataset) -> None:
     """Gradients of two workers with unequal shares add up to those of the whole batch."""
-    task = SnippetTrain(TrainingConfig(), 4).open(Context(data, {}, data.videos("train"), 0))
+    task = SnippetTrain(TrainingConfig()).open(Context(data, {}, data.videos("train"), 0))
     task.module.eval()
     items = [task.item(i, np.random.default_rng(0)) for i in range(4)]
 
@@ -286,7 +287,7 @@ def test_points_of_one_row_are_merged_and_videos_without_labels_are_left_out(dat
     names = copy.classes
     (folder / "points.csv").write_text(f"video_id,label,time\n{video},{names[0]},1.01\n{video},{names[2]},1.02\n")
     reduced = Dataset.open(folder)
-    task = SnippetTrain(TrainingConfig(), 4).open(Context(reduced, {}, [other, video], 0))
+    task = SnippetTrain(TrainingConfig()).open(Context(reduced, {}, [other, video], 0))
     assert task.settings["skipped_videos"] == 1
     assert len(task) == 1
     item = task.item(0, np.random.default_rng(0))
@@ -296,13 +297,13 @@ def test_points_of_one_row_are_merged_and_videos_without_labels_are_left_out(dat
     value = task.loss(task.module, task.collate([item]), one_worker)["loss"]
     assert torch.isfinite(value)
     with pytest.raises(DataError, match=r"none of the 1 training videos has a label"):
-        SnippetTrain(TrainingConfig(), 4).open(Context(reduced, {}, [other], 0))
+        SnippetTrain(TrainingConfig()).open(Context(reduced, {}, [other], 0))
 
 
 def test_default_learning_rate_follows_the_width(data: Dataset) -> None:
-    task = SnippetTrain(TrainingConfig(), 4).open(Context(data, {}, data.videos("train"), 0))
+    task = SnippetTrain(TrainingConfig()).open(Context(data, {}, data.videos("train"), 0))
     assert task.settings["lr"] == 1e-3
-    given = SnippetTrain(TrainingConfig(lr=0.02), 4).open(Context(data, {}, data.videos("train"), 0))
+    given = SnippetTrain(TrainingConfig(lr=0.02)).open(Context(data, {}, data.videos("train"), 0))
     assert given.optimiser(given.module, 10)[0].param_groups[0]["lr"] == 0.02
 
 
@@ -317,7 +318,7 @@ def test_bad_features_and_foreign_models_are_named(
     with pytest.raises(DataError, match=rf"{video}.*row 3 .*not finite"):
         read_features(other, video)
     with pytest.raises(RunError, match="trained with classes = 3"):
-        QUICK.score(TinyEngine(other, 0, tmp_path / "e"), trained[1], "train")
+        QUICK.score(round_of(TinyEngine(other, 0, tmp_path / "e")), trained[1])
 
 
 def test_row_of_a_point_is_the_snippet_that_holds_it() -> None:
