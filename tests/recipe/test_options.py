@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
-<<<<<<< HEAD
 from functools import reduce
-=======
-from typing import Any, ClassVar
->>>>>>> b6bb78c (Tests of options that moved, of APL's one-branch quality, divergence and contrasts)
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -177,7 +174,6 @@ def test_options_that_went_to_apl_left_their_fingerprints_alone():
 
 def test_other_options_are_all_in_the_fingerprint():
     for method in methods()[1:]:
-<<<<<<< HEAD
         if method.name == "file":
             continue
         kept = method.model().identity()
@@ -237,20 +233,6 @@ def test_recipes_of_the_last_version_are_read(tmp_path):
     assert (recipe.detector.training.label_score_weight, recipe.detector.postprocess.suppression) == (0.5, "nms")
     assert Recipe.model_validate(recipe.identity()) == recipe
     assert changed(recipe, {"proposer.training.ema": 0.7}).proposer.training.ema_decay == 0.7
-=======
-        if method.name != "file":
-            known, every = (flat(found) for found in (method.model().identity(), method.model().model_dump()))
-            later = {one.key.partition(".")[2] for one in method.options if one.said.neutral is not Unsaid}
-            assert every.keys() - known.keys() == later
-            assert all(known[key] == value for key, value in every.items() if key not in later)
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
->>>>>>> b6bb78c (Tests of options that moved, of APL's one-branch quality, divergence and contrasts)
 
 
 # -- what users see --------------------------------------------------------------------------------------------------
