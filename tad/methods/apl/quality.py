@@ -1,8 +1,9 @@
 """Adaptive label quality assessment (ALQA): how good a predicted segment is, learnt beside class and boundaries.
 
 Source: APL (ECCV 2024) section 3.2. The display equations are lost in the copies of the paper; what stands here was
-rebuilt from the prose, from the published numbers of parameters, and from ARSL (CVPR 2023), which the paper follows. Two more outputs of each point predict the tIoU with the true segment and the normalised
-distance between the two centres (tND). Their difference times the class probability is the joint score.
+rebuilt from the prose, from the published numbers of parameters, and from ARSL (CVPR 2023), which the paper follows.
+Two more outputs of each point predict the tIoU with the true segment and the normalised distance between the two
+centres (tND). Their difference times the class probability is the joint score.
 
 Shapes: P points, n positive points, C classes, Q branches.
 """
