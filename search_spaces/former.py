@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces.parameter import Parameter
-from tad.methods.apl.actionformer import DERIVED
+from tad.methods.apl.warm_start import NETWORK
 from tad.options import Declared
 from tad.ranges import Choice
 from tad.recipe.places import Method, methods_of
 from tad.recipe.recipe import Recipe
 
-START = tuple(f"detector.training.{name}" for name in DERIVED)
+START = tuple(f"detector.training.{name}" for name in NETWORK)
 """Options that mattered to ActionFormer only where no model was to start from, which is APL's to say now."""
 
 
