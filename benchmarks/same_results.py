@@ -33,11 +33,7 @@ EXTRA = {
     "pser": ["select=dev-quality"],
     "points": ["select=dev-quality", "labeler.method=points", "rounds=2"],
     "bmn-apl-parts": ["labeler.ignore=true", "detector.training.quality=true", "detector.pretrain.enabled=true"],
-    "actionformer-apl-parts": [
-        "labeler.ignore=true",
-        "detector.training.quality.enabled=true",
-        "detector.training.contrast_weight=0.1",
-    ],
+    "actionformer-apl-parts": ["labeler.ignore=true", "detector.training.contrast_weight=0.1"],
 }
 
 

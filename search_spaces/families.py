@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from search_spaces.space import Parameter
+from search_spaces.parameter import Parameter
 from tad.recipe.places import methods
 
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -34,7 +34,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
             *("*/detector/*." + name for name in ("width", "window", "stem", "gain", "prior", "bins", "extension")),
             *("*/detector/*." + name for name in ("drop_path", "input_dropout", "max_length", "length", "samples")),
             *("*/detector/*." + name for name in ("top_ratio", "quality")),
-            "bmn/detector/*.upsample",
+            "*bmn/detector/*.upsample",
             *("*/heads/*.heads." + name for name in ("hidden", "project", "bins", "context")),
             *("*/proposer/*." + name for name in ("attention_layers", "block_dropout")),
         ),
@@ -53,8 +53,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
             "*/proposals/*",
             "*/proposer/*_threshold",
             "*/detector/*_threshold",
-            *("potloc/*.decode." + name for name in ("*_threshold*", "scale", "margin", "contrast", "curve_share")),
-            *("potloc/*.decode." + name for name in ("video_factor", "video_bonus")),
+            *("*potloc/*.decode." + name for name in ("*_threshold*", "scale", "margin", "contrast", "curve_share")),
+            *("*potloc/*.decode." + name for name in ("video_factor", "video_bonus")),
             *("rskp/detections/*." + name for name in ("class_threshold", "context", "exponent")),
         ),
     ),
@@ -76,16 +76,16 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 LEFT_OUT = (
     "mixed/*",
     "pser-weak/*",
-    "actionformer/*/proposer.[!p]*",
-    "actionformer/*/proposer.postprocess.*",
+    "*actionformer/*/proposer.[!p]*",
+    "*actionformer/*/proposer.postprocess.*",
     "*/detector/detector.pretrain.*",
     "pser/*/labeler.seed_rule.fallback",
     "gaufuse/*.fusion.temperature",
     "*/proposals/*.fusion.*",
     *("rskp/proposals/*." + name for name in ("context", "exponent")),
-    *("rskp/detections/*." + name for name in ("nms", "sigma")),
-    *("rskp/detector/*." + name for name in ("weight_decay", "batch_size", "ema")),
-    *("bmn/*.contrast_" + name for name in ("frames", "temperature")),
+    *("rskp/detections/*." + name for name in ("suppression", "sigma")),
+    *("rskp/detector/*." + name for name in ("weight_decay", "batch_size", "ema_decay")),
+    *("*bmn/*.contrast_" + name for name in ("frames", "temperature")),
 )
 """Ranges that no family has, as the options stand in a group that is searched elsewhere."""
 

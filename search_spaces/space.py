@@ -10,73 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.ranges import encode, ends, suggest
+from search_spaces.former import named
+from search_spaces.parameter import Parameter
+from search_spaces.ranges import ends
 from tad.errors import ConfigError, listing
 from tad.options import STAGES, Stage
-from tad.ranges import Choice, Float, Integer, Range, Scales, Shifts, Steps
+from tad.ranges import Choice, Float, Integer, Scales, Shifts, Steps
 from tad.recipe.recipe import Recipe, changed, options
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 __all__ = ["STAGES", "Choice", "Float", "Integer", "Parameter", "Scales", "Shifts", "Space", "Stage", "Steps"]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One key of a recipe that may change.
-
-    Attributes:
-        key: dotted, for instance "labeler.merge.rank_power".
-        range: what it may become.
-        why: one line, the reason for the range.
-        stage: the first stage that a change runs again; see `tad.options.STAGES`.
-        method: the method of the key's role that has this key, or a tuple of several; None: any.
-        when: another key and the value (or a tuple of several) at which this one matters; None: always. If that key's
-            own parameter does not matter, neither does this one. Nothing is suggested then: the recipe's value stays.
-        stand_in: what the sampler takes the recipe's null for, where null means a value derived from the data.
-    """
-
-    key: str
-    range: Range
-    why: str
-    stage: Stage
-    method: str | tuple[str, ...] | None = None
-    when: tuple[str, Any] | None = None
-    stand_in: Any = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.key, str) or not isinstance(self.range, Range):
-            raise ConfigError(f"parameter {self.key!r}: give a recipe's dotted key, and a range of search_spaces.space")
-        if self.stage not in STAGES:
-            raise ConfigError(f"parameter {self.key}: no stage {self.stage!r}; known: {', '.join(STAGES)}")
-        if self.when is not None and len(self.when) != 2:
-            raise ConfigError(f"parameter {self.key}: when={self.when!r} is not a key and its value")
-        if self.stand_in is not None:
-            try:
-                encode(self.range, self.key, self.stand_in)
-            except ValueError as error:
-                raise ConfigError(f"parameter {self.key}: stand_in {error}") from None
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """`method` as a tuple; empty: any."""
-        return self.method if isinstance(self.method, tuple) else (self.method,) if self.method else ()
-
-    def encode(self, value: Any) -> Mapping[str, Any]:
-        """Optuna's parameters for the recipe's value, or for what stands in for its null.
-
-        Raises:
-            ValueError: no number of the range gives the value.
-        """
-        if value is None and self.stand_in is not None:
-            value = self.stand_in
-        return encode(self.range, self.key, value)
-
-    def wants(self, value: Any) -> bool:
-        """Whether this value of the key in `when` makes the parameter matter."""
-        wanted = self.when[1] if self.when is not None else None
-        return value in wanted if isinstance(wanted, tuple) else bool(value == wanted)
 
 
 @dataclass(frozen=True)
@@ -96,6 +41,7 @@ class Space:
         base = options(recipe)
         methods = {key.removesuffix(".method"): value for key, value in base.items() if key.endswith(".method")}
         mine = [p for p in self.parameters if not p.methods or methods.get(p.key.split(".")[0]) in p.methods]
+        mine = named(mine, recipe)
         problems, known = [], []
         for p in mine:
             unknown = [key for key in (p.key, *(p.when or ())[:1]) if key not in base]
@@ -145,7 +91,7 @@ class Space:
 
         Conditions on keys that are not in the space count as met: `for_recipe` has looked at them.
         """
-        return self._chosen(lambda p: suggest(p.range, trial, p.key))
+        return self._chosen(lambda p: p.suggest(trial))
 
     def _chosen(self, value: Callable[[Parameter], Any]) -> dict[str, Any]:
         keys = {p.key for p in self.parameters}
@@ -170,7 +116,8 @@ class Space:
     @property
     def fingerprint(self) -> str:
         """Hash of what is suggested: keys, ranges, conditions and stand-ins; not of words about them."""
-        parts = [[p.key, repr(p.range), repr(p.when), repr(p.stand_in)] for p in self.parameters]
+        asked = [p.formerly or p for p in self.parameters]
+        parts = [[p.key, repr(p.range), repr(p.when), repr(p.stand_in)] for p in asked]
         return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()[:24]
 
 

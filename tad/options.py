@@ -11,14 +11,18 @@ there. A field that holds a whole group of options may be a `group`, where the p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from tad.ranges import Range
+
+log = logging.getLogger(__name__)
 
 Stage = Literal["proposer", "proposals", "heads", "labels", "detector", "detections", "round"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -53,6 +57,13 @@ class Option(Said):
     stand_in: Any = None
     when: tuple[str, Any] | None = None
     neutral: Any = Unsaid
+    formerly: str = ""
+    old_words: Mapping[Any, str] = field(default_factory=dict)
+
+    @property
+    def new_words(self) -> dict[str, Any]:
+        """The present value by the word that it had."""
+        return {old: new for new, old in self.old_words.items()}
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ def option(
     stand_in: Any = None,
     when: tuple[str, Any] | None = None,
     neutral: Any = Unsaid,
+    formerly: str = "",
+    old_words: Mapping[Any, str] | None = None,
     **limits: Any,
 ) -> Any:
     """The field of one option.
@@ -93,10 +106,24 @@ def option(
             by its name, others by their whole key ("labeler.method").
         neutral: of an option added later: the value that changes nothing. At it the option is left out of fingerprints,
             so what was made before it was added is still found.
+        formerly: the name that it had in the last version. Recipes may still give it; fingerprints and studies keep it.
+        old_words: the same of its values: the former word by the present one.
         limits: as of pydantic's Field: gt, ge, lt, le, multiple_of, min_length, max_length.
     """
-    said = Option(paper, free, tune, why, stand_in, when, neutral)
+    said = Option(paper, free, tune, why, stand_in, when, neutral, formerly, old_words or {})
     return Field(default=default, description=meaning, json_schema_extra=said, **limits)
+
+
+def again(model: type[BaseModel], name: str, default: Any = Unsaid, meaning: str = "", **changes: Any) -> Any:
+    """The field of an option that another group has, too, with another default, meaning or what else `option` takes."""
+    info = model.model_fields[name]
+    said = info.json_schema_extra
+    assert isinstance(said, Option)
+    return Field(
+        default=info.default if default is Unsaid else default,
+        description=meaning or info.description,
+        json_schema_extra=replace(said, **changes),
+    )
 
 
 def group(
@@ -169,6 +196,35 @@ def group_of(info: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+def current(model: type[BaseModel], data: Any, prefix: str = "") -> Any:
+    """The input of a model with the present names and words of options that had others in the last version.
+
+    Where both names are given the last one counts, as an override comes after what it overrides.
+
+    Args:
+        model: what the input is for.
+        data: the raw input, before validation.
+        prefix: of the keys in the warning that names the present ones.
+    """
+    if not isinstance(data, Mapping):
+        return data
+    names = former_names(model)
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = names.get(key, key)
+        info = model.model_fields.get(name)
+        said = info.json_schema_extra if info is not None else None
+        words = said.new_words if isinstance(said, Option) else {}
+        if info is not None and (inner := group_of(info)) is not None:
+            value = current(inner, value, f"{prefix}{name}.")
+        new = words.get(value, value) if isinstance(value, str) else value
+        if name != key or new is not value:
+            _warn(f"{prefix}{key}", f"{prefix}{name}", "" if new is value else f": {value} is now {new}")
+        found.pop(name, None)
+        found[name] = new
+    return found
+
+
 def published(model: type[BaseModel], data: Any) -> Any:
     """The input of a model with the papers' values filled in, if it says `faithful: true`.
 
@@ -202,20 +258,35 @@ def published(model: type[BaseModel], data: Any) -> Any:
 
 
 def identity(config: BaseModel) -> dict[str, Any]:
-    """The config as it goes into fingerprints: its dump without later options that are at their neutral value, and with
-    those that its class had `formerly` (a mapping of options to values) at theirs."""
+    """The config as it goes into fingerprints: its dump without later options that are at their neutral value, with
+    those that its class had `formerly` (a mapping of options to values) at theirs, and under the names and words that
+    options had when they were added."""
     return _known(config.model_dump(), config)
 
 
 def _known(dump: dict[str, Any], config: BaseModel) -> dict[str, Any]:
-    kept = dict(getattr(config, "formerly", {}))
+    kept: dict[str, Any] = dict(getattr(config, "formerly", {}))
     for name, value in dump.items():
         said, own = type(config).model_fields[name].json_schema_extra, getattr(config, name)
         if isinstance(own, BaseModel):
             kept[name] = _known(value, own)
-        elif not isinstance(said, Option) or said.neutral is Unsaid or value != said.neutral:
+        elif not isinstance(said, Option):
             kept[name] = value
+        elif said.neutral is Unsaid or value != said.neutral:
+            kept[said.formerly or name] = said.old_words.get(value, value) if isinstance(value, str) else value
     return kept
+
+
+@cache
+def former_names(model: type[BaseModel]) -> Mapping[str, str]:
+    """The present names of a model's options by those of the last version."""
+    said = {name: info.json_schema_extra for name, info in model.model_fields.items()}
+    return {one.formerly: name for name, one in said.items() if isinstance(one, Option) and one.formerly}
+
+
+@cache  # once for each
+def _warn(old: str, new: str, words: str) -> None:
+    log.warning("the option %s is now named %s%s; the old name works in this version alone", old, new, words)
 
 
 def _placed(said: Option, name: str, prefix: str, model: type[BaseModel], at: Group) -> Option:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tad.data.artifact import Artifact as Artifact
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.options import identity, published
+from tad.options import current, identity, published
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
@@ -35,8 +35,8 @@ class StageConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _published(cls, data: Any) -> Any:
-        return published(cls, data)
+    def _as_declared(cls, data: Any) -> Any:
+        return published(cls, current(cls, data))
 
     def identity(self) -> dict[str, Any]:
         """The config as it goes into fingerprints; see `tad.options.identity`."""

@@ -16,8 +16,10 @@ from benchmarks.common.timing_engine import cpu
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
 from tad.data.segments import Segments
 from tad.methods.actionformer.detector import TrainStage
-from tad.methods.actionformer.options import Training
-from tad.methods.common.contrastive import ContrastiveConfig, ContrastiveTrain, pretraining
+from tad.methods.apl.actionformer_training import AplTask
+from tad.methods.apl.contrastive import ContrastiveConfig
+from tad.methods.apl.contrastive_pyramid import ContrastiveTrain, pretraining
+from tad.methods.apl.options import AplTraining
 from tad.prepare.write import write_dataset
 from tad.stages import Artifact, Context, FitStage, one_worker
 
@@ -31,11 +33,12 @@ def steps(folder: Path) -> dict[str, float]:
     """Median CPU seconds of a step of each kind; the kinds take turns. `folder` is for the invented data."""
     torch.set_num_threads(1)
     data, labels = invented(folder)
-    network = Training(width=512, levels=6, upsample=1, max_length=ROWS)
+    network = AplTraining(width=512, levels=6, upsample=1, max_length=ROWS)
+    contrasted = network.model_copy(update={"contrast_weight": 0.1})
     stages: dict[str, tuple[FitStage, dict[str, Artifact]]] = {
-        "detector": (TrainStage(network), {"labels": labels}),
+        "detector": (TrainStage(network, task=AplTask), {"labels": labels}),
         "pre-training": (ContrastiveTrain(pretraining(ContrastiveConfig(), network)), {}),
-        "detector with contrast": (TrainStage(network.model_copy(update={"contrast_weight": 0.1})), {"labels": labels}),
+        "detector with contrast": (TrainStage(contrasted, task=AplTask), {"labels": labels}),
     }
     runs = {
         name: Step(stage, Context(data, inputs, data.videos("train"), 0)) for name, (stage, inputs) in stages.items()

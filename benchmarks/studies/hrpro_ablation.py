@@ -20,7 +20,7 @@ FIRST = ("rounds=0",)
 CONTRAST = ("proposer.training.attention_layers=0",)
 BASE = (*CONTRAST, "proposer.training.contrast_weight=0.0")
 SCORE = ("detector.training.regression_weight=0.0", "detector.decode.keep=original")
-REGRESSION = ("detector.training.score_weight=0.0", "detector.decode.score_weight=0.0")
+REGRESSION = ("detector.training.completeness_weight=0.0", "detector.decode.completeness_weight=0.0")
 NO_NP = ("detector.negatives.share=0.0",)
 NO_RP = ("labeler.method=proposals", "labeler.count=points")
 

@@ -50,8 +50,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "longer": {"cas_thresholds": [0.002, 0.005, 0.01], "actionness_thresholds": steps(0.05, 0.2, 4)},
     "actionness .5": {"cas_thresholds": [0.0], "actionness_thresholds": [0.5]},
     "predicted .2": {"train_classes": "predicted", "class_threshold": 0.2},
-    "no nms": {"nms": "none"},
-    "hard .2": {"nms": "hard", "iou_threshold": 0.2},
+    "no nms": {"suppression": "none"},
+    "hard .2": {"suppression": "nms", "iou_threshold": 0.2},
     "sigma .05": {"sigma": 0.05},
     "margin 1": {"margin": 1.0},
     "late, no video": {"centred": False, "scale": 1, "video_factor": False},
@@ -144,7 +144,8 @@ def configurations(data: Dataset, work: Path) -> Iterator[Configuration]:
                 for how, changes in DECODINGS.items():
                     if how != "default" and number < 7:
                         continue
-                    detector = ActionFormerDetector.model_validate({**DETECTOR, "epochs": number, **changes})
+                    training = {**DETECTOR, "epochs": number}
+                    detector = ActionFormerDetector.model_validate({"training": training, **changes})
                     named = f"{' '.join([method, *options])}, {number} epochs, {how}"
                     yield from row(named, "detector", proposer=proposer, labeler=labeler, detector=detector)
 

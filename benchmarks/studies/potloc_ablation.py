@@ -34,7 +34,7 @@ ALONE = (
 )
 
 # The base model's layers and background rule, on the labels of the row.
-CONVOLUTIONS = ("detector.training.levels=1", "detector.training.stem=0", "detector.training.seeds=published")
+CONVOLUTIONS = ("detector.training.levels=1", "detector.training.stem=0", "detector.training.background_rows=published")
 
 EVERYTHING = ("detector.training.radius=null",)
 

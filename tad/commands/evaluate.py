@@ -29,14 +29,14 @@ class TIoUs(click.ParamType):
         if isinstance(value, tuple):
             return value
         try:
+            numbers = [float(part) for part in value.replace(":", ",").split(",")]
             if ":" in value:
-                low, high, step = (float(part) for part in value.split(":"))
+                low, high, step = numbers
                 count = int((high - low) / step + 1e-6) + 1 if 1e-3 <= step <= 1 else 0
-                tious = tuple(round(low + k * step, 10) for k in range(count))
-            else:
-                tious = tuple(float(part) for part in value.split(","))
+                numbers = [round(low + k * step, 10) for k in range(count)]
         except (ValueError, OverflowError):
-            tious = ()
+            numbers = []
+        tious = tuple(numbers)
         if not tious or not all(0 < t <= 1 for t in tious) or len(set(tious)) < len(tious):
             self.fail(
                 f"{value!r}: give LOW:HIGH:STEP such as 0.5:0.95:0.05, or a list such as 0.5,0.75; thresholds are "
@@ -141,8 +141,7 @@ def evaluate(
         say(f"note: {doubt}")
     if protocol in ("hrpro", "gaufuse", "thumos14") and not target.ambiguous:
         say(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
-    if out is not None:
-        _write(out, result.to_json())
+    _write(out, result.to_json())
 
 
 @click.command()
@@ -177,17 +176,15 @@ def quality(labels: Path, data: Path, subset: Any, out: Path | None) -> None:
         raise DataError(f"{labels}: classes that dataset.yaml does not have: {', '.join(strange[:5])}")
     by_instance = None if dataset.pointed(subset) else instance_quality(segments, dataset, subset)
     if by_instance is not None:
-        say("\n".join(instance_lines(by_instance)))
-        if out is not None:
-            _write(out, by_instance)
-        return
-    try:
-        result = label_quality(segments, dataset, subset)
-    except DataError as error:
-        raise DataError(f"{labels}: {error}") from error
-    say("\n".join(quality_lines(result)))
-    if out is not None:
-        _write(out, result.to_json())
+        lines, document = instance_lines(by_instance), by_instance
+    else:
+        try:
+            result = label_quality(segments, dataset, subset)
+        except DataError as error:
+            raise DataError(f"{labels}: {error}") from error
+        lines, document = quality_lines(result), result.to_json()
+    say("\n".join(lines))
+    _write(out, document)
 
 
 def evaluation_lines(result: Evaluation) -> list[str]:
@@ -230,12 +227,12 @@ def quality_lines(result: Quality) -> list[str]:
     from tad.errors import printable
 
     summary = result.to_json()
-    groups = {"all": summary}
-    groups |= {f"{name} s": value for name, value in summary["per_length"].items()} | summary["per_class"]
-    width = max(len(printable(name)) for name in groups)
+    groups = {"all": summary} | {f"{name} s": value for name, value in summary["per_length"].items()}
+    groups |= {printable(name): value for name, value in summary["per_class"].items()}
+    width = max(map(len, groups))
     head = ("points", "missing", "tIoU", ">=0.3", ">=0.5", ">=0.7", "log2 len", "prec", "recall")
     lines = [f"{'':<{width}}" + "".join(f"{h:>9}" for h in head)]
-    for name, g in ((printable(name), group) for name, group in groups.items()):
+    for name, g in groups.items():
         cells = [g["mean_tiou"], *(_percent(v) for v in g["share"].values())]
         cells += [g["log2_length_ratio"], g["precision"], g["recall"]]
         text = [str(g["points"]), str(g["missing"])]
@@ -269,8 +266,9 @@ def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _write(out: Path, document: dict[str, Any]) -> None:
+def _write(out: Path | None, document: dict[str, Any]) -> None:
     from tad.files import write_json
 
-    write_json(out, document)
-    say(f"written: {out}")
+    if out is not None:
+        write_json(out, document)
+        say(f"written: {out}")

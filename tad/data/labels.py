@@ -19,20 +19,18 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tad.data.csv_table import read_csv
 from tad.data.findings import Finding, error, refuse, warning
+from tad.data.manifest import SUPERVISION as SUPERVISION
 from tad.data.manifest import Manifest
+from tad.data.manifest import Supervision as Supervision
 from tad.data.videos import Video
 from tad.errors import DataError, shortened
 from tad.files import number
-
-Supervision = Literal["full", "points", "classes", "none"]
-"""The strongest label of a video."""
-SUPERVISION: tuple[Supervision, ...] = ("full", "points", "classes", "none")
 
 
 class Points(NamedTuple):
@@ -77,7 +75,7 @@ class LabelType:
             video holds none.
     """
 
-    name: Literal["full", "points", "classes"]
+    name: Supervision
     file: str
     word: str
     times: tuple[str, ...]

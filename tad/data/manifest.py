@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -16,7 +16,10 @@ from tad.errors import DataError, listing, shortened
 from tad.files import number, read_yaml
 
 Role = Literal["train", "dev", "test"]
-ROLES: tuple[Role, ...] = ("train", "dev", "test")
+ROLES: tuple[Role, ...] = get_args(Role)
+Supervision = Literal["full", "points", "classes", "none"]
+"""The strongest label of a video."""
+SUPERVISION: tuple[Supervision, ...] = get_args(Supervision)
 SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.+=@-]{0,199}")
 """A video id becomes a file name: no separators, no leading dot, at most 200 characters."""
 LONGEST_NAME = 100
@@ -123,7 +126,7 @@ class Derived(BaseModel):
 
     source: str = Field(min_length=1)
     classes_from: Literal["given", "annotations"]
-    kinds: dict[Literal["full", "points", "classes", "none", "keep"], Annotated[int, Field(ge=0)]]
+    kinds: dict[Supervision | Literal["keep"], Annotated[int, Field(ge=0)]]
     seed: Annotated[int, Field(ge=0)] | None = None
     mode: Literal["stratified", "uniform"] | None = None
 

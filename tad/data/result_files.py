@@ -94,56 +94,45 @@ def json_columns(document: Any, name: str, task: Task | None = None) -> Columns:
 
 
 def _results(results: Mapping[str, Any], name: str, task: Task | None) -> Columns:
-    videos: list[str] = []
-    items: list[Mapping[str, Any]] = []
-    problems: list[str] = []
-    for video, rows in results.items():
-        if not isinstance(rows, list):
-            problems.append(f"video {video}: expected a list of segments, found {type(rows).__name__}")
-            continue
-        videos += [video] * len(rows)
-        items += rows
-    faults = [
-        (i, f"expected an object, found {shortened(item)}") for i, item in enumerate(items) if type(item) is not dict
+    problems = [
+        f"video {video}: expected a list of segments, found {type(rows).__name__}"
+        for video, rows in results.items()
+        if not isinstance(rows, list)
     ]
-    for i, _ in faults:
-        items[i] = STAND_IN
-    segments: list[Any] = [item.get("segment") for item in items]
-    for i, segment in enumerate(segments):
+    lists = {video: rows for video, rows in results.items() if isinstance(rows, list)}
+    videos = [video for video, rows in lists.items() for _ in rows]
+    items = [item for rows in lists.values() for item in rows]
+    faults: list[tuple[int, str]] = []
+    segments: list[Any] = []
+    for i, item in enumerate(items):
+        if type(item) is not dict:
+            faults.append((i, f"expected an object, found {shortened(item)}"))
+            item = items[i] = STAND_IN
+        segment = item.get("segment")
         if type(segment) is not list or len(segment) != 2:
-            what = f"segment {shortened(segment)} is not [start, end]" if "segment" in items[i] else "has no segment"
-            faults.append(
-                (i, what if "segment" in items[i] else f"{what}, but {', '.join(items[i]) or 'nothing'}"[:100])
+            what = f"has no segment, but {', '.join(item) or 'nothing'}"[:100]
+            faults.append((i, f"segment {shortened(segment)} is not [start, end]" if "segment" in item else what))
+            segment = STAND_IN["segment"]
+        segments.append(segment)
+    key: str = "label"
+    form = "ActivityNet results"
+    if items and {"verb", "noun"} <= items[0].keys() and "label" not in items[0]:
+        if task is None:
+            raise DataError(
+                f"{name}: rows of the EPIC-KITCHENS challenge have a verb, a noun and an action; choose by --task"
             )
-            segments[i] = STAND_IN["segment"]
-    epic = bool(items) and all(key in items[0] for key in ("verb", "noun")) and "label" not in items[0]
-    if epic and task is None:
-        raise DataError(
-            f"{name}: rows of the EPIC-KITCHENS challenge have a verb, a noun and an action; choose by --task"
-        )
-    key = task if epic and task is not None else "label"
-    return Columns(
-        f"EPIC-KITCHENS challenge, {task}" if epic else "ActivityNet results",
-        {
-            "video_id": videos,
-            "start": [segment[0] for segment in segments],
-            "end": [segment[1] for segment in segments],
-            "label": [item.get(key, item.get("label_id")) for item in items],
-            **_optional(items),
-        },
-        faults=faults,
-        problems=problems,
-    )
-
-
-def _optional(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Score and point, if any row has one; then each row must have a score."""
-    found = {}
-    if any("score" in item or "scores" in item for item in items):
-        found["score"] = [item.get("score", item.get("scores")) for item in items]
+        key, form = task, f"EPIC-KITCHENS challenge, {task}"
+    columns = {
+        "video_id": videos,
+        "start": [segment[0] for segment in segments],
+        "end": [segment[1] for segment in segments],
+        "label": [item.get(key, item.get("label_id")) for item in items],
+    }
+    if any("score" in item or "scores" in item for item in items):  # then each row must have one
+        columns["score"] = [item.get("score", item.get("scores")) for item in items]
     if any("point" in item for item in items):
-        found["point"] = [item.get("point") for item in items]
-    return found
+        columns["point"] = [item.get("point") for item in items]
+    return Columns(form, columns, faults=faults, problems=problems)
 
 
 def _by_video(results: Mapping[str, Mapping[str, Any]], name: str) -> Columns:

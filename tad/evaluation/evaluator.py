@@ -296,13 +296,15 @@ class _Matching:
         return by_truth(self.span, rows, low, high, self.gt_span, thresholds)
 
 
-def check_videos(detections: Segments | Detections, videos: Collection[str]) -> None:
-    """Raises DataError if there are detections, but none in any of the videos; names a few of both."""
-    names = detections.codes("video_id")[1]
+def check_videos(
+    found: Segments | Detections, videos: Collection[str], what: str = "detections share no video with the ground truth"
+) -> None:
+    """Raises DataError if there are segments, but none in any of the videos; `what` says so, and a few are named."""
+    names = found.codes("video_id")[1]
     if names and set(names).isdisjoint(videos):
+        there, wanted = few(sorted(names), 3), few(sorted(videos), 3)
         raise DataError(
-            f"the detections share no video with the ground truth: they are in {len(names)} videos "
-            f"({few(sorted(names), 3)}), evaluated are {len(videos)} videos ({few(sorted(videos), 3)})"
+            f"the {what}: they are in {len(names)} videos ({there}), evaluated are {len(videos)} videos ({wanted})"
         )
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
-from tad.errors import DataError, few
+from tad.errors import DataError
+from tad.evaluation.evaluator import check_videos
 from tad.ops.iou import paired_tiou
 
 SHARES = (0.3, 0.5, 0.7)
@@ -120,7 +121,7 @@ def label_quality(labels: Segments, dataset: Dataset, role: Role = "train") -> Q
 def point_quality(labels: Segments, truth: Segments, dataset: Dataset, role: Role) -> Quality:
     """As `label_quality`, with the ground truth at hand."""
     videos = dataset.videos(role)
-    _check_videos(labels, videos, dataset, role)
+    check_videos(labels, videos, f"labels share no video with the {role} videos of {dataset.root}")
     wanted = set(videos)
     labels = labels.filter(np.array([v in wanted for v in labels.video_ids], dtype=bool))
     rows_of, truth_of = _grouped(labels), _grouped(truth)
@@ -231,12 +232,3 @@ def _union(spans: np.ndarray) -> float:
     reach = np.maximum.accumulate(spans[:, 1])
     before = np.append(-np.inf, reach[:-1])
     return float(np.maximum(0.0, reach - np.maximum(spans[:, 0], before)).sum()) if len(spans) else 0.0
-
-
-def _check_videos(labels: Segments, videos: list[str], dataset: Dataset, role: Role) -> None:
-    names = labels.codes("video_id")[1]
-    if names and set(names).isdisjoint(videos):
-        raise DataError(
-            f"none of the {len(names)} videos of the labels ({few(sorted(names), 3)}) "
-            f"is among the {len(videos)} {role} videos of {dataset.root} ({few(sorted(videos), 3)})"
-        )

@@ -64,11 +64,12 @@ def write_derived(
         seen, held = _points(data, video, roles[video], (hidden or {}).get(video))
         labels[POINTS] += rows_of(video, seen, POINTS, data.classes)
         unseen += rows_of(video, held, POINTS, data.classes)
-        full, classes = data.full_labels(video), data.classes_by_id.get(video)
-        if full is not None and roles[video] == "dev":
-            full, classes = None, Classes(data.video_classes(video))
-        for kind, own in ((CLASSES, classes), (FULL, full)):
-            labels[kind] += rows_of(video, own, kind, data.classes) if own is not None else []
+        given = {kind: data.labels(kind)[video] for kind in TYPES[1:] if video in data.labels(kind)}
+        if FULL in given and roles[video] == "dev":
+            del given[FULL]
+            given[CLASSES] = Classes(data.video_classes(video))
+        for kind, own in given.items():
+            labels[kind] += rows_of(video, own, kind, data.classes)
     if not (labels[POINTS] or data.points_by_id):
         del labels[POINTS]
     manifest = data.manifest.model_copy(

@@ -59,23 +59,18 @@ def locate(folder: Path, videos: Collection[str], pattern: str | None, problems:
         problems: what is wrong is appended: a pattern that cannot be, several that explain as much, files of which none
             fits a video, a stream without the other.
     """
-    if folder.is_file():
-        folder, only = folder.parent, [folder.name]
-    else:
-        only = None
+    names = {folder.name} if folder.is_file() else set(_names(folder))
+    folder = folder.parent if folder.is_file() else folder
     if pattern is not None:
         if (wrong := _wrong(pattern)) is not None:
             problems.append(wrong)
             return Located()
-        names = set(_names(folder)) if only is None else set(only)
         names |= _members_of(folder, {m[1] for m in [CONTAINER.fullmatch(pattern)] if m}, problems)
         located = _located(folder, videos, pattern, names, problems, given=True)
         if videos and not located.files and not problems:
-            problems.append(
-                f"{folder}: no video has a file named {pattern}; videos are called {few(sorted(videos), 2)}"
-            )
+            called = few(sorted(videos), 2)
+            problems.append(f"{folder}: no video has a file named {pattern}; videos are called {called}")
         return located
-    names = set(_names(folder)) if only is None else set(only)
     usable = {name for name in names if Path(name).suffix.lower() in KINDS}
     found = _patterns(usable, videos)
     if not found:
@@ -83,15 +78,15 @@ def locate(folder: Path, videos: Collection[str], pattern: str | None, problems:
         inside = _members_of(folder, containers if len(containers) <= MOST_CONTAINERS else (), problems)
         usable |= inside
         found = _patterns(inside, videos)
-    if not found:
-        problems += _nothing_fits(folder, names, usable, videos)
-        return Located()
-    best = _best(folder, found, videos, usable)
-    if len(best) > 1:
+    best = _best(folder, found, videos, usable) if found else []
+    if len(best) == 1:
+        return _located(folder, videos, best[0], usable, problems, given=False)
+    if best:
         many = ", ".join(f"{p} ({found[p]} videos)" for p in best[:8])
         problems.append(f"{folder}: several kinds of files fit: {many}; choose one with --feature-pattern")
-        return Located()
-    return _located(folder, videos, best[0], usable, problems, given=False)
+    else:
+        problems += _nothing_fits(folder, names, usable, videos)
+    return Located()
 
 
 def _names(folder: Path, below: str = "", depth: int = DEPTH) -> Iterator[str]:
@@ -196,19 +191,16 @@ def _located(
     located, used = Located(pattern=pattern), set()
     streams: Sequence[tuple[str, ...]] = STREAMS if "{stream}" in pattern else (("",),)
     for video in videos:
-        best: tuple[list[str], list[str]] = ([], [])
-        for words in streams:
-            wanted = [pattern.replace("{id}", video).replace("{stream}", word) for word in words]
-            there = [name for name in wanted if name in names or (given and (folder / name).exists())]
-            if len(there) > len(best[0]):
-                best = there, wanted
-        there, wanted = best
-        used |= set(there)
-        if 0 < len(there) < len(wanted):
-            lacking = next(name for name in wanted if name not in there)
-            problems.append(f"video {video}: {folder / there[0]} is there, but {folder / lacking} is missing")
-        elif there:
-            located.files[video] = tuple(_place(folder, name) for name in there)
+        sets = [[pattern.replace("{id}", video).replace("{stream}", word) for word in words] for words in streams]
+        there = [[name for name in one if name in names or (given and (folder / name).exists())] for one in sets]
+        best = max(range(len(sets)), key=lambda i: len(there[i]))  # of equals the first
+        wanted, found = sets[best], there[best]
+        used |= set(found)
+        if 0 < len(found) < len(wanted):
+            lacking = next(name for name in wanted if name not in found)
+            problems.append(f"video {video}: {folder / found[0]} is there, but {folder / lacking} is missing")
+        elif found:
+            located.files[video] = tuple(_place(folder, name) for name in found)
     located.unused = sorted(set(names) - used)
     return located
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tad.data.class_list import read_classes
+from tad.data.class_list import label_ids, read_classes
 from tad.data.dataset import Role
 from tad.errors import DataError
 from tad.files import name_of, read_json, read_text
@@ -144,14 +144,10 @@ def _by_annotations(database: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Names by label_id (empty unless each name has one of its own), and by the alphabet."""
     lists = [e.get("annotations") for e in database.values() if isinstance(e, dict)]
     items = [a for found in lists if isinstance(found, list) for a in found if isinstance(a, dict)]
-    named = [a for a in items if type(a.get("label")) in (str, int)]  # the others are reported as rows
-    labels = sorted({name_of(a["label"]) for a in named})
-    if not all(type(a.get("label_id")) is int for a in named):
-        return [], labels
-    pairs = {(a["label_id"], name_of(a["label"])) for a in named}
-    if len(pairs) == len(labels) == len({i for i, _ in pairs}):
-        return [label for _, label in sorted(pairs)], labels
-    return [], labels
+    # Other labels are reported as rows.
+    labels = {name_of(a["label"]) for a in items if type(a.get("label")) in (str, int)}
+    by_id = [name_of(label) for _, label in sorted(label_ids({"database": database}).items())]
+    return by_id if len(by_id) == len(labels) == len(set(by_id)) else [], sorted(labels)
 
 
 class BlockList(NamedTuple):

@@ -18,6 +18,7 @@ Every option of every method that comes with the package. This page is made by
 * **Default**: the value where a recipe says nothing.
 * **Paper**: what the published code has; `faithful: true` sets it. A star: another value may be given all the same.
 * **Worth searching**: the range that [search spaces](../spaces.md) have, and why.
+* Formerly: the name in the last version, which recipes and `--set` may still use in this one.
 * The encoder's options are those of a proposer.
 """
 
@@ -47,7 +48,7 @@ def _row(one: Declared) -> str:
         default(one),
         f"{paper(one)}{star}",
         allowed(one),
-        one.info.description or "",
+        (one.info.description or "") + (f" (formerly `{one.said.formerly}`)" if one.said.formerly else ""),
         worth(one),
     ]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells) + " |"

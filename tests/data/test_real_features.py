@@ -65,6 +65,6 @@ def test_a_dataset_of_real_features_runs_end_to_end(high_jump, tmp_path):
     proposer = SnippetProposer(training=TrainingConfig(epochs=2, width=32))
     proposals = proposer.propose(round_of(engine), proposer.train(round_of(engine)))
     labels = SeedLabeler().label(round_of(engine, proposals=proposals))
-    detector = ActionFormerDetector(epochs=1, width=32)
+    detector = ActionFormerDetector(training={"epochs": 1, "width": 32})
     detections = detector.detect(round_of(engine), detector.train(round_of(engine), labels)).segments()
     assert len(labels.segments.segments()) == len(points) - 1 and len(detections)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
+from functools import reduce
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
 from tad.cli import tad
-from tad.options import Unsaid, declared, group, option
+from tad.options import Unsaid, _warn, again, declared, group, option
 from tad.ranges import Float
 from tad.recipe.explain import WIDTH
+from tad.recipe.methods import registered
 from tad.recipe.places import methods, methods_of
-from tad.recipe.recipe import Recipe, load_recipe, options, recipe_names
+from tad.recipe.recipe import Recipe, changed, load_recipe, options, recipe_names
 from tad.recipe.reference import reference
 from tad.stages import StageConfig
 from tests.support.structure import ROOT
@@ -52,6 +55,15 @@ def test_a_place_changes_what_a_group_says():
     assert plain.said.when == ("detector.plain.use", True) and other.said.when == ("detector.other.use", True)
     assert (plain.said.free, other.said.free) == (False, True)
     assert Role.model_json_schema()["$defs"]["Inner"]["properties"]["rate"]["minimum"] == 0
+
+
+def test_an_option_may_be_declared_again_with_what_differs():
+    class Wider(Inner):
+        rate: float = again(Inner, "rate", 0.5, why="another", paper=4.0)
+
+    one, other = (next(iter(declared(model, "detector"))) for model in (Inner, Wider))
+    assert (other.info.default, other.said.paper, other.said.why) == (0.5, 4.0, "another")
+    assert (other.info.description, other.said.tune) == (one.info.description, one.said.tune)
 
 
 def test_every_option_of_every_method_has_a_meaning():
@@ -138,10 +150,89 @@ def test_a_later_option_at_its_neutral_value_changes_no_fingerprint(tmp_path):
     assert len({key(Old()), key(New()), key(New(inner=InnerLater(later=None), power=2.0))}) == 3
 
 
+class Fewer(StageConfig):
+    formerly: ClassVar[dict[str, object]] = {"power": 1.0}
+    size: int = option(1, "size")
+
+
+class Whole(Fewer):
+    power: float = option(1.0, "was an option of Fewer, too")
+
+
+def test_an_option_that_went_to_a_subclass_stays_in_the_fingerprint():
+    assert Fewer().identity() == Whole().identity() == Whole().model_dump() != Whole(power=2.0).identity()
+
+
+def test_options_that_went_to_apl_left_their_fingerprints_alone():
+    """At APL's defaults the stages of both methods are the same, though not their options."""
+    for plain, apl in (("actionformer", "apl-actionformer"), ("bmn", "apl-bmn")):
+        mine, theirs = (registered("detector")[name]() for name in (plain, apl))
+        assert mine.training.model_dump().keys() < theirs.training.model_dump().keys()
+        without_start = {k: v for k, v in theirs.training.identity().items() if plain == "actionformer" or k != "init"}
+        assert mine.training.identity() == without_start and mine.decode.identity() == theirs.decode.identity()
+
+
 def test_other_options_are_all_in_the_fingerprint():
     for method in methods()[1:]:
-        if method.name != "file":
-            assert method.model().identity() == method.model().model_dump()
+        if method.name == "file":
+            continue
+        kept = method.model().identity()
+        for one in method.options:
+            _, *groups, name = one.key.split(".")
+            place = reduce(lambda node, group: node[group], groups, kept)
+            assert (one.said.formerly or name) in place or one.said.neutral is not Unsaid, f"{method.name} {one.key}"
+
+
+# -- names of the last version ---------------------------------------------------------------------------------------
+
+
+class Named(StageConfig):
+    decay: float = option(0.5, "decay", formerly="ema")
+    rule: str = option(
+        "hard-cut", "rule", formerly="nms", old_words={"hard-cut": "hard", "soft-cut": "soft"}, paper="soft-cut"
+    )
+
+
+class Renamed(StageConfig):
+    faithful: bool = option(False, "the published behaviour")
+    inner: Named = Named()
+
+
+def test_former_names_and_words_are_understood_and_named(caplog):
+    _warn.cache_clear()
+    found = Renamed.model_validate({"inner": {"ema": 0.25, "nms": "soft"}})
+    assert found == Renamed(inner=Named(decay=0.25, rule="soft-cut"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the option inner.ema is now named inner.decay; the old name works in this version alone",
+        "the option inner.nms is now named inner.rule: soft is now soft-cut; the old name works in this version alone",
+    ]
+    assert found.identity() == {"faithful": False, "inner": {"ema": 0.25, "nms": "soft"}}
+    assert Renamed.model_validate(found.identity()) == found
+    assert Named.model_validate({"ema": 0.1, "decay": 0.2}).decay == 0.2, "the last one counts"
+    assert Named.model_validate({"decay": 0.1, "ema": 0.2}).decay == 0.2
+    with pytest.raises(ValidationError, match=r"sets inner\.rule to 'soft-cut', found 'hard-cut'"):
+        Renamed.model_validate({"faithful": True, "inner": {"nms": "hard"}})
+
+
+def test_no_former_name_is_another_options_name_now():
+    for method in methods():
+        for one in method.options:
+            assert one.said.formerly not in one.owner.model_fields, f"{method.name} {one.key}"
+
+
+def test_recipes_of_the_last_version_are_read(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text(
+        "proposer: {method: snippet, training: {ema: 0.9, score_weight: 1.0}, candidates: {nms: hard}}\n"
+        "labeler: {method: pser}\n"
+        "detector: {method: actionformer, score_weight: 0.5, postprocess: {method: nms}}\n"
+    )
+    recipe = load_recipe(str(path), ["proposer.candidates.nms=soft", "proposer.training.ema_decay=0.8"])
+    assert (recipe.proposer.training.ema_decay, recipe.proposer.training.score_contrast_weight) == (0.8, 1.0)
+    assert recipe.proposer.candidates.suppression == "soft-nms"
+    assert (recipe.detector.training.label_score_weight, recipe.detector.postprocess.suppression) == (0.5, "nms")
+    assert Recipe.model_validate(recipe.identity()) == recipe
+    assert changed(recipe, {"proposer.training.ema": 0.7}).proposer.training.ema_decay == 0.7
 
 
 # -- what users see --------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ OPTIONS = [
     *(setting(f"proposer.training.batch_size={v}") for v in ("0", "-1", "1000000000000")),
     *(setting(f"proposer.training.width={v}") for v in ("0", "1000000000000")),
     *(setting(f"proposer.training.dropout={v}") for v in ("-0.1", "1.5", ".nan")),
-    *(setting(f"proposer.training.ema={v}") for v in ("1.5", "-1", ".inf")),
+    *(setting(f"proposer.training.ema_decay={v}") for v in ("1.5", "-1", ".inf")),
     *(setting(f"proposer.training.weight_decay={v}") for v in ("-1", ".inf", "1e300")),
     *(
         refused("options", f"--set rounds={v}", nothing, (*RUN[:5], *RUN[7:], "--set", f"rounds={v}"), "rounds")

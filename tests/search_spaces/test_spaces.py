@@ -27,7 +27,8 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def test_every_parameter_is_of_some_recipe_and_says_why():
-    covered = {replace(p, method=None) for family, name in spaces() for p in space_of(family, name).parameters}
+    found = [p for family, name in spaces() for p in space_of(family, name).parameters]
+    covered = {replace(p, method=None, formerly=None) for p in found}
     everything = {replace(p, method=None) for family in families() for p in load(family).parameters}
     assert covered == everything
     assert all(p.why and len(p.why) < 90 and "\n" not in p.why for p in everything)
@@ -44,7 +45,7 @@ def test_every_range_of_an_option_is_in_a_family_or_left_out_on_purpose():
     for method in methods():
         for one in method.options:
             assert bool(one.said.why) == (one.said.tune is not None), f"{method.name} {one.key}"
-            assert one.said.tune is not None or (one.said.stand_in, one.said.when) == (None, None)
+            assert one.said.tune is not None or one.said.stand_in is None
 
 
 @pytest.mark.parametrize("family", families())
@@ -100,8 +101,8 @@ def test_conditional_parameters_are_suggested_only_where_they_matter():
     assert {v["labeler.merge.top_k"] for v in seen} == {None, 4, 8, 12}
     for values in seen:
         assert ("labeler.merge.ties" in values) == (values["labeler.merge.top_k"] is not None)
-        assert ("proposer.candidates.sigma" in values) == (values["proposer.candidates.nms"] == "soft")
-        assert ("proposer.candidates.iou_threshold" in values) == (values["proposer.candidates.nms"] == "hard")
+        assert ("proposer.candidates.sigma" in values) == (values["proposer.candidates.suppression"] == "soft-nms")
+        assert ("proposer.candidates.iou_threshold" in values) == (values["proposer.candidates.suppression"] == "nms")
     # What depends on a key that stays is there, or not, for good.
     keys = {p.key for p in space.parameters}
     assert "labeler.seed_rule.half_width" in keys and "proposer.training.action_threshold" not in keys
@@ -193,6 +194,30 @@ def test_the_fingerprint_is_that_of_what_is_suggested():
     assert len({of(), of(range=Integer(1, 4)), of(when=("rounds", 2)), of(stand_in=2), of(key="stop.score_drop")}) == 5
     space = load("perturbation,rounds")
     assert space.fingerprint == load("rounds,perturbation").fingerprint != load("rounds").fingerprint
+
+
+def test_studies_of_the_last_version_go_on_under_its_names(caplog):
+    recipe = load_recipe("pser")
+    space = load("thresholds,proposer_training").for_recipe(recipe)
+    asked = space.defaults(recipe)
+    assert asked["proposer.candidates.nms"] == "soft" and asked["proposer.training.ema"] == 0.95
+    values = space.suggest(
+        FixedTrial(asked | {"proposer.candidates.nms": "hard", "proposer.candidates.iou_threshold": 0.5})
+    )
+    assert values["proposer.candidates.suppression"] == "nms" and values["proposer.candidates.iou_threshold"] == 0.5
+    assert changed(recipe, values).proposer.candidates.suppression == "nms"
+    old = [
+        Parameter("proposer.candidates.nms", Choice("soft", "hard"), "w", "proposals"),
+        Parameter(
+            "proposer.candidates.sigma", Float(0.1, 1), "w", "proposals", when=("proposer.candidates.nms", "soft")
+        ),
+    ]
+    new = [
+        Parameter("proposer.candidates.suppression", Choice("soft-nms", "nms"), "w", "proposals"),
+        replace(old[1], when=("proposer.candidates.suppression", "soft-nms")),
+    ]
+    assert Space(tuple(old)).for_recipe(recipe) == Space(tuple(new)).for_recipe(recipe)
+    assert Space(tuple(new)).for_recipe(recipe).fingerprint == Space(tuple(old)).fingerprint
 
 
 @settings(max_examples=20, deadline=None)

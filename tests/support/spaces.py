@@ -12,10 +12,10 @@ from tad.recipe.recipe import load_recipe
 RECIPES = {
     "pser": ("pser", []),
     "mined": ("pser", ["proposer.training.action_rows=mined"]),
-    "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.nms=hard"]),
+    "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.suppression=nms"]),
     "hrpro": ("hrpro", []),
     "potloc": ("potloc", []),
-    "potloc-hard": ("potloc", ["detector.postprocess.method=nms"]),
+    "potloc-hard": ("potloc", ["detector.postprocess.suppression=nms"]),
     "points": ("pser", ["labeler.method=points"]),
     "quality": ("pser", ["labeler.method=apl", "detector.training.quality.enabled=true"]),
     "seeds": ("seeds", []),

@@ -9,7 +9,7 @@ Shapes: T rows of all videos and padding, D feature width, C classes, L levels, 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,12 @@ class ActionFormer(Backbone):
         assert self.class_head.bias is not None
         nn.init.constant_(self.class_head.bias, -math.log(99.0))
         self.register_buffer("normaliser", torch.tensor(100.0))
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], **more: Any) -> Self:
+        """The network that a model's settings describe, with fresh weights; `more` are a subclass's arguments."""
+        names = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout")
+        return cls(classes=len(settings["classes"]), **{name: settings[name] for name in names}, **more)
 
     def forward(self, features: Tensor, video: Tensor) -> PointOutputs:
         """From features [T, D] and the video [T] of each row to the outputs of all points; see `Backbone.encode`."""

@@ -111,11 +111,12 @@ class Training(StageConfig):
         tune=Float(0.25, 4.0, log=True),
         why="ActionFormer 1; less where the ends of pseudo-labels are poor",
     )
-    score_weight: bounds.Fraction = option(
+    label_score_weight: bounds.Fraction = option(
         0.0,
         "how far a pseudo-label's score weighs its loss; 0: all count alike",
         tune=Float(0.0, 1.0),
         why="papers 0: all pseudo-labels count alike",
+        formerly="score_weight",
     )
 
     @model_validator(mode="after")

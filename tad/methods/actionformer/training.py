@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,9 +57,11 @@ class DetectorTask:
         ConfigError: the derived width is not divisible by the heads.
     """
 
+    network: ClassVar[type[ActionFormer]] = ActionFormer
+
     def __init__(self, config: Training, context: Context) -> None:
         self.config, self.data = config, context.data
-        self.labels = read_labels(context, config.score_weight)
+        self.labels = read_labels(context, config.label_score_weight)
         self.ignored = read_ignored(context)
         self.videos = self.choose(context)
         self.settings = self.resolve()
@@ -67,15 +69,11 @@ class DetectorTask:
         self.levels: int = self.settings["levels"]
         self.upsample: int = self.settings["upsample"]
         self.weights = {"classification": 1.0, "regression": config.regression_weight}
-        self.module = self.build()
+        self.module = self.network.of(self.settings)
 
     def choose(self, context: Context) -> list[str]:
         """The videos of which each is an item."""
         return teaching(context, self.labels)
-
-    def build(self) -> ActionFormer:
-        """The network to train, with fresh weights."""
-        return build(self.settings)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -175,14 +173,3 @@ class DetectorTask:
             "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
             "longest_label": round(float(sizes.max()), 1),
         }
-
-
-def build(settings: dict[str, Any]) -> ActionFormer:
-    """The network that a model's settings describe, with fresh weights."""
-    return ActionFormer(**network_of(settings))
-
-
-def network_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the network among a model's settings."""
-    names = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout")
-    return {"classes": len(settings["classes"])} | {name: settings[name] for name in names}

@@ -11,24 +11,27 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from tad import bounds
 from tad.data.dataset import Dataset
 from tad.methods.actionformer.detector import ActionFormerDetector, Decoding, Detector, Reading, TrainStage
-from tad.methods.actionformer.model import PointOutputs
+from tad.methods.actionformer.model import ActionFormer, PointOutputs
 from tad.methods.actionformer.proposer import ActionFormerProposer, GivenLabels, LabelledTrain, labelled
-from tad.methods.apl.actionformer_model import AplOutputs
-from tad.methods.apl.actionformer_training import AplTask, build
+from tad.methods.apl.actionformer_model import AplActionFormer, AplOutputs
+from tad.methods.apl.actionformer_training import AplTask
 from tad.methods.apl.contrastive import ContrastiveConfig
 from tad.methods.apl.contrastive_pyramid import pretrain
 from tad.methods.apl.options import AplLabelledTraining, AplTraining
 from tad.methods.apl.quality import joint_quality
-from tad.methods.apl.warm_start import NETWORK, differing
+from tad.methods.apl.warm_start import differing
 from tad.methods.roles import Labels, Roles, Round
 from tad.options import group, option
 from tad.ranges import Float
 from tad.stages import Artifact, StageConfig
+
+DERIVED = ("width", "levels", "upsample", "window")
+"""Options of the network that are those of the model to start from, where there is one."""
 
 
 class QualityPower(StageConfig):
@@ -55,11 +58,8 @@ class AplDecoding(Decoding, QualityPower):
 class AplDetector(Detector):
     """A trained network, whose joint scores (equation 4) rank its segments."""
 
+    network: ClassVar[type[ActionFormer]] = AplActionFormer
     limits: Any  # AplReading or AplDecoding
-
-    @staticmethod
-    def build(settings: dict[str, Any]) -> nn.Module:
-        return build(settings)
 
     def scores(self, outputs: PointOutputs | AplOutputs) -> Tensor:
         scores = super().scores(PointOutputs(*outputs[:3]))
@@ -90,7 +90,7 @@ class AplActionFormerDetector(ActionFormerDetector):
 
     detector: ClassVar[type[Detector]] = AplDetector
     method: Literal["apl-actionformer"] = "apl-actionformer"  # type: ignore[assignment]
-    training: AplTraining = group(AplTraining(), when=dict.fromkeys(NETWORK, ("init", "none")))
+    training: AplTraining = group(AplTraining(), when=dict.fromkeys(DERIVED, ("init", "none")))
     pretrain: ContrastiveConfig = ContrastiveConfig()
     decode: AplDecoding = group(AplDecoding(), stage="detections")
 

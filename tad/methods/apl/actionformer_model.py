@@ -5,7 +5,7 @@ Source: APL (ECCV 2024) sections 3.2 and 3.3. Shapes as of tad.methods.actionfor
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -53,6 +53,11 @@ class AplActionFormer(ActionFormer):
             self.quality_head.bias.data = torch.tensor([0.0, -3.0][:branches])
         if unlabelled:
             self.register_buffer("unlabelled_normaliser", torch.tensor(100.0))
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], **more: Any) -> Self:
+        branches = settings.get("branches", 2) if "quality" in settings else 0
+        return super().of(settings, branches=branches, unlabelled="unlabelled" in settings, **more)
 
     def forward(self, features: Tensor, video: Tensor, frames: Tensor | None = None) -> AplOutputs:  # type: ignore[override]
         """From features [T, D] and the video [T] of each row (-1 on padding) to the outputs of all points.

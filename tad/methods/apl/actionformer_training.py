@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tad.errors import DataError
-from tad.methods.actionformer.model import PointOutputs
-from tad.methods.actionformer.training import DetectorTask, Item, network_of
+from tad.methods.actionformer.model import ActionFormer, PointOutputs
+from tad.methods.actionformer.training import DetectorTask, Item
 from tad.methods.apl.actionformer_model import AplActionFormer, AplOutputs
 from tad.methods.apl.frame_contrast import draw_frames, frame_contrast
 from tad.methods.apl.options import AplTraining
@@ -64,6 +64,7 @@ class AplTask(DetectorTask):
         ConfigError: as of `DetectorTask`, or the model to start from does not fit.
     """
 
+    network: ClassVar[type[ActionFormer]] = AplActionFormer
     config: AplTraining
 
     def __init__(self, config: AplTraining, context: Context) -> None:
@@ -94,9 +95,6 @@ class AplTask(DetectorTask):
         if others:
             self.beside = full
         return others or self.taught
-
-    def build(self) -> AplActionFormer:
-        return build(self.settings)
 
     def item(self, index: int, rng: np.random.Generator) -> AplItem:
         """A random window of a video, or of two."""
@@ -203,12 +201,6 @@ class AplTask(DetectorTask):
         if quality.enabled:
             settings |= {"quality": True, "branches": COUNT[quality.branches]}
         return settings
-
-
-def build(settings: dict[str, Any]) -> AplActionFormer:
-    """The network that a model's settings describe, with fresh weights."""
-    branches = settings.get("branches", 2) if "quality" in settings else 0
-    return AplActionFormer(branches=branches, unlabelled="unlabelled" in settings, **network_of(settings))
 
 
 def share(halves: list[Half], losses: Tensor, of: Tensor | None = None) -> Tensor:

@@ -6,9 +6,9 @@ their defaults it is `bmn`. The stages are BMN's, and `bmn/pretrain`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from tad.methods.apl.warm_start import BASE, go_on_from, model_before
 from tad.methods.bmn.detector import BmnDetector
 from tad.methods.bmn.model import Bmn, BmnOutputs, kept_inside
 from tad.methods.bmn.targets import held
-from tad.methods.bmn.training import BmnTask, Item, TrainStage, network_of
+from tad.methods.bmn.training import BmnTask, Item, TrainStage
 from tad.methods.roles import Labels, Round
 from tad.stages import Artifact, Batch, Context, Total
 
@@ -41,6 +41,10 @@ class AplBmn(Bmn):
         if distance:
             # Distances are small: the score, overlap less distance, should start above 0.
             nn.init.constant_(self.maps[-1].bias[2:], -3.0)  # type: ignore[index]
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], **more: Any) -> Self:
+        return super().of(settings, distance=settings.get("distance", False), **more)
 
     def forward(  # type: ignore[override]
         self, features: Tensor, mask: Tensor, frames: Tensor | None = None
@@ -60,15 +64,10 @@ class AplBmn(Bmn):
         return maps[0] * joint_score(maps[1], maps[2]) if len(maps) > 2 else Bmn.score(maps)
 
 
-def build(settings: dict[str, Any]) -> AplBmn:
-    """The network that a model's settings describe, with fresh weights."""
-    return AplBmn(distance=settings.get("distance", False), **network_of(settings))
-
-
 class AplBmnDetector(BmnDetector):
     """Boundary-matching network with APL's parts; learns from labels and pseudo-labels apart."""
 
-    network: ClassVar[Callable[[dict[str, Any]], Bmn]] = staticmethod(build)
+    network: ClassVar[type[Bmn]] = AplBmn
     method: Literal["apl-bmn"] = "apl-bmn"  # type: ignore[assignment]
     training: AplBmnRoundTraining = AplBmnRoundTraining()
     pretrain: ContrastiveConfig = ContrastiveConfig()
@@ -111,6 +110,7 @@ class AplBmnTask(BmnTask):
         ConfigError: as of `BmnTask`, or the model to start from does not fit.
     """
 
+    network: ClassVar[type[Bmn]] = AplBmn
     config: AplBmnTraining
 
     def __init__(self, config: AplBmnTraining, context: Context) -> None:
@@ -122,9 +122,6 @@ class AplBmnTask(BmnTask):
         self.weights |= {"distance": config.quality_weight, "contrast": config.contrast_weight}
         if before is not None:
             go_on_from(before, self.module, self.settings, context, BASE)
-
-    def build(self) -> AplBmn:
-        return build(self.settings)
 
     def item(self, index: int, rng: np.random.Generator) -> AplItem:
         """As of `BmnTask`, and frames, which are random, too."""

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.errors import RunError
 from tad.methods.bmn.model import Bmn
 from tad.methods.bmn.options import BmnTraining
 from tad.methods.bmn.sampling import valid_cells
 from tad.methods.bmn.targets import Window, read_window, windows
-from tad.methods.bmn.training import TrainStage, build
+from tad.methods.bmn.training import TrainStage
+from tad.methods.common import trained
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.roles import Labels, MethodConfig, Round, required
-from tad.options import group, option
-from tad.ranges import Choice, Float, Integer
+from tad.options import again, group, option
+from tad.ranges import Choice, Integer
 from tad.stages import Artifact, Context, StageConfig
 
 
@@ -69,13 +69,7 @@ class BmnDecoding(StageConfig):
 class BmnPostprocess(Postprocess):
     """What is done with overlapping proposals, whatever their class."""
 
-    sigma: bounds.Temperature = option(
-        0.4,
-        "soft-nms: width of the Gaussian",
-        tune=Float(0.1, 1.0, log=True),
-        why="ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
-        when=("method", "soft-nms"),
-    )
+    sigma: bounds.Temperature = again(Postprocess, "sigma", 0.4)
 
 
 class BmnDetection(StageConfig):
@@ -88,8 +82,7 @@ class BmnDetection(StageConfig):
 class BmnDetector(MethodConfig):
     """Boundary-matching network; learns from any labeler's pseudo-labels."""
 
-    network: ClassVar[Callable[[dict[str, Any]], Bmn]] = staticmethod(build)
-    """The network that a model's settings describe."""
+    network: ClassVar[type[Bmn]] = Bmn
     method: Literal["bmn"] = "bmn"
     training: BmnTraining = BmnTraining()
     decode: BmnDecoding = group(BmnDecoding(), stage="detections")
@@ -115,7 +108,7 @@ class DetectStage:
     name: str = "bmn/detect"
     version: int = 1
     output: Literal["segments", "arrays"] = "segments"
-    network: Callable[[dict[str, Any]], Bmn] = build
+    network: type[Bmn] = Bmn
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, scores = self.config.decode, context.data, context.inputs["scores"]
@@ -166,26 +159,13 @@ Proposals = tuple[np.ndarray, np.ndarray]
 """[N, 2] positions and [N] scores."""
 
 
-def load(
-    context: Context, config: BmnDecoding, build: Callable[[dict[str, Any]], Bmn]
-) -> Callable[[np.ndarray], Proposals]:
+def load(context: Context, config: BmnDecoding, kind: type[Bmn]) -> Callable[[np.ndarray], Proposals]:
     """The trained network as a function of a video's features [T, C]; of its proposals before suppression.
 
     Raises:
         RunError: it was trained for another feature width.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    settings = saved["settings"]
-    if data.manifest.grid.dim != settings["dim"]:
-        raise RunError(
-            f"{data.root}: features of width {data.manifest.grid.dim}, but the detector was trained on width "
-            f"{settings['dim']}; use features of the same kind"
-        )
-    network = build(settings)
-    network.load_state_dict(saved["state"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device).eval()
+    network, settings, device = trained.load(context, kind.of)
     length = settings["length"]
 
     def propose(features: np.ndarray) -> Proposals:

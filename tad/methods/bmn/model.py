@@ -7,7 +7,7 @@ Legend: B windows, T bins, D durations, C feature channels, W width, K valid cel
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,12 @@ class Bmn(nn.Module):
         place = torch.full((durations, length), len(cells.start))
         place[cells.duration, cells.start] = torch.arange(len(cells.start))
         self.register_buffer("place", place, persistent=False)
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], **more: Any) -> Self:
+        """The network that a model's settings describe, with fresh weights; `more` are a subclass's arguments."""
+        names = ("dim", "length", "durations", "width", "samples", "published_edges")
+        return cls(**{name: settings[name] for name in names}, **more)
 
     def forward(self, features: Tensor, mask: Tensor) -> BmnOutputs:
         """The whole network.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -76,6 +76,8 @@ class BmnTask:
         ConfigError: `durations` exceeds the derived length.
     """
 
+    network: ClassVar[type[Bmn]] = Bmn
+
     def __init__(self, config: BmnTraining, context: Context) -> None:
         self.config, self.data = config, context.data
         self.budget = Budget(config.epochs, config.batch_size, config.ema_decay, config.clip_norm)
@@ -85,11 +87,7 @@ class BmnTask:
         self.items = [(v, i) for v in teaching(context, self.labels) for i in self._teaching(v)]
         self.weights = {"regression": config.regression_weight}
         """Of terms; the others weigh 1."""
-        self.module = self.build()
-
-    def build(self) -> Bmn:
-        """The network to train, with fresh weights."""
-        return build(self.settings)
+        self.module = self.network.of(self.settings)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -203,16 +201,6 @@ def falling(groups: list[dict[str, Any]], lr: float, at: float, steps: int) -> t
     optimiser = torch.optim.Adam(groups, lr=lr)
     fall = math.ceil(at * steps)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 if step < fall else 0.1)
-
-
-def build(settings: dict[str, Any]) -> Bmn:
-    """The network that a model's settings describe, with fresh weights."""
-    return Bmn(**network_of(settings))
-
-
-def network_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the network among a model's settings."""
-    return {name: settings[name] for name in ("dim", "length", "durations", "width", "samples", "published_edges")}
 
 
 @dataclass(frozen=True)

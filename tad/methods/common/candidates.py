@@ -143,28 +143,30 @@ class RunsConfig(StageConfig):
 class CandidateConfig(RunsConfig):
     """How curves become proposals."""
 
-    nms: Literal["none", "soft", "hard", "gaufuse"] = option(
-        "soft",
-        "what is done with overlapping proposals of a class; gaufuse: they are fused",
-        paper="soft",
-        tune=Choice("soft", "hard"),
-        why="HR-Pro soft, POTLoc hard; hard leaves fewer proposals to the labeler",
+    suppression: Literal["none", "soft-nms", "nms", "gaufuse"] = option(
+        "soft-nms",
+        "overlapping proposals of a class: lower their scores, drop them, or fuse them",
+        paper="soft-nms",
+        tune=Choice("soft-nms", "nms"),
+        why="HR-Pro soft-nms, POTLoc nms, which leaves fewer proposals to the labeler",
         when=("labeler.method", ("pser", "pser-seed", "potloc", "points")),
+        formerly="nms",
+        old_words={"soft-nms": "soft", "nms": "hard"},
     )
     sigma: bounds.Temperature = option(
         0.3,
-        "width of the Gaussian of soft suppression",
+        "soft-nms: width of the Gaussian",
         paper=0.3,
         tune=Float(0.1, 1.0, log=True),
         why="paper .3; above 1 overlapping proposals hardly lose score",
-        when=("nms", "soft"),
+        when=("suppression", "soft-nms"),
     )
     iou_threshold: bounds.PositiveFraction = option(
         0.6,
-        "tIoU from which hard suppression drops",
+        "nms: the tIoU from which it drops",
         tune=Float(0.4, 0.8),
         why="POTLoc .6; the tIoU from which a proposal is dropped",
-        when=("nms", "hard"),
+        when=("suppression", "nms"),
     )
     stretch: bounds.Seconds = option(
         0.0, "seconds by which all proposals end later in suppression; published codes have 1", paper=1.0
@@ -208,9 +210,9 @@ def candidates(
         second: snippets in a second; suppression with a stretch alone needs it.
     """
     found = scored_runs(cas, actionness, video, known, config)
-    if config.nms == "none":
+    if config.suppression == "none":
         return found
-    if config.nms == "gaufuse":
+    if config.suppression == "gaufuse":
         return fused(found, cas, config, second)
     return suppressed(found, config, second)
 
@@ -271,10 +273,10 @@ def suppressed(found: Candidates, config: CandidateConfig, second: float) -> Can
         found.spans + reach,
         found.scores,
         found.labels,
-        method="hard" if config.nms == "hard" else "gaussian",
+        method="hard" if config.suppression == "nms" else "gaussian",
         sigma=config.sigma,
         iou_threshold=config.iou_threshold,
-        min_score=-1e9 if config.nms == "hard" or config.stretch else 0.001,
+        min_score=-1e9 if config.suppression == "nms" or config.stretch else 0.001,
         limit=None,
     )
     return Candidates(spans - reach, score, label)
@@ -305,4 +307,4 @@ def reading(round: Round, suppressed: bool) -> dict[str, Any]:
         round: labels of its videos are not read unless it knows them, even if the points file also lists others.
         suppressed: False gives every candidate with its own score.
     """
-    return ({} if suppressed else {"nms": "none"}) | ({} if round.known else {"train_classes": "predicted"})
+    return ({} if suppressed else {"suppression": "none"}) | ({} if round.known else {"train_classes": "predicted"})

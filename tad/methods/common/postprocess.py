@@ -22,53 +22,54 @@ from tad.ranges import Choice, Float
 class Postprocess(FusionOptions):
     """What is done with overlapping detections of a class; options without a method's name are those of gaufuse."""
 
-    method: Literal["soft-nms", "nms", "gaufuse"] = option(
+    suppression: Literal["soft-nms", "nms", "gaufuse"] = option(
         "soft-nms",
         "lower the scores of overlapping detections, drop them, or fuse them",
         tune=Choice("soft-nms", "nms", "gaufuse"),
         why="ActionFormer, HR-Pro soft-nms, POTLoc nms, GauFuse fuses: boundaries are means of many",
+        formerly="method",
     )
     sigma: bounds.Temperature = option(
         0.5,
         "soft-nms: width of the Gaussian",
         tune=Float(0.1, 1.0, log=True),
         why="ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
-        when=("method", "soft-nms"),
+        when=("suppression", "soft-nms"),
     )
     iou_threshold: bounds.PositiveFraction = option(
         0.5,
         "nms: the tIoU from which it drops",
         tune=Float(0.3, 0.7),
         why="POTLoc .45; the tIoU from which a detection is dropped",
-        when=("method", "nms"),
+        when=("suppression", "nms"),
     )
     temperature: bounds.Temperature = option(
         0.005,
         "of the weights in a group, in units of scores; published: 0.2",
         tune=Float(1e-3, 1.0, log=True),
         why="GauFuse .2; from nearly a copy of the best of a group to the plain mean",
-        when=("method", "gaufuse"),
+        when=("suppression", "gaufuse"),
     )
     overlap_threshold: bounds.Chance = option(
         0.3,
         "a detection is fused with a better one above this; published: 0.25",
         tune=Float(0.15, 0.9),
         why="GauFuse .25; higher fuses fewer, and leaves more",
-        when=("method", "gaufuse"),
+        when=("suppression", "gaufuse"),
     )
     overlap: Overlap = option(
         "iou",
         "tIoU, share of the lesser detection (published), or share of the shorter one",
         tune=Choice("inter/candidate", "iou", "inter/min"),
         why="GauFuse inter/candidate: what lies inside a better one always joins it",
-        when=("method", "gaufuse"),
+        when=("suppression", "gaufuse"),
     )
     aggregate: Aggregate = option(
         "mean",
         "score of a group; the published mean ranks it below its best segment",
         tune=Choice("mean", "max", "noisy-or"),
         why="GauFuse mean, which lowers the score of a good one that others join",
-        when=("method", "gaufuse"),
+        when=("suppression", "gaufuse"),
     )
     stretch: bounds.Seconds = option(0.0, "seconds by which all segments end later in overlaps; published codes have 1")
 
@@ -107,7 +108,7 @@ def postprocess(
         second: a second in the unit of spans, for the stretch.
     """
     floor = -1e9 if min_score is None else min_score
-    if config.method == "gaufuse":
+    if config.suppression == "gaufuse":
         fused = gaussian_fusion(
             spans,
             scores,
@@ -125,7 +126,7 @@ def postprocess(
         spans + np.array([0.0, config.stretch * second]),
         scores,
         labels,
-        method="hard" if config.method == "nms" else "gaussian",
+        method="hard" if config.suppression == "nms" else "gaussian",
         sigma=config.sigma,
         iou_threshold=config.iou_threshold,
         min_score=floor,

@@ -79,22 +79,24 @@ class RskpCandidates(StageConfig):
         "the snippet after the run and without the video's last one",
         paper=True,
     )
-    nms: Literal["none", "soft", "hard", "gaufuse"] = option(
+    suppression: Literal["none", "soft-nms", "nms", "gaufuse"] = option(
         "gaufuse",
-        "what is done with overlapping candidates of a class; gaufuse: they are fused",
+        "overlapping candidates of a class: lower their scores, drop them, or fuse them",
         paper="gaufuse",
-        tune=Choice("soft", "hard"),
-        why="HR-Pro soft, POTLoc hard; hard leaves fewer proposals to the labeler",
+        tune=Choice("soft-nms", "nms"),
+        why="HR-Pro soft-nms, POTLoc nms, which leaves fewer proposals to the labeler",
         when=("labeler.method", ("pser", "pser-seed", "potloc", "points")),
+        formerly="nms",
+        old_words={"soft-nms": "soft", "nms": "hard"},
     )
     sigma: bounds.Temperature = option(
         0.3,
-        "width of the Gaussian of soft suppression",
+        "soft-nms: width of the Gaussian",
         tune=Float(0.1, 1.0, log=True),
         why="paper .3; above 1 overlapping proposals hardly lose score",
-        when=("nms", "soft"),
+        when=("suppression", "soft-nms"),
     )
-    iou_threshold: bounds.PositiveFraction = option(0.25, "tIoU from which hard suppression drops")
+    iou_threshold: bounds.PositiveFraction = option(0.25, "nms: the tIoU from which it drops")
     fusion: CandidateFusion = group(CandidateFusion(), paper=RELEASED)
 
 
@@ -149,7 +151,7 @@ def rskp_candidates(cas: np.ndarray, video: np.ndarray, known: np.ndarray, confi
     spans = np.concatenate([np.zeros((0, 2)), *(runs.spans for runs in found)])
     score = np.concatenate([np.zeros(0), *(runs.contrast for runs in found)])
     label = np.repeat(labels, [len(runs.spans) for runs in found])
-    if config.nms == "gaufuse":
+    if config.suppression == "gaufuse":
         inner = np.concatenate([np.zeros(0), *(runs.inner for runs in found)])
         fusion = config.fusion
         spans, score, label, _ = gaussian_fusion(
@@ -163,7 +165,7 @@ def rskp_candidates(cas: np.ndarray, video: np.ndarray, known: np.ndarray, confi
             aggregate=fusion.aggregate,
             stretch=float(config.released_edges),
         )
-    elif config.nms != "none":
+    elif config.suppression != "none":
         spans, score, label = suppressed(spans, score, label, config)
     return Candidates(spans, score.astype(np.float32), label)
 
@@ -178,10 +180,10 @@ def suppressed(
         spans[once] + reach,
         score[once],
         label[once],
-        method="hard" if config.nms == "hard" else "gaussian",
+        method="hard" if config.suppression == "nms" else "gaussian",
         sigma=config.sigma,
         iou_threshold=config.iou_threshold,
-        min_score=-1e9 if config.nms == "hard" else 0.001,
+        min_score=-1e9 if config.suppression == "nms" else 0.001,
         limit=None,
     )
     return kept - reach, score, label

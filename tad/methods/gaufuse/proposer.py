@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from tad import bounds
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
+from tad.methods.common import trained
 from tad.methods.common.candidates import reading
 from tad.methods.common.label_kinds import untaught
 from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates
 from tad.methods.gaufuse.model import RskpModel, RskpScores
 from tad.methods.gaufuse.training import RskpTrain, RskpTraining
 from tad.methods.roles import MethodConfig, Round
-from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
 from tad.options import group, option
 from tad.stages import Arrays, Artifact, Context, StageConfig
@@ -137,31 +136,22 @@ class RskpPropose:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, scores = context.data, context.inputs["scores"]
-        names = pa.array(data.classes)
 
         def propose(video: str) -> Segments:
             cas = scores.array("cas", video)
             known = data.video_classes(video) if self.config.train_classes == "given" else np.zeros(0, dtype=np.int64)
             found = rskp_candidates(cas, scores.array("video", video), known, self.config)
-            spans = np.clip(data.grid(video, len(cas)).from_edge(found.spans), 0, data.duration(video))
-            keep = spans[:, 1] > spans[:, 0]
-            return Segments.of(
-                video,
-                spans[keep, 0],
-                spans[keep, 1],
-                names.take(pa.array(found.labels[keep])),
-                found.scores[keep],
-                source=context.source,
+            spans = data.grid(video, len(cas)).from_edge(found.spans)
+            return Segments.clipped(
+                video, spans, found.labels, data.classes, found.scores, data.duration(video), context.source
             )
 
         return propose
 
 
 def load(context: Context) -> Callable[[str], RskpScores]:
-    """The trained model in eval mode as a function of a video id (scores have B = 1); errors as of `restore`."""
-    model, _ = restore(context, RskpModel)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    """The trained model as a function of a video id (scores have B = 1)."""
+    model, _, device = trained.load(context, trained.of_architecture(RskpModel))
 
     def run(video: str) -> RskpScores:
         features = read_features(context.data, video)[None].to(device)

@@ -20,8 +20,8 @@ from tad import bounds
 from tad.data.labels import Supervision
 from tad.errors import DataError
 from tad.methods.common.optimisers import default_batch
+from tad.methods.common.trained import of_architecture, restore
 from tad.methods.gaufuse.model import HeadScores, RskpModel, RskpScores
-from tad.methods.snippet.proposer import restore
 from tad.methods.snippet.training import read_features
 from tad.options import option
 from tad.ranges import Choice, Float, Integer
@@ -77,12 +77,13 @@ class RskpLosses(StageConfig):
         tune=Choice(None, 4, 8, 16, 32),
         why="papers 16; smaller for few videos",
     )
-    ema: bounds.Decay | None = option(
+    ema_decay: bounds.Decay | None = option(
         0.95,
         "decay of averaged weights; null: the last weights",
         paper=None,
         tune=Choice(None, 0.9, 0.95, 0.98, 0.99),
         why="papers null, the last weights; an average is steadier",
+        formerly="ema",
     )
 
     @property
@@ -186,7 +187,7 @@ class RskpTask:
     ) -> None:
         data = context.data
         self.config, self.data = config, data
-        self.budget = Budget(epochs, config.batch_size or default_batch(data, 10), config.ema)
+        self.budget = Budget(epochs, config.batch_size or default_batch(data, 10), config.ema_decay)
         self.memory_epochs, self.lr_drop, self.epoch_steps = memory_epochs, lr_drop, 1
         self.videos = [v for v in context.videos if len(data.video_classes(v))]
         skipped = len(context.videos) - len(self.videos)
@@ -201,7 +202,7 @@ class RskpTask:
         self.lr = min(1e-3, 5e-5 * 2048 / dim) if lr is None else lr
         self.module: nn.Module
         if "model" in context.inputs:
-            model, settings = restore(context, RskpModel, dropout=config.dropout)
+            model, settings = restore(context, of_architecture(RskpModel), dropout=config.dropout)
             model.forget()
             self.module = model
             architecture = settings["architecture"]

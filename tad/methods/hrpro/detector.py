@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.common.seeds import inside
 from tad.methods.hrpro.detector_model import InstanceModel, framed
@@ -26,7 +26,7 @@ from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining,
 from tad.methods.hrpro.negatives import Negatives, NegativesConfig
 from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, required
 from tad.methods.snippet.training import read_features
-from tad.options import group, option
+from tad.options import again, group, option
 from tad.ranges import Choice, Float, Integer
 from tad.stages import Artifact, Context, StageConfig
 
@@ -45,13 +45,14 @@ class InstanceDecoding(StageConfig):
         why="paper both; refined alone is half as many to suppress",
     )
     contrast_weight: bounds.Weight = option(1.0, "weight of the candidate's own score in the mean", paper=1.0)
-    score_weight: bounds.Weight = option(
+    completeness_weight: bounds.Weight = option(
         0.25,
         "weight of the completeness in the mean; it spreads about three times as far as the default "
         "proposers' contrast, so 1 lets it decide alone",
         paper=1.0,
         tune=Float(0.05, 4.0, log=True),
         why="paper 1, beside 1 for the candidate's contrast",
+        formerly="score_weight",
     )
     video_factor: bool = option(
         True,
@@ -74,21 +75,15 @@ class InstanceDecoding(StageConfig):
 
     @model_validator(mode="after")
     def _weighted(self) -> InstanceDecoding:
-        if self.contrast_weight + self.score_weight == 0:
-            raise ValueError("one of contrast_weight and score_weight must be above 0")
+        if self.contrast_weight + self.completeness_weight == 0:
+            raise ValueError("one of contrast_weight and completeness_weight must be above 0")
         return self
 
 
 class InstancePostprocess(Postprocess):
     """What is done with overlapping detections."""
 
-    sigma: bounds.Temperature = option(
-        0.3,
-        "soft-nms: width of the Gaussian",
-        tune=Float(0.1, 1.0, log=True),
-        why="ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
-        when=("method", "soft-nms"),
-    )
+    sigma: bounds.Temperature = again(Postprocess, "sigma", 0.3)
 
 
 class InstanceDetection(StageConfig):
@@ -107,7 +102,9 @@ class HrproInstanceDetector(MethodConfig):
     training: InstanceTraining = InstanceTraining()
     decode: InstanceDecoding = group(InstanceDecoding(), stage="detections")
     postprocess: InstancePostprocess = group(
-        InstancePostprocess(), stage="detections", paper=InstancePostprocess(method="soft-nms", sigma=0.3, stretch=1.0)
+        InstancePostprocess(),
+        stage="detections",
+        paper=InstancePostprocess(suppression="soft-nms", sigma=0.3, stretch=1.0),
     )
 
     def conflicts(self, recipe: Roles) -> list[str]:
@@ -155,8 +152,8 @@ class InstanceDetect:
             labels, contrast = np.tile(labels, copies), np.tile(contrast, copies)
             if config.video_factor:
                 completeness = completeness * scores.array("video", video)[labels]
-            fused = config.contrast_weight * contrast + config.score_weight * completeness
-            fused /= config.contrast_weight + config.score_weight
+            fused = config.contrast_weight * contrast + config.completeness_weight * completeness
+            fused /= config.contrast_weight + config.completeness_weight
             spans, lowered, labels = postprocess(
                 spans, fused, labels, self.config.postprocess, min_score=config.min_score, limit=config.max_detections
             )
@@ -177,18 +174,8 @@ def load(context: Context) -> Refiner:
     Raises:
         RunError: the model was trained for another feature width.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    architecture = saved["settings"]["architecture"]
-    if architecture["dim"] != data.manifest.grid.dim:
-        raise RunError(
-            f"{artifact.path}: the model was trained with dim = {architecture['dim']}, but {data.root} has "
-            f"{data.manifest.grid.dim}; train it on this dataset"
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = InstanceModel(**architecture)
-    model.load_state_dict(saved["state"])
-    model.to(device).eval()
+    data = context.data
+    model, _, device = trained.load(context, trained.of_architecture(InstanceModel))
 
     def run(video: str, spans: np.ndarray, keep: str) -> tuple[np.ndarray, np.ndarray]:
         features = read_features(data, video)

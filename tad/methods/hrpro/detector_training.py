@@ -71,12 +71,13 @@ class InstanceTraining(StageConfig):
         tune=Integer(200, 2000, log=True),
         why="paper 1000 of a video in each epoch; sets the cost of a step",
     )
-    score_weight: bounds.Weight = option(
+    completeness_weight: bounds.Weight = option(
         1.0,
         "weight of the completeness loss",
         paper=1.0,
         tune=Float(0.1, 10.0, log=True),
         why="code 1; the loss of completeness",
+        formerly="score_weight",
     )
     regression_weight: bounds.Weight = option(
         1.0,
@@ -113,7 +114,9 @@ class InstanceTraining(StageConfig):
         tune=Choice(None, 4, 5, 8, 10, 16),
         why="code 10; smaller for few videos",
     )
-    ema: bounds.Decay | None = option(None, "decay of averaged weights; null: the last weights", paper=None)
+    ema_decay: bounds.Decay | None = option(
+        None, "decay of averaged weights; null: the last weights", paper=None, formerly="ema"
+    )
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class InstanceTask:
 
     def __init__(self, config: InstanceTraining, context: Context) -> None:
         self.config, self.data = config, context.data
-        self.budget = Budget(config.epochs, config.batch_size or default_batch(self.data, 10), config.ema)
+        self.budget = Budget(config.epochs, config.batch_size or default_batch(self.data, 10), config.ema_decay)
         labels, candidates, negatives = (segments_of(context, x) for x in ("labels", "candidates", "negatives"))
         self.videos = [v for v in context.videos if v in labels and v in candidates]
         skipped = len(context.videos) - len(self.videos)
@@ -251,7 +254,7 @@ class InstanceTask:
         score = video_means(smooth_l1(answers.completeness, target), video, videos)
         regression = video_means(smooth_l1(reached, torch.ones_like(reached)), video[positive], videos)
         shares = {"score": score.sum() / number, "regression": regression.sum() / number}
-        loss = self.config.score_weight * shares["score"] + self.config.regression_weight * shares["regression"]
+        loss = self.config.completeness_weight * shares["score"] + self.config.regression_weight * shares["regression"]
         return {"loss": loss, **shares}
 
     def optimiser(self, module: torch.nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:

@@ -26,7 +26,7 @@ from tad.methods.snippet.mining import Mined
 from tad.methods.snippet.model import SnippetScores
 from tad.methods.snippet.proposer import SnippetEmbed, SnippetScore, propose
 from tad.methods.snippet.training import SnippetTask, TrainingConfig
-from tad.options import group, option
+from tad.options import again, group, option
 from tad.ranges import Choice, Float, Integer
 from tad.stages import Artifact, Batch, Context, Total, unwrap
 
@@ -35,19 +35,12 @@ class HrproTraining(TrainingConfig):
     """Model, losses and optimiser."""
 
     # With attention every row sees the whole video, so a video-level loss teaches all rows to fire at once.
-    video_weight: bounds.Weight = option(
-        0.0,
-        "weight of the video-level loss",
-        paper=0.0,
-        tune=Float(0.0, 2.0),
-        why="LACP and POTLoc 1, HR-Pro 0; with attention it teaches all rows to fire at once",
-    )
-    action_threshold: bounds.Fraction = option(
-        0.1,
-        "mined action: background score at most this",
-        paper=0.1,
-        tune=Float(0.05, 0.4),
+    video_weight: bounds.Weight = again(TrainingConfig, "video_weight", 0.0, paper=0.0)
+    action_threshold: bounds.Fraction = again(
+        TrainingConfig,
+        "action_threshold",
         why="paper .1; the rows that the contrast and the prototypes take for action",
+        when=None,
     )
     attention_layers: int = option(
         2,

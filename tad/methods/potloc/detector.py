@@ -16,7 +16,7 @@ import torch
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.candidates import RunsConfig, scored_runs, steps
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
@@ -26,7 +26,7 @@ from tad.methods.potloc.training import PotlocTrain, build
 from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
 from tad.methods.snippet.model import video_scores
 from tad.methods.snippet.training import read_features
-from tad.options import group, option
+from tad.options import again, group, option
 from tad.ranges import Choice, Float, Integer, Steps
 from tad.stages import Artifact, Context, StageConfig
 
@@ -37,26 +37,19 @@ class PotlocDecoding(RunsConfig):
     The options of runs hold on each level: `scale` is that of the finest, every further level has twice as much.
     """
 
-    class_threshold: bounds.Fraction = option(
-        0.5,
-        "a class is predicted at this video score",
+    class_threshold: bounds.Fraction = again(
+        RunsConfig,
+        "class_threshold",
         paper=0.7,
+        free=False,
         tune=Float(0.05, 0.8),
         why="paper .7; lower where videos hold many classes",
     )
-    scale: bounds.Parts = option(
-        2,
-        "interpolated samples per snippet of the finest level; each further level has twice as many",
-        paper=4,
-        tune=Choice(2, 4, 8),
-        why="paper 4; of the finest level, at linear cost",
+    scale: bounds.Parts = again(
+        RunsConfig, "scale", paper=4, tune=Choice(2, 4, 8), why="paper 4; of the finest level, at linear cost"
     )
-    margin: bounds.Ratio = option(
-        0.25,
-        "outside of a run on each side, as a share of its length",
-        paper=0.1,
-        tune=Float(0.05, 0.4),
-        why="paper .1; how far around a run the contrast looks",
+    margin: bounds.Ratio = again(
+        RunsConfig, "margin", paper=0.1, tune=Float(0.05, 0.4), why="paper .1; how far around a run the contrast looks"
     )
     video_power: bounds.Fraction = option(
         0.5,
@@ -108,20 +101,8 @@ class PotlocDecoding(RunsConfig):
 class PotlocPostprocess(Postprocess):
     """What is done with overlapping detections."""
 
-    sigma: bounds.Temperature = option(
-        0.3,
-        "soft-nms: width of the Gaussian",
-        tune=Float(0.1, 1.0, log=True),
-        why="ActionFormer .5, HR-Pro .3; above 1 overlapping detections hardly lose score",
-        when=("method", "soft-nms"),
-    )
-    iou_threshold: bounds.PositiveFraction = option(
-        0.6,
-        "nms: the tIoU from which it drops",
-        tune=Float(0.3, 0.7),
-        why="POTLoc .45; the tIoU from which a detection is dropped",
-        when=("method", "nms"),
-    )
+    sigma: bounds.Temperature = again(Postprocess, "sigma", 0.3)
+    iou_threshold: bounds.PositiveFraction = again(Postprocess, "iou_threshold", 0.6)
 
 
 class PotlocDetection(StageConfig):
@@ -139,7 +120,9 @@ class PotlocDetector(MethodConfig):
     training: PotlocTraining = PotlocTraining()
     decode: PotlocDecoding = group(PotlocDecoding(), stage="detections")
     postprocess: PotlocPostprocess = group(
-        PotlocPostprocess(), stage="detections", paper=PotlocPostprocess(method="nms", iou_threshold=0.45, stretch=1.0)
+        PotlocPostprocess(),
+        stage="detections",
+        paper=PotlocPostprocess(suppression="nms", iou_threshold=0.45, stretch=1.0),
     )
 
     def conflicts(self, recipe: Roles) -> list[str]:
@@ -180,7 +163,6 @@ class PotlocDetect:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, (run, upsample) = self.config.decode, context.data, load(context)
-        names = np.array(data.classes, dtype=object)
 
         def detect(video: str) -> Segments:
             levels = run(video)
@@ -193,11 +175,7 @@ class PotlocDetect:
             spans, lowered, label = postprocess(
                 spans, score, label, self.config.postprocess, min_score=config.min_score, limit=config.max_detections
             )
-            spans = np.clip(spans, 0.0, data.duration(video))
-            real = spans[:, 0] < spans[:, 1]
-            return Segments.of(
-                video, spans[real, 0], spans[real, 1], names[label[real]].tolist(), lowered[real], source=context.source
-            )
+            return Segments.clipped(video, spans, label, data.classes, lowered, data.duration(video), context.source)
 
         return detect
 
@@ -274,19 +252,8 @@ def load(context: Context) -> tuple[Callable[[str], list[Curves]], int]:
     Raises:
         RunError: it was trained for another feature width or other classes.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    settings = saved["settings"]
-    for name, there, here in (
-        ("features of width", settings["architecture"]["dim"], data.manifest.grid.dim),
-        ("the classes", ", ".join(settings["classes"]), ", ".join(data.classes)),
-    ):
-        if there != here:
-            raise RunError(f"{artifact.path}: the detector was trained on {name} {there}, but {data.root} has {here}")
-    network = build(settings)
-    network.load_state_dict(saved["state"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device).eval()
+    data = context.data
+    network, settings, device = trained.load(context, build)
     ratio, upsample = settings["top_ratio"], settings["upsample"]
 
     def run(video: str) -> list[Curves]:

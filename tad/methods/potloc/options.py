@@ -109,10 +109,11 @@ class PotlocTraining(StageConfig):
         why="paper 2 strides; null samples the whole pseudo-label, errors at its ends included",
     )
     rounded: bool = option(False, "true: the published targets, rounded to whole snippets", paper=True)
-    seeds: Literal["gaps", "published"] = option(
+    background_rows: Literal["gaps", "published"] = option(
         "gaps",
         "background rows: mined in all gaps; published: in outer ones only where the model is sure",
         paper="published",
+        formerly="seeds",
     )
     background_threshold: bounds.Fraction = option(
         0.95,

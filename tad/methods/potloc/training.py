@@ -196,7 +196,7 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[
     classes, background = scores[..., :-1], scores[..., -1]
     output = torch.cat([classes * (1 - background[..., None]), background[..., None]], dim=-1)
     positive = target.any(-1)
-    seeds = background_seeds(background, positive, mask, config.background_threshold, config.seeds)
+    seeds = background_seeds(background, positive, mask, config.background_threshold, config.background_rows)
     empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
     action = torch.cat([target.to(output), torch.zeros_like(output[..., :1])], dim=-1)
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from tad.data.segments import Segments
-from tad.errors import RunError
 from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
+from tad.methods.common.trained import of_architecture, restore
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
@@ -63,7 +63,7 @@ class Refine:
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data = self.config, context.data
         proposals, reader = Proposals(context), BagReader(context, config.bag, config.centred)
-        heads = load_heads(context, reader.width)
+        heads = restore(context, of_architecture(PserHeads), reader.width)[0].eval()
 
         def refine(video: str) -> Segments:
             points, seeds = proposals.seeds(video, config.seed_rule)
@@ -83,26 +83,6 @@ class Refine:
             return Segments.of(video, spans[:, 0], spans[:, 1], names, rank.max(axis=1), points.time, context.source)
 
         return refine
-
-
-def load_heads(context: Context, width: int) -> PserHeads:
-    """The trained heads in eval mode.
-
-    Raises:
-        RunError: they were trained for another feature width or number of classes.
-    """
-    artifact = context.inputs["model"]
-    saved = artifact.model()
-    architecture = saved["settings"]["architecture"]
-    for key, here in (("dim", width), ("classes", len(context.data.classes))):
-        if architecture[key] != here:
-            raise RunError(
-                f"{artifact.path}: the heads were trained with {key} = {architecture[key]}, but {context.data.root} "
-                f"and its embedding have {here}; train them again"
-            )
-    heads = PserHeads(**architecture)
-    heads.load_state_dict(saved["state"])
-    return heads.eval()
 
 
 def run_heads(

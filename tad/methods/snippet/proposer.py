@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
-from tad.errors import RunError
+from tad.methods.common import trained
 from tad.methods.common.candidates import CandidateConfig, candidates, reading
 from tad.methods.common.label_kinds import unread_labels, untaught
 from tad.methods.roles import MethodConfig, Round
@@ -114,7 +113,6 @@ class SnippetPropose:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, scores = context.data, context.inputs["scores"]
-        names = pa.array(data.classes)
 
         def propose(video: str) -> Segments:
             cas, background = scores.array("cas", video), scores.array("background", video)
@@ -122,25 +120,17 @@ class SnippetPropose:
             grid = data.grid(video, len(cas))
             second = float(grid.to_edge(1.0) - grid.to_edge(0.0))
             found = candidates(cas, 1 - background, scores.array("video", video), known, self.config, second)
-            spans = np.clip(grid.from_edge(found.spans), 0, data.duration(video))
-            keep = spans[:, 1] > spans[:, 0]
-            return Segments.of(
-                video,
-                spans[keep, 0],
-                spans[keep, 1],
-                names.take(pa.array(found.labels[keep])),
-                found.scores[keep],
-                source=context.source,
+            spans = grid.from_edge(found.spans)
+            return Segments.clipped(
+                video, spans, found.labels, data.classes, found.scores, data.duration(video), context.source
             )
 
         return propose
 
 
 def load(context: Context, build: Callable[..., nn.Module]) -> tuple[Callable[[str], SnippetScores], dict[str, Any]]:
-    """The trained model as a function of a video id (scores have B = 1), and its settings; errors as of `restore`."""
-    model, settings = restore(context, build)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    """The trained model as a function of a video id (scores have B = 1), and its settings."""
+    model, settings, device = trained.load(context, trained.of_architecture(build))
 
     def run(video: str) -> SnippetScores:
         features = read_features(context.data, video)[None].to(device)
@@ -149,23 +139,3 @@ def load(context: Context, build: Callable[..., nn.Module]) -> tuple[Callable[[s
         return SnippetScores(*(part.cpu() for part in scores))
 
     return run, settings
-
-
-def restore(context: Context, build: Callable[..., Model], **changes: Any) -> tuple[Model, dict[str, Any]]:
-    """The model of the input "model", with its weights, and its settings; `changes` replace arguments of `build`.
-
-    Raises:
-        RunError: the model was trained for another feature width or number of classes.
-    """
-    saved = context.inputs["model"].model()
-    settings, data = saved["settings"], context.data
-    for key, here in (("dim", data.manifest.grid.dim), ("classes", len(data.classes))):
-        if settings["architecture"][key] != here:
-            raise RunError(
-                f"{context.inputs['model'].path}: the model was trained with {key} = {settings['architecture'][key]}, "
-                f"but {data.root} has {here}; train it on this dataset"
-            )
-    settings["architecture"] |= changes
-    model = build(**settings["architecture"])
-    model.load_state_dict(saved["state"])
-    return model, settings

@@ -64,9 +64,11 @@ class TrainingConfig(StageConfig):
     background_weight: bounds.Weight = option(
         1.0, "weight of the loss on mined background rows", paper=1.0, tune=Float(0.1, 2.0, log=True), why="papers 1"
     )
-    score_weight: bounds.Weight = option(0.0, "weight of the contrast of searched segments' scores; LACP has 1")
-    feature_weight: bounds.Weight = option(
-        0.0, "weight of the contrast between searched segments' embeddings; LACP has 1"
+    score_contrast_weight: bounds.Weight = option(
+        0.0, "weight of the contrast of searched segments' scores; LACP has 1", formerly="score_weight"
+    )
+    feature_contrast_weight: bounds.Weight = option(
+        0.0, "weight of the contrast between searched segments' embeddings; LACP has 1", formerly="feature_weight"
     )
     search_budget: bounds.Count = option(25, "segmentations that the search for segments keeps open")
     action_rows: Literal["points", "mined"] = option(
@@ -116,12 +118,13 @@ class TrainingConfig(StageConfig):
         tune=Choice(None, 4, 8, 16, 32),
         why="papers 16; smaller for few videos",
     )
-    ema: bounds.Decay | None = option(
+    ema_decay: bounds.Decay | None = option(
         0.95,
         "decay of averaged weights; null: the last weights",
         paper=None,
         tune=Choice(None, 0.9, 0.95, 0.98, 0.99),
         why="papers null, the last weights; an average is steadier",
+        formerly="ema",
     )
 
     @property
@@ -184,7 +187,7 @@ class SnippetTask:
         if skipped:
             log.info("leaving out %d of %d videos, whose labels teach nothing", skipped, len(context.videos))
         dim = data.manifest.grid.dim
-        self.budget = Budget(config.epochs, config.batch_size or default_batch(data, 16), config.ema)
+        self.budget = Budget(config.epochs, config.batch_size or default_batch(data, 16), config.ema_decay)
         self.lr = min(1e-3, 1e-4 * 2048 / dim) if config.lr is None else config.lr
         self.architecture: dict[str, Any] = {
             "dim": dim,
@@ -206,8 +209,8 @@ class SnippetTask:
             "video": config.video_weight,
             "point": config.point_weight,
             "background": config.background_weight,
-            "score": config.score_weight,
-            "feature": config.feature_weight,
+            "score": config.score_contrast_weight,
+            "feature": config.feature_contrast_weight,
         }
         self.module: nn.Module = self.build()
 
@@ -260,11 +263,11 @@ class SnippetTask:
         """The loss terms of every video, [B] each, under the names of `weights`."""
         config = self.config
         terms = video_losses(scores, batch["points"], batch["present"], batch["mask"], mined, config)
-        if config.score_weight or config.feature_weight:
+        if config.score_contrast_weight or config.feature_contrast_weight:
             found = self.segments(unwrap(module), batch)
-            if config.score_weight:
+            if config.score_contrast_weight:
                 terms["score"] = score_loss(scores.cas(), batch["mask"], found)
-            if config.feature_weight:
+            if config.feature_contrast_weight:
                 terms["feature"] = feature_loss(scores.embedding, found)
         return terms
 

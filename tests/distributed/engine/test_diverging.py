@@ -9,10 +9,13 @@ from torch.nn.functional import binary_cross_entropy
 
 from tad.errors import RunError
 from tad.methods.actionformer.detector import ActionFormerDetector
+from tad.methods.actionformer.options import Training
+from tad.methods.apl.actionformer import AplActionFormerDetector
+from tad.methods.apl.contrastive import ContrastiveConfig
+from tad.methods.apl.contrastive_bmn import pretrain as pretrain_base
+from tad.methods.apl.contrastive_pyramid import pretrain
 from tad.methods.bmn.detector import BmnDetector
 from tad.methods.bmn.options import BmnTraining
-from tad.methods.bmn.pretrain import pretrain as pretrain_base
-from tad.methods.common.contrastive import ContrastiveConfig, pretrain
 from tad.methods.gaufuse.proposer import RskpProposer
 from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.hrpro.proposer import HrproProposer
@@ -25,7 +28,7 @@ from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 MUCH = 1e30
-LACP = {"video_weight": 1.0, "score_weight": 1.0, "feature_weight": 1.0, "lr": MUCH, "epochs": 3}
+LACP = {"video_weight": 1.0, "score_contrast_weight": 1.0, "feature_contrast_weight": 1.0, "lr": MUCH, "epochs": 3}
 PROPOSERS = [
     SnippetProposer(training={"lr": MUCH, "epochs": 3}),
     SnippetProposer(training=LACP),
@@ -33,8 +36,8 @@ PROPOSERS = [
     RskpProposer(training={"lr": MUCH, "epochs": 3, "memory_epochs": 1}),
 ]
 DETECTORS = [
-    ActionFormerDetector(lr=MUCH, epochs=3),
-    ActionFormerDetector(lr=MUCH, epochs=3, contrast_weight=0.1, quality={"weight": 0.1}),
+    ActionFormerDetector(training={"lr": MUCH, "epochs": 3}),
+    AplActionFormerDetector(training={"lr": MUCH, "epochs": 3, "contrast_weight": 0.1, "quality": {"enabled": True}}),
     HrproInstanceDetector(training={"lr": MUCH, "epochs": 3}),
     PotlocDetector(training={"lr": MUCH, "epochs": 3}),
     BmnDetector(training={"lr": MUCH, "epochs": 3, "length": 32, "samples": 8}),
@@ -80,7 +83,7 @@ def test_the_heads_of_pser(proposed):
 
 def test_a_pretraining(engine):
     with pytest.raises(RunError, match=SAID.format("contrastive")):
-        pretrain(round_of(engine), ContrastiveConfig(enabled=True, epochs=3), ActionFormerDetector(lr=MUCH))
+        pretrain(round_of(engine), ContrastiveConfig(enabled=True, epochs=3), Training(lr=MUCH))
     options = {"lr": MUCH, "length": 32, "samples": 8}
     with pytest.raises(RunError, match=SAID.format(r"[\w-]+")):
         pretrain_base(round_of(engine), ContrastiveConfig(enabled=True, epochs=3), BmnTraining(**options))

@@ -95,7 +95,8 @@ def test_every_labeler_that_says_so_needs_no_features(world, tmp_path, method):
     recipe = recipe_of(world, method)
     assert recipe.reads_features() and not recipe.reads_features(detector=False)
     rounds = Rounds(recipe, TinyEngine(Dataset.open(world / "data"), 0, tmp_path))
-    assert all(len(rounds.labels(1, role).segments.segments()) > 0 for role in ("train", "dev"))
+    for role in ("train", "dev"):
+        assert len(rounds.labels(1, role).segments.segments()) > 0 or method == "full", "no video has full labels"
 
 
 def test_more_trials_go_on_and_another_search_is_refused(world, tmp_path):

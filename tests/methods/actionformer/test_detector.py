@@ -149,7 +149,7 @@ def test_scores_weigh_only_when_asked_and_only_positives(plain: tuple[Dataset, S
     data, labels = plain
 
     def losses(scores: float, score_weight: float) -> dict[str, float]:
-        opened = task(data, labels.replace(score=scores), tmp_path, score_weight=score_weight)
+        opened = task(data, labels.replace(score=scores), tmp_path, label_score_weight=score_weight)
         values = opened.loss(opened.module, batch_of(opened, [0, 1, 2]), one_worker)
         return {name: float(value.detach()) for name, value in values.items()}
 

@@ -311,6 +311,12 @@ def test_a_model_that_does_not_fit_is_refused(plain: tuple[Dataset, Segments], t
         )
 
 
+@pytest.mark.parametrize("wrong", [{"init": "before"}, {"unlabelled_weight": 2.0}])
+def test_the_proposer_s_model_is_the_first_one_and_sees_labelled_videos_alone(wrong: dict[str, object]):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        AplActionFormerProposer.model_validate({"training": wrong})
+
+
 def test_a_dataset_without_full_labels_is_refused_before_anything_is_trained(
     plain: tuple[Dataset, Segments], tmp_path: Path
 ):
@@ -335,7 +341,7 @@ def test_rounds_with_everything_on(plain: tuple[Dataset, Segments], tmp_path: Pa
         engine = TinyEngine(data, seed=0, folder=tmp_path / name)
         alone = AplActionFormerDetector(training={**small, "quality": {"enabled": True}})
         first = alone.train(round_of(engine), taught(artifact))
-        options = small | EVERYTHING | {"init": "before", "score_weight": 0.5}
+        options = small | EVERYTHING | {"init": "before", "label_score_weight": 0.5}
         joint = AplActionFormerDetector(training=options)
         models.append(joint.train(round_of(engine, number=1, model=first), with_zone))
     states = [model.model()["state"] for model in models]

@@ -21,7 +21,7 @@ from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 DETECTORS = [
-    ActionFormerDetector(epochs=2),
+    ActionFormerDetector(training={"epochs": 2}),
     HrproInstanceDetector(training={"epochs": 2}),
     PotlocDetector(training={"epochs": 2}),
     BmnDetector(training={"epochs": 2, "length": 32, "samples": 8}, decode={"top_k": 100}),
@@ -37,7 +37,7 @@ def detections(count=60):
 def test_suppression_is_that_of_the_operator():
     spans, scores, labels = detections()
     for method, name in (("soft-nms", "gaussian"), ("nms", "hard")):
-        config = Postprocess(method=method, sigma=0.4, iou_threshold=0.3)
+        config = Postprocess(suppression=method, sigma=0.4, iou_threshold=0.3)
         rule = {"method": name, "sigma": 0.4, "iou_threshold": 0.3, "min_score": 0.2, "limit": 9}
         _, lowered, classes, rows = classwise_nms(spans, scores, labels, **rule)
         found = postprocess(spans, scores, labels, config, min_score=0.2, limit=9)
@@ -49,12 +49,12 @@ def test_fusion_is_that_of_the_operator():
     spans, scores, labels = detections()
     options = {"temperature": 0.05, "overlap_threshold": 0.5, "overlap": "iou", "aggregate": "max"}
     fused = gaussian_fusion(spans, scores, scores, labels, **options)
-    found = postprocess(spans, scores, labels, Postprocess(method="gaufuse", **options))
+    found = postprocess(spans, scores, labels, Postprocess(suppression="gaufuse", **options))
     assert np.array_equal(found.spans, fused.spans) and np.array_equal(found.labels, fused.labels)
     assert np.array_equal(found.scores, fused.scores.astype(np.float32))
-    few = postprocess(spans, scores, labels, Postprocess(method="gaufuse", **options), min_score=0.8, limit=5)
+    few = postprocess(spans, scores, labels, Postprocess(suppression="gaufuse", **options), min_score=0.8, limit=5)
     assert len(few.scores) == 5 < (fused.scores >= 0.8).sum() and np.array_equal(few.spans, fused.spans[:5])
-    high = postprocess(spans, scores, labels, Postprocess(method="gaufuse", **options), min_score=0.8)
+    high = postprocess(spans, scores, labels, Postprocess(suppression="gaufuse", **options), min_score=0.8)
     assert len(high.scores) == (fused.scores >= 0.8).sum() < len(fused.scores)
 
 
@@ -62,7 +62,7 @@ def test_fusion_is_that_of_the_operator():
 def test_a_stretch_is_in_seconds_and_leaves_boundaries_alone(method):
     """Segments of .4 s that are .1 s apart meet only when each lasts a second longer."""
     spans, scores, labels = np.array([[10, 10.4], [10.5, 10.9]]), np.array([0.9, 0.8]), np.zeros(2, dtype=int)
-    config = Postprocess(method=method, iou_threshold=0.3)
+    config = Postprocess(suppression=method, iou_threshold=0.3)
     longer = config.model_copy(update={"stretch": 1.0})
     for unit in (1.0, 25 / 16):
         given = spans * unit, scores, labels
@@ -78,7 +78,7 @@ def test_a_stretch_is_in_seconds_and_leaves_boundaries_alone(method):
 def test_nothing_in_nothing_out():
     none = np.zeros((0, 2)), np.zeros(0), np.zeros(0, dtype=np.int64)
     for method in ("soft-nms", "nms", "gaufuse"):
-        found = postprocess(*none, Postprocess(method=method), min_score=0.1, limit=3)
+        found = postprocess(*none, Postprocess(suppression=method), min_score=0.1, limit=3)
         assert [part.shape for part in found] == [(0, 2), (0,), (0,)]
 
 
@@ -109,7 +109,7 @@ def test_every_detector_suppresses_or_fuses(engine, rounds, detector):
     model = detector.train(rounds["train"], SeedLabeler().label(rounds["train"]))
     found = {}
     for method in ("soft-nms", "nms", "gaufuse"):
-        name = f"detector.postprocess.method={method}"
+        name = f"detector.postprocess.suppression={method}"
         chosen = load_recipe("pser", [f"detector.method={detector.method}", name]).detector
         assert detector.postprocess == chosen.postprocess or method != "soft-nms"
         variant = detector.model_copy(update={"postprocess": chosen.postprocess})
@@ -130,16 +130,16 @@ def test_every_detector_suppresses_or_fuses(engine, rounds, detector):
 
 def test_options_of_other_names_are_refused_before_anything_runs():
     with pytest.raises(ConfigError) as caught:
-        load_recipe("hrpro", ["detector.postprocess.method=soft", "detector.postprocess.temperature=0"])
+        load_recipe("hrpro", ["detector.postprocess.suppression=soft", "detector.postprocess.temperature=0"])
     message = str(caught.value)
-    assert "detector.postprocess.method: input should be 'soft-nms', 'nms' or 'gaufuse', found 'soft'" in message
+    assert "detector.postprocess.suppression: input should be 'soft-nms', 'nms' or 'gaufuse', found 'soft'" in message
     assert "detector.postprocess.temperature: input should be greater than 0, found 0" in message
 
 
 def test_changing_one_option_keeps_the_detectors_other_defaults():
     for name, sigma, threshold in (("hrpro", 0.3, 0.5), ("potloc", 0.3, 0.6), ("pser", 0.5, 0.5)):
         for method in ("nms", "gaufuse"):
-            changed = load_recipe(name, [f"detector.postprocess.method={method}"]).detector.postprocess
+            changed = load_recipe(name, [f"detector.postprocess.suppression={method}"]).detector.postprocess
             assert (changed.method, changed.sigma, changed.iou_threshold) == (method, sigma, threshold)
 
 
@@ -150,9 +150,9 @@ def test_fused_proposals_are_those_of_the_operator():
     rng = np.random.default_rng(1)
     cas = np.clip(np.sin(np.arange(80)[:, None] / [4, 7]) + 0.2 * rng.normal(size=(80, 2)), 0, 1)
     curves, known = (cas, cas.max(1), np.array([0.9, 0.6])), np.array([0, 1])
-    plain = candidates(*curves, known, CandidateConfig(nms="none"))
-    confidence = candidates(*curves, known, CandidateConfig(nms="gaufuse"))
-    inner = candidates(*curves, known, CandidateConfig(nms="gaufuse", fusion=CandidateFusion(weight="inner")))
+    plain = candidates(*curves, known, CandidateConfig(suppression="none"))
+    confidence = candidates(*curves, known, CandidateConfig(suppression="gaufuse"))
+    inner = candidates(*curves, known, CandidateConfig(suppression="gaufuse", fusion=CandidateFusion(weight="inner")))
     means = np.array(
         [
             np.repeat(cas[:, label], 2)[int(2 * start) : int(2 * end)].mean()
@@ -169,7 +169,7 @@ def test_fused_proposals_are_those_of_the_operator():
 
 
 def test_fused_proposals_of_a_run(rounds):
-    proposer = SnippetProposer(training={"epochs": 3}, candidates={"nms": "gaufuse"})
+    proposer = SnippetProposer(training={"epochs": 3}, candidates={"suppression": "gaufuse"})
     now = rounds["train"]
     fused = proposer.propose(now, now.previous.model).segments()
     every = proposer.propose(now, now.previous.model, suppressed=False)

@@ -204,7 +204,7 @@ def task(engine, made, number: int, old: float, new: float, **more: object) -> R
     schedule = Schedule(epochs=[2], label_epochs=[2, 0], weight=10.0, growth=1.0)
     training = Retraining.model_validate({"dropout": 0.0, "first_memory": False, **more})
     config = RetrainConfig(training=training, schedule=schedule, round=number)
-    one = Retrain(config, 4).open(Context(engine.data, inputs, engine.data.videos("train"), 0))
+    one = Retrain(config).open(Context(engine.data, inputs, engine.data.videos("train"), 0))
     one.optimiser(one.module, 2)
     return one
 
@@ -242,7 +242,7 @@ def test_steps_follow_the_change(engine, made, bounded):
 
 
 def test_it_starts_from_the_last_model_and_needs_one(engine, made):
-    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema": None})
+    detector = RskpDetector(schedule={"epochs": [1], "lr": [1e-9]}, training={"ema_decay": None})
     labels = taught(labels_of(engine))
     trained = detector.train(round_of(engine, number=1, model=made[0]), labels).model()["state"]
     for key, value in made[0].model()["state"].items():

@@ -41,14 +41,13 @@ def context(data: Dataset) -> Context:
 
 def stage(**changes: object) -> RskpTrain:
     config = RskpTraining.model_validate(SMALL | changes)
-    assert config.batch_size is not None
-    return RskpTrain(config, config.batch_size)
+    return RskpTrain(config)
 
 
 def task(data: Dataset, **changes: object) -> RskpTask:
     torch.manual_seed(0)
     one = stage(**changes).open(context(data))
-    one.optimiser(one.module, 2 * one.epochs)
+    one.optimiser(one.module, 2 * one.budget.epochs)
     return one
 
 
@@ -183,7 +182,7 @@ def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Datase
 def test_training_goes_on_from_a_checkpoint(data: Dataset, done: int) -> None:
     states: list[dict] = []
     one = stage(dropout=0.5, lr_drop=3)
-    whole = fit(one, context(data), Worker(), None, lambda state, _: states.append(copy.deepcopy(state)))
+    whole = fit(one, context(data), Worker(), None, lambda state, *_: states.append(copy.deepcopy(state)))
     resumed = fit(one, context(data), Worker(), states[done - 1], lambda *_: None)
     for name, value in whole["module"].items():
         assert torch.equal(value, resumed["module"][name]), name
@@ -308,7 +307,7 @@ def test_suppression_counts_a_run_once_and_fusion_as_often_as_thresholds_yield_i
     many = {"thresholds": [0.1, 0.15, 0.3], "widen": 0.0}
 
     def of(nms: str, known: tuple[int, ...] = (0, 1)) -> list[tuple[float, float, int]]:
-        config = RskpCandidates(**many, nms=nms)
+        config = RskpCandidates(**many, suppression=nms)
         found = rskp_candidates(curve, np.array([0.9, 0.1]), np.array(known, dtype=np.int64), config)
         return [(float(s), float(e), int(c)) for (s, e), c in zip(found.spans, found.labels, strict=True)]
 
@@ -324,13 +323,13 @@ def test_a_video_of_no_class_has_its_best_class_or_nothing() -> None:
     none = np.zeros(0, dtype=np.int64)
     assert rskp_candidates(curve, video, none, RskpCandidates()).labels.tolist() == [1]
     for nms in ("none", "soft", "hard", "gaufuse"):
-        assert not len(rskp_candidates(curve, video, none, RskpCandidates(best_class=False, nms=nms)).labels)
+        assert not len(rskp_candidates(curve, video, none, RskpCandidates(best_class=False, suppression=nms)).labels)
 
 
 def test_faithful_sets_every_published_option() -> None:
     proposer = RskpProposer(faithful=True)
     training, candidates = proposer.training, proposer.candidates
-    assert (training.epochs, training.memory_epochs, training.lr_drop, training.ema) == (200, 101, 80, None)
+    assert (training.epochs, training.memory_epochs, training.lr_drop, training.ema_decay) == (200, 101, 80, None)
     assert training.memory_first_class and candidates.released_edges and not candidates.best_class
     assert candidates.fusion.weight == "inner" and len(candidates.thresholds) == 20
     assert (candidates.thresholds[0], candidates.thresholds[-1]) == (0.001, 0.039)

@@ -78,10 +78,10 @@ def test_kept_segments_and_fused_scores_by_hand(engine, inputs, model):
     q, refined = ask(spans)
     again, _ = ask(refined)
     assert (refined[:, 0] >= 0).all() and (refined[:, 1] > refined[:, 0]).all(), "nothing to repair here"
-    found = decoded(engine, inputs, model, candidates, keep="original", contrast_weight=3.0, score_weight=2.0)
+    found = decoded(engine, inputs, model, candidates, keep="original", contrast_weight=3.0, completeness_weight=2.0)
     np.testing.assert_allclose(found.spans, spans)
     np.testing.assert_allclose(found.score, (3 * contrast + 2 * q * factor) / 5, atol=1e-6)
-    found = decoded(engine, inputs, model, candidates, keep="refined", score_weight=1.0, video_factor=False)
+    found = decoded(engine, inputs, model, candidates, keep="refined", completeness_weight=1.0, video_factor=False)
     order = np.argsort(found.start)
     np.testing.assert_allclose(found.spans[order], refined, atol=1e-6)
     np.testing.assert_allclose(found.score[order], (contrast + again) / 2, atol=1e-6)
@@ -92,7 +92,7 @@ def test_kept_segments_and_fused_scores_by_hand(engine, inputs, model):
 def test_the_published_suppression_reaches_a_second_further(engine, inputs, model):
     video, name = engine.data.videos("test")[0], engine.data.classes[0]
     candidates = adopted(engine, [(video, 1.0, 2.0, name, 0.9), (video, 2.2, 3.2, name, 0.8)])
-    options = {"keep": "original", "score_weight": 0.0}
+    options = {"keep": "original", "completeness_weight": 0.0}
     plain = decoded(engine, inputs, model, candidates, **options)
     published = decoded(engine, inputs, model, candidates, {"stretch": 1.0}, **options)
     np.testing.assert_allclose(plain.score, [0.9, 0.8], atol=1e-6)
@@ -207,4 +207,4 @@ def test_faithful_sets_every_option_and_refuses_contradictions():
 
 def test_weights_that_leave_no_score_are_refused():
     with pytest.raises(ValidationError, match="must be above 0"):
-        InstanceDecoding(contrast_weight=0.0, score_weight=0.0)
+        InstanceDecoding(contrast_weight=0.0, completeness_weight=0.0)

@@ -36,7 +36,7 @@ def invented_items(counts=((7, 3), (0, 2), (12, 1), (5, 6))):
 
 
 def test_losses_by_hand(context):
-    task = task_of(context, score_weight=0.7, regression_weight=1.9)
+    task = task_of(context, completeness_weight=0.7, regression_weight=1.9)
     items = invented_items()
     found = task.loss(task.module, task.collate(items), one_worker)
     score = regression = 0.0

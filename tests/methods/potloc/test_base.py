@@ -85,7 +85,11 @@ def test_the_bonus_is_a_share_of_the_videos_score_and_hard_suppression_drops() -
     cas, video = rng.random((60, 2)), np.array([0.9, 0.6])
     plain, more, hard = (
         candidates(cas, cas[:, 0], video, np.array([0, 1]), CandidateConfig.model_validate(options))
-        for options in ({"nms": "none"}, {"nms": "none", "video_bonus": 0.25}, {"nms": "hard", "iou_threshold": 0.3})
+        for options in (
+            {"suppression": "none"},
+            {"suppression": "none", "video_bonus": 0.25},
+            {"suppression": "nms", "iou_threshold": 0.3},
+        )
     )
     np.testing.assert_allclose(more.scores - plain.scores, 0.25 * video[plain.labels], atol=1e-6)
     before = {(*s, c): q for s, c, q in zip(plain.spans.tolist(), plain.labels.tolist(), plain.scores, strict=True)}

@@ -194,10 +194,10 @@ def test_training_videos_keep_their_given_classes(data: Dataset, tmp_path: Path)
 def test_a_model_of_other_data_is_refused(data: Dataset, tmp_path: Path) -> None:
     model = model_of(opened(data, windows_around_points(data), tmp_path / "labels"), tmp_path / "model")
     other = tiny_dataset(tmp_path / "wide", videos=3, classes=3, dim=12)
-    with pytest.raises(RunError, match=r"trained on features of width 8, but .* has 12"):
+    with pytest.raises(RunError, match=r"trained with dim = 8, but .* has 12"):
         PotlocDetect(PotlocDetection()).open(Context(other, {"model": model}, [], 0))
     more = tiny_dataset(tmp_path / "more", videos=3, classes=4, dim=8)
-    with pytest.raises(RunError, match="trained on the classes"):
+    with pytest.raises(RunError, match="trained with classes"):
         PotlocDetect(PotlocDetection()).open(Context(more, {"model": model}, [], 0))
 
 
@@ -205,12 +205,12 @@ def test_faithful_sets_the_published_options() -> None:
     detector = PotlocDetector(faithful=True, training={"epochs": 5})
     training, decode = detector.training, detector.decode
     assert (training.window, training.levels, training.width, training.max_length) == (12, 3, 512, 768)
-    assert training.rounded and training.seeds == "published" and training.epochs == 5
+    assert training.rounded and training.background_rows == "published" and training.epochs == 5
     assert (decode.class_threshold, decode.cas_thresholds, decode.margin) == (0.7, [0.4], 0.1)
     assert len(decode.actionness_thresholds) == 34 and decode.actionness_thresholds[-1] == 0.925
     assert decode.by_level and not decode.video_factor and decode.video_power == decode.curve_share == 0
     assert decode.max_detections is None
     suppression = detector.postprocess
-    assert (suppression.method, suppression.iou_threshold, suppression.stretch) == ("nms", 0.45, 1.0)
+    assert (suppression.suppression, suppression.iou_threshold, suppression.stretch) == ("nms", 0.45, 1.0)
     with pytest.raises(ConfigError, match=r"faithful: true sets decode\.margin to 0\.1, found 0\.2"):
         load_recipe("potloc-released", ["detector.decode.margin=0.2"])

@@ -124,7 +124,7 @@ def test_a_video_without_labels_or_points_has_finite_losses_and_gradients(
     nothing = FullLabels(np.zeros((0, 2)), np.zeros(0, np.int64))
     points = {v: p for v, p in data.points_by_id.items() if v != gone}
     bare = replace(data, points_by_id=points, full_by_id={gone: nothing})
-    task = opened(bare, labels, tmp_path / "labels", seeds=seeds)
+    task = opened(bare, labels, tmp_path / "labels", background_rows=seeds)
     values = task.loss(task.module, batch_of(task, [1]), one_worker)
     assert values["action"] == 0 and values["background"] == 0
     assert 0 < values["video"] < 1  # every class is absent

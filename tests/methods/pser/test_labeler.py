@@ -282,7 +282,7 @@ def test_the_embedding_is_read_instead_of_the_features(data, tmp_path):
     assert model.model()["settings"]["architecture"]["dim"] == 16
     labels = labeler.label(round_of(engine, proposals=proposals, embedding=embedding)).segments.segments()
     assert len(labels) == sum(len(data.points(v).time) for v in data.videos("train"))
-    with pytest.raises(RunError, match=r"trained with dim = 16, but .* have 8"):
+    with pytest.raises(RunError, match=r"trained with dim = 16, but .* has 8"):
         engine.map(Refine(_refine_config(labeler)), {"proposals": proposals, "model": model})
 
 

@@ -177,8 +177,8 @@ def values(data: Dataset, config: TrainingConfig) -> tuple[dict[str, torch.Tenso
 def test_weight_zero_changes_nothing_and_a_weight_adds_its_term(data: Dataset) -> None:
     plain, drawn, _ = values(data, TrainingConfig())
     assert set(plain) == {"loss", "video", "point", "background"}
-    score, same, training = values(data, TrainingConfig(score_weight=0.5))
-    both, _, _ = values(data, TrainingConfig(score_weight=0.5, feature_weight=2.0))
+    score, same, training = values(data, TrainingConfig(score_contrast_weight=0.5))
+    both, _, _ = values(data, TrainingConfig(score_contrast_weight=0.5, feature_contrast_weight=2.0))
     assert training
     assert same == drawn  # the search in eval mode draws nothing, so dropout goes on as it was
     for name in ("video", "point", "background"):
@@ -191,8 +191,12 @@ def test_weight_zero_changes_nothing_and_a_weight_adds_its_term(data: Dataset) -
 @pytest.mark.parametrize(
     "proposer",
     [
-        SnippetProposer(training=TrainingConfig(epochs=4, lr=1e-2, score_weight=1.0, feature_weight=1.0)),
-        HrproProposer(training=HrproTraining(epochs=2, heads=2, score_weight=1.0, feature_weight=1.0)),
+        SnippetProposer(
+            training=TrainingConfig(epochs=4, lr=1e-2, score_contrast_weight=1.0, feature_contrast_weight=1.0)
+        ),
+        HrproProposer(
+            training=HrproTraining(epochs=2, heads=2, score_contrast_weight=1.0, feature_contrast_weight=1.0)
+        ),
     ],
     ids=lambda p: p.method,
 )
@@ -209,7 +213,9 @@ def test_training_makes_searched_segments_more_complete(data: Dataset, tmp_path:
     """Mean contrast of what the search finds in the training videos, with and without the score term."""
 
     def completeness(weight: float) -> float:
-        proposer = SnippetProposer(training=TrainingConfig(epochs=15, lr=1e-2, dropout=0.2, score_weight=weight))
+        proposer = SnippetProposer(
+            training=TrainingConfig(epochs=15, lr=1e-2, dropout=0.2, score_contrast_weight=weight)
+        )
         engine = TinyEngine(data, 0, tmp_path / str(weight))
         scores = proposer.score(round_of(engine), proposer.train(round_of(engine)))
         found = []
@@ -235,7 +241,7 @@ def test_the_recipe_trains_both_terms() -> None:
         "video_weight": 1.0,
         "point_weight": 0.5,
         "background_weight": 1.0,
-        "score_weight": 1.0,
-        "feature_weight": 1.0,
+        "score_contrast_weight": 1.0,
+        "feature_contrast_weight": 1.0,
     }
     assert training.epochs * (200 // 16) == pytest.approx(2000, abs=12)

@@ -105,7 +105,7 @@ def test_the_best_copy_of_a_repeated_span_is_kept() -> None:
 
 def test_repeats_are_ordered_by_start_end_and_descending_score() -> None:
     cas = np.round(np.random.default_rng(2).random((40, 1)), 1)
-    config = CandidateConfig(repeats=True, nms="none", contrast="zeroed", actionness_thresholds=[0.0, 0.2, 0.5])
+    config = CandidateConfig(repeats=True, suppression="none", contrast="zeroed", actionness_thresholds=[0.0, 0.2, 0.5])
     found = candidates(cas, cas[:, 0], np.ones(1), np.array([0]), config)
     rows = np.column_stack([found.spans, -found.scores]).tolist()
     assert rows == sorted(rows)
@@ -134,8 +134,8 @@ def test_flat_and_single_row_curves() -> None:
 
 def test_soft_suppression_keeps_the_best_and_lowers_the_rest() -> None:
     cas = np.random.default_rng(1).random((60, 2))
-    plain = CandidateConfig(nms="none")
-    soft = CandidateConfig(nms="soft")
+    plain = CandidateConfig(suppression="none")
+    soft = CandidateConfig(suppression="soft-nms")
     a = candidates(cas, cas[:, 0], np.ones(2), np.array([0, 1]), plain)
     b = candidates(cas, cas[:, 0], np.ones(2), np.array([0, 1]), soft)
     assert a.scores.max() == pytest.approx(b.scores.max())

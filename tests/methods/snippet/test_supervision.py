@@ -66,7 +66,7 @@ def test_full_labels_say_of_every_row_what_it_is_and_points_are_mined_around(by_
 def test_the_search_for_segments_finds_the_full_labels(by_type: dict[str, Dataset]) -> None:
     """LACP's terms look at the most complete segments that agree with all known rows: here all rows are known."""
     data = by_type["mixed"]
-    task = opened(data, score_weight=1.0, feature_weight=1.0)
+    task = opened(data, score_contrast_weight=1.0, feature_contrast_weight=1.0)
     kinds = [of_kind(data, kind)[0] for kind in ("full", "points", "classes")]
     batch = batch_of(task, kinds)
     found = task.segments(task.module, batch)  # type: ignore[arg-type]
