@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces.parameter import Parameter
-from tad.methods.apl.actionformer import NETWORK
+from tad.methods.apl.warm_start import NETWORK
 from tad.options import Declared
 from tad.ranges import Choice
 from tad.recipe.places import Method, methods_of
