@@ -1,12 +1,10 @@
-"""Search spaces: every value is a valid recipe, defaults are the recipe, and the declared stage of each is true."""
+"""Search spaces: every value is a valid recipe, defaults are the recipe, conditions and errors are told."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import cache
 
 import optuna
 import pytest
@@ -14,52 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
-from distributed.engine.engine import Engine
-from distributed.engine.record import Record
-from distributed.engine.store import Store
-from distributed.run.selftrain import SelfTraining
 from search_spaces.families import FAMILIES, LEFT_OUT, family_of
 from search_spaces.load import families, load
-from search_spaces.ranges import suggest
-from search_spaces.space import STAGES, Choice, Float, Integer, Parameter, Space
+from search_spaces.space import Choice, Float, Integer, Parameter, Space
 from tad.errors import ConfigError
 from tad.recipe.places import methods
 from tad.recipe.recipe import changed, load_recipe, options, recipe_names
-from tad.recipe.rounds import Rounds
-from tad.stages import Artifact
-from tests.support.tiny import TinyEngine, tiny_dataset
-
-RECIPES = {
-    "pser": ("pser", []),
-    "mined": ("pser", ["proposer.training.action_rows=mined"]),
-    "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.suppression=nms"]),
-    "hrpro": ("hrpro", []),
-    "potloc": ("potloc", []),
-    "potloc-hard": ("potloc", ["detector.postprocess.suppression=nms"]),
-    "points": ("pser", ["labeler.method=points"]),
-    "quality": ("pser", ["labeler.method=apl", "detector.training.quality.enabled=true"]),
-    "seeds": ("seeds", []),
-    "gaufuse": ("gaufuse-small", []),
-    "bmn": ("apl-bmn", []),
-    "apl": ("apl-small", []),
-}
-"""Recipes under which every parameter of every family matters at least once."""
+from tests.support.spaces import RECIPES, space_of, spaces
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-@cache
-def space_of(family: str, name: str) -> Space | None:
-    """The family's parameters for one of RECIPES; None if it has none."""
-    try:
-        return load(family).for_recipe(load_recipe(*RECIPES[name]))
-    except ConfigError as error:
-        assert "nothing to tune" in str(error), error
-        return None
-
-
-def spaces() -> list[tuple[str, str]]:
-    return [(family, name) for family in families() for name in RECIPES if space_of(family, name)]
 
 
 # -- families ---------------------------------------------------------------------------------------------------
@@ -224,81 +185,6 @@ def test_a_space_for_other_methods_and_a_faithful_role_are_refused():
         Space((only,)).for_recipe(load_recipe("pser"))
 
 
-def test_loading(tmp_path):
-    mine = tmp_path / "mine.py"
-    mine.write_text(
-        "from search_spaces.space import Float, Parameter\n"
-        "SPACE = [Parameter('labeler.merge.rank_power', Float(1, 5), 'mine', 'labels')]\n"
-    )
-    both = load(f"rounds, {mine}").for_recipe(load_recipe("pser"))
-    assert [p.key for p in both.parameters] == ["rounds", "stop.change", "stop.score_drop", "labeler.merge.rank_power"]
-    assert {p.stage for p in load("perturbation:labels").parameters} == {"labels"}
-    assert [p.key for p in load(f"{mine}:heads").parameters] == ["labeler.merge.rank_power"]
-
-    broken = tmp_path / "broken.py"
-    broken.write_text("SPACE = [1 / 0]\n")
-    empty = tmp_path / "empty.py"
-    empty.write_text("SPACES = []\n")
-    reverse = tmp_path / "reverse.py"
-    reverse.write_text("from search_spaces.space import Float\nFloat(2, 1)\n")
-    with pytest.raises(ConfigError) as caught:
-        load(f"treshold,{broken},{empty},{reverse},{tmp_path / 'none.py'},rounds:heds")
-    message = str(caught.value)
-    assert "6 problems" in message
-    for part in (
-        "no space 'treshold'; did you mean thresholds? Known: detector, labels, perturbation,",
-        "broken.py: cannot be imported: ZeroDivisionError",
-        "empty.py: needs a list SPACE of search_spaces.space.Parameter",
-        "reverse.py: 2 to 1: the lower bound must be below the upper one",
-        "none.py: no such file",
-        "no stage 'heds'; known: proposer, proposals, heads,",
-    ):
-        assert part in message, message
-    with pytest.raises(ConfigError, match="no space named; known: detector"):
-        load(" , ")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"import sys\nsys.exit(0)", "cannot be imported: it calls sys.exit: 0"),
-        (b"import sys\nsys.exit('bye')", "cannot be imported: it calls sys.exit: bye"),
-        (b"raise SystemExit", "cannot be imported: it calls sys.exit"),
-        (b"class Odd(BaseException): pass\nraise Odd('x\\ny')", "cannot be imported: Odd: x y"),
-        (b"raise GeneratorExit", "cannot be imported: GeneratorExit"),
-        (b"def f(): f()\nf()", "RecursionError"),
-        (b"SPACE = [", "SyntaxError"),
-        (b"SPACE = '\xe4'", "SyntaxError"),
-        ("SPACE = []".encode("utf-16"), "null bytes"),
-        (b"import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        (b"raise ValueError('x' * 10_000)", "ValueError: xxx"),
-        (b"def __getattr__(name): raise SystemExit", "needs a list SPACE"),
-    ],
-)
-def test_a_file_that_does_anything_but_hold_a_space(tmp_path, content, message):
-    path = tmp_path / "mine.py"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
-        load(str(path))
-    assert f"{path}: " in str(caught.value) and message in str(caught.value) and len(str(caught.value)) < 600
-
-
-def test_what_a_space_prints_is_no_output_of_the_command(tmp_path, capsys):
-    path = tmp_path / "mine.py"
-    text = "print('loading')\nfrom search_spaces.space import Integer, Parameter\n"
-    path.write_text(text + "SPACE = [Parameter('rounds', Integer(1, 3), 'w', 'round')]")
-    assert [p.key for p in load(str(path)).parameters] == ["rounds"]
-    assert capsys.readouterr() == ("", "loading\n")
-
-
-def test_what_is_no_file_is_not_imported(tmp_path):
-    os.mkfifo(tmp_path / "pipe.py")
-    (tmp_path / "folder.py").mkdir()
-    with pytest.raises(ConfigError, match="2 problems") as caught:
-        load(f"{tmp_path / 'pipe.py'},{tmp_path / 'folder.py'}")
-    assert "is a named pipe" in str(caught.value) and "is a folder" in str(caught.value)
-
-
 def test_the_fingerprint_is_that_of_what_is_suggested():
     def of(**changes):
         parts = {"key": "rounds", "range": Integer(1, 3), "why": "w", "stage": "round"} | changes
@@ -332,134 +218,6 @@ def test_studies_of_the_last_version_go_on_under_its_names(caplog):
     ]
     assert Space(tuple(old)).for_recipe(recipe) == Space(tuple(new)).for_recipe(recipe)
     assert Space(tuple(new)).for_recipe(recipe).fingerprint == Space(tuple(old)).fingerprint
-
-
-# -- stages -----------------------------------------------------------------------------------------------------
-
-STAGE_OF = {
-    "snippet/train": "proposer",
-    "hrpro/train": "proposer",
-    "rskp/train": "proposer",
-    "actionformer/propose": "proposals",
-    "actionformer/labelled": "proposer",
-    "contrastive/train": "proposer",
-    "snippet/propose": "proposals",
-    "rskp/propose": "proposals",  # of a later round: detections
-    "pser/heads": "heads",
-    "pser/seed": "labels",
-    "pser/refine": "labels",
-    "hrpro/rank": "labels",
-    "potloc/label": "labels",
-    "points/label": "labels",
-    "gaufuse/seed": "labels",
-    "gaufuse/fuse": "labels",
-    "apl/icd": "heads",
-    "apl/select": "labels",
-    "apl/label": "labels",
-    "rskp/targets": "detector",
-    "rskp/retrain": "detector",
-    "hrpro-instance/negatives": "detector",
-    "actionformer/train": "detector",
-    "hrpro-instance/train": "detector",
-    "potloc/train": "detector",
-    "bmn/pretrain": "detector",
-    "bmn/train": "detector",
-    "actionformer/detect": "detections",
-    "hrpro-instance/detect": "detections",
-    "potloc/detect": "detections",
-    "bmn/detect": "detections",
-}
-"""Stages of the code by the tier of a space; scores and embeddings follow the proposer and have no options."""
-
-
-class Keys(Engine):
-    """Names the artifacts that a recipe needs, under their real fingerprints, without making any."""
-
-    def __init__(self, *parts) -> None:
-        super().__init__(*parts)
-        self.needed: dict[str, tuple[int, str]] = {}
-
-    def fit(self, stage, inputs=None, number=0):
-        return self.map(stage, inputs, "train", number)
-
-    def map(self, stage, inputs=None, role="train", number=0):
-        key, _ = self._key(stage, inputs or {}, role, number)
-        self.needed[key] = (number, stage.name)
-        return Artifact(key, self.store.root / key)
-
-
-def needed(recipe, engine: Keys) -> dict[str, tuple[int, str]]:
-    """Round and stage by fingerprint, as self-training asks for them."""
-    engine.needed, rounds = {}, Rounds(recipe, engine)
-    for number in range(1, recipe.rounds + 1):
-        rounds.seeds(number)
-        rounds.detections(number, "train")
-    return engine.needed
-
-
-def first_stage(before: dict, after: dict, rounds: int) -> str:
-    """The first tier of the first round in which something is newly needed that was there before."""
-    again = [
-        (number, STAGES.index("detections" if number and name == "rskp/propose" else STAGE_OF[name]))
-        for key, (number, name) in after.items()
-        if key not in before and name in STAGE_OF and number <= rounds
-    ]
-    return STAGES[min(again)[1]] if again else "round"
-
-
-def another(p: Parameter, value):
-    """A value of the range that is not the recipe's."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return next(v for _ in range(50) if (v := suggest(p.range, study.ask(), p.key)) != value)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("stages") / "data", videos=6, classes=2, dim=16)
-
-
-@pytest.mark.parametrize(("family", "name"), spaces())
-def test_the_declared_stage_is_the_first_that_a_change_runs_again(family, name, data, tmp_path):
-    engine = Keys(data, Store(tmp_path / "store"), Record(tmp_path / "run"))
-    recipe = load_recipe(*RECIPES[name])
-    before, base = needed(recipe, engine), options(recipe)
-    for p in space_of(family, name).parameters:
-        start = recipe
-        if p.when is not None and not p.wants(base[p.when[0]]):
-            key, wanted = p.when  # set the condition first
-            start = changed(recipe, {key: wanted[0] if isinstance(wanted, tuple) else wanted})
-        after = needed(changed(start, {p.key: another(p, base[p.key])}), engine)
-        compared = before if start is recipe else needed(start, engine)
-        assert first_stage(compared, after, recipe.rounds) == p.stage, p.key
-
-
-def test_real_runs_repeat_what_the_keys_say(tmp_path):
-    """One change for each stage, run for real on one store: the record names the stages that were not there."""
-    data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=8)
-    tiny = ["proposer.training.epochs=3", "labeler.heads.epochs=3", "detector.training.epochs=3", "rounds=1"]
-    recipe = load_recipe("pser", [*tiny, "labeler.heads.project=8", "labeler.heads.hidden=16"])
-
-    def ran(name: str, values: dict) -> set[str]:
-        engine = TinyEngine(data, 0, tmp_path)
-        engine.record = Record(tmp_path / name)
-        SelfTraining(changed(recipe, values), engine, {"scores": {}}).score()
-        events = [json.loads(line) for line in (tmp_path / name / "events.jsonl").read_text().splitlines()]
-        return {e["name"] for e in events if e["kind"] == "stage"}
-
-    assert set(STAGE_OF) >= ran("base", {}) - {"snippet/score", "snippet/embed"} and not ran("again", {})
-    declared = {p.key: p for family in families() if (s := space_of(family, "pser")) for p in s.parameters}
-    for key, value in {
-        "proposer.training.dropout": 0.5,
-        "proposer.candidates.margin": 0.3,
-        "labeler.negatives.count": 20,
-        "labeler.merge.rank_power": 2.0,
-        "detector.training.drop_path": 0.2,
-        "detector.postprocess.sigma": 0.3,
-        "stop.change": 0.9,
-    }.items():
-        stages = {STAGE_OF[name] for name in ran(key, {key: value}) if name in STAGE_OF}
-        expected = declared[key].stage if key in declared else "round"
-        assert min(stages, key=STAGES.index, default="round") == expected, key
 
 
 @settings(max_examples=20, deadline=None)

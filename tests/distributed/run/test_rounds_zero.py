@@ -17,6 +17,7 @@ from tad.recipe.recipe import load_recipe
 from tests.support.page import Page
 from tests.support.tiny import RECIPE, tiny_dataset
 
+pytest_plugins = ["tests.support.tracked"]
 RECIPE_0 = ["rounds=0"]
 
 
@@ -102,11 +103,11 @@ def test_selecting_on_the_test_videos_leaks_nothing_when_nothing_is_selected(dat
 
 
 @pytest.mark.ray
-def test_mlflow_has_the_proposals_and_their_map(run, data, tmp_path):
+def test_mlflow_has_the_proposals_and_their_map(run, data, database, tmp_path):
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    options = Options(tmp_path / "run", tmp_path / "store", local=True, tracking=uri)
+    uri = f"sqlite:///{database}"
+    options = Options(tmp_path / "run", run.parent / "store", local=True, tracking=uri)
     self_train("tiny", load_recipe(RECIPE, RECIPE_0), data, options)
     client = MlflowClient(uri)
     (experiment,) = [e for e in client.search_experiments() if e.name == data.name]

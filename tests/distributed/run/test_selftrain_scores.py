@@ -50,12 +50,18 @@ def stages(engine: Engine) -> list[tuple[str, str, str]]:
     return [(e["name"], e["role"], e["round"]) for e in events if e["kind"] == "stage-done"]
 
 
+@pytest.fixture(scope="module")
+def runs_store(tmp_path_factory) -> Path:
+    """What runs of the same stages share; searches train theirs anew."""
+    return tmp_path_factory.mktemp("runs") / "store"
+
+
 @pytest.mark.parametrize("select", SELECTED)
-def test_a_search_and_a_run_get_the_same_number(data, tmp_path, select):
+def test_a_search_and_a_run_get_the_same_number(data, runs_store, tmp_path, select):
     value, training = trained(recipe(select), data, tmp_path / "search")
     assert not [s for s in stages(training.engine) if s[1] == "test"]
     assert not list((tmp_path / "search" / "run").rglob("*.png")), "a search draws nothing"
-    self_train("tiny", recipe(select), data, Options(tmp_path / "out", tmp_path / "store", local=True))
+    self_train("tiny", recipe(select), data, Options(tmp_path / "out", runs_store, local=True))
     rows = json.loads((tmp_path / "out" / "rounds.json").read_text())
     (best,) = [row for row in rows if row["selected"]]
     assert best["scores"][SELECTED[select]] == value > 0
