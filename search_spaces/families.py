@@ -85,7 +85,7 @@ LEFT_OUT = (
     *("rskp/proposals/*." + name for name in ("context", "exponent")),
     *("rskp/detections/*." + name for name in ("suppression", "sigma")),
     *("rskp/detector/*." + name for name in ("weight_decay", "batch_size", "ema_decay")),
-    *("apl-bmn/*.contrast_" + name for name in ("frames", "temperature")),
+    *("*bmn/*.contrast_" + name for name in ("frames", "temperature")),
 )
 """Ranges that no family has, as the options stand in a group that is searched elsewhere."""
 

@@ -208,7 +208,7 @@ def current(model: type[BaseModel], data: Any, prefix: str = "") -> Any:
     """
     if not isinstance(data, Mapping):
         return data
-    names = _former_names(model)
+    names = former_names(model)
     found: dict[str, Any] = {}
     for key, value in data.items():
         name = names.get(key, key)
@@ -278,7 +278,8 @@ def _known(dump: dict[str, Any], config: BaseModel) -> dict[str, Any]:
 
 
 @cache
-def _former_names(model: type[BaseModel]) -> Mapping[str, str]:
+def former_names(model: type[BaseModel]) -> Mapping[str, str]:
+    """The present names of a model's options by those of the last version."""
     said = {name: info.json_schema_extra for name, info in model.model_fields.items()}
     return {one.formerly: name for name, one in said.items() if isinstance(one, Option) and one.formerly}
 

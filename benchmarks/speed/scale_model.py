@@ -95,7 +95,7 @@ class Costs:
     Attributes:
         startup: until the first chunk is finished, the least that was measured.
         driver: before the first task; each task; each video.
-        actors: each actor before its first task; each task, video, file of an array, byte.
+        actors: each actor before its first task; each task, video, array, byte.
         collecting: each part, each byte of segments.
     """
 

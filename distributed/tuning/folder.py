@@ -30,6 +30,7 @@ from tad.methods.file.proposer import FileProposer
 from tad.prepare.derive import write_derived
 from tad.prepare.output import output_folder
 from tad.recipe.recipe import Recipe
+from tad.recipe.renamed import former
 
 MARKER = "study.json"
 VERSION = 1
@@ -145,7 +146,7 @@ def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool)
     if recipe.select == "points":
         held = {v: [data.held_out(v).time.tolist(), data.held_out(v).label.tolist()] for v in data.videos("train")}
         labels.append(digest(held))
-    document = {k: v for k, v in recipe.identity().items() if k not in ("description", "select")}
+    document = {k: v for k, v in former(recipe.identity()).items() if k not in ("description", "select")}
     proposals = {}
     if isinstance(recipe.proposer, FileProposer):  # wherever the file lies
         document["proposer"] = document["proposer"] | {"path": ""}

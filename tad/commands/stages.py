@@ -75,12 +75,12 @@ def label(
     data = Dataset.open(data_folder)
     recipe = load_recipe("seeds", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)])
     recipe = changed(recipe, {"proposer": {"method": "file", "path": str(proposals)}})
+    if recipe.reads_features(detector=False) and not no_check:
+        require_features(data, ["train"])
     if problems := recipe.problems(data):
         raise DataError(f"{data.root}: {'; '.join(problems)}")
     for text in recipe.warnings(data):
         say(f"warning: {text}", err=True)
-    if recipe.reads_features(detector=False) and not no_check:
-        require_features(data, ["train"])
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         labels = Rounds(recipe, engine).labels(1).segments.segments()

@@ -85,6 +85,33 @@ class Segments:
         return cls(pa.table(columns, schema=SCHEMA))
 
     @classmethod
+    def clipped(
+        cls,
+        video_id: str,
+        spans: np.ndarray,
+        label_index: np.ndarray,
+        classes: Sequence[str],
+        score: np.ndarray,
+        duration: float,
+        source: str = "",
+    ) -> Segments:
+        """Of one video, cut to it; those of which nothing is left are dropped.
+
+        Args:
+            video_id: its id.
+            spans: [N, 2] seconds.
+            label_index: [N] indices in `classes`.
+            classes: all names.
+            score: [N].
+            duration: seconds of the video.
+            source: of all.
+        """
+        start, end = np.clip(spans, 0.0, duration).T
+        left = start < end
+        names = pa.array(classes, pa.string()).take(pa.array(np.asarray(label_index)[left]))
+        return cls.of(video_id, start[left], end[left], names, score[left], source=source)
+
+    @classmethod
     def _checked(cls, table: pa.Table) -> Segments:
         """Some rows of a table that has already passed the checks."""
         segments = cls.__new__(cls)

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tad.data.findings import Finding, error, refuse
 from tad.data.manifest import LEAST_RATE, MOST_RATE, SAFE_ID, Manifest
-from tad.errors import DataError, listing, shortened
+from tad.errors import DataError, shortened
 from tad.files import number, read_json
 
 SHORTEST, LONGEST = 1e-3, 30 * 86_400.0
 """Seconds of a video. A camera may run for days; more than 30 of them is a wrong unit (milliseconds, frames)."""
 MOST_ROWS = 10**8
 """Feature rows of a video: 30 days of 38 rows a second."""
-UNSAFE = "unsafe id"
 LAYOUT = 'expected {"database": {video: {subset, duration, fps, annotations}}}'
 
 
@@ -25,20 +25,6 @@ class Video(NamedTuple):
     subset: str
     duration: float
     fps: float | None
-
-
-class Unusable(ValueError):
-    """Why a video cannot be used.
-
-    Attributes:
-        kind: what `tad check` calls it.
-        video: "video ID"; an id that is none, cut.
-    """
-
-    def __init__(self, kind: str, video_id: str, why: str) -> None:
-        super().__init__(why)
-        self.kind = kind
-        self.video = f"video {shortened(video_id) if kind == UNSAFE else video_id}"
 
 
 def database_of(document: Any, where: str) -> dict[str, Any]:
@@ -59,40 +45,42 @@ def subset_of(entry: Any) -> str | None:
     return str(subset).strip() if isinstance(subset, (str, int)) and not isinstance(subset, bool) else None
 
 
-def check_id(video_id: str) -> None:
-    """Raises Unusable if a video id cannot be a file name."""
-    if not SAFE_ID.fullmatch(video_id):
-        raise Unusable(UNSAFE, video_id, "unsafe as a file name; use letters, digits and _ . + = @ -, at most 200")
+def unsafe(video_id: str) -> Finding | None:
+    """What is wrong with a video id that cannot be a file name."""
+    if SAFE_ID.fullmatch(video_id):
+        return None
+    detail = "unsafe as a file name; use letters, digits and _ . + = @ -, at most 200"
+    return error("unsafe id", f"video {shortened(video_id)}", detail)
 
 
-def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | None:
-    """A video from its entry; None if its subset has no role. Without a manifest every subset has one.
+def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | Finding | None:
+    """A video from its entry, or why it cannot be used: its id, subset, duration or rate.
 
-    Raises:
-        Unusable: the id cannot be a file name, or subset, duration or rate cannot be used.
+    None if its subset has no role. Without a manifest every subset has one.
     """
-    subset = subset_of(entry)
+    subset, where = subset_of(entry), f"video {video_id}"
     if manifest is not None and subset is not None and subset not in manifest.subsets:
         return None  # published files leave durations of such videos out
-    check_id(video_id)
+    if (wrong := unsafe(video_id)) is not None:
+        return wrong
     if subset is None:
-        raise Unusable("malformed video", video_id, "needs subset, duration (seconds) and fps")
+        return error("malformed video", where, "needs subset, duration (seconds) and fps")
     try:
         duration = number(entry.get("duration"))
         fps = None if entry.get("fps") is None else number(entry["fps"])
-    except ValueError as error:
-        raise Unusable("malformed video", video_id, f"needs subset, duration (seconds) and fps: {error}") from None
+    except ValueError as problem:
+        return error("malformed video", where, f"needs subset, duration (seconds) and fps: {problem}")
     if not SHORTEST <= duration <= LONGEST:
         limits = f"must be {SHORTEST:g} to {LONGEST:g} (30 days)"
-        raise Unusable("malformed video", video_id, f"duration {duration} s; {limits}; is it in seconds?")
+        return error("malformed video", where, f"duration {duration} s; {limits}; is it in seconds?")
     if fps is not None and not LEAST_RATE <= fps <= MOST_RATE:
-        raise Unusable("malformed video", video_id, f"fps {fps}; must be {LEAST_RATE:g} to {MOST_RATE:g}")
-    if fps is None and manifest is not None and manifest.grid.fps == "native" and manifest.grid.length is None:
-        raise Unusable("no fps", video_id, "no fps, but the feature grid counts frames of the video (fps: native)")
-    if manifest is not None and (rows := manifest.grid.expected_length(duration, fps)) > MOST_ROWS:
-        raise Unusable(
-            "malformed video", video_id, f"{rows} rows of {duration:g} s on the feature grid; at most {MOST_ROWS}"
-        )
+        return error("malformed video", where, f"fps {fps}; must be {LEAST_RATE:g} to {MOST_RATE:g}")
+    if manifest is not None:
+        if fps is None and manifest.grid.fps == "native" and manifest.grid.length is None:
+            return error("no fps", where, "no fps, but the feature grid counts frames of the video (fps: native)")
+        if (rows := manifest.grid.expected_length(duration, fps)) > MOST_ROWS:
+            detail = f"{rows} rows of {duration:g} s on the feature grid; at most {MOST_ROWS}"
+            return error("malformed video", where, detail)
     return Video(video_id, subset, duration, fps)
 
 
@@ -103,18 +91,9 @@ def read_videos(path: Path, manifest: Manifest) -> dict[str, Video]:
         DataError: lists every video with an unsafe id or without a usable subset and duration.
     """
     database = database_of(read_json(path), str(path))
-    videos: dict[str, Video] = {}
-    problems: list[str] = []
-    for video_id, entry in database.items():
-        try:
-            video = video_of(video_id, entry, manifest)
-        except Unusable as problem:
-            problems.append(f"{problem.video}: {problem}")
-            continue
-        if video is not None:
-            videos[video_id] = video
-    if problems:
-        raise DataError(f"{path}: " + listing(problems))
+    found = {video_id: video_of(video_id, entry, manifest) for video_id, entry in database.items()}
+    refuse(path, [problem for problem in found.values() if isinstance(problem, Finding)])
+    videos = {video_id: video for video_id, video in found.items() if isinstance(video, Video)}
     if not videos:
         raise DataError(
             f"{path}: no video is in a subset of dataset.yaml ({', '.join(manifest.subsets)}); "

@@ -13,7 +13,7 @@ from tad.data.findings import Finding, error, warning
 from tad.data.labels import POINTS, open_held_out, open_labels, unlike
 from tad.data.manifest import Manifest, beside, read_manifest
 from tad.data.remote import RemoteFolder, is_uri
-from tad.data.videos import Unusable, Video, database_of, subset_of, video_of
+from tad.data.videos import Video, database_of, subset_of, video_of
 from tad.errors import DataError
 from tad.evaluation.ground_truth import State, annotated, judged, read_ambiguous, wrong_unit
 from tad.files import Doubled, parse_json, read_text
@@ -108,12 +108,10 @@ def _annotations(root: Path, manifest: Manifest | None, findings: list[Finding])
         subset = subset_of(entry)
         if subset is not None:
             found.subsets[subset] += 1
-        try:
-            video = video_of(video_id, entry, manifest)
-        except Unusable as problem:
-            findings.append(error(problem.kind, problem.video, str(problem)))
-            continue
-        if video is not None:
+        video = video_of(video_id, entry, manifest)
+        if isinstance(video, Finding):
+            findings.append(video)
+        elif video is not None:
             findings += _segments(video, entry, manifest, found)
             found.videos[video_id] = video
     if (wrong := wrong_unit(found.states["beyond"], found.states.total())) is not None:

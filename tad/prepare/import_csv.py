@@ -17,12 +17,13 @@ from tad.data.class_list import read_classes
 from tad.data.csv_table import UNITS, Table, Unit, clock, read_table, video_id
 from tad.data.dataset import Role
 from tad.data.labels import CLASSES, FULL, POINTS
+from tad.data.videos import unsafe
 from tad.errors import DataError, few, listing
 from tad.evaluation.ground_truth import ROUNDING
 from tad.files import name_of, number
 from tad.prepare.feature_files import Features
 from tad.prepare.importer import Import, Imported, Options
-from tad.prepare.published import unsafe, unusable
+from tad.prepare.published import unusable
 from tad.prepare.write import LabelRows
 
 Kind = Literal["annotations", "full", "points", "classes"]
@@ -161,7 +162,7 @@ def _describe(table: Table, videos: Videos, names: dict[str, str], problems: lis
         video = video_id(row["video"])
         known = videos.setdefault(video, {})
         if (wrong := unsafe(video)) is not None:
-            problems.append(f"{where}: {wrong}")
+            problems.append(f"{where}: {wrong.where}: {wrong.detail}")
         elif names.setdefault(video, row["video"]) != row["video"] and "/" in names[video] + row["video"]:
             problems.append(f"{where}: {row['video']} and {names[video]} are both called {video}")
         names.setdefault(video, row["video"])

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from tad.data.dataset import ROLES, FeatureGrid, Role
 from tad.data.labels import POINTS
 from tad.data.manifest import parse_manifest, problems_of
+from tad.data.videos import unsafe
 from tad.errors import DataError, few, listing, shortened
 from tad.evaluation.ground_truth import ROUNDING, annotated, wrong_unit
 from tad.files import name_of, regular
 from tad.prepare.feature_arrays import CONTAINERS
 from tad.prepare.feature_files import Features, Lookup, find
 from tad.prepare.output import output_folder
-from tad.prepare.published import Entry, told_duration, unsafe, unusable
+from tad.prepare.published import Entry, told_duration, unusable
 from tad.prepare.write import LabelRows, Transfer, write_dataset
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from tad.data.csv_table import video_id as file_stem
-from tad.data.videos import Unusable, check_id, video_of
+from tad.data.findings import Finding
+from tad.data.videos import video_of
 from tad.files import number
 
 Entry = Mapping[str, Any]
@@ -63,19 +64,7 @@ def known(name: str, videos: Container[str]) -> str | None:
     return next((v for v in (stem, stem.removeprefix("v_"), f"v_{stem}") if v in videos), None)
 
 
-def unsafe(video_id: str) -> str | None:
-    """What to say of a video id that cannot be a file name; None if it can."""
-    return _said(lambda: check_id(video_id))
-
-
 def unusable(video_id: str, entry: Entry) -> str | None:
     """What to say of a video that no command would read: of its id, subset, duration or fps; None if it is good."""
-    return _said(lambda: video_of(video_id, entry, None))
-
-
-def _said(check: Callable[[], object]) -> str | None:
-    try:
-        check()
-    except Unusable as error:
-        return f"{error.video}: {error}"
-    return None
+    found = video_of(video_id, entry, None)
+    return f"{found.where}: {found.detail}" if isinstance(found, Finding) else None

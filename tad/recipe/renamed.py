@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from tad.options import former_names
 from tad.recipe.methods import registered
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,25 @@ def renamed(document: Any) -> Any:
     return document
 
 
+def former(identity: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's `identity` with all options where the last version had them, so that its studies go on."""
+    pretrain = registered("detector")["apl-actionformer"].model_fields["pretrain"].get_default().identity()
+    roles = {role: dict(identity[role]) for role in ("proposer", "detector")}
+    for role, config in roles.items():
+        config["method"] = config["method"].removeprefix("apl-")
+        if (role, config["method"]) in APL:
+            config.setdefault("pretrain", pretrain)
+        if (role, config["method"]) == ("detector", "bmn"):
+            config["training"] = {"init": "none"} | config["training"]
+        if (role, config["method"]) == ("detector", "actionformer"):
+            config |= config.pop("training")
+    return identity | roles
+
+
 def _into_training(config: dict[str, Any], role: str) -> list[str]:
     training = registered("detector")["apl-actionformer"].model_fields["training"].annotation
-    old = [name for name in config if name in training.model_fields]  # type: ignore[union-attr]
+    known = training.model_fields.keys() | former_names(training).keys()  # type: ignore[union-attr, arg-type]
+    old = [name for name in config if name in known]
     group = config.setdefault("training", {}) if old else {}
     if not isinstance(group, dict):
         return []

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from tad import bounds
 from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
-from tad.errors import RunError
 from tad.methods.actionformer.model import ActionFormer, PointOutputs
 from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import decode, pyramid
 from tad.methods.actionformer.training import DetectorTask
+from tad.methods.common import trained
 from tad.methods.common.formerly import READING
 from tad.methods.common.postprocess import Kept, Postprocess, postprocess
 from tad.methods.common.pyramid import padded_length
@@ -108,18 +108,7 @@ class Detector:
         Raises:
             RunError: it was trained on features of another width.
         """
-        saved = context.inputs["model"].model()
-        settings = saved["settings"]
-        dim = context.data.manifest.grid.dim
-        if dim != settings["dim"]:
-            raise RunError(
-                f"{context.data.root}: features of width {dim}, but the detector was trained on width "
-                f"{settings['dim']}; use features of the same kind"
-            )
-        module = cls.network.of(settings)
-        module.load_state_dict(saved["state"])
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        module = module.to(device).eval()
+        module, settings, device = trained.load(context, cls.network.of)
         return cls(limits, module, settings["levels"], settings["upsample"], settings["classes"], device)
 
     def candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -239,7 +228,5 @@ def suppress(found: Kept, limits: Reading, config: Postprocess, grid: SnippetGri
 def in_seconds(context: Context, video_id: str, found: Kept, grid: SnippetGrid, classes: list[str]) -> Segments:
     """Positions as segments in seconds, cut to the video; empty ones are left out."""
     spans = grid.from_position(np.asarray(found.spans, dtype=np.float64))
-    spans = np.clip(spans, 0.0, context.data.duration(video_id))
-    real = spans[:, 0] < spans[:, 1]
-    names = [classes[i] for i in found.labels[real]]
-    return Segments.of(video_id, spans[real, 0], spans[real, 1], names, found.scores[real], source=context.source)
+    duration = context.data.duration(video_id)
+    return Segments.clipped(video_id, spans, found.labels, classes, found.scores, duration, context.source)

@@ -24,11 +24,14 @@ from tad.methods.apl.contrastive import ContrastiveConfig
 from tad.methods.apl.contrastive_pyramid import pretrain
 from tad.methods.apl.options import AplLabelledTraining, AplTraining
 from tad.methods.apl.quality import joint_quality
-from tad.methods.apl.warm_start import NETWORK, differing
+from tad.methods.apl.warm_start import differing
 from tad.methods.roles import Labels, Roles, Round
 from tad.options import group, option
 from tad.ranges import Float
 from tad.stages import Artifact, StageConfig
+
+DERIVED = ("width", "levels", "upsample", "window")
+"""Options of the network that are those of the model to start from, where there is one."""
 
 
 class QualityPower(StageConfig):
@@ -87,7 +90,7 @@ class AplActionFormerDetector(ActionFormerDetector):
 
     detector: ClassVar[type[Detector]] = AplDetector
     method: Literal["apl-actionformer"] = "apl-actionformer"  # type: ignore[assignment]
-    training: AplTraining = group(AplTraining(), when=dict.fromkeys(NETWORK, ("init", "none")))
+    training: AplTraining = group(AplTraining(), when=dict.fromkeys(DERIVED, ("init", "none")))
     pretrain: ContrastiveConfig = ContrastiveConfig()
     decode: AplDecoding = group(AplDecoding(), stage="detections")
 

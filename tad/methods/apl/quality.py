@@ -1,9 +1,9 @@
 """Adaptive label quality assessment (ALQA): how good a predicted segment is, learnt beside class and boundaries.
 
-Source: APL (ECCV 2024) section 3.2. The display equations are lost in the copies
-of the paper; what stands here was rebuilt from the prose, from the published numbers of parameters, and from ARSL (CVPR
-2023), which the paper follows. Two more outputs of each point predict the tIoU with the true segment and the normalised
-distance between the two centres (tND). Their difference times the class probability is the joint score.
+Source: APL (ECCV 2024) section 3.2. The display equations are lost in the copies of the paper; what stands here was
+rebuilt from the prose, from the published numbers of parameters, and from ARSL (CVPR 2023), which the paper follows.
+Two more outputs of each point predict the tIoU with the true segment and the normalised distance between the two
+centres (tND). Their difference times the class probability is the joint score.
 
 Shapes: P points, n positive points, C classes, Q branches.
 """
@@ -42,8 +42,7 @@ class Quality(StageConfig):
     )
     loss: Literal["bce", "kl"] = option(
         "bce",
-        "of the branches: binary cross entropy, or the Kullback-Leibler divergence of the measured value from the "
-        "predicted one",
+        "of the branches: binary cross entropy, or the Kullback-Leibler divergence KL(predicted || measured)",
         neutral="bce",
     )
     weight: bounds.Weight = option(
@@ -125,8 +124,8 @@ def of_branches(measured: Tensor, branches: Branches) -> Tensor:
 def branch_losses(logits: Tensor, measured: Tensor, loss: str) -> Tensor:
     """[n] losses of the branches (equation 3) from logits and measured values [n, Q].
 
-    The divergence is that of the measured value from the predicted one (Table S1 does not say which way); the other
-    way it differs from the cross entropy by what no gradient sees.
+    The divergence is KL(predicted || measured); Table S1 does not say which way. KL(measured || predicted) differs from
+    the cross entropy by what no gradient sees.
     """
     if loss == "bce":
         return F.binary_cross_entropy_with_logits(logits, measured, reduction="none").sum(-1)

@@ -17,12 +17,12 @@ import torch
 
 from tad import bounds
 from tad.data.segments import Segments
-from tad.errors import RunError
 from tad.methods.bmn.model import Bmn
 from tad.methods.bmn.options import BmnTraining
 from tad.methods.bmn.sampling import valid_cells
 from tad.methods.bmn.targets import Window, read_window, windows
 from tad.methods.bmn.training import TrainStage
+from tad.methods.common import trained
 from tad.methods.common.postprocess import Postprocess, postprocess
 from tad.methods.roles import Labels, MethodConfig, Round, required
 from tad.options import again, group, option
@@ -165,18 +165,7 @@ def load(context: Context, config: BmnDecoding, kind: type[Bmn]) -> Callable[[np
     Raises:
         RunError: it was trained for another feature width.
     """
-    artifact, data = context.inputs["model"], context.data
-    saved = artifact.model()
-    settings = saved["settings"]
-    if data.manifest.grid.dim != settings["dim"]:
-        raise RunError(
-            f"{data.root}: features of width {data.manifest.grid.dim}, but the detector was trained on width "
-            f"{settings['dim']}; use features of the same kind"
-        )
-    network = kind.of(settings)
-    network.load_state_dict(saved["state"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device).eval()
+    network, settings, device = trained.load(context, kind.of)
     length = settings["length"]
 
     def propose(features: np.ndarray) -> Proposals:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from tad import bounds
@@ -137,21 +136,14 @@ class RskpPropose:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, scores = context.data, context.inputs["scores"]
-        names = pa.array(data.classes)
 
         def propose(video: str) -> Segments:
             cas = scores.array("cas", video)
             known = data.video_classes(video) if self.config.train_classes == "given" else np.zeros(0, dtype=np.int64)
             found = rskp_candidates(cas, scores.array("video", video), known, self.config)
-            spans = np.clip(data.grid(video, len(cas)).from_edge(found.spans), 0, data.duration(video))
-            keep = spans[:, 1] > spans[:, 0]
-            return Segments.of(
-                video,
-                spans[keep, 0],
-                spans[keep, 1],
-                names.take(pa.array(found.labels[keep])),
-                found.scores[keep],
-                source=context.source,
+            spans = data.grid(video, len(cas)).from_edge(found.spans)
+            return Segments.clipped(
+                video, spans, found.labels, data.classes, found.scores, data.duration(video), context.source
             )
 
         return propose

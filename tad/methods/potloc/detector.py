@@ -163,7 +163,6 @@ class PotlocDetect:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, (run, upsample) = self.config.decode, context.data, load(context)
-        names = np.array(data.classes, dtype=object)
 
         def detect(video: str) -> Segments:
             levels = run(video)
@@ -176,11 +175,7 @@ class PotlocDetect:
             spans, lowered, label = postprocess(
                 spans, score, label, self.config.postprocess, min_score=config.min_score, limit=config.max_detections
             )
-            spans = np.clip(spans, 0.0, data.duration(video))
-            real = spans[:, 0] < spans[:, 1]
-            return Segments.of(
-                video, spans[real, 0], spans[real, 1], names[label[real]].tolist(), lowered[real], source=context.source
-            )
+            return Segments.clipped(video, spans, label, data.classes, lowered, data.duration(video), context.source)
 
         return detect
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 
@@ -114,7 +113,6 @@ class SnippetPropose:
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data, scores = context.data, context.inputs["scores"]
-        names = pa.array(data.classes)
 
         def propose(video: str) -> Segments:
             cas, background = scores.array("cas", video), scores.array("background", video)
@@ -122,15 +120,9 @@ class SnippetPropose:
             grid = data.grid(video, len(cas))
             second = float(grid.to_edge(1.0) - grid.to_edge(0.0))
             found = candidates(cas, 1 - background, scores.array("video", video), known, self.config, second)
-            spans = np.clip(grid.from_edge(found.spans), 0, data.duration(video))
-            keep = spans[:, 1] > spans[:, 0]
-            return Segments.of(
-                video,
-                spans[keep, 0],
-                spans[keep, 1],
-                names.take(pa.array(found.labels[keep])),
-                found.scores[keep],
-                source=context.source,
+            spans = grid.from_edge(found.spans)
+            return Segments.clipped(
+                video, spans, found.labels, data.classes, found.scores, data.duration(video), context.source
             )
 
         return propose

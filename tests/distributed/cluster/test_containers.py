@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from distributed.cluster.connect import connected, own_ray
+from distributed.cluster import own_ray
+from distributed.cluster.connect import connected
 from distributed.cluster.own_ray import BELOW, SOCKET, STORE_LEAST, STORE_ON_DISK, ray_folder, store_memory
 from distributed.cluster.token import check_token, exposed, make_token
 from tad.cli import main

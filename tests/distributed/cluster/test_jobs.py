@@ -187,7 +187,7 @@ def test_an_upload_that_is_too_large_names_the_largest_files(tmp_path):
         assert not (folder / "tad" / "features.npy").exists()
     shutil.copyfile(tmp_path / "tad" / "table.py", tmp_path / "distributed" / "more.py")
     with (
-        pytest.raises(RunError, match=r"the source to upload has 0 MiB.*The largest: .*(table|more)\.py"),
+        pytest.raises(RunError, match=r"the source to upload has 6\.0 kB.*The largest: .*(table|more)\.py"),
         package(tmp_path, limit=5000),
     ):
         pass

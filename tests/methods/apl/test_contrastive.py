@@ -274,6 +274,19 @@ def test_contrast_after_pretraining_can_be_left_to_labelled_videos(labelled, tmp
     assert found[False]["classification"] == found[True]["classification"]
 
 
+def test_weights_say_which_contrast_of_labels_counts(labelled, tmp_path):
+    """The rows of the paper's Table 5, in the joint phase."""
+    data, truth = labelled
+    inputs = {"labels": plain.as_artifact(truth, tmp_path / "labels")}
+    found = []
+    for weights in ({}, {"contrast_fine_weight": 0.0}, {"contrast_coarse_weight": 0.0}):
+        torch.manual_seed(0)
+        training = AplTraining(**plain.SMALL, contrast_weight=0.1, contrast_frames=20, **weights)
+        task = AplTask(training, Context(data, inputs, data.videos("train"), 0))
+        found.append(float(task.loss(task.module, batch(task, [0, 1]), one_worker)["contrast"].detach()))
+    assert found[0] == pytest.approx(found[1] + found[2]) and min(found) > 0
+
+
 def test_potloc_starts_from_it_too(labelled, tmp_path):
     data, truth = labelled
     options = {"width": 32, "window": 9, "levels": 2, "stem": 1, "gain": 0.2, "epochs": 1}

@@ -15,7 +15,14 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.apl.actionformer import AplActionFormerDetector, AplDecoding, AplDetector
 from tad.methods.apl.actionformer_model import AplActionFormer, AplOutputs
-from tad.methods.apl.quality import LEAST_QUALITY, Quality, joint_quality, measured_quality, quality_losses
+from tad.methods.apl.quality import (
+    LEAST_QUALITY,
+    Quality,
+    branch_losses,
+    joint_quality,
+    measured_quality,
+    quality_losses,
+)
 from tad.ops.losses import diou_1d, joint_focal
 from tad.stages import Artifact, Context, one_worker
 from tests.support.apl import task
@@ -128,6 +135,51 @@ def test_both_losses_of_points_by_hand():
     factor = joint_quality(out.quality)
     soft = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]) * factor[:, None].detach()
     torch.testing.assert_close(focal, joint_focal(out.logits, factor, soft))
+
+
+@pytest.mark.parametrize("branches", ["tiou", "diou"])
+def test_one_branch_predicts_the_overlap_or_the_difference(branches: str):
+    """The rows of the paper's Table 4."""
+    out = outputs([[1.0], [0.5], [0.0]])
+    classes = torch.tensor([[True, True], [False, True], [False, False]])
+    offsets = torch.tensor([[4.0, 4.0], [4.0, 0.0], [0.0, 0.0]])
+    config = Quality(enabled=True, branches=branches)
+    focal, losses = quality_losses(out, classes, offsets, classes.any(1), config)
+    # Measured: tIoU .5 and 0, distances 0 and .25, so the second difference is cut to 0.
+    y, p = torch.tensor([0.5, 0.0]), torch.sigmoid(out.quality[:2, 0].detach())
+    torch.testing.assert_close(losses.detach(), -(y * p.log() + (1 - y) * (1 - p).log()))
+    soft = torch.tensor([[0.5, 0.5], [0.0, LEAST_QUALITY], [0.0, 0.0]])
+    torch.testing.assert_close(focal, joint_focal(out.logits, torch.sigmoid(out.quality[:, 0]), soft))
+
+
+def test_the_divergence_is_least_at_what_was_measured_and_pulls_otherwise_than_the_entropy():
+    measured = torch.tensor([[0.5, 0.1], [0.0, 1.0]])
+    exact = torch.logit(measured, eps=LEAST_QUALITY).requires_grad_()
+    loss = branch_losses(exact, measured, "kl")
+    loss.sum().backward()
+    assert loss.abs().max() < 1e-5 and exact.grad.abs().max() < 1e-5
+    logits = torch.tensor([[2.0, -1.0]], requires_grad=True)
+    p, y = torch.sigmoid(logits.detach()), measured[:1]
+    by_hand = p * (p / y).log() + (1 - p) * ((1 - p) / (1 - y)).log()
+    found = branch_losses(logits, y, "kl")
+    torch.testing.assert_close(found.detach(), by_hand.sum(1))
+    slopes = [torch.autograd.grad(branch_losses(logits, y, kind).sum(), logits)[0] for kind in ("bce", "kl")]
+    assert not torch.allclose(*slopes) and (slopes[0] * slopes[1] > 0).all()
+    wild = torch.tensor([[80.0, -80.0]], requires_grad=True)
+    branch_losses(wild, torch.tensor([[0.0, 1.0]]), "kl").sum().backward()
+    assert torch.isfinite(wild.grad).all()
+
+
+@pytest.mark.parametrize("quality", [{"branches": "tiou"}, {"branches": "diou", "loss": "kl"}])
+def test_variants_train_and_their_model_is_read_again(
+    quality: dict[str, object], plain: tuple[Dataset, Segments], tmp_path: Path
+):
+    data, labels = plain
+    detector = AplActionFormerDetector(training={**SMALL, "epochs": 1, "quality": {"enabled": True, **quality}})
+    now = round_of(TinyEngine(data, seed=0, folder=tmp_path / "engine"))
+    model = detector.train(now, taught(as_artifact(labels, tmp_path / "labels")))
+    assert model.model()["state"]["quality_head.bias"].shape == (1,)
+    assert detector.detect(now, model).segments() is not None
 
 
 # -- the network and its training ------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ def task(engine, made, number: int, old: float, new: float, **more: object) -> R
     schedule = Schedule(epochs=[2], label_epochs=[2, 0], weight=10.0, growth=1.0)
     training = Retraining.model_validate({"dropout": 0.0, "first_memory": False, **more})
     config = RetrainConfig(training=training, schedule=schedule, round=number)
-    one = Retrain(config, 4).open(Context(engine.data, inputs, engine.data.videos("train"), 0))
+    one = Retrain(config).open(Context(engine.data, inputs, engine.data.videos("train"), 0))
     one.optimiser(one.module, 2)
     return one
 

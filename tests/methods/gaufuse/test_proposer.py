@@ -41,14 +41,13 @@ def context(data: Dataset) -> Context:
 
 def stage(**changes: object) -> RskpTrain:
     config = RskpTraining.model_validate(SMALL | changes)
-    assert config.batch_size is not None
-    return RskpTrain(config, config.batch_size)
+    return RskpTrain(config)
 
 
 def task(data: Dataset, **changes: object) -> RskpTask:
     torch.manual_seed(0)
     one = stage(**changes).open(context(data))
-    one.optimiser(one.module, 2 * one.epochs)
+    one.optimiser(one.module, 2 * one.budget.epochs)
     return one
 
 
@@ -183,7 +182,7 @@ def test_two_workers_hold_the_same_memory_and_learn_what_one_learns(data: Datase
 def test_training_goes_on_from_a_checkpoint(data: Dataset, done: int) -> None:
     states: list[dict] = []
     one = stage(dropout=0.5, lr_drop=3)
-    whole = fit(one, context(data), Worker(), None, lambda state, _: states.append(copy.deepcopy(state)))
+    whole = fit(one, context(data), Worker(), None, lambda state, *_: states.append(copy.deepcopy(state)))
     resumed = fit(one, context(data), Worker(), states[done - 1], lambda *_: None)
     for name, value in whole["module"].items():
         assert torch.equal(value, resumed["module"][name]), name
