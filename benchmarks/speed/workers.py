@@ -92,7 +92,7 @@ def epochs(stage: FitStage, context: Context, folder: Path, workers: int) -> tup
         marks.append((time.perf_counter(), used()))
         losses.append(metrics["loss"])
 
-    partial = Store(folder).partial("fit")
+    partial = Store(folder).partial("0" * 24)
     if workers:
         fit_on_workers(stage, context, partial, progress, workers, 0.0)
     else:

@@ -37,12 +37,12 @@ def test_overrides():
 
 def test_all_problems_at_once_with_the_closest_name():
     with pytest.raises(ConfigError) as caught:
-        load_recipe("pser", ["labeler.bag.scale=[1]", "rounds=many", "detector.epoch=3", "nonsense", "proposr.lr=1"])
+        load_recipe("pser", ["labeler.bag.scale=[1]", "rounds=many", "detector.training.epoch=3", "nonsense", "proposr.lr=1"])
     message = str(caught.value)
     assert "5 problems" in message
     assert "labeler.bag.scale: unknown key; did you mean scales?" in message
     assert "rounds: input should be a valid integer" in message and "found 'many'" in message
-    assert "detector.epoch: unknown key; did you mean epochs?" in message
+    assert "detector.training.epoch: unknown key; did you mean epochs?" in message
     assert "proposr: unknown key; did you mean proposer?" in message
     assert "override 'nonsense': write key.path=value" in message
 
