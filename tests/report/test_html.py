@@ -15,7 +15,7 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.report.figures import figures_of_round
-from tad.report.html import duration, number, percent, write_report
+from tad.report.html import number, percent, seconds, write_report
 from tad.report.style import plain
 from tad.words import flat
 from tests.support.page import Page
@@ -199,7 +199,7 @@ def _write(folder: Path, name: str, text: str) -> Path:
 def test_numbers_as_text():
     assert (percent(0.4567), percent(None), percent(float("nan"))) == ("45.7", "–", "–")
     assert (number(0.5), number(None)) == ("0.500", "–")
-    assert (duration(5), duration(75), duration(7261), duration(None)) == ("5.0 s", "1 min 15 s", "2 h 01 min", "–")
+    assert (seconds(5), seconds(75), seconds(7261), seconds(None)) == ("5.0 s", "1 min 15 s", "2 h 01 min", "–")
     assert flat({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
     assert plain("a\nb\x00c") == "a b c" and len(plain("x" * 99)) == 28
 

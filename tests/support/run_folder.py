@@ -139,7 +139,7 @@ def make_run(folder: Path, data: Dataset, rounds: int = 3, select: str = "points
             tags = {"fingerprint": f"{name}{r}", "role": "train", "round": str(r)}
             with record.stage(name, {}, tags, 20, "epoch"):
                 for epoch in range(20):
-                    record.epoch(name, epoch, {"loss": (2 + i) * float(np.exp(-epoch / 8)) + 0.3 / (r + 1)})
+                    record.epoch(name, epoch, {"loss": (2 + i) * float(np.exp(-epoch / 8)) + 0.3 / (r + 1)}, 20)
         measured = len(truth["train"]) > 0
         rows.append(
             {
