@@ -37,7 +37,9 @@ def test_overrides():
 
 def test_all_problems_at_once_with_the_closest_name():
     with pytest.raises(ConfigError) as caught:
-        load_recipe("pser", ["labeler.bag.scale=[1]", "rounds=many", "detector.training.epoch=3", "nonsense", "proposr.lr=1"])
+        load_recipe(
+            "pser", ["labeler.bag.scale=[1]", "rounds=many", "detector.training.epoch=3", "nonsense", "proposr.lr=1"]
+        )
     message = str(caught.value)
     assert "5 problems" in message
     assert "labeler.bag.scale: unknown key; did you mean scales?" in message
