@@ -140,7 +140,7 @@ def test_changing_one_option_keeps_the_detectors_other_defaults():
     for name, sigma, threshold in (("hrpro", 0.3, 0.5), ("potloc", 0.3, 0.6), ("pser", 0.5, 0.5)):
         for method in ("nms", "gaufuse"):
             changed = load_recipe(name, [f"detector.postprocess.suppression={method}"]).detector.postprocess
-            assert (changed.method, changed.sigma, changed.iou_threshold) == (method, sigma, threshold)
+            assert (changed.suppression, changed.sigma, changed.iou_threshold) == (method, sigma, threshold)
 
 
 # -- proposals -------------------------------------------------------------------------------------------------------
