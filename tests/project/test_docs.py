@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tad.options import declared
+from tad.recipe.methods import METHODS, registered
 from tests.support.structure import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "tad").rglob("*.md")])
@@ -39,3 +41,14 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{named(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "tad").rglob("*.md")), ids=named)
+def test_options_that_a_method_s_page_names_exist(page):
+    """In code marks, by their place in a role or by the end of it; `detector.decode.keep=both`, `quality.enabled`."""
+    keys = {d.key for role in METHODS for method in registered(role).values() for d in declared(method, "round")}
+    known = {"method", *keys, *(key.rpartition(".")[0] for key in keys)}
+    known |= {key.partition(".")[2] for key in known}
+    text = re.findall(r"`([a-z_]+(?:\.[a-z_0-9]+)+)(?:[=:][^`]*)?`", page.read_text())
+    found = {re.sub(r"^(proposer|encoder|labeler|detector)\.", "", name) for name in text}
+    assert {name for name in found - known if not name.endswith((".py", ".md", ".yaml", ".json"))} == set()
