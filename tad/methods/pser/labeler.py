@@ -19,11 +19,14 @@ from tad.data.segments import Segments
 from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.common.trained import of_architecture, restore
+from tad.methods.pser.boundaries import Boundaries
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
+from tad.methods.pser.rows import HeldOutConfig, RowsFit
 from tad.methods.roles import Labels, Round
 from tad.options import group, option
+from tad.ranges import Choice
 from tad.stages import Artifact, Context, StageConfig
 
 
@@ -118,6 +121,15 @@ class PserLabeler(PointLabeler):
     reads_features: ClassVar[bool] = True
     method: Literal["pser"] = "pser"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
+    refine: Literal["held-out", "bag"] = option(
+        "held-out",
+        "how a seed becomes a label: all segments around its point, judged by models of other videos, or PseR's bag of "
+        "copies of the seed",
+        paper="bag",
+        tune=Choice("held-out", "bag"),
+        why="paper bag",
+    )
+    held_out: HeldOutConfig = group(HeldOutConfig(), stage="heads")
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
     bag: BagConfig = group(BagConfig(), stage="heads")
     negatives: NegativesConfig = group(NegativesConfig(), stage="heads")
@@ -130,7 +142,21 @@ class PserLabeler(PointLabeler):
 
     def label(self, round: Round) -> Labels:
         """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
+        if self.refine == "held-out":
+            return Labels(self.held_out_labels(round))
         return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
+
+    def held_out_labels(self, round: Round) -> Artifact:
+        """Segments: boundaries of the seeds set anew, some times over, by models that did not see the video."""
+        once = self.held_out.model_copy(update={"rounds": 1})  # so that one round more keeps the ones before
+        labels, taught = self.seeds(round), self.seeds(round.training)
+        first = taught
+        for _ in range(self.held_out.rounds):
+            model = round.training.fit(RowsFit(once), {"labels": taught, "first": first})
+            inputs = {"taught": taught, "model": model}
+            labels = round.map(Boundaries(once), {"labels": labels} | inputs)
+            taught = round.training.map(Boundaries(once), {"labels": taught} | inputs)
+        return labels
 
     def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
         """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.

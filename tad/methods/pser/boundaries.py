@@ -1,0 +1,160 @@
+"""Boundaries by what the rows show: stage `pser/boundaries`.
+
+In a video the points name the actions and their order; what is open is where each begins and ends. The labels are those
+of all sets of segments, one around every point and none over another, with the largest
+
+    sum over labels of  sum over rows inside of log p(class) / p(background)
+                        - length_weight / 2 ((log length - log usual length of the class) / LENGTH_SPREAD)^2
+    sum over neighbours of log p(touching) where one label begins as the other ends, else log p(not touching)
+
+where p comes from row models that never saw the video (`rows.py`). Found exactly, by dynamic programming. It does what
+PseR's bag does with 21 copies of a seed: there the members are all segments around the point.
+
+Legend: T rows of a video, C classes, G labels of one chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from tad.data.segments import Segments
+from tad.methods.common.seeds import inside
+from tad.methods.common.trained import load, of_architecture
+from tad.methods.pser.apart import apart
+from tad.methods.pser.rows import HeldOutConfig, RowModels, fold_of, with_halo
+from tad.ops.nms import compiled
+from tad.stages import Context
+
+LENGTH_SPREAD = 0.35
+"""Of the log length within a class."""
+LONGEST = 8.0
+"""A label reaches at most so many usual lengths of its class to either side of its point."""
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Map stage: labels with new boundaries, one for every label of input "labels".
+
+    Inputs: "labels" of the videos; "taught", the labels that the row models ("model") were trained on. A label's score is
+    the mean probability of its class over its rows.
+    """
+
+    config: HeldOutConfig
+    name: str = "pser/boundaries"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        data, given = context.data, context.inputs["labels"].by_video()
+        taught = sorted(context.inputs["taught"].by_video())
+        models, _, device = load(context, of_architecture(RowModels))
+        usual = models.log_length.cpu().numpy().astype(np.float64)
+        touching = float(models.touching)
+
+        def probabilities(video: str) -> np.ndarray:
+            """[T, C + 1] log probabilities by the models that did not see the video."""
+            rows = torch.from_numpy(with_halo(data.features(video)))[None].to(device)
+            fold = fold_of(video, taught, len(models.models))
+            with torch.inference_mode():
+                logits = models(rows)[0] if fold is None else models(rows, fold)
+                found: np.ndarray = logits.log_softmax(-1).reshape(-1, *logits.shape[-2:]).mean(0).cpu().numpy()
+            return found.astype(np.float64)
+
+        def refine(video: str) -> Segments:
+            rows = given.get(video, Segments.empty())
+            if not len(rows):
+                return rows
+            labels, log_p = apart(rows, data.classes), probabilities(video)
+            grid = data.grid(video, len(log_p))
+            spans, scores = labels.spans.copy(), np.zeros(len(labels.time))
+            for number in range(int(labels.chain.max()) + 1):
+                mine = np.flatnonzero(labels.chain == number)
+                if len(mine) > len(log_p):
+                    continue  # more labels than rows: they stay
+                label = labels.label[mine]
+                gain = log_p[:, label].T - log_p[:, -1]
+                points = own_rows(grid.row(labels.time[mine]), len(log_p))
+                length = usual[label] + np.log(grid.rate)
+                edges = best(gain, points, length, self.config.length_weight, touching)
+                spans[mine] = grid.from_edge(between_rows(edges, gain))
+                scores[mine] = [np.exp(log_p[a:b, c]).mean() for (a, b), c in zip(edges, label, strict=True)]
+            spans = inside(spans, 0.0, data.duration(video))
+            names = [data.classes[i] for i in labels.label]
+            return Segments.of(video, spans[:, 0], spans[:, 1], names, scores, labels.time, context.source)
+
+        return refine
+
+
+def own_rows(points: np.ndarray, rows: int) -> np.ndarray:
+    """[G] ascending rows, moved as little as it takes for each to have its own; G is at most the number of rows."""
+    order = np.arange(len(points))
+    return np.minimum(np.maximum.accumulate(points - order) + order, rows - len(points) + order)
+
+
+def best(
+    gain: np.ndarray, points: np.ndarray, log_length: np.ndarray, length_weight: float, touching: float
+) -> np.ndarray:
+    """[G, 2] first row and row after the last of each label: the set of segments with the largest sum.
+
+    Args:
+        gain: [G, T] log odds of each label's class against background, for every row.
+        points: [G] rows of the points, ascending, no two alike.
+        log_length: [G] usual log length in rows.
+        length_weight: see above.
+        touching: how often a label begins where the one before ends, in (0, 1).
+    """
+    summed = np.concatenate([np.zeros((len(gain), 1)), np.cumsum(gain, axis=1)], axis=1)
+    return _best(summed, points, log_length, length_weight / 2 / LENGTH_SPREAD**2, np.log(touching), np.log1p(-touching))
+
+
+@compiled
+def _best(summed, points, log_length, weight, touching, parted):  # type: ignore[no-untyped-def]
+    """`value[e]`: the largest sum of the labels so far if the next begins at e; `came[e]`: where the last one ends."""
+    count, rows = summed.shape[0], summed.shape[1] - 1
+    value, came = np.zeros(rows + 1), np.zeros((count + 1, rows + 1), np.int64)
+    starts = np.zeros((count, rows + 1), np.int64)
+    for g in range(count):
+        point = points[g]
+        first = points[g - 1] + 1 if g > 0 else 0
+        last = points[g + 1] if g + 1 < count else rows
+        reach = int(LONGEST * np.exp(log_length[g])) + 1
+        first, last = min(max(first, point - reach), point), max(min(last, point + 1 + reach), point + 1)
+        new = np.full(rows + 1, -np.inf)
+        top, top_end = -np.inf, point + 1
+        for end in range(point + 1, rows + 1):
+            found = -np.inf
+            if end <= last:
+                for start in range(first, point + 1):
+                    away = np.log(end - start) - log_length[g]
+                    total = value[start] + summed[g, end] - summed[g, start] - weight * away * away
+                    if total > found:
+                        found, starts[g, end] = total, start
+            new[end], came[g + 1, end] = top + parted, top_end
+            if found + touching > new[end]:
+                new[end], came[g + 1, end] = found + touching, end
+            if found > top:
+                top, top_end = found, end
+        value = new
+    edges, limit = np.empty((count, 2), np.int64), top_end
+    for g in range(count - 1, -1, -1):
+        edges[g, 0], edges[g, 1] = starts[g, limit], limit
+        limit = came[g, edges[g, 0]]
+    return edges
+
+
+def between_rows(edges: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """[G, 2] float64 edges: each end moved, by half a row at most, to where the log odds pass through zero."""
+    found = edges.astype(np.float64)
+    for g, (start, end) in enumerate(edges):
+        for side, out, within in ((0, start - 1, start), (1, end, end - 1)):
+            if 0 <= out < gain.shape[1] and gain[g, out] < 0 < gain[g, within]:
+                part = gain[g, within] / (gain[g, within] - gain[g, out])
+                found[g, side] += (0.5 - part) if side == 0 else (part - 0.5)
+    over = found[:-1, 1] > found[1:, 0]
+    found[:-1, 1][over] = found[1:, 0][over] = (found[:-1, 1] + found[1:, 0])[over] / 2
+    return found

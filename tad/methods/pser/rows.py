@@ -1,0 +1,302 @@
+"""Which class each row of a video shows, by models that never saw the video: stage `pser/rows`.
+
+Labels around points are wrong at their ends, and a model that is trained on them learns their mistakes by heart. So the
+training videos are parted into folds, and the rows of a fold are judged by a model of the other folds. Around each end
+of a label a margin takes no part in training: what lies there is for the model to say. Ours; cross-fitting of
+pseudo-labels in place of PseR's ranking module, whose target is the seed itself.
+
+Legend: T rows of a video, C classes, K folds, B items of a batch, L rows of an item, D feature width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tad import bounds
+from tad.data.segments import Segments
+from tad.errors import DataError
+from tad.methods.pser.apart import apart
+from tad.options import option
+from tad.ranges import Choice, Float, Integer
+from tad.stages import Batch, Budget, Context, StageConfig, Total
+
+KERNEL = 5
+"""Rows that one row is judged by."""
+HALO = KERNEL // 2
+CHUNK = 128
+"""Rows of an item."""
+STEPS, BATCH = 400, 4
+INPUT_DROPOUT, DROPOUT = 0.2, 0.5
+DECAY = 1e-3
+PRIOR = 2.0
+"""Labels of the median length that each class gets beside its own."""
+
+
+class HeldOutConfig(StageConfig):
+    """How boundaries are set by models of the other folds."""
+
+    rounds: int = option(
+        3,
+        "how often rows are judged by models of the other folds and boundaries set anew",
+        ge=1,
+        le=20,
+        tune=Integer(1, 5),
+        why="the first moves most; from three on labels hardly change",
+    )
+    folds: int = option(
+        3,
+        "parts of the training videos; each is judged by a model of the others",
+        ge=2,
+        le=20,
+        tune=Choice(2, 3, 5),
+        why="more folds: more videos for each model, and more models",
+    )
+    inside: float = option(
+        0.15,
+        "margin at each end of a label, inside it, of its length: such rows teach nothing",
+        ge=0,
+        le=0.5,
+        tune=Float(0.0, 0.3),
+        why="0 takes every label as true to its ends",
+    )
+    outside: float = option(
+        0.3,
+        "the same outside a label",
+        ge=0,
+        le=2,
+        tune=Float(0.0, 0.6),
+        why="0 takes every label as true to its ends",
+    )
+    margin_rows: float = option(
+        3.0,
+        "rows that the outer margin has at most; the inner one has half of them",
+        gt=0,
+        le=1000,
+        tune=Float(1.0, 10.0, log=True),
+        why="long actions are not less sharp at their ends than short ones",
+    )
+    hidden: int = option(128, "width of the row models", ge=1, le=4096, tune=Choice(64, 128, 256), why="small data")
+    lr: bounds.Rate = option(1e-3, "of AdamW, with a cosine", tune=Float(3e-4, 3e-3, log=True), why="usual of Adam")
+    length_weight: float = option(
+        1.0,
+        "how much the usual length of its class draws a label",
+        ge=0,
+        le=100,
+        tune=Float(0.0, 4.0),
+        why="0 leaves lengths to the rows",
+    )
+
+
+class RowModels(nn.Module):
+    """K small convolutional classifiers over standardised features, one for each fold.
+
+    Args:
+        dim: feature width.
+        classes: number of classes; background comes after them.
+        folds: number of models.
+        hidden: width.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    log_length: Tensor
+    touching: Tensor
+
+    def __init__(self, dim: int, classes: int, folds: int, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("log_length", torch.zeros(classes))
+        """[C] usual log length in seconds."""
+        self.register_buffer("touching", torch.tensor(0.5))
+        """How often a label begins where the one before ends."""
+        self.models = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout(INPUT_DROPOUT),
+                nn.Conv1d(dim, hidden, KERNEL),
+                nn.ReLU(),
+                nn.Dropout(DROPOUT),
+                nn.Conv1d(hidden, classes + 1, 1),
+            )
+            for _ in range(folds)
+        )
+
+    def forward(self, features: Tensor, fold: int | None = None) -> Tensor:
+        """[B, K, L, C + 1] logits of all models, or [B, L, C + 1] of one.
+
+        Args:
+            features: [B, L + KERNEL - 1, D].
+            fold: which model alone.
+        """
+        rows = ((features - self.mean) / self.scale).transpose(1, 2)
+        if fold is not None:
+            return self.models[fold](rows).transpose(1, 2)
+        return torch.stack([model(rows) for model in self.models], 1).transpose(2, 3)
+
+
+def with_halo(features: np.ndarray) -> np.ndarray:
+    """[T + KERNEL - 1, D] float32: the first and last row go on beyond the ends."""
+    return np.pad(np.asarray(features, dtype=np.float32), ((HALO, HALO), (0, 0)), mode="edge")
+
+
+def fold_of(video: str, labelled: list[str], folds: int) -> int | None:
+    """The fold of a video of the ascending list, None of another; ids that are near in the list share a fold, as such
+    videos often have the same people and place."""
+    at = int(np.searchsorted(np.array(labelled), video)) if labelled else 0
+    return at * folds // len(labelled) if at < len(labelled) and labelled[at] == video else None
+
+
+class Item(NamedTuple):
+    features: np.ndarray  # [L + KERNEL - 1, D]
+    target: np.ndarray  # [L, C + 1], sums to 1
+    weight: np.ndarray  # [L], 0 in margins
+    fold: int
+
+
+class RowsTask:
+    """Trains the row models on labels; input "labels": one for every point of the training videos; input
+    "first": the same labels before any change.
+
+    Raises:
+        DataError: no video has a label.
+    """
+
+    def __init__(self, config: HeldOutConfig, context: Context) -> None:
+        self.config, self.data = config, context.data
+        self.labels, self.first = context.inputs["labels"].by_video(), context.inputs["first"].by_video()
+        self.videos = sorted(video for video in context.videos if len(self.labels.get(video, Segments.empty())))
+        if not self.videos:
+            raise DataError(f"{context.inputs['labels'].path}: no training video has a label to refine")
+        self.folds = min(config.folds, len(self.videos))
+        classes = len(self.data.classes)
+        architecture = {
+            "dim": self.data.manifest.grid.dim,
+            "classes": classes,
+            "folds": self.folds,
+            "hidden": config.hidden,
+        }
+        model = RowModels(**architecture)
+        mean, scale, self.lengths = self._statistics()
+        model.mean.copy_(torch.from_numpy(mean))
+        model.scale.copy_(torch.from_numpy(scale))
+        model.log_length.copy_(torch.from_numpy(self._usual_lengths()))
+        model.touching.fill_(self._touching())
+        self.module: nn.Module = model
+        self.items = [(v, a) for v in self.videos for a in range(0, self.lengths[v], CHUNK)]
+        batch = min(BATCH, len(self.items))
+        epochs = min(60, max(4, math.ceil(STEPS * batch / len(self.items))))
+        self.budget = Budget(epochs, batch)
+        self.settings: dict[str, Any] = {"architecture": architecture, "videos": len(self.videos)}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _statistics(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+        """Mean and deviation of every feature, float32, and the rows of every video."""
+        count, total, square, lengths = 0, 0.0, 0.0, {}
+        for video in self.videos:
+            rows = np.asarray(self.data.features(video), dtype=np.float64)
+            lengths[video] = len(rows)
+            count, total, square = count + len(rows), total + rows.sum(0), square + (rows**2).sum(0)
+        mean = total / count
+        deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+        return np.float32(mean), np.float32(deviation + 1e-3), lengths
+
+    def _usual_lengths(self) -> np.ndarray:
+        """[C] float32: median log length of each class, drawn to that of all."""
+        every = [self.labels[video] for video in self.videos]
+        log_length = np.concatenate([np.log(rows.end - rows.start) for rows in every])
+        label = np.concatenate([rows.label_index(self.data.classes) for rows in every])
+        middle, found = float(np.median(log_length)), np.zeros(len(self.data.classes), dtype=np.float32)
+        for index in range(len(found)):
+            own = log_length[label == index]
+            found[index] = (len(own) * np.median(own) + PRIOR * middle) / (len(own) + PRIOR) if len(own) else middle
+        return found
+
+    def _touching(self) -> float:
+        """Of all labels with one before them, the share that begins where it ends, drawn to a half by two more."""
+        touching = count = 1.0
+        for video in self.videos:
+            labels, grid = apart(self.labels[video], self.data.classes), self.data.grid(video, self.lengths[video])
+            spans = labels.spans[labels.chain == 0]
+            gaps = (spans[1:, 0] - spans[:-1, 1]) * grid.rate
+            touching, count = touching + (gaps < 1).sum(), count + len(gaps)
+        return touching / (count + 1)
+
+    def item(self, index: int, rng: np.random.Generator) -> Item:
+        """Some rows of a video."""
+        video, begin = self.items[index]
+        features = self.data.features(video)
+        target, weight = self.teaching(video, len(features))
+        rows = slice(begin, begin + CHUNK)
+        fold = fold_of(video, self.videos, self.folds)
+        assert fold is not None
+        return Item(with_halo(features)[begin : begin + CHUNK + 2 * HALO], target[rows], weight[rows], fold)
+
+    def teaching(self, video: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """What each row of a video is to show [T, C + 1], and whether it teaches [T]; float32.
+
+        A row teaches if it lies in no margin, and if the first labels, from which all started, say the same of it.
+        Without the latter, what one round cuts away teaches the next that it is background, and labels go on shrinking.
+        """
+        target, weight = self._shown(self.labels[video], video, length)
+        first, _ = self._shown(self.first[video], video, length)
+        return target, weight * (target == first).all(1)
+
+    def _shown(self, rows: Segments, video: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """What labels say of each row [T, C + 1], and whether it lies in no margin [T]; float32."""
+        labels, grid = apart(rows, self.data.classes), self.data.grid(video, length)
+        centre = grid.from_edge(np.arange(length) + 0.5)
+        target = np.zeros((length, len(self.data.classes) + 1), dtype=np.float32)
+        core, near = np.zeros(length, dtype=bool), np.zeros(length, dtype=bool)
+        for (start, end), label, point in zip(labels.spans, labels.label, labels.time, strict=True):
+            inner = min(self.config.inside * (end - start), self.config.margin_rows / 2 / grid.rate)
+            outer = min(self.config.outside * (end - start), self.config.margin_rows / grid.rate)
+            inside = (centre >= start) & (centre < end)
+            inside[grid.row(point)] = True
+            target[inside, label] = 1
+            core |= (centre >= start + inner) & (centre < end - inner)
+            core[grid.row(point)] = True
+            near |= (centre >= start - outer) & (centre < end + outer)
+        target[:, -1] = target.sum(1) == 0
+        return target / target.sum(1, keepdims=True), np.float32(core | ~near)
+
+    def collate(self, items: list[Item]) -> Batch:
+        """Padded to the longest; what is padded has no weight. `others` [B, K]: whether a model may see an item."""
+
+        def padded(name: str) -> Tensor:
+            return nn.utils.rnn.pad_sequence([torch.from_numpy(getattr(i, name)) for i in items], batch_first=True)
+
+        others = torch.tensor([[self.folds == 1 or k != i.fold for k in range(self.folds)] for i in items])
+        return {name: padded(name) for name in ("features", "target", "weight")} | {"others": others}
+
+    def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
+        """Cross-entropy over the rows that teach, of each model its mean over them, as shares over all workers."""
+        logits = module(batch["features"])
+        entropy = -(batch["target"][:, None] * logits.log_softmax(-1)).sum(-1)
+        weight = batch["weight"][:, None] * batch["others"][:, :, None]
+        rows = total(weight.sum((0, 2))).clamp(min=1.0)
+        return {"loss": ((entropy * weight).sum((0, 2)) / rows).sum()}
+
+    def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+        """AdamW; the rate falls along a cosine."""
+        optimiser = torch.optim.AdamW(module.parameters(), lr=self.config.lr, weight_decay=DECAY)
+        return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
+
+
+@dataclass(frozen=True)
+class RowsFit:
+    """Fit stage: the row models."""
+
+    config: HeldOutConfig
+    name: str = "pser/rows"
+    version: int = 1
+
+    def open(self, context: Context) -> RowsTask:
+        return RowsTask(self.config, context)
