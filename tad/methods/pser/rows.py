@@ -42,19 +42,19 @@ class HeldOutConfig(StageConfig):
     """How boundaries are set by models of the other folds."""
 
     rounds: int = option(
-        3,
+        4,
         "how often rows are judged by models of the other folds and boundaries set anew",
         ge=1,
         le=20,
         tune=Integer(1, 5),
-        why="the first moves most; from three on labels hardly change",
+        why="the first moves most; from four on labels hardly change",
     )
     folds: int = option(
-        3,
+        6,
         "parts of the training videos; each is judged by a model of the others",
         ge=2,
         le=20,
-        tune=Choice(2, 3, 5),
+        tune=Choice(3, 6, 10),
         why="more folds: more videos for each model, and more models",
     )
     inside: float = option(
@@ -84,7 +84,7 @@ class HeldOutConfig(StageConfig):
     hidden: int = option(128, "width of the row models", ge=1, le=4096, tune=Choice(64, 128, 256), why="small data")
     lr: bounds.Rate = option(1e-3, "of AdamW, with a cosine", tune=Float(3e-4, 3e-3, log=True), why="usual of Adam")
     length_weight: float = option(
-        1.0,
+        2.0,
         "how much the usual length of its class draws a label",
         ge=0,
         le=100,
