@@ -19,7 +19,6 @@ from tad.evaluation.quality_by_point import label_quality
 from tad.evaluation.subset import Subset
 from tad.recipe.recipe import Recipe
 from tad.recipe.rounds import Rounds
-from tad.report.figures import figures_of_round
 from tad.selection.best_round import best_round, check_selection, selecting
 from tad.selection.label_free_scores import (
     Reference,
@@ -158,6 +157,8 @@ class SelfTraining:
         engine.record.artifact(self._folder(number) / "labels.json")
         self._finish(row)
         if whole:
+            from tad.report.figures import figures_of_round  # matplotlib, which a trial of a search does without
+
             activations = self.scores["train"].path if "train" in self.scores else None
             for figure in figures_of_round(engine.record.folder, data, number, activations):
                 engine.record.artifact(figure, "figures")
