@@ -1,7 +1,9 @@
 """The two datasets of the benchmark, with other labels of their training videos and with a dev part.
 
 Parts: "dev" holds out a quarter of the training videos, of people or sessions of their own, the same for all labels and
-seeds, and has no test videos; in "test" all training videos train, and the test videos judge. Labels of the training videos:
+seeds, and has no test videos; in "test" all training videos train, and the test videos judge.
+
+Labels of the training videos:
 
 * points: as given with the data. uniform: one anywhere in each action. late: the given ones, a fifth of the action's
   length later, but inside it. The last two read boundaries to make labels, as an annotator would; training never does.
