@@ -43,7 +43,7 @@ def run(rows: Sequence[Row], seeds: Sequence[int], part: Part, out: Path) -> lis
             path = place(out, row, seed, part)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, document)
-            said = f"mAP {document['map']['mean']:.1f}, stages {document['seconds']:.0f} s"
+            said = f"mAP {document['map']['mean']:.1f}, stages {document['seconds']:.0f} CPU s"
         except TadError as error:
             failed.append(f"{row.name} seed {seed}: {error}")
             said = f"failed: {error}"

@@ -74,7 +74,7 @@ def spread(values: Sequence[float]) -> str:
 
 def detections(results: Sequence[Result]) -> str:
     """mAP and F1 [%]: means over the seeds."""
-    head = ["labels", "way", ".3", ".4", ".5", ".6", ".7", "mean", "least–most (seeds)", "F1 at .5", "seconds", "code"]
+    head = ["labels", "way", ".3", ".4", ".5", ".6", ".7", "mean", "least–most (seeds)", "F1 at .5", "CPU s", "code"]
     reads = any("reads" in r for r in results)
     lines = []
     for name, own in groups(results):
