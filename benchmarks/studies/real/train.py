@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from benchmarks.studies.real.rows import WAYS, Row, Way
 from distributed.engine.engine import Engine
 from distributed.engine.record import Record
 from distributed.engine.store import Store
-from tad.data.artifact import META
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import ConfigError
@@ -27,12 +27,10 @@ from tad.recipe.rounds import Rounds
 from tad.stages import Artifact, FitStage, Inputs, MapStage
 
 READS = "test-reads.json"
-CPU = "cpu-seconds.json"
-"""By stage: what it took when it was made."""
 
 
 class Timed(Engine):
-    """Notes the CPU seconds of every stage that it makes: other work on the machine changes them little."""
+    """Keeps the CPU seconds of every stage that it makes, and knows those of the stages that it finds made."""
 
     def fit(self, stage: FitStage, inputs: Inputs = None, number: int = 0) -> Artifact:
         return self._timed(lambda: super(Timed, self).fit(stage, inputs, number))
@@ -43,11 +41,17 @@ class Timed(Engine):
     def _timed(self, make: Callable[[], Artifact]) -> Artifact:
         start = time.process_time()
         artifact = make()
-        ledger = artifact.path.parents[1] / CPU
-        known = read_json(ledger) if ledger.is_file() else {}
-        if artifact.fingerprint not in known:
-            write_json(ledger, known | {artifact.fingerprint: round(time.process_time() - start, 2)})
+        note = artifact.path.parents[1] / "cpu" / f"{artifact.fingerprint}.json"
+        if not note.is_file():
+            note.parent.mkdir(exist_ok=True)
+            write_json(note, round(time.process_time() - start, 2))
+        self.seconds[artifact.fingerprint] = float(read_json(note))
         return artifact
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """CPU seconds by stage, of all that was asked for."""
+        return {}
 
 
 class Made(NamedTuple):
@@ -107,27 +111,19 @@ def by_recipe(way: Way, row: Row, data: Dataset, seed: int, part: Part, out: Pat
     if problems := recipe.problems(data):
         raise ConfigError(f"{row.name}: {'; '.join(problems)}")
     record = Record(out / "runs" / f"{part}-{row.name.replace('/', '-')}-seed-{seed}")
-    rounds = Rounds(recipe, Timed(data, Store(out / "store"), record, seed))
+    engine = Timed(data, Store(out / "store"), record, seed)
+    rounds = Rounds(recipe, engine)
     last = recipe.rounds
     found = rounds.detections(last, part)
     labels = rounds.labels(last).segments.segments() if last else None
-    return Made(found.segments(), lambda: rounds.detections(last, "train").segments(), labels, stage_seconds(found))
+    seconds = sum(engine.seconds.values())
+    return Made(found.segments(), lambda: rounds.detections(last, "train").segments(), labels, seconds)
 
 
 def by_probe(data: Dataset, seed: int, part: Part) -> Made:
     start = time.process_time()
     found = probe(data, ("train", part), seed)
     return Made(found[part], lambda: found["train"], None, time.process_time() - start)
-
-
-def stage_seconds(last: Artifact) -> float:
-    """CPU time of an artifact's stage and of all that it was made from."""
-    known, left, seen = read_json(last.path.parents[1] / CPU), [last.fingerprint], set[str]()
-    while left:
-        if (key := left.pop()) not in seen:
-            seen.add(key)
-            left += read_json(last.path.parent / key / META)["inputs"].values()
-    return sum(known.get(key, 0.0) for key in seen)
 
 
 def chosen_threshold(made: Made, row: Row, data: Dataset, seed: int, part: Part, out: Path) -> tuple[float, str]:
