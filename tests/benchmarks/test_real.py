@@ -54,6 +54,21 @@ def test_results_say_what_they_are(out):
         assert 20 < result["map"]["mean"] < 70  # a probe of real features: neither chance nor a leak
 
 
+def test_a_recipe_s_stages_are_kept(out):
+    words = ("--out", out, "--only", "sbhar/late/proposer", "--seeds", 0)
+    shared = str(shared_path("data", "sbhar").parents[1])
+    path, results = out / "dev" / "sbhar-late-proposer-seed-0.json", []
+    for _ in range(2):
+        made = command(*words, TAD_SHARED=shared)
+        assert made.returncode == 0, made.stderr
+        results.append(json.loads(path.read_text()))
+        path.unlink()
+    assert "snippet/train: already there" in made.stderr
+    assert results[0] == results[1]
+    assert results[0]["seconds"] > 1
+    assert results[0]["map"]["mean"] > 5
+
+
 def test_readings_of_the_test_part_are_counted_whatever_is_removed(out):
     (out / "test" / "sbhar-late-probe-seed-0.json").unlink()
     shared = str(shared_path("data", "sbhar").parents[1])

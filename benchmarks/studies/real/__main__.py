@@ -19,12 +19,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from benchmarks.studies.real import tables
 from benchmarks.studies.real.data import Part, source
 from benchmarks.studies.real.rows import Row, chosen
-from benchmarks.studies.real.train import place, result
 from tad.errors import TadError
 from tad.files import write_json
 
@@ -33,6 +30,11 @@ def run(rows: Sequence[Row], seeds: Sequence[int], part: Part, out: Path) -> lis
     """Makes all results that are missing; returns what failed."""
     for dataset in sorted({row.dataset for row in rows}):
         source(dataset)
+    import torch  # here, so that --list and --table need not wait for it
+
+    from benchmarks.studies.real.train import place, result
+
+    torch.set_num_threads(1)
     todo = [(seed, row) for seed in seeds for row in rows if not place(out, row, seed, part).is_file()]
     print(f"{len(rows) * len(seeds) - len(todo)} results are there, {len(todo)} to do", flush=True)
     failed = []
@@ -76,7 +78,6 @@ def main() -> None:
         if options.figure:
             tables.figure(results, options.figure)
     elif options.out:
-        torch.set_num_threads(1)
         if failed := run(chosen(options.only), options.seeds, options.part, options.out.resolve()):
             raise SystemExit("failed:\n" + "\n".join(failed))
     else:

@@ -66,8 +66,10 @@ def f1(found: Segments, threshold: float, data: Dataset, role: Role) -> dict[str
 # -- pseudo-labels ---------------------------------------------------------------------------------------------------
 
 
-def quality(labels: Segments, data: Dataset) -> dict[str, Any]:
+def quality(labels: Segments, data: Dataset) -> dict[str, Any] | None:
     """How good the pseudo-labels of training videos are; errors of starts and ends are in feature rows.
+
+    None if none of them meets an action of its class.
 
     Of points, each point's label beside its own action (0 without one). Else each pseudo-label of a video without full
     labels beside the action of its class with the largest tIoU; `recall` is then the share of the actions that are hit.
@@ -79,6 +81,8 @@ def quality(labels: Segments, data: Dataset) -> dict[str, Any]:
         pseudo, truth = nearest(labels, data)
         more = {"judged": "labels"} | (instance_quality(labels, data) or {})
     there = ~np.isnan(pseudo[:, 0]) & ~np.isnan(truth[:, 0])
+    if not there.any():
+        return None
     overlap = np.zeros(len(pseudo))
     overlap[there] = paired_tiou(pseudo[there], truth[there])
     ratio = np.log2((pseudo[there, 1] - pseudo[there, 0]) / (truth[there, 1] - truth[there, 0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,15 @@ from tad.stages import Artifact, FitStage, Inputs, MapStage
 READS = "test-reads.json"
 
 
+@dataclass
 class Timed(Engine):
-    """Keeps the CPU seconds of every stage that it makes, and knows those of the stages that it finds made."""
+    """Keeps the CPU seconds of every stage that it makes, and knows those of the stages that it finds made.
+
+    Attributes:
+        seconds: by stage, of all that was asked for.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def fit(self, stage: FitStage, inputs: Inputs = None, number: int = 0) -> Artifact:
         return self._timed(lambda: super(Timed, self).fit(stage, inputs, number))
@@ -47,11 +54,6 @@ class Timed(Engine):
             write_json(note, round(time.process_time() - start, 2))
         self.seconds[artifact.fingerprint] = float(read_json(note))
         return artifact
-
-    @cached_property
-    def seconds(self) -> dict[str, float]:
-        """CPU seconds by stage, of all that was asked for."""
-        return {}
 
 
 class Made(NamedTuple):
