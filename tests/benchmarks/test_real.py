@@ -36,9 +36,9 @@ def out(tmp_path_factory):
         words = ("--out", folder, "--only", "sbhar/late/probe", "--seeds", 0, "--part", part)
         made = command(*words, TAD_SHARED=shared)
         assert made.returncode == 0, made.stderr
-        assert "0 results are there, 1 to do" in made.stdout
+        assert "0 results are there, 1 to do; code " in made.stdout
     made = command(*words, TAD_SHARED=shared)
-    assert "1 results are there, 0 to do" in made.stdout
+    assert "1 results are there, 0 to do; code " in made.stdout
     return folder
 
 
@@ -55,18 +55,21 @@ def test_results_say_what_they_are(out):
 
 
 def test_a_recipe_s_stages_are_kept(out):
-    words = ("--out", out, "--only", "sbhar/late/proposer", "--seeds", 0)
+    words = ("--out", out, "--only", "sbhar/points/proposer", "--seeds", 0)
     shared = str(shared_path("data", "sbhar").parents[1])
-    path, results = out / "dev" / "sbhar-late-proposer-seed-0.json", []
+    path, results = out / "dev" / "sbhar-points-proposer-seed-0.json", []
     for _ in range(2):
+        path.unlink(missing_ok=True)
         made = command(*words, TAD_SHARED=shared)
         assert made.returncode == 0, made.stderr
         results.append(json.loads(path.read_text()))
-        path.unlink()
     assert "snippet/train: already there" in made.stderr
     assert results[0] == results[1]
     assert results[0]["seconds"] > 1
     assert results[0]["map"]["mean"] > 5
+    drawn = command("--table", out, "--figure", out / "figure.png")
+    assert drawn.returncode == 0, drawn.stderr
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_readings_of_the_test_part_are_counted_whatever_is_removed(out):
@@ -102,11 +105,10 @@ def test_late_points_stay_in_their_actions(out):
 
 
 def test_the_table_holds_the_results(out):
-    made = command("--table", out, "--figure", out / "figure.png")
+    made = command("--table", out)
     assert made.returncode == 0, made.stderr
     result = json.loads((out / "dev" / "sbhar-late-probe-seed-0.json").read_text())
     assert f"| late | `probe` | {result['map']['0.3']:.1f} |" in made.stdout
-    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_the_recordings_it_says_so(tmp_path):

@@ -32,11 +32,12 @@ def run(rows: Sequence[Row], seeds: Sequence[int], part: Part, out: Path) -> lis
         source(dataset)
     import torch  # here, so that --list and --table need not wait for it
 
-    from benchmarks.studies.real.train import place, result
+    from benchmarks.studies.real.train import commit, place, result
 
     torch.set_num_threads(1)
+    code = commit()  # now: it may change under rows that take hours
     todo = [(seed, row) for seed in seeds for row in rows if not place(out, row, seed, part).is_file()]
-    print(f"{len(rows) * len(seeds) - len(todo)} results are there, {len(todo)} to do", flush=True)
+    print(f"{len(rows) * len(seeds) - len(todo)} results are there, {len(todo)} to do; code {code}", flush=True)
     failed = []
     for number, (seed, row) in enumerate(todo, 1):
         start = time.perf_counter()

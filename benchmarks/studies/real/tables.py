@@ -121,21 +121,28 @@ def by_track(results: Sequence[Result]) -> str:
 
 
 def figure(results: Sequence[Result], path: Path) -> None:
-    """mAP at each tIoU of the ways that learn from the given points, beside full labels: a panel for each dataset."""
-    parts = [(d, p) for d in ("shrec22", "sbhar") for p in ("test", "dev")]
+    """mAP at each tIoU of the ways that learn from the given points, beside full labels: a panel for each dataset.
+
+    On the test videos, or on the dev videos where nothing was judged on those.
+
+    Raises:
+        SystemExit: there is nothing to draw.
+    """
+    drawn_rows = (FULL, *(("points", way) for way in WEAK))
     panels = []
     for dataset in ("shrec22", "sbhar"):
-        for _, part in (x for x in parts if x[0] == dataset):
-            own = [r for r in results if r["dataset"] == dataset and r["part"] == part]
-            if own:
-                panels.append((f"{dataset}, {part} videos", own))
-                break
+        own = [r for r in results if r["dataset"] == dataset and (r["labels"], r["way"]) in drawn_rows]
+        part = "test" if any(r["part"] == "test" for r in own) else "dev"
+        if own:
+            panels.append((f"{dataset}, {part} videos", [r for r in own if r["part"] == part]))
+    if not panels:
+        raise SystemExit("nothing to draw: no result of a detector or of points")
     with style.styled():
         drawn = style.figure(5.0 * len(panels), 4.0)
-        for axes, (title, own) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, (title, shown) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             colours = dict(zip(WEAK, style.STRONG, strict=False))
-            for labels, way in (FULL, *(("points", way) for way in WEAK)):
-                lines = [r for r in own if (r["labels"], r["way"]) == (labels, way)]
+            for labels, way in drawn_rows:
+                lines = [r for r in shown if (r["labels"], r["way"]) == (labels, way)]
                 if not lines:
                     continue
                 values = [[r["map"][t] for r in lines] for t in MAP[:-1]]

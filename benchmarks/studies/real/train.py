@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,8 +155,9 @@ def read_again(out: Path, name: str) -> int:
     return int(reads[name])
 
 
+@cache
 def commit() -> str:
-    """Of the code; "+" if files were changed since."""
+    """Of the code when this process first asks; "+" if files were changed since."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
