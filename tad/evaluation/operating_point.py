@@ -186,14 +186,15 @@ class OperatingPoint(_Part):
         return detections.filter(detections.score >= self.of(names)[label]) if len(detections) else detections
 
 
-def read_operating_point(folder: Path, models: Mapping[int, str | None] | None = None) -> OperatingPoint:
+def read_operating_point(folder: Path, models: Mapping[int, str | None], number: int | None = None) -> OperatingPoint:
     """The operating point in a run's folder, which may be somebody else's.
 
     Args:
         models: the key of each round's model; those of another training have other thresholds.
+        number: the round that it must be of; None: any.
 
     Raises:
-        RunError: there is none, or it is of models that the run has no more; says what to do.
+        RunError: there is none, or it is of another round or a model that the run has no more; says what to do.
         DataError: the file is malformed.
     """
     path = folder / POINT_FILE
@@ -206,6 +207,8 @@ def read_operating_point(folder: Path, models: Mapping[int, str | None] | None =
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise DataError(f"{path}: not what `tad run` writes: " + listing(problems)) from error
-    if models is not None and models.get(found.round) != found.model:
+    if number is not None and found.round != number:
+        raise RunError(f"{path}: is of round {found.round}, not {number}; take the detections of round {found.round}")
+    if models.get(found.round) != found.model:
         raise RunError(f"{path}: is of another model than the run's round {found.round} has now; {REMEDY}")
     return found
