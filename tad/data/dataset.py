@@ -95,7 +95,8 @@ class Dataset:
         return cls(root, manifest, videos, held_out_by_id=held_out, remote=remote, **labels)
 
     def __reduce__(self) -> Any:
-        return _opened, (self.remote.uri if self.remote is not None else self.root, self.held)
+        place = self.remote.uri if self.remote is not None else self.root
+        return (_opened, (place, self.held)) if self.held else (Dataset.open, (place,))
 
     def holding(self, videos: Collection[str]) -> Dataset:
         """The same dataset in which these training videos are the dev videos, so that nothing learns from them."""
@@ -243,5 +244,4 @@ class Dataset:
 
 
 def _opened(place: Path | str, held: frozenset[str]) -> Dataset:
-    found = Dataset.open(place)
-    return found.holding(held) if held else found
+    return Dataset.open(place).holding(held)
