@@ -132,7 +132,8 @@ def evaluate(
         raise click.UsageError("give either --data DIR or --annotations FILE")
     if threshold is not None and protocol == "thumos14":
         raise click.UsageError("--threshold goes with a protocol that matches by score; thumos14 does not")
-    out = file_to_write(out, "--json", [detections, data, annotations, classes]) if out is not None else None
+    run = threshold if isinstance(threshold, Path) else None
+    out = file_to_write(out, "--json", [detections, data, annotations, classes, run]) if out is not None else None
     names = read_classes(classes) if classes is not None else None
     if data is not None:
         if ignore:

@@ -129,7 +129,7 @@ def detect(
         require_features(data, [subset])
     found = trained(run_folder, data, number, more["store"])
     models = {found.round: found.detector.fingerprint}
-    point = read_operating_point(run_folder, models, found.round) if confident else None
+    point = read_operating_point(run_folder.expanduser(), models, found.round) if confident else None
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         rounds = Rounds(found.recipe, engine, {0: found.proposer, found.round: found.detector})
