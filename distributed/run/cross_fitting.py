@@ -113,13 +113,13 @@ def _held_out(rounds: Rounds, engine: Engine, number: int, folds: int) -> Segmen
     found = []
     for i, videos in enumerate(deal(taught[number].segments.segments(), data, folds, engine.seed)):
         other = engine.over(data.holding(videos), {"fold": f"{i + 1} of {folds}"})
-        given = {n: _without(labels, set(videos), engine) for n, labels in taught.items()}
+        given = {n: without(labels, set(videos), engine) for n, labels in taught.items()}
         found.append(Rounds(rounds.recipe, other, given=given).detections(number, "dev").segments())
     return Segments.concat(found)
 
 
-def _without(labels: Labels, videos: set[str], engine: Engine) -> Labels:
-    """The labels of all other videos."""
+def without(labels: Labels, videos: set[str], engine: Engine) -> Labels:
+    """The labels of all other videos, in the engine's store."""
 
     def rest(artifact: Artifact, name: str) -> Artifact:
         segments = artifact.segments()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
-from distributed.run.cross_fitting import check_folds, deal
+from distributed.run.cross_fitting import check_folds, deal, without
 from distributed.run.session import Options, self_train
 from tad.cli import main
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import ConfigError, RunError
 from tad.evaluation.operating_point import POINT_FILE, OperatingPoint, read_operating_point
+from tad.methods.roles import Labels
 from tad.prepare.split import split_holdout
 from tad.recipe.recipe import Recipe, changed, load_recipe
 from tad.report.run import Run
 from tests.support.runs import digests
-from tests.support.tiny import RECIPE, tiny_dataset
+from tests.support.tiny import RECIPE, TinyEngine, adopted, tiny_dataset
 
 FOLDS = 2
 OUTPUTS = ["round-1/labels", "round-1/detections", "round-1/detections-test"]
@@ -91,6 +93,28 @@ def test_held_videos_replace_dev_videos(data, tmp_path):
     train, dev = both.videos("train"), both.videos("dev")
     fold = both.holding(train[:2])
     assert len(dev) == 2 and fold.videos("dev") == train[:2] and fold.videos("train") == train[2:]
+
+
+def test_what_a_fold_learns_from_does_not_depend_on_the_labels_of_held_videos(data, tmp_path):
+    """By fingerprints, which cover all that a stage reads: of the videos, and of the pseudo-labels that are given."""
+    held = data.videos("train")[:3]
+    shutil.copytree(data.root, tmp_path / "other", symlinks=True)
+    lines = (data.root / "points.csv").read_text().splitlines()
+    kept = [line for line in lines if line.split(",")[0] not in held]
+    assert len(kept) < len(lines)
+    (tmp_path / "other" / "points.csv").write_text("\n".join([*kept, f"{held[0]},{data.classes[0]},1.5"]) + "\n")
+    other = Dataset.open(tmp_path / "other")
+    assert other.fingerprint("train") != data.fingerprint("train")
+    assert other.holding(held).fingerprint("train") == data.holding(held).fingerprint("train")
+
+    engine = TinyEngine(data, 0, tmp_path)
+    rows = [(v, 1.0 + i, 2.0 + i, data.classes[0], 1.0) for v in data.videos("train") for i in range(2)]
+    labels = Labels(adopted(engine, rows), adopted(engine, [(v, 5.0, 6.0, c, s) for v, _, _, c, s in rows]))
+    left = without(labels, set(held), engine)
+    assert left.ignored is not None
+    for artifact in (left.segments, left.ignored):
+        assert set(artifact.segments().video_ids) == set(data.videos("train")) - set(held)
+        assert len(artifact.segments()) == 2 * 5
 
 
 # -- the whole path ----------------------------------------------------------------------------------------------------
