@@ -84,7 +84,7 @@ def threshold_lines(document: dict[str, Any], origin: str) -> list[str]:
 
     per_class = {printable(name): row for name, row in document["per_class"].items()}
     width = max(8, *map(len, per_class))
-    head = ("threshold", "actions", "found as", "precision", "recall", "F1")
+    head = ("threshold", "actions", "detections", "precision", "recall", "F1")
     lines = [f"detections that count, {origin}; right at tIoU {document['tiou']:g}, %"]
     lines.append(f"{'':<{width}}" + "".join(f"{h:>11}" for h in head))
     for name, row in [*per_class.items(), ("all", document)]:
