@@ -146,7 +146,10 @@ def reliability_figure(bins: Sequence[Bin]) -> Figure:
         shares.set(xlim=(0, 1), ylim=(0, 103), xlabel="mean score", ylabel="right [%]")
         shares.legend(loc="upper left")
         numbers.bar(low, [b.detections for b in bins], width, align="edge", color=BLUE, alpha=0.6)
-        numbers.set_yscale("log" if any(b.detections for b in bins) else "linear")
+        if any(b.detections for b in bins):
+            numbers.set_yscale("log")
+            numbers.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            numbers.set_ylim(bottom=0.8)
         numbers.set(xlim=(0, 1), xlabel="score", ylabel="detections, logarithmic")
     return drawn
 
