@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed.engine.engine import Engine
+from distributed.run.cross_fitting import check_folds, keep, operating_point
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -61,7 +62,7 @@ class SelfTraining:
         """Trains, selects the best round, and reads the test videos once, at the very end.
 
         Raises:
-            RunError: a stage failed, or the selecting score cannot be had from this dataset.
+            RunError: a stage failed, or the selecting score or the operating point cannot be had from this dataset.
         """
         check_selection(self.recipe, self.engine.data)
         for text in self.recipe.warnings(self.engine.data):
@@ -70,7 +71,11 @@ class SelfTraining:
             self.engine.record.warn(
                 "select: test picks the round on the test videos. The result leaks; do not report it"
             )
-        self._rounds(whole=True)
+        if (cost := check_folds(self.recipe, self.engine.data)) is not None:
+            self.engine.record.say(cost)
+        best = self._rounds(whole=True)
+        if (point := operating_point(self.rounds, best)) is not None:
+            keep(point, self.engine)
         self._test()
         self._save()
 
