@@ -23,8 +23,9 @@ lint: setup
 	$(BIN)/ruff format --check --quiet tad distributed search_spaces tests benchmarks
 	$(BIN)/mypy
 
+# Two processes, each with whole files: most tests use one core, and few machines have less than two.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: lint
 	$(BIN)/python -m pytest -m ""

@@ -51,6 +51,8 @@ ITEMS = 1_000
 """Of a list of thresholds, scales or rounds."""
 ROUNDS = 1_000
 """Of self-training; published methods have at most six."""
+FOLDS = 20
+"""Of cross-fitting: each costs a training, and beyond it each sees nearly all videos."""
 DIGITS = 15
 """After the point: a float64 has no more."""
 

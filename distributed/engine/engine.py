@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,10 +65,18 @@ class Engine:
     record: Record
     seed: int = 0
     resources: Resources = field(default_factory=Resources)
+    tags: dict[str, str] = field(default_factory=dict)
+    """Of all its stages in the record."""
     _dataset_keys: dict[Role, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._notes = Notes(self.store, self.record)
+
+    def over(self, data: Dataset, tags: dict[str, str]) -> Engine:
+        """The same engine over another dataset; its stages have these tags in the record."""
+        other = replace(self, data=data, tags=tags, _dataset_keys={})
+        other._notes = self._notes  # of one run there is one list, or each would overwrite the other's
+        return other
 
     def fit(self, stage: FitStage, inputs: Inputs = None, number: int = 0) -> Artifact:
         """The trained stage of a round: an artifact with model.pt and history.json.
@@ -233,7 +241,7 @@ class Engine:
                 "round": number,
             }
         )
-        return key, {"fingerprint": key, "role": role, "round": str(number)}
+        return key, {"fingerprint": key, "role": role, "round": str(number)} | self.tags
 
     def _meta(
         self,

@@ -16,12 +16,13 @@ from pydantic import ValidationError
 
 from distributed.run.identity import Identity
 from tad.errors import RunError
+from tad.evaluation.operating_point import POINT_FILE
 from tad.files import cause, read_json
 from tad.recipe.recipe import Recipe
 from tad.report.run import RunInfo, read_info
 
 LOCK = ".lock"
-FILES = ("run.json", "rounds.json", "events.jsonl", "report.html")
+FILES = ("run.json", "rounds.json", "events.jsonl", "report.html", POINT_FILE)
 FOLDERS = ("round-*",)
 SAME = ("recipe", "dataset", "seed")
 """What makes two attempts the same run."""
@@ -60,13 +61,15 @@ def claimed(out: Path, document: dict[str, Any]) -> Iterator[RunInfo | None]:
 
 
 def _same(key: str, earlier: Any, now: Any) -> bool:
-    """Whether two runs agree; a recipe may have been written before options were added that change nothing."""
+    """Whether two runs agree; a recipe may have been written before options were added that change nothing, and an
+    operating point may be asked for later."""
     if key != "recipe" or earlier == now:
         return bool(earlier == now)
     try:
-        return Recipe.model_validate(earlier).identity() == Recipe.model_validate(now).identity()
+        then, today = (Recipe.model_validate(recipe).identity() for recipe in (earlier, now))
     except ValidationError:
         return False
+    return all(then.get(key) == today.get(key) for key in {*then, *today} - {"operating_point"})
 
 
 def make(out: Path) -> None:

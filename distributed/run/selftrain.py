@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed.engine.engine import Engine
+from distributed.run.cross_fitting import check_folds, keep, operating_point
 from tad.data.dataset import Role
 from tad.data.segments import Segments
 from tad.errors import DataError
@@ -19,7 +20,6 @@ from tad.evaluation.quality_by_point import label_quality
 from tad.evaluation.subset import Subset
 from tad.recipe.recipe import Recipe
 from tad.recipe.rounds import Rounds
-from tad.report.figures import figures_of_round
 from tad.selection.best_round import best_round, check_selection, selecting
 from tad.selection.label_free_scores import (
     Reference,
@@ -62,7 +62,7 @@ class SelfTraining:
         """Trains, selects the best round, and reads the test videos once, at the very end.
 
         Raises:
-            RunError: a stage failed, or the selecting score cannot be had from this dataset.
+            RunError: a stage failed, or the selecting score or the operating point cannot be had from this dataset.
         """
         check_selection(self.recipe, self.engine.data)
         for text in self.recipe.warnings(self.engine.data):
@@ -71,7 +71,11 @@ class SelfTraining:
             self.engine.record.warn(
                 "select: test picks the round on the test videos. The result leaks; do not report it"
             )
-        self._rounds(whole=True)
+        if (cost := check_folds(self.recipe, self.engine.data)) is not None:
+            self.engine.record.say(cost)
+        best = self._rounds(whole=True)
+        if (point := operating_point(self.rounds, best)) is not None:
+            keep(point, self.engine)
         self._test()
         self._save()
 
@@ -158,6 +162,8 @@ class SelfTraining:
         engine.record.artifact(self._folder(number) / "labels.json")
         self._finish(row)
         if whole:
+            from tad.report.figures import figures_of_round  # matplotlib, which a trial of a search does without
+
             activations = self.scores["train"].path if "train" in self.scores else None
             for figure in figures_of_round(engine.record.folder, data, number, activations):
                 engine.record.artifact(figure, "figures")

@@ -50,6 +50,7 @@ def _save(axes: Any, path: Path) -> Path:
     figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
     width, height = figure.get_size_inches()
     figure.set_size_inches(max(width, 8), max(height, 5))
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    box = figure.get_tightbbox(figure.canvas.get_renderer())  # "tight" would draw the figure once more to find it
+    figure.savefig(path, dpi=110, bbox_inches=box.padded(0.1))
     plt.close(figure)
     return path

@@ -140,13 +140,17 @@ def study_data(data: Dataset, out: Path) -> Dataset:
     return own
 
 
+NOT_SCORED = ("description", "select", "operating_point")
+"""Of a recipe: changes no trial's score, or is told apart by another part of a study's identity."""
+
+
 def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool) -> dict[str, str]:
     """What makes two studies the same: all on which a trial's score depends, given its parameters."""
     labels = [ground_truth(data, "dev").digest() if recipe.select.startswith("dev-") else ""]
     if recipe.select == "points":
         held = {v: [data.held_out(v).time.tolist(), data.held_out(v).label.tolist()] for v in data.videos("train")}
         labels.append(digest(held))
-    document = {k: v for k, v in former(recipe.identity()).items() if k not in ("description", "select")}
+    document = {k: v for k, v in former(recipe.identity()).items() if k not in NOT_SCORED}
     proposals = {}
     if isinstance(recipe.proposer, FileProposer):  # wherever the file lies
         document["proposer"] = document["proposer"] | {"path": ""}

@@ -9,10 +9,14 @@ import click
 
 from tad.commands.options import FILE, FOLDER
 from tad.commands.say import say
+from tad.commands.threshold import Threshold, reliability_lines, score_rows, threshold_lines, thresholds
 
 if TYPE_CHECKING:
+    from tad.data.detections import Detections
     from tad.evaluation.evaluator import Evaluation
+    from tad.evaluation.operating_point import OperatingPoint
     from tad.evaluation.quality_by_point import Quality
+    from tad.evaluation.subset import Subset
 
 OUT = click.Path(path_type=Path)
 
@@ -72,6 +76,12 @@ class TIoUs(click.ParamType):
 @click.option(
     "--task", type=click.Choice(["verb", "noun", "action"]), help="EPIC-KITCHENS challenge: which label counts."
 )
+@click.option(
+    "--threshold",
+    type=Threshold(),
+    help="Also precision, recall and F1 at tIoU 0.5 of the detections that count: those of at least this score; or of "
+    "their class's threshold in the operating point of RUN; auto: of the run in whose folder DETECTIONS lie.",
+)
 @click.option("--json", "out", type=OUT, help="Write the result as JSON; precisions are fractions 0..1.")
 def evaluate(
     detections: Path,
@@ -83,6 +93,7 @@ def evaluate(
     ignore: tuple[str, ...],
     classes: Path | None,
     task: Any,
+    threshold: float | str | Path | None,
     out: Path | None,
 ) -> None:
     """mAP of DETECTIONS against the ground truth of a subset.
@@ -105,6 +116,9 @@ def evaluate(
     In all of them, segments that reach beyond their video stay as they are; detections of a class that the ground
     truth does not have, and detections in videos of other subsets, are left out; detections in unknown videos and
     detections of no length are false positives. Ambiguous intervals come from the dataset (--data).
+
+    Below mAP stands how reliable scores are: of the detections with scores in each tenth of 0 to 1, the share that is
+    right at tIoU 0.5, and how far it lies from the score on the average (expected calibration error).
     """
     from tad.commands.output_file import file_to_write
     from tad.data.class_list import label_ids, read_classes
@@ -116,7 +130,10 @@ def evaluate(
 
     if (data is None) == (annotations is None):
         raise click.UsageError("give either --data DIR or --annotations FILE")
-    out = file_to_write(out, "--json", [detections, data, annotations, classes]) if out is not None else None
+    if threshold is not None and protocol == "thumos14":
+        raise click.UsageError("--threshold goes with a protocol that matches by score; thumos14 does not")
+    run = threshold if isinstance(threshold, Path) else None
+    out = file_to_write(out, "--json", [detections, data, annotations, classes, run]) if out is not None else None
     names = read_classes(classes) if classes is not None else None
     if data is not None:
         if ignore:
@@ -128,6 +145,7 @@ def evaluate(
         assert annotations is not None
         target = Subset.of_file(annotations, subset, ignore)
         names = names or label_ids(read_json(annotations)) or None
+    limit = thresholds(threshold, detections) if threshold is not None else None
     found = Detections.from_file(detections, names, task)
     say(f"{detections}: {found.form}, {_count(len(found), 'row')}")
     if not found.scored:
@@ -137,11 +155,35 @@ def evaluate(
     except DataError as error:
         raise DataError(f"{detections}: {error}") from error
     say("\n".join(evaluation_lines(result)))
+    document = result.to_json() | _by_score(target, found, protocol, limit)
     for doubt in target.doubts(found):
         say(f"note: {doubt}")
     if protocol in ("hrpro", "gaufuse", "thumos14") and not target.ambiguous:
         say(f"note: protocol {protocol} leaves out ambiguous intervals, but none are given")
-    _write(out, result.to_json())
+    _write(out, document)
+
+
+def _by_score(target: Subset, found: Detections, protocol: str, limit: float | OperatingPoint | None) -> dict[str, Any]:
+    """Says what the detections from a score on are worth, and how reliable scores are; the same as JSON."""
+    from tad.evaluation.operating_point import TIOU
+    from tad.evaluation.reliability import reliability, to_json
+
+    judged = target.judge(found, TIOU, protocol)
+    document: dict[str, Any] = {}
+    if limit is not None:
+        if isinstance(limit, float):
+            limits, origin = [limit] * len(judged.classes), f"scores of at least {limit:g}"
+        else:
+            limits, origin = limit.of(judged.classes).tolist(), f"thresholds chosen on {limit.origin}"
+        document["threshold"] = score_rows(judged, limits)
+        say("\n".join(["", *threshold_lines(document["threshold"], origin)]))
+    bins = reliability(judged) if found.scored else None
+    if bins is not None:
+        document["reliability"] = to_json(bins)
+        say("\n".join(["", *reliability_lines(bins)]))
+    elif found.scored:
+        say("note: scores lie outside 0 to 1, so nothing is said of how reliable they are")
+    return document
 
 
 @click.command()

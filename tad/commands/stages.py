@@ -93,19 +93,33 @@ def label(
 @click.option("--subset", type=click.Choice(["train", "dev", "test"]), default="test", show_default=True)
 @click.option("--round", "number", type=ROUNDS, default=None, help="Round whose detector to use.  [default: the best]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Detections: .json or .parquet.")
+@click.option(
+    "--confident",
+    is_flag=True,
+    help="Only those that count: of at least their class's threshold in the operating point of RUN.",
+)
 @NO_CHECK
 @shared_options
 def detect(
-    run_folder: Path, data_folder: Path | str, subset: Any, number: int | None, out: Path, no_check: bool, **more: Any
+    run_folder: Path,
+    data_folder: Path | str,
+    subset: Any,
+    number: int | None,
+    out: Path,
+    confident: bool,
+    no_check: bool,
+    **more: Any,
 ) -> None:
     """Run the detector that RUN (a folder of `tad run`) trained over videos of any dataset with the same classes.
 
-    Its models are looked for in --store, which must be the run's own store: RUN itself cannot say where to look.
+    Its models are looked for in --store, which must be the run's own store: RUN itself cannot say where to look. RUN
+    has an operating point if it was asked for: `tad run ... --set operating_point.folds=3`.
     """
     from distributed.run.session import Options, one_off
     from distributed.run.trained import trained
     from tad.commands.output_file import file_to_write
     from tad.data.dataset import Dataset
+    from tad.evaluation.operating_point import read_operating_point
     from tad.prepare.check_features import require_features
     from tad.recipe.rounds import Rounds
 
@@ -114,8 +128,13 @@ def detect(
     if not no_check:
         require_features(data, [subset])
     found = trained(run_folder, data, number, more["store"])
+    models = {found.round: found.detector.fingerprint}
+    point = read_operating_point(run_folder.expanduser(), models, found.round) if confident else None
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         rounds = Rounds(found.recipe, engine, {0: found.proposer, found.round: found.detector})
         detections = rounds.detections(found.round, subset).segments()
+    if point is not None:
+        every, detections = len(detections), point.confident(detections)
+        say(f"{len(detections)} of {every} detections count; thresholds chosen on {point.origin}")
     write_segments(detections, out)

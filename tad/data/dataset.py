@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Dataset:
     full_by_id: Mapping[str, FullLabels] = field(default_factory=dict)
     remote: RemoteFolder | None = None
     """Where it comes from, if `root` is a cache."""
+    held: frozenset[str] = frozenset()
+    """Training videos that are dev videos here; see `holding`."""
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
@@ -89,11 +91,16 @@ class Dataset:
         if manifest.held_out is not None:
             path = beside(root, manifest.held_out, "held_out")
             held_out = open_held_out(path, manifest, videos, given["points"])
-        labels = {f"{name}_by_id": found for name, found in given.items()}
+        labels: dict[str, Any] = {f"{name}_by_id": found for name, found in given.items()}
         return cls(root, manifest, videos, held_out_by_id=held_out, remote=remote, **labels)
 
     def __reduce__(self) -> Any:
-        return Dataset.open, (self.remote.uri if self.remote is not None else self.root,)
+        place = self.remote.uri if self.remote is not None else self.root
+        return (_opened, (place, self.held)) if self.held else (Dataset.open, (place,))
+
+    def holding(self, videos: Collection[str]) -> Dataset:
+        """The same dataset in which these training videos are the dev videos, so that nothing learns from them."""
+        return replace(self, held=frozenset(videos))
 
     @property
     def place(self) -> str:
@@ -110,12 +117,15 @@ class Dataset:
 
     def videos(self, role: Role) -> list[str]:
         """Ids of a role's videos that are not ignored."""
-        ignored = set(self.manifest.ignored)
-        return [
+        ignored, given = set(self.manifest.ignored), role
+        if self.held and role == "dev":
+            given = "train"
+        found = [
             v.id
             for v in self.videos_by_id.values()
-            if self.manifest.subsets.get(v.subset) == role and v.id not in ignored
+            if self.manifest.subsets.get(v.subset) == given and v.id not in ignored
         ]
+        return [v for v in found if (v in self.held) == (role == "dev")] if self.held and role != "test" else found
 
     def duration(self, video_id: str) -> float:
         """Seconds."""
@@ -231,3 +241,7 @@ class Dataset:
             return digests_here({video: self.root / name for video, name in names.items()})
         found = self.remote.digests(list(names.values()))
         return {video: found[name] for video, name in names.items()}
+
+
+def _opened(place: Path | str, held: frozenset[str]) -> Dataset:
+    return Dataset.open(place).holding(held)

@@ -146,6 +146,49 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True)
+class Judged:
+    """N detections, by class and then descending score, each right or wrong at one tIoU.
+
+    A detection is right or wrong whatever detections of lower score there are, so those from a score on are judged by
+    a part of it (not with protocol `thumos14`).
+
+    Attributes:
+        classes: C classes of the ground truth, sorted.
+        instances: [C] how many of each there are.
+        label: [N] index of the class.
+        score: [N].
+        right: [N] bool.
+    """
+
+    classes: list[str]
+    instances: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    right: np.ndarray
+
+
+def judge(
+    detections: Segments | Detections,
+    ground_truth: Segments | RawGroundTruth,
+    tiou: float = 0.5,
+    protocol: str = "anet",
+    ambiguous: Ambiguous | None = None,
+    videos: Collection[str] | None = None,
+) -> Judged:
+    """Which detections are right, matched as in `evaluate`; what that leaves out is not among them.
+
+    Raises:
+        DataError, ConfigError: as `evaluate`.
+    """
+    matching = _Matching(detections, ground_truth, protocol, ambiguous, videos)
+    hit = matching.hits(checked_tious([tiou]))[:, 0]
+    sizes = [rows.stop - rows.start for rows in matching.rows_by_class]
+    label = np.repeat(np.arange(len(sizes)), sizes)
+    counted = hit | ~matching.excused
+    return Judged(matching.classes, matching.instances, label[counted], matching.score[counted], hit[counted])
+
+
 def precision_recall(
     detections: Segments | Detections,
     ground_truth: Segments | RawGroundTruth,
@@ -218,7 +261,7 @@ class _Matching:
     Attributes:
         rules: the protocol.
         classes: C names, sorted. instances: [C] ground truth of each.
-        span: [N, 2] detections by class, then descending score; rows_by_class: the rows of each class.
+        span, score: [N, 2] and [N], detections by class, then descending score; rows_by_class: the rows of each class.
         key: [N] int code of class and video; gt_key: [G] the same of gt_span, ascending.
         gt_span: [G, 2] by class, video, then start or (if the protocol reads it) the order given.
         excused: [N] bool: no false positive if it takes nothing.
@@ -278,6 +321,7 @@ class _Matching:
         rows = np.flatnonzero(scored)
         order = rows[best_first(label[rows], detections.score[rows], video[rows], span[rows])]
         label, video, self.excused = label[order], video[order], ~clear[order]
+        self.score = np.asarray(detections.score)[order]
         bounds = np.searchsorted(label, np.arange(len(self.classes) + 1)).tolist()
         self.rows_by_class = [slice(a, b) for a, b in pairwise(bounds)]
         gt_key = gt_label * len(rank) + gt_video

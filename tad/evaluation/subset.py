@@ -13,7 +13,7 @@ from tad.data.detections import Detections
 from tad.data.labels import unlike
 from tad.data.segments import Segments
 from tad.errors import DataError, few
-from tad.evaluation.evaluator import DEFAULT_TIOUS, Evaluation, check_videos, evaluate
+from tad.evaluation.evaluator import DEFAULT_TIOUS, Evaluation, Judged, check_videos, evaluate, judge
 from tad.evaluation.ground_truth import RawGroundTruth, ambiguous, raw_ground_truth, segments_of
 
 
@@ -112,6 +112,14 @@ class Subset:
         own = self.own(detections)
         result = evaluate(own, self.ground_truth, tious, protocol, self.ambiguous)
         return replace(result, counts=result.counts | {"detections_in_other_videos": len(detections) - len(own)})
+
+    def judge(self, detections: Segments | Detections, tiou: float = 0.5, protocol: str = "anet") -> Judged:
+        """`tad.evaluation.evaluator.judge` on these videos.
+
+        Raises:
+            DataError, ConfigError: as there.
+        """
+        return judge(self.own(detections), self.ground_truth, tiou, protocol, self.ambiguous)
 
     def doubts(self, detections: Segments | Detections) -> list[str]:
         """What makes it likely that the file means something else than it is read as: other units, ids and names."""

@@ -64,6 +64,25 @@ class Stop(StageConfig):
     )
 
 
+class OperatingPoint(StageConfig):
+    """From which score on a detection counts; see docs/evaluation.md."""
+
+    folds: int = option(
+        0,
+        "the training videos are dealt into so many folds, and for each the proposer and the detector are trained once "
+        "more on the others; 0: no such training, and thresholds only where select reads boundaries of dev videos",
+        ge=0,
+        le=bounds.FOLDS,
+        neutral=0,
+    )
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> OperatingPoint:
+        if self.folds == 1:
+            raise ValueError("folds: with 1 nothing is left to train on; give 2 or more, 3 will do, or 0 for none")
+        return self
+
+
 class Recipe(StageConfig):
     """A whole self-training."""
 
@@ -88,6 +107,7 @@ class Recipe(StageConfig):
         "videos, or mean tIoU of the pseudo-labels made for them; test leaks and is for reproducing papers only",
     )
     stop: Stop = Stop()
+    operating_point: OperatingPoint = OperatingPoint()
 
     @model_validator(mode="before")
     @classmethod
@@ -97,6 +117,8 @@ class Recipe(StageConfig):
     @model_validator(mode="after")
     def _goes_together(self) -> Recipe:
         problems = [text for role in (self.proposer, self.labeler, self.detector) for text in role.conflicts(self)]
+        if self.operating_point.folds and not self.rounds:
+            problems.append("operating_point.folds trains detectors, and with rounds: 0 there is none; leave it at 0")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from tad.evaluation.reliability import Bin
 from tad.report.run import Round, StageRun
 from tad.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PALETTE, PURPLE, figure, plain, styled
 
@@ -96,10 +97,11 @@ def _seconds_axis(axes: Axes, bins: np.ndarray) -> None:
 
 
 def loss_figure(stages: Sequence[StageRun]) -> Figure | None:
-    """Loss over epochs, one panel for each trained stage and one line for each round; None without an epoch."""
+    """Loss over epochs, one panel for each trained stage and one line for each round; None without an epoch. Those of
+    the operating point's folds are left out."""
     trained: dict[str, list[StageRun]] = {}
     for stage in stages:
-        if any("loss" in metrics for metrics in stage.epochs.values()):
+        if not stage.fold and any("loss" in metrics for metrics in stage.epochs.values()):
             trained.setdefault(stage.name, []).append(stage)
     if not trained:
         return None
@@ -129,6 +131,26 @@ def loss_figure(stages: Sequence[StageRun]) -> Figure | None:
                 axes.legend(ncols=1 if len(runs) < 5 else 2)
         for axes in panels:
             axes.set_visible(False)
+    return drawn
+
+
+def reliability_figure(bins: Sequence[Bin]) -> Figure:
+    """Share of the detections that is right over their mean score, and how many have such a score."""
+    low, width = [b.low for b in bins], bins[0].high - bins[0].low
+    known = [(b.score, 100 * b.right) for b in bins if b.score is not None and b.right is not None]
+    with styled():
+        drawn = figure(10.0, 3.6)
+        shares, numbers = drawn.subplots(1, 2)
+        shares.plot([0, 1], [0, 100], color=MUTED, lw=1, ls="--", label="as the score says")
+        shares.plot(*zip(*known, strict=True), color=BLUE, marker="o", label="detections")
+        shares.set(xlim=(0, 1), ylim=(0, 103), xlabel="mean score", ylabel="right [%]")
+        shares.legend(loc="upper left")
+        numbers.bar(low, [b.detections for b in bins], width, align="edge", color=BLUE, alpha=0.6)
+        if any(b.detections for b in bins):
+            numbers.set_yscale("log")
+            numbers.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            numbers.set_ylim(bottom=0.8)
+        numbers.set(xlim=(0, 1), xlabel="score", ylabel="detections, logarithmic")
     return drawn
 
 

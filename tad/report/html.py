@@ -19,8 +19,9 @@ from tad.data.dataset import Dataset, Role
 from tad.data.remote import redacted
 from tad.errors import DataError
 from tad.files import cause, whole
-from tad.report.charts import length_figure, loss_figure, rounds_figure
+from tad.report.charts import length_figure, loss_figure, reliability_figure, rounds_figure
 from tad.report.figures import TIOU, lengths_of, precision_recall_of, role_name
+from tad.report.operating import ScoresOfView, point_table, scores_of
 from tad.report.run import MapScores, Round, Run
 from tad.report.style import class_colours, svg
 from tad.report.timeline import timeline_figure
@@ -102,6 +103,7 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
     timelines = [
         drawn(f"Timelines of the {role_name(role)}", partial(_timelines, view)) for role, view in views.items()
     ]
+    scored = drawn("The reliability of scores", lambda: scores_of(views))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -130,6 +132,9 @@ def render(run: Run, data: Dataset | None = None, scores: Scores | None = None) 
         curves=drawn("Precision and recall", lambda: _curves(views)),
         lengths=drawn("Lengths", lambda: _lengths(views)),
         per_class=_per_class(best),
+        point=point_table(run, scored, notes),
+        scored=scored,
+        reliability=drawn("The reliability of scores", lambda: _reliability(scored)),
         stages=run.stages,
         settings=[(name, "–" if value is None else str(value)) for name, value in flat(run.info.recipe).items()],
         warnings=run.warnings,
@@ -273,6 +278,13 @@ def _curves(views: dict[Role, View]) -> Picture | None:
         "(the envelope), so the area under a class's line is about its AP."
     )
     return _picture(drawn, f"Precision against recall at tIoU {TIOU:g}.", caption=text)
+
+
+def _reliability(scored: ScoresOfView | None) -> Picture | None:
+    if scored is None or scored.bins is None:
+        return None
+    text = f"Detections of the {role_name(scored.role)} by score, and how many are right at tIoU {TIOU:g}."
+    return _picture(reliability_figure(scored.bins), text)
 
 
 def _lengths(views: dict[Role, View]) -> Picture | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tad.data.segments import Segments
 from tad.errors import DataError, few, listing
+from tad.evaluation.operating_point import POINT_FILE, OperatingPoint, read_operating_point
 from tad.files import parse_json, read_json, regular
 from tad.report.budget import LabelBudget
 
@@ -143,6 +144,7 @@ class StageRun:
 
     Attributes:
         round: self-training round, None where the record does not say.
+        fold: "1 of 3" of a stage that was run for the operating point alone; else empty.
         state: running (or stopped half-way), done, or cached: the artifact was already there.
         epochs: metrics of each epoch; of an epoch that was repeated after a restart, the last.
     """
@@ -153,6 +155,7 @@ class StageRun:
     state: str = "running"
     seconds: float | None = None
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    fold: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,22 @@ class Run:
         """A round's detections on the train or test videos; of round 0, the proposals."""
         name = "proposals" if number == 0 else "detections"
         return self.segments(number, name if role == "train" else f"{name}-{role}")
+
+    def operating_point(self) -> OperatingPoint | None:
+        """The thresholds of detections; None where the run has none.
+
+        Raises:
+            DataError: their file is malformed.
+            RunError: they are of another model.
+        """
+        if not inside(self.folder, POINT_FILE).exists():
+            return None
+        return read_operating_point(self.folder, self.models)
+
+    @property
+    def models(self) -> dict[int, str | None]:
+        """The key of each round's model."""
+        return {row.round: row.model for row in self.rounds}
 
     @property
     def best(self) -> Round | None:
@@ -277,7 +296,10 @@ def _events(path: Path) -> tuple[list[StageRun], list[str]]:
                 warnings[f"stage {name} failed for video{several} {few(videos)}: {reason}"] = None
         elif kind in ("stage", "stage-done", "stage-cached"):
             key = str(event.get("fingerprint", name))
-            stage = stages.setdefault(key, StageRun(name, str(event.get("role", "")), _integer(event.get("round"))))
+            new = StageRun(
+                name, str(event.get("role", "")), _integer(event.get("round")), fold=str(event.get("fold", ""))
+            )
+            stage = stages.setdefault(key, new)
             newest[name] = stage
             if kind == "stage-done":
                 stage.state, stage.seconds = "done", _number(event.get("seconds"))

@@ -68,6 +68,13 @@ def figure(width: float, height: float, layout: Literal["constrained"] | None = 
     return drawn
 
 
+def _settle(drawn: Figure) -> None:
+    """Lays the figure out for good: `savefig` would draw it twice, the first time for nothing but the layout."""
+    if (engine := drawn.get_layout_engine()) is not None:
+        engine.execute(drawn)
+        drawn.set_layout_engine("none")
+
+
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """A colour for each class by its place in the dataset's list, the same in every figure of a run."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(classes)}
@@ -88,6 +95,7 @@ def svg(drawn: Figure, description: str) -> str:
     """
     buffer = io.StringIO()
     with styled(**{"svg.hashsalt": description}):
+        _settle(drawn)
         drawn.savefig(
             buffer,
             format="svg",
@@ -114,5 +122,6 @@ def png(drawn: Figure, path: Path) -> Path:
     """The figure as a PNG file on white; folders are made. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with styled():
+        _settle(drawn)
         drawn.savefig(path, format="png", dpi=110, facecolor="white")
     return path

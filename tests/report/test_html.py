@@ -43,6 +43,7 @@ def test_the_page_has_every_section_and_no_reference_to_the_outside(page):
         "timelines",
         "curves",
         "classes",
+        "reliability",
         "lengths",
         "training",
         "stages",
@@ -53,7 +54,8 @@ def test_the_page_has_every_section_and_no_reference_to_the_outside(page):
     outside = [v for _, k, v in parsed.attributes if k in ("src", "href", "xlink:href") and not v.startswith("#")]
     assert not outside and "script" not in parsed.tags and "@import" not in page
     assert not re.findall(r"url\((?!#)", page)
-    assert parsed.tags.count("svg") == 1 + 3 + 4 + 1 + 1 + 1  # rounds; timelines (test, train); curves; lengths; losses
+    # rounds; timelines (test, train); curves; reliability; lengths; losses
+    assert parsed.tags.count("svg") == 1 + 3 + 4 + 1 + 1 + 1 + 1
 
 
 def test_the_page_is_accessible(page):

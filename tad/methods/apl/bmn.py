@@ -77,6 +77,7 @@ class AplBmnDetector(BmnDetector):
 
         With init: before it starts from the last round's; round 1 has none, as the proposer's is no BMN.
         """
+        self._classes(round)
         training = AplBmnTraining(**self.training.model_dump(exclude={"init"}))
         inputs = labels.inputs()
         if self.training.init == "before" and round.number > 1:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 FAR = -1e4
@@ -87,6 +86,8 @@ def cluster(features: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
     # Where all rows lie on centres already, k-means++ divides 0 by 0 and takes the first row again.
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        from scipy.cluster.vq import kmeans2  # half a second, which every other start is spared
+
         _, labels = kmeans2(features, min(count, len(features)), minit="++", seed=rng)
     return labels.astype(np.int64)
 

@@ -90,14 +90,23 @@ class BmnDetector(MethodConfig):
 
     def train(self, round: Round, labels: Labels) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos."""
+        self._classes(round)  # a recipe that has none is told before the training, not after it
         return round.fit(TrainStage(self.training), labels.inputs())
 
     def detect(self, round: Round, model: Artifact) -> Artifact:
         """Detections in a round's videos; the proposer's scores tell their classes."""
-        scores = required(round.first.scores(), "detector bmn", "the proposer's scores for the classes")
+        scores = self._classes(round)
         changes = {} if round.known else {"train_classes": "predicted"}
         config = BmnDetection(decode=self.decode.model_copy(update=changes), postprocess=self.postprocess)
         return round.map(DetectStage(config, network=self.network), {"model": model, "scores": scores})
+
+    def _classes(self, round: Round) -> Artifact:
+        """The proposer's snippet scores.
+
+        Raises:
+            RunError: it has none.
+        """
+        return required(round.first.scores(), "detector bmn", "the proposer's scores for the classes")
 
 
 @dataclass(frozen=True)

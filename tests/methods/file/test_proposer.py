@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -85,6 +87,34 @@ def test_a_run_and_its_labels_by_the_command(data: Dataset, file: Path, tmp_path
     result = CliRunner().invoke(label, list(map(str, command)))
     assert result.exit_code == 0, result.output
     assert Segments.from_file(out).digest() == Segments.from_file(tmp_path / "run/round-1/labels.parquet").digest()
+
+
+def write_ids(path: Path, video: str, ids: list[int]) -> None:
+    """Proposals of a second each, one after another, whose labels are class ids, in the form of the file's suffix."""
+    rows = [(float(at), at + 1.0, label, 1 - at / 10) for at, label in enumerate(ids)]
+    if path.suffix == ".json":
+        found = [{"segment": [start, end], "label": label, "score": score} for start, end, label, score in rows]
+        path.write_text(json.dumps({"results": {video: found}}))
+    elif path.suffix == ".csv":
+        lines = [f"{video},{start},{end},{label},{score}" for start, end, label, score in rows]
+        path.write_text("\n".join(["video_id,start,end,label,score", *lines]))
+    else:
+        columns = zip(("start", "end", "label", "score"), map(list, zip(*rows, strict=True)), strict=True)
+        pq.write_table(pa.table({"video_id": [video] * len(rows), **dict(columns)}), path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".parquet"])
+def test_labels_may_be_class_ids_of_the_dataset(tmp_path: Path, suffix: str):
+    many = tiny_dataset(tmp_path / "data", videos=2, classes=4, dim=4)
+    assert list(many.classes) != sorted(many.classes), "another order than the alphabet's, which must not count"
+    video, path = many.videos("train")[0], tmp_path / f"ids{suffix}"
+    write_ids(path, video, [3, 0, 2, 0, 1])
+    rounds = Rounds(recipe_of(path), TinyEngine(many, 0, tmp_path / "engine"))
+    found = rounds.detections(0, "train").segments()
+    assert found.start.tolist() == [0, 1, 2, 3, 4] and found.labels == [many.classes[i] for i in (3, 0, 2, 0, 1)]
+    write_ids(path, video, [3, 4])
+    (problem,) = FileProposer(path=str(path)).problems(many)
+    assert f"{path}: " in problem and "label 4 is not an id of the class list (4 classes, 0 to 3)" in problem
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------

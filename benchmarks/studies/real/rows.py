@@ -1,0 +1,92 @@
+"""The rows of the benchmark: which ways are tried on which labels of which dataset. A new recipe is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+
+class Way(NamedTuple):
+    """How detections are made: `tad run RECIPE --rounds ROUNDS --set CHANGE ... --local` does the same."""
+
+    recipe: str
+    changes: tuple[str, ...] = ()
+    sized: tuple[str, ...] = ()
+    """Roles that hold an ActionFormer, which gets the dataset's SIZES; `changes` come after them."""
+    rounds: int = 1
+
+    def overrides(self, dataset: str) -> tuple[str, ...]:
+        sizes = (f"{role}.training.{size}" for role in self.sized for size in SIZES[dataset])
+        return (*sizes, *self.changes, f"rounds={self.rounds}")
+
+
+SIZES = {
+    "shrec22": ("width=64", "max_length=192", "drop_path=0"),  # recordings of 70 to 190 rows
+    "sbhar": ("width=64", "max_length=384", "epochs=24"),  # of 700 to 1100 rows
+}
+
+WAYS: dict[str, Way | None] = {
+    "probe": None,  # a linear probe with thresholded runs: benchmarks/studies/real/probe.py
+    "proposer": Way("seeds", rounds=0),
+    "seeds": Way("seeds", sized=("detector",)),
+    "pser": Way("pser", sized=("detector",)),
+    "points": Way("seeds", ("labeler.method=points",), sized=("detector",)),
+    "potloc": Way("potloc-small"),
+    "hrpro": Way("hrpro-small"),
+    "gaufuse": Way("gaufuse-small"),
+    "mixed": Way("mixed", sized=("detector",)),
+    "apl": Way("apl-small", ("detector.training.epochs=8",), sized=("proposer", "detector")),
+    "full": Way("actionformer-full", sized=("proposer",), rounds=0),
+}
+
+POINTS = ("probe", "proposer", "seeds", "pser", "points", "potloc", "hrpro")
+SOME = ("probe", "full", "mixed", "apl")
+MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
+    "shrec22": {
+        "points": POINTS,
+        "uniform": POINTS,
+        "late": POINTS,
+        "classes": ("proposer", "gaufuse"),
+        "full10": SOME,
+        "full40": SOME,
+        "full": ("probe", "full"),
+    },
+    # Nearly every recording holds all classes, so there is nothing to learn from classes alone.
+    "sbhar": {
+        "points": POINTS,
+        "uniform": POINTS,
+        "late": POINTS,
+        "full10": SOME,
+        "full40": SOME,
+        "full": ("probe", "full"),
+    },
+}
+"""By dataset, then by labels of the training videos (benchmarks/studies/real/data.py)."""
+
+
+class Row(NamedTuple):
+    """One line of the tables; with a seed, one result."""
+
+    dataset: str
+    labels: str
+    way: str
+
+    @property
+    def name(self) -> str:
+        return "/".join(self)
+
+
+ROWS = [Row(dataset, labels, way) for dataset, part in MATRIX.items() for labels, ways in part.items() for way in ways]
+
+
+def chosen(patterns: Sequence[str] | None) -> list[Row]:
+    """The rows whose names match one of the patterns ("shrec22/points/*"); all without patterns.
+
+    Raises:
+        SystemExit: a pattern matches none.
+    """
+    for pattern in patterns or ():
+        if not any(fnmatch(row.name, pattern) for row in ROWS):
+            raise SystemExit(f"--only {pattern}: matches no row; --list prints them all")
+    return [row for row in ROWS if patterns is None or any(fnmatch(row.name, p) for p in patterns)]
