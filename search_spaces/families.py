@@ -15,8 +15,10 @@ from tad.recipe.places import methods
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rounds": ("Rounds of self-training: how many, and when they end early.", ("*/round/*",)),
     "perturbation": (
-        "PseR's labels: the seed, its bag of scaled and shifted copies, the negatives and the merge.",
+        "PseR's labels: the seed, held-out boundaries, or its bag of scaled and shifted copies, negatives and merge.",
         (
+            "pser/*/labeler.refine",
+            "pser/*/labeler.held_out.*",
             "pser/*/labeler.seed_rule.*",
             "pser/*/labeler.bag.*",
             "pser/*/labeler.negatives.*",

@@ -75,6 +75,7 @@ class Group(Said):
     free: Collection[str] = ()
     tune: Mapping[str, Range] = field(default_factory=dict)
     when: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    only: tuple[str, Any] | None = None
 
 
 def option(
@@ -134,6 +135,7 @@ def group(
     free: Collection[str] = (),
     tune: Mapping[str, Range] | None = None,
     when: Mapping[str, tuple[str, Any]] | None = None,
+    only: tuple[str, Any] | None = None,
 ) -> Any:
     """The field of a group of options, where its place differs from what the options say of themselves.
 
@@ -144,9 +146,10 @@ def group(
         free: the options that may be given another value with `faithful: true`, beside those marked so.
         tune: other ranges, by the option's name.
         when: another option and its value at which an option matters, by the option's name.
+        only: another option, by its whole key, and its value at which the group matters at all.
     """
     values = paper.model_dump() if isinstance(paper, BaseModel) else paper or {}
-    said = Group(stage, values, tuple(free), tune or {}, when or {})
+    said = Group(stage, values, tuple(free), tune or {}, when or {}, only)
     return Field(default=default, json_schema_extra=said)
 
 
@@ -291,7 +294,7 @@ def _warn(old: str, new: str, words: str) -> None:
 
 def _placed(said: Option, name: str, prefix: str, model: type[BaseModel], at: Group) -> Option:
     """What is said of an option, with what its place changes."""
-    when = at.when.get(name, said.when)
+    when = at.when.get(name, said.when or at.only)
     if when is not None and when[0].partition(".")[0] in model.model_fields:
         when = (prefix + when[0], when[1])
     return replace(

@@ -98,9 +98,13 @@ def test_conditional_parameters_are_suggested_only_where_they_matter():
     space = load("perturbation,thresholds").for_recipe(load_recipe("pser"))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     seen = [space.suggest(study.ask()) for _ in range(60)]
-    assert {v["labeler.merge.top_k"] for v in seen} == {None, 4, 8, 12}
+    assert {v["labeler.refine"] for v in seen} == {"held-out", "bag"}
+    assert {v["labeler.merge.top_k"] for v in seen if v["labeler.refine"] == "bag"} == {None, 4, 8, 12}
     for values in seen:
-        assert ("labeler.merge.ties" in values) == (values["labeler.merge.top_k"] is not None)
+        bag = values["labeler.refine"] == "bag"
+        assert ("labeler.merge.rank_power" in values) == ("labeler.bag.scales" in values) == bag
+        assert ("labeler.held_out.folds" in values) == (not bag)
+        assert ("labeler.merge.ties" in values) == (bag and values["labeler.merge.top_k"] is not None)
         assert ("proposer.candidates.sigma" in values) == (values["proposer.candidates.suppression"] == "soft-nms")
         assert ("proposer.candidates.iou_threshold" in values) == (values["proposer.candidates.suppression"] == "nms")
     # What depends on a key that stays is there, or not, for good.

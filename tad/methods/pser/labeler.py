@@ -30,6 +30,9 @@ from tad.ranges import Choice
 from tad.stages import Artifact, Context, StageConfig
 
 
+BAG = ("labeler.refine", "bag")
+
+
 class RefineConfig(StageConfig):
     """What refining reads besides the trained heads."""
 
@@ -129,12 +132,12 @@ class PserLabeler(PointLabeler):
         tune=Choice("held-out", "bag"),
         why="paper bag",
     )
-    held_out: HeldOutConfig = group(HeldOutConfig(), stage="heads")
+    held_out: HeldOutConfig = group(HeldOutConfig(), stage="heads", only=("labeler.refine", "held-out"))
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
-    bag: BagConfig = group(BagConfig(), stage="heads")
-    negatives: NegativesConfig = group(NegativesConfig(), stage="heads")
-    heads: HeadsConfig = group(HeadsConfig(), stage="heads")
-    merge: MergeConfig = MergeConfig()
+    bag: BagConfig = group(BagConfig(), stage="heads", only=BAG)
+    negatives: NegativesConfig = group(NegativesConfig(), stage="heads", only=BAG)
+    heads: HeadsConfig = group(HeadsConfig(), stage="heads", only=BAG)
+    merge: MergeConfig = group(MergeConfig(), only=BAG)
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: one seed for every point."""

@@ -31,7 +31,7 @@ KERNEL = 5
 HALO = KERNEL // 2
 CHUNK = 128
 """Rows of an item."""
-STEPS, BATCH = 400, 4
+BATCH = 4
 INPUT_DROPOUT, DROPOUT = 0.2, 0.5
 DECAY = 1e-3
 PRIOR = 2.0
@@ -83,6 +83,9 @@ class HeldOutConfig(StageConfig):
     )
     hidden: int = option(128, "width of the row models", ge=1, le=4096, tune=Choice(64, 128, 256), why="small data")
     lr: bounds.Rate = option(1e-3, "of AdamW, with a cosine", tune=Float(3e-4, 3e-3, log=True), why="usual of Adam")
+    steps: bounds.Count = option(
+        400, "of training each time", tune=Integer(100, 1600, log=True), why="400 on recordings of 20 to 400 s"
+    )
     length_weight: float = option(
         2.0,
         "how much the usual length of its class draws a label",
@@ -190,7 +193,7 @@ class RowsTask:
         self.module: nn.Module = model
         self.items = [(v, a) for v in self.videos for a in range(0, self.lengths[v], CHUNK)]
         batch = min(BATCH, len(self.items))
-        epochs = min(60, max(4, math.ceil(STEPS * batch / len(self.items))))
+        epochs = min(60, max(1, math.ceil(self.config.steps * batch / len(self.items))))
         self.budget = Budget(epochs, batch)
         self.settings: dict[str, Any] = {"architecture": architecture, "videos": len(self.videos)}
 

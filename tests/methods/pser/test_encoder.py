@@ -12,7 +12,7 @@ from tests.support.tiny import TinyEngine, tiny_dataset
 HRPRO = {"method": "hrpro", "training": {"epochs": 1, "heads": 2, "attention_layers": 1}}
 RECIPE = {
     "proposer": {"method": "snippet", "training": {"epochs": 2, "width": 6}},
-    "labeler": {"method": "pser", "heads": {"epochs": 1, "hidden": 8}, "negatives": {"count": 5}},
+    "labeler": {"method": "pser", "refine": "bag", "heads": {"epochs": 1, "hidden": 8}, "negatives": {"count": 5}},
     "rounds": 1,
 }
 

@@ -1,0 +1,246 @@
+"""Held-out boundaries: labels kept apart, the search of boundaries against one by hand, folds, and the whole of it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tad.cli import tad
+from tad.data.dataset import Dataset
+from tad.data.segments import Segments
+from tad.errors import DataError
+from tad.evaluation.ground_truth import ground_truth
+from tad.evaluation.quality_by_point import label_quality
+from tad.methods.pser.apart import apart, chains
+from tad.methods.pser.boundaries import LENGTH_SPREAD, best, between_rows, own_rows
+from tad.methods.pser.labeler import PserLabeler
+from tad.methods.pser.rows import KERNEL, HeldOutConfig, RowModels, RowsFit, fold_of, with_halo
+from tad.ops.iou import paired_tiou
+from tad.stages import Context
+from tests.support.rounds import round_of
+from tests.support.tiny import TinyEngine, adopted, tiny_dataset
+
+CLASSES = ("a", "b")
+
+
+def labels_of(*rows: tuple[float, float, str, float]) -> Segments:
+    start, end, label, point = zip(*rows, strict=True)
+    return Segments.of("v", list(start), list(end), list(label), 1.0, list(point))
+
+
+# -- apart ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_label_that_reaches_a_neighbours_point_ends_halfway_to_it():
+    found = apart(labels_of((0, 9, "a", 2), (5, 8, "b", 6)), CLASSES)
+    assert found.spans.tolist() == [[0, 4], [5, 8]] and found.time.tolist() == [2, 6]
+
+
+def test_two_that_overlap_get_half_each():
+    assert apart(labels_of((4, 9, "a", 8), (0, 6, "b", 1)), CLASSES).spans.tolist() == [[0, 5], [5, 9]]
+
+
+def test_two_names_of_one_stretch_stay_whole():
+    found = apart(labels_of((0, 9, "a", 4), (1, 9, "b", 5)), CLASSES)
+    assert found.spans.tolist() == [[0, 9], [1, 9]] and found.chain.tolist() == [0, 1]
+    same = apart(labels_of((0, 9, "a", 4), (1, 9, "a", 5)), CLASSES)  # two actions of a class are never at once
+    assert same.chain.tolist() == [0, 0] and same.spans[0, 1] == same.spans[1, 0] == 4.5
+
+
+def test_three_at_once_are_three_chains():
+    spans, time = np.array([[0.0, 9.0]] * 3), np.array([3.0, 4.0, 5.0])
+    assert chains(spans, time, np.array([0, 1, 2])).tolist() == [0, 1, 2]
+
+
+rows = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20), st.sampled_from(CLASSES)), min_size=1, max_size=8)
+
+
+@given(rows)
+def test_apart_keeps_points_inside_and_leaves_no_overlap(drawn):
+    points = [(max(0.0, t - n / 2), t + n / 2, label, float(t)) for t, n, label in dict.fromkeys(drawn)]
+    unique = {(p[2], p[3]): p for p in points}
+    found = apart(labels_of(*unique.values()), CLASSES)
+    assert ((found.spans[:, 0] <= found.time) & (found.time <= found.spans[:, 1])).all()
+    for number in set(found.chain.tolist()):
+        mine = found.spans[found.chain == number]
+        assert (mine[1:, 0] >= mine[:-1, 1] - 1e-9).all()
+
+
+# -- the search of boundaries ---------------------------------------------------------------------------------------
+
+
+def by_hand(gain, points, log_length, length_weight, touching):
+    """Every set of segments, one after the other."""
+    rows, ends = gain.shape[1], [*points[1:], None]
+    starts = [0, *(p + 1 for p in points[:-1])]
+    own = [
+        [(s, e) for s in range(first, p + 1) for e in range(p + 1, (rows if end is None else end) + 1)]
+        for p, first, end in zip(points, starts, ends, strict=True)
+    ]
+    top, found = -np.inf, None
+    for one in product(*own):
+        if any(b[0] < a[1] for a, b in zip(one, one[1:], strict=False)):
+            continue
+        total = 0.0
+        for g, (s, e) in enumerate(one):
+            total += gain[g, s:e].sum()
+            total -= length_weight / 2 * ((np.log(e - s) - log_length[g]) / LENGTH_SPREAD) ** 2
+        total += sum(np.log(touching if a[1] == b[0] else 1 - touching) for a, b in zip(one, one[1:], strict=False))
+        if total > top + 1e-12:
+            top, found = total, one
+    return top, np.array(found)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([0.1, 0.5, 0.9]))
+def test_best_equals_a_search_of_all(seed, length_weight, touching):
+    rng = np.random.default_rng(seed)
+    count, rows = int(rng.integers(1, 4)), 9
+    points = np.sort(rng.choice(rows, count, replace=False))
+    gain, log_length = rng.normal(size=(count, rows)), np.log(rng.uniform(1, 5, count))
+    found = best(gain, points, log_length, length_weight, touching)
+    _, expected = by_hand(gain, points, log_length, length_weight, touching)
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_clear_action_gets_its_rows_and_the_ends_lie_between_rows():
+    gain = np.array([[-3.0, -3, -1, 3, 3, 3, -3, -3]])
+    edges = best(gain, np.array([4]), np.log([3.0]), 0.0, 0.5)
+    assert edges.tolist() == [[3, 6]]
+    # Centres of rows 2 and 3 are at edges 2.5 and 3.5, with log odds -1 and 3: zero at 2.75; between 5 and 6: at 6.
+    assert between_rows(edges, gain).tolist() == [[2.75, 6.0]]
+
+
+def test_points_of_one_row_get_a_row_each():
+    assert own_rows(np.array([3, 3, 3]), 10).tolist() == [3, 4, 5]
+    assert own_rows(np.array([9, 9]), 10).tolist() == [8, 9]
+    assert own_rows(np.array([0, 5, 6]), 10).tolist() == [0, 5, 6]
+
+
+# -- folds and models -----------------------------------------------------------------------------------------------
+
+
+def test_neighbours_in_the_list_share_a_fold_and_strangers_have_none():
+    videos = [f"v{i}" for i in range(6)]
+    assert [fold_of(v, videos, 3) for v in videos] == [0, 0, 1, 1, 2, 2]
+    assert fold_of("other", videos, 3) is None and fold_of("v", [], 3) is None
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("held-out")
+    tiny_dataset(folder / "whole", videos=8, classes=2, dim=8)
+    tad.main(["split", str(folder / "whole"), "--dev", "0.25", "--out", str(folder / "data")], standalone_mode=False)
+    return Dataset.open(folder / "data")
+
+
+def proposals_of(data, *roles):
+    rng = np.random.default_rng(0)
+    return [
+        (v, max(0.0, t - rng.uniform(0.5, 3)), t + rng.uniform(0.5, 3), data.classes[c], 0.5)
+        for role in roles
+        for v in data.videos(role)
+        for t, c in zip(*data.points(v), strict=True)
+    ]
+
+
+SHORT = {"held_out": {"steps": 20, "rounds": 2, "folds": 3, "hidden": 16}}
+
+
+def task_of(data, folder, **changes):
+    engine = TinyEngine(data, 0, folder)
+    labels = PserLabeler().seeds(round_of(engine, proposals=adopted(engine, proposals_of(data, "train"))))
+    config = HeldOutConfig(**(SHORT["held_out"] | changes))
+    return RowsFit(config).open(Context(data, {"labels": labels, "first": labels}, data.videos("train"), 0))
+
+
+def test_a_model_learns_nothing_from_its_own_fold(data, tmp_path):
+    task = task_of(data, tmp_path)
+    rng = np.random.default_rng(0)
+    index = next(i for i in range(len(task)) if task.item(i, rng).fold == 1)
+    batch = task.collate([task.item(index, rng)])
+    task.loss(task.module, batch, lambda x: x)["loss"].backward()
+    moved = [any(p.grad is not None and p.grad.abs().sum() > 0 for p in m.parameters()) for m in task.module.models]
+    assert moved == [True, False, True]
+
+
+def test_margins_and_rows_on_which_the_first_labels_differ_teach_nothing(data, tmp_path):
+    task = task_of(data, tmp_path, inside=0.0, outside=0.0)
+    video = task.videos[0]
+    length = len(data.features(video))
+    _, every = task.teaching(video, length)
+    assert every.all(), "without margins, and with the first labels, every row teaches"
+    task.first = {video: task.labels[video].replace(end=task.labels[video].end + 0.7)}
+    target, some = task.teaching(video, length)
+    assert 0 < (some == 0).sum() < length and (target[some == 0].argmax(1) == len(data.classes)).all()
+    wide = task_of(data, tmp_path, inside=0.3, outside=0.6, margin_rows=1000.0)
+    target, weight = wide.teaching(video, length)
+    shown = [int(data.grid(video, length).row(t)) for t in wide.labels[video].point]
+    assert weight[shown].all() and weight.sum() < every.sum()
+
+
+def test_the_halo_lets_each_row_be_judged_alone():
+    torch.manual_seed(0)
+    models = RowModels(dim=4, classes=2, folds=2, hidden=8).eval()
+    features = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    whole = models(torch.from_numpy(with_halo(features))[None])
+    assert whole.shape == (1, 2, 12, 3)
+    part = models(torch.from_numpy(with_halo(features)[3 : 3 + 5 + KERNEL - 1])[None])
+    torch.testing.assert_close(part, whole[:, :, 3:8])
+    torch.testing.assert_close(models(torch.from_numpy(with_halo(features))[None], 1), whole[:, 1])
+
+
+# -- the whole of it ------------------------------------------------------------------------------------------------
+
+
+def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path):
+    engine = TinyEngine(data, 0, tmp_path)
+    proposals = adopted(engine, proposals_of(data, "train", "dev"))
+    labeler = PserLabeler.model_validate(SHORT)
+    found = {}
+    for role in ("train", "dev"):
+        round = round_of(engine, role, proposals=proposals, known=True)
+        labels = labeler.label(round).segments.segments()
+        assert list(zip(labels.video_ids, labels.point, strict=True)) == [
+            (v, t) for v in data.videos(role) for t in data.points(v).time
+        ]
+        assert ((labels.start <= labels.point) & (labels.point <= labels.end)).mean() > 0.9
+        assert ((labels.score > 0) & (labels.score <= 1)).all()
+        assert (labels.end <= [data.duration(v) for v in labels.video_ids]).all() and (labels.start >= 0).all()
+        found[role] = labels
+    seeds = labeler.seeds(round_of(engine, proposals=proposals)).segments()
+    assert (paired_tiou(found["train"].spans, seeds.spans) < 0.999).any(), "labels are not just the seeds"
+    other = TinyEngine(data, 0, tmp_path / "again")
+    again = labeler.label(round_of(other, proposals=adopted(other, proposals_of(data, "train", "dev"))))
+    assert again.segments.segments().table.equals(found["train"].table), "the same seed gives the same labels"
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.8])
+def test_lengths_come_nearer_to_what_the_features_show(tmp_path, factor):
+    """From seeds far too short, and from seeds far too long."""
+    data = tiny_dataset(tmp_path / "data", videos=12, classes=2, dim=16, seed=1, difficulty=0.0)
+    truth = ground_truth(data, "train")
+    middle, half = truth.spans.mean(1), factor * (truth.end - truth.start) / 2
+    engine = TinyEngine(data, 0, tmp_path)
+    seeds = engine.adopt(truth.replace(start=np.maximum(middle - half, 0), end=middle + half), "seeds")
+    labeler = PserLabeler.model_validate({"held_out": {"steps": 150, "folds": 3}})
+    round = round_of(engine, proposals=seeds)
+    before = label_quality(labeler.seeds(round).segments(), data)
+    after = label_quality(labeler.label(round).segments.segments(), data)
+
+    def length(quality):
+        return abs(float(np.nanmean(np.log2(np.diff(quality.pseudo)[:, 0] / np.diff(quality.truth)[:, 0]))))
+
+    assert length(after) < 0.5 * length(before)
+    assert after.tiou.mean() > before.tiou.mean() + 0.05
+
+
+def test_without_labels_there_is_nothing_to_learn(data, tmp_path):
+    engine = TinyEngine(data, 0, tmp_path)
+    none = engine.adopt(Segments.empty(), "none")
+    with pytest.raises(DataError, match="no training video has a label to refine"):
+        RowsFit(HeldOutConfig()).open(Context(data, {"labels": none, "first": none}, data.videos("train"), 0))
