@@ -265,7 +265,8 @@ def test_explaining_names_default_paper_and_range():
         "labeler.merge.top_k = 4\n"
         "    best members that are merged; null: all\n"
         "    default null; paper 8; takes a whole number from 1 or null\n"
-        "    worth searching: null, 4, 8, 12 (paper 8; null merges all, and the smallest bag has 15 members)\n"
+        "    worth searching: null, 4, 8, 12, only if labeler.refine is bag (paper 8; null merges all, and\n"
+        "    the smallest bag has 15 members)\n"
     ) in text
     assert "worth searching: all, first, only if labeler.merge.top_k is 4 or 8 or 12 (paper first;" in text
     assert "worth searching" not in shown() and "top_k: 4" in shown()

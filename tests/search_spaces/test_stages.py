@@ -124,7 +124,13 @@ def test_the_declared_stage_is_the_first_that_a_change_runs_again(family, name, 
 def test_real_runs_repeat_what_the_keys_say(tmp_path):
     """One change for each stage, run for real on one store: the record names the stages that were not there."""
     data = tiny_dataset(tmp_path / "data", videos=4, classes=2, dim=8)
-    tiny = ["labeler.refine=bag", "proposer.training.epochs=3", "labeler.heads.epochs=3", "detector.training.epochs=3", "rounds=1"]
+    tiny = [
+        "labeler.refine=bag",
+        "proposer.training.epochs=3",
+        "labeler.heads.epochs=3",
+        "detector.training.epochs=3",
+        "rounds=1",
+    ]
     recipe = load_recipe("pser", [*tiny, "labeler.heads.project=8", "labeler.heads.hidden=16"])
 
     def ran(name: str, values: dict) -> set[str]:

@@ -15,7 +15,7 @@ Legend: T rows of a video, C classes, G labels of one chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,16 +32,17 @@ from tad.stages import Context
 
 LENGTH_SPREAD = 0.35
 """Of the log length within a class."""
-LONGEST = 8.0
-"""A label reaches at most so many usual lengths of its class to either side of its point."""
+PRIOR = 2.0
+"""Labels of the median length that each class gets beside its own."""
 
 
 @dataclass(frozen=True)
 class Boundaries:
     """Map stage: labels with new boundaries, one for every label of input "labels".
 
-    Inputs: "labels" of the videos; "taught", the labels that the row models ("model") were trained on. A label's score is
-    the mean probability of its class over its rows.
+    Inputs: "labels" of the videos; "taught", the labels that the row models ("model") were trained on; "usual", labels
+    whose lengths are the usual ones of their class, without which lengths do not count. A label's score is the mean
+    probability of its class over its rows.
     """
 
     config: HeldOutConfig
@@ -53,7 +54,9 @@ class Boundaries:
         data, given = context.data, context.inputs["labels"].by_video()
         taught = sorted(context.inputs["taught"].by_video())
         models, _, device = load(context, of_architecture(RowModels))
-        usual = models.log_length.cpu().numpy().astype(np.float64)
+        usual, weight = np.zeros(len(data.classes)), 0.0
+        if "usual" in context.inputs:
+            usual, weight = usual_lengths(context.inputs["usual"].segments(), data.classes), self.config.length_weight
         touching = float(models.touching)
 
         def probabilities(video: str) -> np.ndarray:
@@ -80,7 +83,7 @@ class Boundaries:
                 gain = log_p[:, label].T - log_p[:, -1]
                 points = own_rows(grid.row(labels.time[mine]), len(log_p))
                 length = usual[label] + np.log(grid.rate)
-                edges = best(gain, points, length, self.config.length_weight, touching)
+                edges = best(gain, points, length, weight, touching)
                 spans[mine] = grid.from_edge(between_rows(edges, gain))
                 scores[mine] = [np.exp(log_p[a:b, c]).mean() for (a, b), c in zip(edges, label, strict=True)]
             spans = inside(spans, 0.0, data.duration(video))
@@ -88,6 +91,16 @@ class Boundaries:
             return Segments.of(video, spans[:, 0], spans[:, 1], names, scores, labels.time, context.source)
 
         return refine
+
+
+def usual_lengths(labels: Segments, classes: Sequence[str]) -> np.ndarray:
+    """[C] median log length of each class, in seconds, drawn to that of all by PRIOR labels."""
+    log_length, label = np.log(labels.end - labels.start), labels.label_index(classes)
+    found = np.full(len(classes), np.median(log_length) if len(labels) else 0.0)
+    for index in np.unique(label):
+        own = log_length[label == index]
+        found[index] = (len(own) * np.median(own) + PRIOR * found[index]) / (len(own) + PRIOR)
+    return found
 
 
 def own_rows(points: np.ndarray, rows: int) -> np.ndarray:
@@ -109,7 +122,9 @@ def best(
         touching: how often a label begins where the one before ends, in (0, 1).
     """
     summed = np.concatenate([np.zeros((len(gain), 1)), np.cumsum(gain, axis=1)], axis=1)
-    return _best(summed, points, log_length, length_weight / 2 / LENGTH_SPREAD**2, np.log(touching), np.log1p(-touching))
+    return _best(
+        summed, points, log_length, length_weight / 2 / LENGTH_SPREAD**2, np.log(touching), np.log1p(-touching)
+    )
 
 
 @compiled
@@ -122,8 +137,7 @@ def _best(summed, points, log_length, weight, touching, parted):  # type: ignore
         point = points[g]
         first = points[g - 1] + 1 if g > 0 else 0
         last = points[g + 1] if g + 1 < count else rows
-        reach = int(LONGEST * np.exp(log_length[g])) + 1
-        first, last = min(max(first, point - reach), point), max(min(last, point + 1 + reach), point + 1)
+        first, last = min(first, point), max(last, point + 1)
         new = np.full(rows + 1, -np.inf)
         top, top_end = -np.inf, point + 1
         for end in range(point + 1, rows + 1):

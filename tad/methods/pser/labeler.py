@@ -29,7 +29,6 @@ from tad.options import group, option
 from tad.ranges import Choice
 from tad.stages import Artifact, Context, StageConfig
 
-
 BAG = ("labeler.refine", "bag")
 
 
@@ -157,8 +156,10 @@ class PserLabeler(PointLabeler):
         for _ in range(self.held_out.rounds):
             model = round.training.fit(RowsFit(once), {"labels": taught, "first": first})
             inputs = {"taught": taught, "model": model}
-            labels = round.map(Boundaries(once), {"labels": labels} | inputs)
-            taught = round.training.map(Boundaries(once), {"labels": taught} | inputs)
+            # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
+            usual = round.training.map(Boundaries(once), {"labels": taught} | inputs)
+            labels = round.map(Boundaries(once), {"labels": labels, "usual": usual} | inputs)
+            taught = round.training.map(Boundaries(once), {"labels": taught, "usual": usual} | inputs)
         return labels
 
     def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:

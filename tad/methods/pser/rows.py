@@ -34,20 +34,18 @@ CHUNK = 128
 BATCH = 4
 INPUT_DROPOUT, DROPOUT = 0.2, 0.5
 DECAY = 1e-3
-PRIOR = 2.0
-"""Labels of the median length that each class gets beside its own."""
 
 
 class HeldOutConfig(StageConfig):
     """How boundaries are set by models of the other folds."""
 
     rounds: int = option(
-        4,
+        3,
         "how often rows are judged by models of the other folds and boundaries set anew",
         ge=1,
         le=20,
         tune=Integer(1, 5),
-        why="the first moves most; from four on labels hardly change",
+        why="the first moves most; from three on labels hardly change",
     )
     folds: int = option(
         6,
@@ -66,12 +64,7 @@ class HeldOutConfig(StageConfig):
         why="0 takes every label as true to its ends",
     )
     outside: float = option(
-        0.3,
-        "the same outside a label",
-        ge=0,
-        le=2,
-        tune=Float(0.0, 0.6),
-        why="0 takes every label as true to its ends",
+        0.3, "the same outside a label", ge=0, le=2, tune=Float(0.0, 0.6), why="0 takes every label as true to its ends"
     )
     margin_rows: float = option(
         3.0,
@@ -108,15 +101,12 @@ class RowModels(nn.Module):
 
     mean: Tensor
     scale: Tensor
-    log_length: Tensor
     touching: Tensor
 
     def __init__(self, dim: int, classes: int, folds: int, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
-        self.register_buffer("log_length", torch.zeros(classes))
-        """[C] usual log length in seconds."""
         self.register_buffer("touching", torch.tensor(0.5))
         """How often a label begins where the one before ends."""
         self.models = nn.ModuleList(
@@ -188,7 +178,6 @@ class RowsTask:
         mean, scale, self.lengths = self._statistics()
         model.mean.copy_(torch.from_numpy(mean))
         model.scale.copy_(torch.from_numpy(scale))
-        model.log_length.copy_(torch.from_numpy(self._usual_lengths()))
         model.touching.fill_(self._touching())
         self.module: nn.Module = model
         self.items = [(v, a) for v in self.videos for a in range(0, self.lengths[v], CHUNK)]
@@ -210,17 +199,6 @@ class RowsTask:
         mean = total / count
         deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
         return np.float32(mean), np.float32(deviation + 1e-3), lengths
-
-    def _usual_lengths(self) -> np.ndarray:
-        """[C] float32: median log length of each class, drawn to that of all."""
-        every = [self.labels[video] for video in self.videos]
-        log_length = np.concatenate([np.log(rows.end - rows.start) for rows in every])
-        label = np.concatenate([rows.label_index(self.data.classes) for rows in every])
-        middle, found = float(np.median(log_length)), np.zeros(len(self.data.classes), dtype=np.float32)
-        for index in range(len(found)):
-            own = log_length[label == index]
-            found[index] = (len(own) * np.median(own) + PRIOR * middle) / (len(own) + PRIOR) if len(own) else middle
-        return found
 
     def _touching(self) -> float:
         """Of all labels with one before them, the share that begins where it ends, drawn to a half by two more."""
