@@ -11,6 +11,7 @@ Legend: T rows of a video, C classes, K folds, B items of a batch, L rows of an 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -141,7 +142,7 @@ def with_halo(features: np.ndarray) -> np.ndarray:
 def fold_of(video: str, labelled: list[str], folds: int) -> int | None:
     """The fold of a video of the ascending list, None of another; ids that are near in the list share a fold, as such
     videos often have the same people and place."""
-    at = int(np.searchsorted(np.array(labelled), video)) if labelled else 0
+    at = bisect_left(labelled, video)
     return at * folds // len(labelled) if at < len(labelled) and labelled[at] == video else None
 
 
@@ -191,14 +192,15 @@ class RowsTask:
 
     def _statistics(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
         """Mean and deviation of every feature, float32, and the rows of every video."""
-        count, total, square, lengths = 0, 0.0, 0.0, {}
+        count, lengths = 0, {}
+        total, square = np.zeros(self.data.manifest.grid.dim), np.zeros(self.data.manifest.grid.dim)
         for video in self.videos:
             rows = np.asarray(self.data.features(video), dtype=np.float64)
             lengths[video] = len(rows)
             count, total, square = count + len(rows), total + rows.sum(0), square + (rows**2).sum(0)
         mean = total / count
         deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
-        return np.float32(mean), np.float32(deviation + 1e-3), lengths
+        return mean.astype(np.float32), (deviation + 1e-3).astype(np.float32), lengths
 
     def _touching(self) -> float:
         """Of all labels with one before them, the share that begins where it ends, drawn to a half by two more."""
@@ -246,7 +248,7 @@ class RowsTask:
             core[grid.row(point)] = True
             near |= (centre >= start - outer) & (centre < end + outer)
         target[:, -1] = target.sum(1) == 0
-        return target / target.sum(1, keepdims=True), np.float32(core | ~near)
+        return target / target.sum(1, keepdims=True), (core | ~near).astype(np.float32)
 
     def collate(self, items: list[Item]) -> Batch:
         """Padded to the longest; what is padded has no weight. `others` [B, K]: whether a model may see an item."""

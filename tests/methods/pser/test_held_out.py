@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -84,13 +84,13 @@ def by_hand(gain, points, log_length, length_weight, touching):
     ]
     top, found = -np.inf, None
     for one in product(*own):
-        if any(b[0] < a[1] for a, b in zip(one, one[1:], strict=False)):
+        if any(b[0] < a[1] for a, b in pairwise(one)):
             continue
         total = 0.0
         for g, (s, e) in enumerate(one):
             total += gain[g, s:e].sum()
             total -= length_weight / 2 * ((np.log(e - s) - log_length[g]) / LENGTH_SPREAD) ** 2
-        total += sum(np.log(touching if a[1] == b[0] else 1 - touching) for a, b in zip(one, one[1:], strict=False))
+        total += sum(np.log(touching if a[1] == b[0] else 1 - touching) for a, b in pairwise(one))
         if total > top + 1e-12:
             top, found = total, one
     return top, np.array(found)
