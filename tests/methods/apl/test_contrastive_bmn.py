@@ -231,7 +231,7 @@ def test_rounds_go_on_and_the_base_is_trained_once(plain, tmp_path):
     def inputs(model: Artifact) -> dict[str, str]:
         return engine.store.meta(model.fingerprint)["inputs"]
 
-    one, lesson = round_of(engine, number=1, model=proposer), taught(labels)
+    one, lesson = round_of(engine, number=1, model=proposer, scores=labels), taught(labels)
     plainly = fresh.train(one, lesson)
     # Off, all is as it was; so it is in round 1 without a base, whatever the proposer left.
     assert plainly.fingerprint == one.fit(TrainStage(BmnTraining(**options)), {"labels": labels}).fingerprint
@@ -240,7 +240,7 @@ def test_rounds_go_on_and_the_base_is_trained_once(plain, tmp_path):
     assert first.fingerprint == started.train(one, lesson).fingerprint != plainly.fingerprint
     base = pretrain(one, ENABLED, BmnTraining(**options))
     assert inputs(first)["before"] == base.fingerprint
-    two = round_of(engine, number=2, model=first, labels=labels)
+    two = round_of(engine, number=2, model=first, labels=labels, scores=labels)
     second = both.train(two, lesson)
     assert inputs(second)["before"] == first.fingerprint
     assert inputs(started.train(two, lesson))["before"] == base.fingerprint

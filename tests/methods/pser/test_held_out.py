@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.cli import tad
@@ -96,6 +96,7 @@ def by_hand(gain, points, log_length, length_weight, touching):
     return top, np.array(found)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([0.1, 0.5, 0.9]))
 def test_best_equals_a_search_of_all(seed, length_weight, touching):
     rng = np.random.default_rng(seed)
@@ -219,15 +220,24 @@ def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path):
     assert again.segments.segments().table.equals(found["train"].table), "the same seed gives the same labels"
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.8])
-def test_lengths_come_nearer_to_what_the_features_show(tmp_path, factor):
-    """From seeds far too short, and from seeds far too long."""
-    data = tiny_dataset(tmp_path / "data", videos=12, classes=2, dim=16, seed=1, difficulty=0.0)
-    truth = ground_truth(data, "train")
+@pytest.mark.parametrize("factor", [0.7, 1.8])
+def test_labels_come_nearer_to_what_the_features_show(tmp_path, factor):
+    """From seeds that are too short, and from seeds far too long; features show each action from end to end."""
+    data = tiny_dataset(tmp_path / "data", videos=12, classes=2, dim=16, seed=1)
+    truth, rng = ground_truth(data, "train"), np.random.default_rng(0)
+    for video in data.videos("train"):
+        grid = data.grid(video)
+        centre = grid.from_edge(np.arange(grid.length) + 0.5)[:, None]
+        rows = rng.normal(scale=0.7, size=(grid.length, 16))
+        for (start, end), label in zip(truth.spans, zip(truth.video_ids, truth.labels, strict=True), strict=True):
+            if label[0] == video:
+                rows[:, data.classes.index(label[1])] += 2 * ((centre >= start) & (centre < end))[:, 0]
+        np.save(data.root / "features" / f"{video}.npy", rows.astype(np.float32))
+    data = Dataset.open(data.root)
     middle, half = truth.spans.mean(1), factor * (truth.end - truth.start) / 2
     engine = TinyEngine(data, 0, tmp_path)
     seeds = engine.adopt(truth.replace(start=np.maximum(middle - half, 0), end=middle + half), "seeds")
-    labeler = PserLabeler.model_validate({"held_out": {"steps": 150, "folds": 3}})
+    labeler = PserLabeler.model_validate({"held_out": {"folds": 3}})
     round = round_of(engine, proposals=seeds)
     before = label_quality(labeler.seeds(round).segments(), data)
     after = label_quality(labeler.label(round).segments.segments(), data)
@@ -235,8 +245,8 @@ def test_lengths_come_nearer_to_what_the_features_show(tmp_path, factor):
     def length(quality):
         return abs(float(np.nanmean(np.log2(np.diff(quality.pseudo)[:, 0] / np.diff(quality.truth)[:, 0]))))
 
-    assert length(after) < 0.85 * length(before)
-    assert after.tiou.mean() > before.tiou.mean() + 0.03
+    assert length(after) < 0.6 * length(before)
+    assert after.tiou.mean() > before.tiou.mean() + 0.05
 
 
 def test_without_labels_there_is_nothing_to_learn(data, tmp_path):
