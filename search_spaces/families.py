@@ -15,10 +15,9 @@ from tad.recipe.places import methods
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rounds": ("Rounds of self-training: how many, and when they end early.", ("*/round/*",)),
     "perturbation": (
-        "PseR's labels: the seed, held-out boundaries, or its bag of scaled and shifted copies, negatives and merge.",
+        "PseR's labels: the seed, cross-fitted boundaries, or its bag of copies, the negatives and the merge.",
         (
-            "pser/*/labeler.refine",
-            "pser/*/labeler.held_out.*",
+            "pser/*/labeler.cross_fitting.*",
             "pser/*/labeler.seed_rule.*",
             "pser/*/labeler.bag.*",
             "pser/*/labeler.negatives.*",

@@ -146,7 +146,7 @@ def group(
         free: the options that may be given another value with `faithful: true`, beside those marked so.
         tune: other ranges, by the option's name.
         when: another option and its value at which an option matters, by the option's name.
-        only: another option, by its whole key, and its value at which the group matters at all.
+        only: an option beside the group, and its value at which the group matters at all.
     """
     values = paper.model_dump() if isinstance(paper, BaseModel) else paper or {}
     said = Group(stage, values, tuple(free), tune or {}, when or {}, only)
@@ -186,7 +186,8 @@ def declared(model: type[BaseModel], stage: Stage, prefix: str = "", at: Group |
         said, inner = info.json_schema_extra, group_of(info)
         if inner is not None:
             place = said if isinstance(said, Group) else Group()
-            place = replace(place, paper=_below(at.paper, name) | dict(place.paper))
+            only = place.only and (f"{prefix}{place.only[0]}", place.only[1])
+            place = replace(place, paper=_below(at.paper, name) | dict(place.paper), only=only)
             yield from declared(inner, place.stage or stage, f"{prefix}{name}.", place)
         elif isinstance(said, Option) or info.description:
             own = said if isinstance(said, Option) else Option()
@@ -294,16 +295,11 @@ def _warn(old: str, new: str, words: str) -> None:
 
 def _placed(said: Option, name: str, prefix: str, model: type[BaseModel], at: Group) -> Option:
     """What is said of an option, with what its place changes."""
-    when = at.when.get(name, said.when or at.only)
+    tune = at.tune.get(name, said.tune)
+    when = at.when.get(name, said.when) or (at.only if tune is not None else None)
     if when is not None and when[0].partition(".")[0] in model.model_fields:
         when = (prefix + when[0], when[1])
-    return replace(
-        said,
-        paper=at.paper.get(name, said.paper),
-        free=said.free or name in at.free,
-        tune=at.tune.get(name, said.tune),
-        when=when,
-    )
+    return replace(said, paper=at.paper.get(name, said.paper), free=said.free or name in at.free, tune=tune, when=when)
 
 
 def _below(values: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -29,12 +29,12 @@ def test_families_are_listed():
 
 
 def test_a_space_is_a_table():
-    table = rows(shown("show", "perturbation"))
+    table = rows(shown("show", "perturbation", "--recipe", "pser", "--set", "labeler.refine=bag"))
     assert table["key"] == ["default", "range", "stage", "why"]
-    assert table["labeler.merge.rank_power"][:3] == ["4", "0 to 8", "labels"]
+    assert table["labeler.merge.rank_power"][:3] == ["4", "0 to 8; only if labeler.refine is bag", "labels"]
     assert table["labeler.bag.shifts"][:3] == [
         "[0, -0.2, 0.2]",
-        "reach 0.05 to 0.4; 1 to 3 on either side of 0",
+        "reach 0.05 to 0.4; 1 to 3 on either side of 0; only if labeler.refine is bag",
         "heads",
     ]
     assert table["labeler.merge.ties"][1] == "all, first; only if labeler.merge.top_k is 4 or 8 or 12"
@@ -45,7 +45,7 @@ def test_defaults_are_those_of_the_recipe():
     training = rows(shown("show", "training", "--recipe", "thumos14-small", "--set", "detector.training.epochs=30"))
     assert training["detector.training.epochs"][0] == "30"
     assert training["detector.training.lr"][0] == "null (for the sampler 0.0004)"
-    text = shown("show", "perturbation:labels,rounds", "--recipe", "pser")
+    text = shown("show", "perturbation:labels,rounds", "--recipe", "pser", "--set", "labeler.refine=bag")
     assert set(rows(text)) >= {"labeler.merge.top_k", "rounds"} and "labeler.bag.scales" not in text
     assert "10 parameters by the first stage that a change runs again: 7 labels, 3 round" in text
 

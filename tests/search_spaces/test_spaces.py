@@ -95,21 +95,21 @@ def test_families_compose_without_a_key_twice():
 
 
 def test_conditional_parameters_are_suggested_only_where_they_matter():
-    space = load("perturbation,thresholds").for_recipe(load_recipe("pser"))
+    bag = load_recipe("pser", ["labeler.refine=bag"])
+    space = load("perturbation,thresholds").for_recipe(bag)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     seen = [space.suggest(study.ask()) for _ in range(60)]
-    assert {v["labeler.refine"] for v in seen} == {"held-out", "bag"}
-    assert {v["labeler.merge.top_k"] for v in seen if v["labeler.refine"] == "bag"} == {None, 4, 8, 12}
+    assert {v["labeler.merge.top_k"] for v in seen} == {None, 4, 8, 12}
     for values in seen:
-        bag = values["labeler.refine"] == "bag"
-        assert ("labeler.merge.rank_power" in values) == ("labeler.bag.scales" in values) == bag
-        assert ("labeler.held_out.folds" in values) == (not bag)
-        assert ("labeler.merge.ties" in values) == (bag and values["labeler.merge.top_k"] is not None)
+        assert ("labeler.merge.ties" in values) == (values["labeler.merge.top_k"] is not None)
         assert ("proposer.candidates.sigma" in values) == (values["proposer.candidates.suppression"] == "soft-nms")
         assert ("proposer.candidates.iou_threshold" in values) == (values["proposer.candidates.suppression"] == "nms")
     # What depends on a key that stays is there, or not, for good.
     keys = {p.key for p in space.parameters}
     assert "labeler.seed_rule.half_width" in keys and "proposer.training.action_threshold" not in keys
+    assert "labeler.bag.scales" in keys and "labeler.cross_fitting.folds" not in keys
+    default = {p.key for p in load("perturbation").for_recipe(load_recipe("pser")).parameters}
+    assert "labeler.bag.scales" not in default and "labeler.cross_fitting.folds" in default
     without = load("perturbation").for_recipe(load_recipe("pser", ["labeler.seed_rule.fallback=none"]))
     assert "labeler.seed_rule.half_width" not in {p.key for p in without.parameters}
 

@@ -141,7 +141,7 @@ def test_real_runs_repeat_what_the_keys_say(tmp_path):
         return {e["name"] for e in events if e["kind"] == "stage"}
 
     assert set(STAGE_OF) >= ran("base", {}) - {"snippet/score", "snippet/embed"} and not ran("again", {})
-    declared = {p.key: p for family in families() if (s := space_of(family, "pser")) for p in s.parameters}
+    declared = {p.key: p for family in families() if (s := space_of(family, "bag")) for p in s.parameters}
     for key, value in {
         "proposer.training.dropout": 0.5,
         "proposer.candidates.margin": 0.3,

@@ -12,7 +12,8 @@ from tad.recipe.recipe import load_recipe
 RECIPES = {
     "pser": ("pser", []),
     "mined": ("pser", ["proposer.training.action_rows=mined"]),
-    "fallback": ("pser", ["labeler.merge.top_k=8", "proposer.candidates.suppression=nms"]),
+    "bag": ("pser", ["labeler.refine=bag"]),
+    "fallback": ("pser", ["labeler.refine=bag", "labeler.merge.top_k=8", "proposer.candidates.suppression=nms"]),
     "hrpro": ("hrpro", []),
     "potloc": ("potloc", []),
     "potloc-hard": ("potloc", ["detector.postprocess.suppression=nms"]),

@@ -26,7 +26,7 @@ from tad.data.segments import Segments
 from tad.methods.common.seeds import inside
 from tad.methods.common.trained import load, of_architecture
 from tad.methods.pser.apart import apart
-from tad.methods.pser.rows import HeldOutConfig, RowModels, fold_of, with_halo
+from tad.methods.pser.rows import CrossFittingConfig, RowModels, fold_of, with_halo
 from tad.ops.nms import compiled
 from tad.stages import Context
 
@@ -45,7 +45,7 @@ class Boundaries:
     probability of its class over its rows.
     """
 
-    config: HeldOutConfig
+    config: CrossFittingConfig
     name: str = "pser/boundaries"
     version: int = 1
     output: Literal["segments"] = "segments"

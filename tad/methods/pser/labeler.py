@@ -23,13 +23,12 @@ from tad.methods.pser.boundaries import Boundaries
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
-from tad.methods.pser.rows import HeldOutConfig, RowsFit
+from tad.methods.pser.rows import CrossFittingConfig, RowsFit
 from tad.methods.roles import Labels, Round
 from tad.options import group, option
-from tad.ranges import Choice
 from tad.stages import Artifact, Context, StageConfig
 
-BAG = ("labeler.refine", "bag")
+BAG = ("refine", "bag")
 
 
 class RefineConfig(StageConfig):
@@ -123,15 +122,13 @@ class PserLabeler(PointLabeler):
     reads_features: ClassVar[bool] = True
     method: Literal["pser"] = "pser"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
-    refine: Literal["held-out", "bag"] = option(
-        "held-out",
+    refine: Literal["cross-fitted", "bag"] = option(
+        "cross-fitted",
         "how a seed becomes a label: all segments around its point, judged by models of other videos, or PseR's bag of "
         "copies of the seed",
         paper="bag",
-        tune=Choice("held-out", "bag"),
-        why="paper bag",
     )
-    held_out: HeldOutConfig = group(HeldOutConfig(), stage="heads", only=("labeler.refine", "held-out"))
+    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=("refine", "cross-fitted"))
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
     bag: BagConfig = group(BagConfig(), stage="heads", only=BAG)
     negatives: NegativesConfig = group(NegativesConfig(), stage="heads", only=BAG)
@@ -144,16 +141,16 @@ class PserLabeler(PointLabeler):
 
     def label(self, round: Round) -> Labels:
         """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
-        if self.refine == "held-out":
-            return Labels(self.held_out_labels(round))
+        if self.refine == "cross-fitted":
+            return Labels(self.cross_fitted(round))
         return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
 
-    def held_out_labels(self, round: Round) -> Artifact:
+    def cross_fitted(self, round: Round) -> Artifact:
         """Segments: boundaries of the seeds set anew, some times over, by models that did not see the video."""
-        once = self.held_out.model_copy(update={"rounds": 1})  # so that one round more keeps the ones before
+        once = self.cross_fitting.model_copy(update={"rounds": 1})  # so that one round more keeps the ones before
         labels, taught = self.seeds(round), self.seeds(round.training)
         first = taught
-        for _ in range(self.held_out.rounds):
+        for _ in range(self.cross_fitting.rounds):
             model = round.training.fit(RowsFit(once), {"labels": taught, "first": first})
             inputs = {"taught": taught, "model": model}
             # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.

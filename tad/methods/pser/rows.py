@@ -37,7 +37,7 @@ INPUT_DROPOUT, DROPOUT = 0.2, 0.5
 DECAY = 1e-3
 
 
-class HeldOutConfig(StageConfig):
+class CrossFittingConfig(StageConfig):
     """How boundaries are set by models of the other folds."""
 
     rounds: int = option(
@@ -161,7 +161,7 @@ class RowsTask:
         DataError: no video has a label.
     """
 
-    def __init__(self, config: HeldOutConfig, context: Context) -> None:
+    def __init__(self, config: CrossFittingConfig, context: Context) -> None:
         self.config, self.data = config, context.data
         self.labels, self.first = context.inputs["labels"].by_video(), context.inputs["first"].by_video()
         self.videos = sorted(video for video in context.videos if len(self.labels.get(video, Segments.empty())))
@@ -277,7 +277,7 @@ class RowsTask:
 class RowsFit:
     """Fit stage: the row models."""
 
-    config: HeldOutConfig
+    config: CrossFittingConfig
     name: str = "pser/rows"
     version: int = 1
 

@@ -78,7 +78,7 @@ def test_a_detector(proposed, detector):
 
 def test_the_heads_of_pser(proposed):
     with pytest.raises(RunError, match=SAID.format("pser")):
-        PserLabeler(heads={"lr": MUCH, "epochs": 3}).label(proposed)
+        PserLabeler(refine="bag", heads={"lr": MUCH, "epochs": 3}).label(proposed)
 
 
 def test_a_pretraining(engine):

@@ -1,4 +1,4 @@
-"""Held-out boundaries: labels kept apart, the search of boundaries against one by hand, folds, and the whole of it."""
+"""Cross-fitted boundaries: labels kept apart, the search against one by hand, folds, and the whole of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tad.evaluation.quality_by_point import label_quality
 from tad.methods.pser.apart import apart, chains
 from tad.methods.pser.boundaries import LENGTH_SPREAD, best, between_rows, own_rows
 from tad.methods.pser.labeler import PserLabeler
-from tad.methods.pser.rows import KERNEL, HeldOutConfig, RowModels, RowsFit, fold_of, with_halo
+from tad.methods.pser.rows import KERNEL, CrossFittingConfig, RowModels, RowsFit, fold_of, with_halo
 from tad.ops.iou import paired_tiou
 from tad.stages import Context
 from tests.support.rounds import round_of
@@ -133,7 +133,7 @@ def test_neighbours_in_the_list_share_a_fold_and_strangers_have_none():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("held-out")
+    folder = tmp_path_factory.mktemp("cross-fitted")
     tiny_dataset(folder / "whole", videos=8, classes=2, dim=8)
     tad.main(["split", str(folder / "whole"), "--dev", "0.25", "--out", str(folder / "data")], standalone_mode=False)
     return Dataset.open(folder / "data")
@@ -149,13 +149,13 @@ def proposals_of(data, *roles):
     ]
 
 
-SHORT = {"held_out": {"steps": 20, "rounds": 2, "folds": 3, "hidden": 16}}
+SHORT = {"cross_fitting": {"steps": 20, "rounds": 2, "folds": 3, "hidden": 16}}
 
 
 def task_of(data, folder, **changes):
     engine = TinyEngine(data, 0, folder)
     labels = PserLabeler().seeds(round_of(engine, proposals=adopted(engine, proposals_of(data, "train"))))
-    config = HeldOutConfig(**(SHORT["held_out"] | changes))
+    config = CrossFittingConfig(**(SHORT["cross_fitting"] | changes))
     return RowsFit(config).open(Context(data, {"labels": labels, "first": labels}, data.videos("train"), 0))
 
 
@@ -237,7 +237,7 @@ def test_labels_come_nearer_to_what_the_features_show(tmp_path, factor):
     middle, half = truth.spans.mean(1), factor * (truth.end - truth.start) / 2
     engine = TinyEngine(data, 0, tmp_path)
     seeds = engine.adopt(truth.replace(start=np.maximum(middle - half, 0), end=middle + half), "seeds")
-    labeler = PserLabeler.model_validate({"held_out": {"folds": 3}})
+    labeler = PserLabeler.model_validate({"cross_fitting": {"folds": 3}})
     round = round_of(engine, proposals=seeds)
     before = label_quality(labeler.seeds(round).segments(), data)
     after = label_quality(labeler.label(round).segments.segments(), data)
@@ -253,4 +253,4 @@ def test_without_labels_there_is_nothing_to_learn(data, tmp_path):
     engine = TinyEngine(data, 0, tmp_path)
     none = engine.adopt(Segments.empty(), "none")
     with pytest.raises(DataError, match="no training video has a label to refine"):
-        RowsFit(HeldOutConfig()).open(Context(data, {"labels": none, "first": none}, data.videos("train"), 0))
+        RowsFit(CrossFittingConfig()).open(Context(data, {"labels": none, "first": none}, data.videos("train"), 0))
