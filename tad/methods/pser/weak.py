@@ -9,7 +9,9 @@ Stages: `gaufuse/fuse` (map), `pser/heads` (fit), `pser/refine` (map).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import field_validator
 
 from tad.errors import RunError
 from tad.methods.gaufuse.labeler import GaufuseLabeler
@@ -24,7 +26,19 @@ class PserWeakLabeler(MethodConfig):
 
     method: Literal["pser-weak"] = "pser-weak"
     fusion: GaufuseLabeler = group(GaufuseLabeler(), stage="heads")
-    pser: PserLabeler = PserLabeler()
+    pser: PserLabeler = PserLabeler(refine="bag")
+
+    @field_validator("pser", mode="before")
+    @classmethod
+    def _in_bags(cls, given: Any) -> Any:
+        return {"refine": "bag"} | given if isinstance(given, dict) else given
+
+    @field_validator("pser")
+    @classmethod
+    def _no_other(cls, pser: PserLabeler) -> PserLabeler:
+        if pser.refine != "bag":
+            raise ValueError(f"pser-weak has no points and refines in bags alone; drop pser.refine: {pser.refine}")
+        return pser
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: the best candidate of each group, from which its fusion starts."""

@@ -169,6 +169,17 @@ def test_a_model_learns_nothing_from_its_own_fold(data, tmp_path):
     assert moved == [True, False, True]
 
 
+def test_two_workers_share_one_loss(data, tmp_path):
+    task, rng = task_of(data, tmp_path), np.random.default_rng(0)
+    task.module.eval()
+    items = [task.item(i, rng) for i in range(4)]
+    whole = task.loss(task.module, task.collate(items), lambda x: x)["loss"]
+    parts = [task.collate(items[:1]), task.collate(items[1:])]
+    rows = sum((b["weight"][:, None] * b["others"][:, :, None]).sum((0, 2)) for b in parts)
+    shares = [task.loss(task.module, part, lambda x: rows)["loss"] for part in parts]
+    torch.testing.assert_close(sum(shares), whole)
+
+
 def test_margins_and_rows_on_which_the_first_labels_differ_teach_nothing(data, tmp_path):
     task = task_of(data, tmp_path, inside=0.0, outside=0.0)
     video = task.videos[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tad.data.dataset import Dataset
 from tad.errors import RunError
@@ -16,6 +17,13 @@ from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine
 
 QUICK = SnippetProposer(training=TrainingConfig(epochs=4, batch_size=4, lr=1e-2))
+
+
+def test_it_refines_in_bags_alone():
+    assert PserWeakLabeler().pser.refine == "bag"
+    assert PserWeakLabeler.model_validate({"pser": {"heads": {"epochs": 2}}}).pser.refine == "bag"
+    with pytest.raises(ValidationError, match="pser-weak has no points and refines in bags alone"):
+        PserWeakLabeler.model_validate({"pser": {"refine": "cross-fitted"}})
 
 
 def test_pser_weak_refines_fused_candidates_of_given_classes(by_type: dict[str, Dataset], tmp_path: Path) -> None:
