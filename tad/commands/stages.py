@@ -83,8 +83,11 @@ def label(
         say(f"warning: {text}", err=True)
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
-        labels = Rounds(recipe, engine).labels(1).segments.segments()
-    write_segments(labels, out)
+        labels = Rounds(recipe, engine).labels(1)
+        if labels.note:
+            say(labels.note, err=True)
+        segments = labels.segments.segments()
+    write_segments(segments, out)
 
 
 @click.command()

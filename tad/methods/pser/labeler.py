@@ -15,20 +15,54 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.common.trained import of_architecture, restore
-from tad.methods.pser.boundaries import Boundaries
+from tad.methods.pser.boundaries import Boundaries, BoundariesConfig, touching
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
-from tad.methods.pser.rows import CrossFittingConfig, RowsFit
+from tad.methods.pser.odds import RowOdds, slope
+from tad.methods.pser.raters import compare
+from tad.methods.pser.rows import RowsFit
+from tad.methods.pser.teaching import RowsConfig, Teaching
 from tad.methods.roles import Labels, Round
 from tad.options import group, option
+from tad.ranges import Float, Integer
 from tad.stages import Artifact, Context, StageConfig
 
-BAG = ("refine", "bag")
+BAG, ROWS = ("refine", "bag"), ("refine", "cross-fitted")
+
+
+class CrossFittingConfig(StageConfig):
+    """How boundaries are set by what models of the other folds say of rows."""
+
+    rounds: int = option(
+        3,
+        "how often rows are judged by models of the other folds and boundaries set anew",
+        ge=1,
+        le=20,
+        tune=Integer(1, 5),
+        why="the first moves most; from three on labels hardly change",
+    )
+    length_weight: float = option(
+        1.0,
+        "how much the usual length of its class draws a label",
+        ge=0,
+        le=100,
+        tune=Float(0.0, 4.0),
+        why="0 leaves lengths to the rows",
+    )
+    anchor: float = option(
+        0.3,
+        "log odds that it costs to move an end of a label by a quarter of its length",
+        ge=0,
+        le=100,
+        tune=Float(0.0, 3.0),
+        why="0 leaves ends to the rows; each round moves from where the one before left them",
+    )
 
 
 class RefineConfig(StageConfig):
@@ -128,7 +162,8 @@ class PserLabeler(PointLabeler):
         "copies of the seed",
         paper="bag",
     )
-    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=("refine", "cross-fitted"))
+    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), only=ROWS)
+    rows: RowsConfig = group(RowsConfig(), stage="heads", only=ROWS)
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
     bag: BagConfig = group(BagConfig(), stage="heads", only=BAG)
     negatives: NegativesConfig = group(NegativesConfig(), stage="heads", only=BAG)
@@ -142,22 +177,42 @@ class PserLabeler(PointLabeler):
     def label(self, round: Round) -> Labels:
         """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
         if self.refine == "cross-fitted":
-            return Labels(self.cross_fitted(round))
+            return self.cross_fitted(round)
         return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
 
-    def cross_fitted(self, round: Round) -> Artifact:
-        """Segments: boundaries of the seeds set anew, some times over, by models that did not see the video."""
-        once = self.cross_fitting.model_copy(update={"rounds": 1})  # so that one round more keeps the ones before
-        labels, taught = self.seeds(round), self.seeds(round.training)
+    def cross_fitted(self, round: Round) -> Labels:
+        """The seeds with boundaries set anew, some times over, by models that did not see the video.
+
+        They stay as they are where the models cannot be believed (`raters.py`).
+        """
+        training, data, note = round.training, round.data, ""
+        labels, taught = self.seeds(round), self.seeds(training)
         first = taught
-        for _ in range(self.cross_fitting.rounds):
-            model = round.training.fit(RowsFit(once), {"labels": taught, "first": first})
-            inputs = {"taught": taught, "model": model}
+        for number in range(self.cross_fitting.rounds):
+            model = training.fit(RowsFit(self.rows), {"labels": taught, "first": first})
+            odds, own = (of.map(RowOdds(), {"taught": taught, "model": model}) for of in (training, round))
+            stage = self._boundaries(odds, taught, first, data)
             # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
-            usual = round.training.map(Boundaries(once), {"labels": taught} | inputs)
-            labels = round.map(Boundaries(once), {"labels": labels, "usual": usual} | inputs)
-            taught = round.training.map(Boundaries(once), {"labels": taught, "usual": usual} | inputs)
-        return labels
+            usual = training.map(stage, {"labels": taught, "odds": odds})
+            if number == 0:
+                raters = compare(first.segments(), usual.segments(), data.classes)
+                note = raters.sentence()
+                if not raters.believed:
+                    break
+            labels = round.map(stage, {"labels": labels, "odds": own, "usual": usual})
+            taught = training.map(stage, {"labels": taught, "odds": odds, "usual": usual})
+        return Labels(labels, note=note)
+
+    def _boundaries(self, odds: Artifact, taught: Artifact, first: Artifact, data: Dataset) -> Boundaries:
+        """The stage, with what the training videos say of how far rows are believed."""
+        labels = taught.by_video()
+        config = BoundariesConfig(
+            slope=slope(odds, Teaching(self.rows, data, labels, first.by_video()), sorted(labels)),
+            touching=touching(labels, data),
+            length_weight=self.cross_fitting.length_weight,
+            anchor=self.cross_fitting.anchor,
+        )
+        return Boundaries(config)
 
     def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
         """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.
