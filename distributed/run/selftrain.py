@@ -136,8 +136,8 @@ class SelfTraining:
         engine, recipe, data, rounds = self.engine, self.recipe, self.engine.data, self.rounds
         start = time.perf_counter()
         seeds, labels = rounds.seeds(number), rounds.labels(number)
-        if labels.note:
-            engine.record.say(labels.note)
+        if labels.note is not None:
+            engine.record.say(labels.note())
         now = labels.segments.segments()
         measured = len(ground_truth(data, "train")) and any(len(data.points(v).time) for v in data.videos("train"))
         row = self._row(number, start) | {

@@ -84,8 +84,8 @@ def label(
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
         labels = Rounds(recipe, engine).labels(1)
-        if labels.note:
-            say(labels.note, err=True)
+        if labels.note is not None:
+            say(labels.note(), err=True)
         segments = labels.segments.segments()
     write_segments(segments, out)
 

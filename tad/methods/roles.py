@@ -74,13 +74,13 @@ class Labels:
         segments: the pseudo-labels.
         ignored: stretches of which a detector is to learn neither action nor background; None: none.
         statistics: sums up what was selected, for the rounds table; called when a whole run reports. None: nothing.
-        note: what the labeler decided by itself, one sentence for the user; empty: nothing.
+        note: says in a sentence what the labeler decided by itself; called when a user is to read it. None: nothing.
     """
 
     segments: Artifact
     ignored: Artifact | None = None
     statistics: Callable[[], dict[str, Any]] | None = None
-    note: str = ""
+    note: Callable[[], str] | None = None
 
     def inputs(self) -> dict[str, Artifact]:
         """What a detector's training stage reads that leaves ignored stretches out."""

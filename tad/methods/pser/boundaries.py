@@ -27,6 +27,8 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.common.seeds import inside
 from tad.methods.pser.apart import apart
+from tad.methods.pser.odds import slope
+from tad.methods.pser.teaching import RowsConfig, Teaching
 from tad.ops.nms import compiled
 from tad.stages import Context, StageConfig
 
@@ -37,20 +39,21 @@ PRIOR = 2.0
 
 
 class BoundariesConfig(StageConfig):
-    """What weighs how much; see above."""
+    """What weighs how much (see above), and the margins of what labels teach, by which the slope is found."""
 
-    slope: float
+    rows: RowsConfig
     length_weight: float
     anchor: float
-    touching: float
 
 
 @dataclass(frozen=True)
 class Boundaries:
     """Map stage: labels with new boundaries, one for every label of input "labels".
 
-    Inputs: "labels" of the videos; "odds", of their rows; "usual", labels whose lengths are the usual ones of their
-    class, without which lengths do not count. A label's score is the mean probability of its class over its rows.
+    Inputs: "labels" of the videos; "odds", of their rows; "judged", those of the training videos; "taught" and "first",
+    the labels of the training videos as the models learnt them and before any change; "usual", labels whose lengths are
+    the usual ones of their class, without which lengths do not count. A label's score is the mean probability of its
+    class over its rows.
     """
 
     config: BoundariesConfig
@@ -61,6 +64,10 @@ class Boundaries:
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data = self.config, context.data
         given, odds = context.inputs["labels"].by_video(), context.inputs["odds"]
+        taught = context.inputs["taught"].by_video()
+        teaching = Teaching(config.rows, data, taught, context.inputs["first"].by_video())
+        believed = slope(context.inputs["judged"], teaching)
+        meeting = touching(taught, data)
         usual, length_weight = np.zeros(len(data.classes)), 0.0
         if "usual" in context.inputs:
             usual = usual_lengths(context.inputs["usual"].segments(), data.classes)
@@ -78,11 +85,11 @@ class Boundaries:
                 if len(mine) > len(log_p):
                     continue  # more labels than rows: they stay
                 label = labels.label[mine]
-                gain = config.slope * (log_p[:, label].T - log_p[:, -1])
+                gain = believed * (log_p[:, label].T - log_p[:, -1])
                 points = own_rows(grid.row(labels.time[mine]), len(log_p))
                 length = usual[label] + np.log(grid.rate)
                 before = grid.to_edge(spans[mine])
-                edges = best(gain, points, length, length_weight, config.touching, before, config.anchor)
+                edges = best(gain, points, length, length_weight, meeting, before, config.anchor)
                 spans[mine] = grid.from_edge(between_rows(edges, gain))
                 scores[mine] = [np.exp(log_p[a:b, c]).mean() for (a, b), c in zip(edges, label, strict=True)]
             spans = inside(spans, 0.0, data.duration(video))

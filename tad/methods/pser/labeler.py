@@ -15,19 +15,18 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.common.trained import of_architecture, restore
-from tad.methods.pser.boundaries import Boundaries, BoundariesConfig, touching
+from tad.methods.pser.boundaries import Boundaries, BoundariesConfig
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
-from tad.methods.pser.odds import RowOdds, slope
-from tad.methods.pser.raters import compare
+from tad.methods.pser.odds import RowOdds
+from tad.methods.pser.raters import Believed, compare
 from tad.methods.pser.rows import RowsFit
-from tad.methods.pser.teaching import RowsConfig, Teaching
+from tad.methods.pser.teaching import RowsConfig
 from tad.methods.roles import Labels, Round
 from tad.options import group, option
 from tad.ranges import Float, Integer
@@ -162,7 +161,7 @@ class PserLabeler(PointLabeler):
         "copies of the seed",
         paper="bag",
     )
-    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), only=ROWS)
+    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=ROWS)
     rows: RowsConfig = group(RowsConfig(), stage="heads", only=ROWS)
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
     bag: BagConfig = group(BagConfig(), stage="heads", only=BAG)
@@ -185,34 +184,28 @@ class PserLabeler(PointLabeler):
 
         They stay as they are where the models cannot be believed (`raters.py`).
         """
-        training, data, note = round.training, round.data, ""
-        labels, taught = self.seeds(round), self.seeds(training)
-        first = taught
-        for number in range(self.cross_fitting.rounds):
-            model = training.fit(RowsFit(self.rows), {"labels": taught, "first": first})
-            odds, own = (of.map(RowOdds(), {"taught": taught, "model": model}) for of in (training, round))
-            stage = self._boundaries(odds, taught, first, data)
-            # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
-            usual = training.map(stage, {"labels": taught, "odds": odds})
-            if number == 0:
-                raters = compare(first.segments(), usual.segments(), data.classes)
-                note = raters.sentence()
-                if not raters.believed:
-                    break
-            labels = round.map(stage, {"labels": labels, "odds": own, "usual": usual})
-            taught = training.map(stage, {"labels": taught, "odds": odds, "usual": usual})
-        return Labels(labels, note=note)
-
-    def _boundaries(self, odds: Artifact, taught: Artifact, first: Artifact, data: Dataset) -> Boundaries:
-        """The stage, with what the training videos say of how far rows are believed."""
-        labels = taught.by_video()
-        config = BoundariesConfig(
-            slope=slope(odds, Teaching(self.rows, data, labels, first.by_video()), sorted(labels)),
-            touching=touching(labels, data),
-            length_weight=self.cross_fitting.length_weight,
-            anchor=self.cross_fitting.anchor,
+        training = round.training
+        seeds, first = self.seeds(round), self.seeds(training)
+        labels, taught = seeds, first
+        stage = Boundaries(
+            BoundariesConfig(
+                rows=self.rows, length_weight=self.cross_fitting.length_weight, anchor=self.cross_fitting.anchor
+            )
         )
-        return Boundaries(config)
+        raters: dict[str, Artifact] = {}
+        for _ in range(self.cross_fitting.rounds):
+            known = {"taught": taught, "first": first}
+            models = {"taught": taught, "model": training.fit(RowsFit(self.rows), {"labels": taught, "first": first})}
+            judged = known | {"judged": training.map(RowOdds(), models)}
+            own = judged | {"odds": round.map(RowOdds(), models)}
+            every = judged | {"odds": judged["judged"]}
+            # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
+            usual = training.map(stage, {"labels": taught} | every)
+            raters = raters or {"first": first, "rows": usual}
+            labels = round.map(stage, {"labels": labels, "usual": usual} | own)
+            taught = training.map(stage, {"labels": taught, "usual": usual} | every)
+        found = round.map(Believed(), {"seeds": seeds, "refined": labels} | raters)
+        return Labels(found, note=lambda: compare(raters, round.data.classes).sentence())
 
     def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
         """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.

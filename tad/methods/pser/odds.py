@@ -5,7 +5,7 @@ Legend: T rows of a video, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -53,7 +53,7 @@ class RowOdds:
         return judge
 
 
-def slope(odds: Artifact, teaching: Teaching, videos: Sequence[str]) -> float:
+def slope(odds: Artifact, teaching: Teaching) -> float:
     """What to multiply log odds by, in (0, 1], so that their sums over neighbouring rows are as sure as they are right.
 
     Errors of neighbouring rows go together: a model that mistakes a row mistakes the action. So sums over WINDOW rows,
@@ -62,12 +62,11 @@ def slope(odds: Artifact, teaching: Teaching, videos: Sequence[str]) -> float:
     were trained on may be asked.
 
     Args:
-        odds: array `log_p` of the videos.
-        teaching: what their labels say.
-        videos: of which there are labels.
+        odds: array `log_p` of the videos that have labels.
+        teaching: what these say.
     """
     sums, shown = [np.zeros(0)], [np.zeros(0, dtype=bool)]
-    for video in videos:
+    for video in sorted(teaching.labels):
         log_p = odds.array("log_p", video).astype(np.float64)
         for found, inside in _windows(log_p, teaching, video):
             sums.append(found)

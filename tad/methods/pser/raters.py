@@ -11,15 +11,17 @@ Noise alone is seen: an error that all labels of a class share is not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tad.data.segments import Segments
+from tad.stages import Artifact, Context, StageConfig
 
 CLIP = 1.0
-"""Of log length about the class's median: a label e times too long or too short is wrong, by how much does not matter."""
+"""Of log length about the class's median: beyond a factor of e, how wrong a label is does not matter."""
 NOISIER, LITTLE = 2.0, 0.05
 """Rows whose lengths have more noise than NOISIER times the seeds', and more than LITTLE, are not believed."""
 SHRUNK = 2.0
@@ -54,7 +56,30 @@ class Raters(NamedTuple):
         return f"seeds stay as they are: what models of other videos say of their rows is less sure ({numbers})"
 
 
-def compare(seeds: Segments, rows: Segments, classes: Sequence[str]) -> Raters:
+@dataclass(frozen=True)
+class Believed:
+    """Map stage: input "refined" where rows are believed, else input "seeds".
+
+    Other inputs: "first" and "rows", the seeds of the training videos, and the same with boundaries by rows alone.
+    """
+
+    config: StageConfig = field(default_factory=StageConfig)
+    name: str = "pser/believed"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        believed = compare(context.inputs, context.data.classes).believed
+        labels = context.inputs["refined" if believed else "seeds"].by_video()
+        return lambda video: labels.get(video, Segments.empty())
+
+
+def compare(labels: Mapping[str, Artifact], classes: Sequence[str]) -> Raters:
+    """The raters "first" (the seeds) and "rows"; see `raters_of`."""
+    return raters_of(labels["first"].segments(), labels["rows"].segments(), classes)
+
+
+def raters_of(seeds: Segments, rows: Segments, classes: Sequence[str]) -> Raters:
     """Both raters of the labels of the same points; a class with one label says nothing.
 
     Args:

@@ -17,10 +17,11 @@ from tad.data.segments import Segments
 from tad.errors import DataError
 from tad.evaluation.ground_truth import ground_truth
 from tad.evaluation.quality_by_point import label_quality
+from tad.methods.pser import raters
 from tad.methods.pser.apart import apart, chains
 from tad.methods.pser.boundaries import LENGTH_SPREAD, best, between_rows, own_rows
 from tad.methods.pser.labeler import PserLabeler
-from tad.methods.pser.raters import compare
+from tad.methods.pser.raters import raters_of
 from tad.methods.pser.rows import KERNEL, RowModels, RowsFit, fold_of, with_halo
 from tad.methods.pser.teaching import RowsConfig
 from tad.ops.iou import paired_tiou
@@ -163,6 +164,13 @@ def proposals_of(data, *roles):
 SHORT = {"cross_fitting": {"rounds": 2}, "rows": {"steps": 20, "folds": 3, "hidden": 16}}
 
 
+@pytest.fixture
+def credulous(monkeypatch):
+    """Rows are believed however little their models have learnt, so that a short training shows the whole way."""
+    monkeypatch.setattr(raters, "LITTLE", np.inf)
+    monkeypatch.setattr(raters, "SHRUNK", np.inf)
+
+
 def task_of(data, folder, **changes):
     engine = TinyEngine(data, 0, folder)
     labels = PserLabeler().seeds(round_of(engine, proposals=adopted(engine, proposals_of(data, "train"))))
@@ -236,7 +244,7 @@ def test_the_noise_of_both_raters_is_found_without_the_truth(seed, first, second
     true = rng.normal(1.0, 0.3, 4000) + 0.4 * (np.arange(4000) % 2)  # classes have lengths of their own
     seeds, rows = actions(true + rng.normal(0.2, first, 4000)), actions(true + rng.normal(0, second, 4000))
     order = rng.permutation(4000)[:3900]  # rows of another order, and some are missing
-    found = compare(seeds, rows.take(order), CLASSES)
+    found = raters_of(seeds, rows.take(order), CLASSES)
     assert found.seeds == pytest.approx(first**2, abs=0.015) and found.rows == pytest.approx(second**2, abs=0.015)
     assert found.ratio == pytest.approx(np.exp(-0.2), rel=0.05)
     assert found.believed == (second < 0.3 or (first == 0.2 and found.rows <= 2 * found.seeds))
@@ -245,15 +253,15 @@ def test_the_noise_of_both_raters_is_found_without_the_truth(seed, first, second
 def test_a_constant_length_is_not_believed_though_it_has_no_noise():
     rng = np.random.default_rng(0)
     seeds = actions(rng.normal(1.0, 0.3, 100))
-    assert not compare(seeds, actions(np.full(100, -1.0)), CLASSES).believed
-    assert compare(seeds, seeds, CLASSES).believed
-    assert compare(seeds, Segments.empty(), CLASSES) == (0.0, 0.0, 1.0)
+    assert not raters_of(seeds, actions(np.full(100, -1.0)), CLASSES).believed
+    assert raters_of(seeds, seeds, CLASSES).believed
+    assert raters_of(seeds, Segments.empty(), CLASSES) == (0.0, 0.0, 1.0)
 
 
 # -- the whole of it ------------------------------------------------------------------------------------------------
 
 
-def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path):
+def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path, credulous):
     engine = TinyEngine(data, 0, tmp_path)
     proposals = adopted(engine, proposals_of(data, "train", "dev"))
     labeler = PserLabeler.model_validate(SHORT)
@@ -275,8 +283,17 @@ def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path):
     assert again.segments.segments().table.equals(found["train"].table), "the same seed gives the same labels"
 
 
-@pytest.mark.parametrize("factor", [0.7, 1.8])
-def test_labels_come_nearer_to_what_the_features_show(tmp_path, factor):
+def test_seeds_stay_where_models_of_rows_know_less(data, tmp_path):
+    engine = TinyEngine(data, 0, tmp_path)
+    labeler = PserLabeler.model_validate(SHORT)  # after 20 steps a model knows nothing
+    round = round_of(engine, proposals=adopted(engine, proposals_of(data, "train")))
+    labels = labeler.label(round)
+    assert labels.segments.segments().table.equals(labeler.seeds(round).segments().table)
+    assert "seeds stay as they are" in labels.note()
+
+
+@pytest.mark.parametrize("factor, spread", [(0.7, 0.5), (1.8, 0.3)])
+def test_labels_come_nearer_to_what_the_features_show(tmp_path, factor, spread):
     """From seeds that are too short, and from seeds far too long; features show each action from end to end."""
     data = tiny_dataset(tmp_path / "data", videos=12, classes=2, dim=16, seed=1)
     truth, rng = ground_truth(data, "train"), np.random.default_rng(0)
@@ -289,7 +306,8 @@ def test_labels_come_nearer_to_what_the_features_show(tmp_path, factor):
                 rows[:, data.classes.index(label[1])] += 2 * ((centre >= start) & (centre < end))[:, 0]
         np.save(data.root / "features" / f"{video}.npy", rows.astype(np.float32))
     data = Dataset.open(data.root)
-    middle, half = truth.spans.mean(1), factor * (truth.end - truth.start) / 2
+    noise = rng.lognormal(sigma=spread, size=len(truth))  # seeds without any would be the better rater
+    middle, half = truth.spans.mean(1), factor * noise * (truth.end - truth.start) / 2
     engine = TinyEngine(data, 0, tmp_path)
     seeds = engine.adopt(truth.replace(start=np.maximum(middle - half, 0), end=middle + half), "seeds")
     labeler = PserLabeler.model_validate({"rows": {"folds": 3}})
@@ -300,7 +318,7 @@ def test_labels_come_nearer_to_what_the_features_show(tmp_path, factor):
     def length(quality):
         return abs(float(np.nanmean(np.log2(np.diff(quality.pseudo)[:, 0] / np.diff(quality.truth)[:, 0]))))
 
-    assert length(after) < 0.6 * length(before)
+    assert length(after) < 0.9 * length(before)
     assert after.tiou.mean() > before.tiou.mean() + 0.05
 
 
@@ -308,4 +326,4 @@ def test_without_labels_there_is_nothing_to_learn(data, tmp_path):
     engine = TinyEngine(data, 0, tmp_path)
     none = engine.adopt(Segments.empty(), "none")
     with pytest.raises(DataError, match="no training video has a label to refine"):
-        RowsFit(CrossFittingConfig()).open(Context(data, {"labels": none, "first": none}, data.videos("train"), 0))
+        RowsFit(RowsConfig()).open(Context(data, {"labels": none, "first": none}, data.videos("train"), 0))
