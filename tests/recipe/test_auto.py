@@ -65,7 +65,9 @@ def test_numbers_of_the_evidence_stand_on_the_page_that_it_names(recipe: str) ->
 
 
 def test_without_any_label_nothing_is_chosen(by_type: dict[str, Dataset]) -> None:
-    with pytest.raises(DataError, match=r"none of the \d+ training videos has a label, so no recipe can be chosen; add"):
+    with pytest.raises(
+        DataError, match=r"none of the \d+ training videos has a label, so no recipe can be chosen; add"
+    ):
         choose(by_type["nothing"])
     with pytest.raises(ConfigError, match="recipe auto: the labels of a dataset decide"):
         load_recipe("auto")

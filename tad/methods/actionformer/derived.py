@@ -14,19 +14,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tad.methods.common.optimisers import derived_ema, derived_width
-from tad.methods.common.windows import SHORT, levels_for
+from tad.methods.common.windows import LONGEST, SHORT, levels_for
 from tad.stages import StageConfig
 
-NARROW = 64
-"""Widest network that keeps all its branches."""
-CONTEXT = 8
-"""Labels that fit into a window one after the other."""
-WINDOW = (192, 2304)
-"""Snippets of the shortest window, where the recordings have as many, and of the longest, ActionFormer's."""
 EPOCHS = 35
 """ActionFormer's."""
-STEPS = 500
-"""Fewest of a training."""
+STEPS = 300
+"""Fewest of a training: the passes over a few videos are too few of them."""
 
 T = TypeVar("T", bound=StageConfig)
 Rule = Callable[[Any, "Facts"], tuple[Any, str]]
@@ -82,20 +76,11 @@ def levels(config: Any, facts: Facts) -> tuple[int, str]:
 
 
 def max_length(config: Any, facts: Facts) -> tuple[int, str]:
-    """More context than that of a few actions costs time and teaches little."""
-    usual = int(np.percentile(facts.recordings, 95, method="higher"))
-    label = float(np.percentile(facts.labels, 95))
-    least, most = WINDOW
-    wanted = min(most, max(least, math.ceil(CONTEXT * label)))
-    if usual <= wanted:
-        return usual, f"95 % of {len(facts.recordings)} recordings are no longer"
-    reason = f"{CONTEXT} times as long as 95 % of the labels ({label:.1f} snippets), within {least} to {most}"
-    return wanted, reason
-
-
-def drop_path(config: Any, facts: Facts) -> tuple[float, str]:
-    narrow = config.width <= NARROW
-    return 0.0 if narrow else 0.1, f"width {config.width}, {'at most' if narrow else 'more than'} {NARROW}"
+    """Shorter windows cost less in an epoch and want more epochs."""
+    usual, count = int(np.percentile(facts.recordings, 95, method="higher")), len(facts.recordings)
+    if usual > LONGEST:
+        return LONGEST, f"as ActionFormer's: {usual}, which 95 % of {count} recordings do not exceed, are more"
+    return usual, f"95 % of {count} recordings are no longer"
 
 
 def epochs(config: Any, facts: Facts) -> tuple[int, str]:
@@ -121,5 +106,5 @@ def steps_of_epoch(config: Any, facts: Facts) -> int:
 
 
 RULES: Mapping[str, Rule] = {
-    rule.__name__: rule for rule in (width, upsample, levels, max_length, drop_path, epochs, lr, ema_decay)
+    rule.__name__: rule for rule in (width, upsample, levels, max_length, epochs, lr, ema_decay)
 }

@@ -52,26 +52,24 @@ class Training(StageConfig):
         tune=Integer(7, 31, step=2),
         why="ActionFormer 19 on THUMOS14, 7 on short sequences; odd",
     )
-    drop_path: bounds.Chance | None = option(
-        None,
-        "chance that a residual branch is skipped; null: 0 up to width 64, .1 beyond",
+    drop_path: bounds.Chance = option(
+        0.1,
+        "chance that a residual branch is skipped",
         tune=Float(0.0, 0.3),
         why="ActionFormer .1; 0 for narrow networks and short schedules",
-        stand_in=0.1,
     )
     input_dropout: bounds.Chance = option(
         0.2, "chance that a feature channel is dropped", tune=Float(0.0, 0.5), why="OpenTAD .2; whole feature channels"
     )
     max_length: bounds.Snippets | None = option(
         None,
-        "snippets of a training window; null: 8 times as long as 95 % of the labels, 192..2304, but no longer than "
-        "95 % of the recordings",
+        "snippets of a training window; null: longer than 95 % of the videos, <= 2304",
         tune=Choice(None, 192, 384, 768, 1152, 2304),
         why="ActionFormer 2304; longer windows see whole videos at more cost",
     )
     epochs: bounds.Epochs | None = option(
         None,
-        "passes over the training videos; null: 35, or as many as make 500 steps",
+        "passes over the training videos; null: 35, or as many as make 300 steps",
         tune=Integer(3, 100, log=True),
         why="ActionFormer 35; pseudo-labels are overfitted sooner than full labels",
         stand_in=35,

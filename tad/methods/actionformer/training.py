@@ -32,7 +32,7 @@ from tad.methods.common.windows import (
 from tad.ops.losses import diou_1d, sigmoid_focal
 from tad.stages import Batch, Budget, Context, Total, unwrap
 
-SAVED = ("heads", "window", "input_dropout", *RULES)
+SAVED = ("heads", "window", "drop_path", "input_dropout", *RULES)
 """Options that are saved with the weights."""
 
 

@@ -35,7 +35,7 @@ class Pretraining(ContrastiveConfig):
     levels: int | None
     upsample: int | None
     window: int
-    drop_path: float | None
+    drop_path: float
     input_dropout: float
     stem: int
     gain: float

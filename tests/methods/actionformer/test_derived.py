@@ -18,10 +18,10 @@ from tests.support.plain import as_artifact
 from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine
 
-GESTURES = Facts(128, np.linspace(3.0, 20.0, 432), np.linspace(115.0, 191.0, 108), 108)
+GESTURES = Facts(128, np.linspace(3.0, 20.0, 432), np.linspace(115, 191, 108).round(), 108)
 """Short recordings of short actions."""
-ACTIVITIES = Facts(96, np.linspace(3.0, 68.0, 652), np.linspace(621.0, 1282.0, 32), 32)
-FILMS = Facts(2048, np.linspace(2.0, 600.0, 3000), np.linspace(300.0, 9000.0, 200), 200)
+ACTIVITIES = Facts(96, np.linspace(3.0, 68.0, 652), np.linspace(621, 1282, 32).round(), 32)
+FILMS = Facts(2048, np.linspace(2.0, 600.0, 3000), np.linspace(300, 9000, 200).round(), 200)
 
 
 def of(facts: Facts, **given: object) -> Training:
@@ -41,13 +41,11 @@ def test_every_null_has_a_rule_and_every_rule_gives_what_the_option_takes() -> N
 def test_networks_and_windows_follow_labels_and_recordings() -> None:
     gestures, activities, films = map(of, (GESTURES, ACTIVITIES, FILMS))
     assert [c.width for c in (gestures, activities, films)] == [64, 64, 512]
-    assert [c.drop_path for c in (gestures, activities, films)] == [0.0, 0.0, 0.1]
     assert [c.upsample for c in (gestures, activities, films)] == [2, 1, 1]
     assert [c.levels for c in (gestures, activities, films)] == [4, 5, 8]
     assert [c.lr for c in (gestures, activities, films)] == pytest.approx([8e-4, 8e-4, 1e-4])
-    few = replace(ACTIVITIES, labels=np.full(10, 5.0))
-    assert of(few).max_length == 192  # no recording is shorter
-    assert gestures.max_length in range(185, 192)  # nearly all recordings are no longer
+    for facts, config in ((GESTURES, gestures), (ACTIVITIES, activities)):
+        assert 0.94 <= (facts.recordings <= config.max_length).mean() < 1
     assert films.max_length == 2304
 
 
@@ -56,7 +54,7 @@ def test_a_few_videos_are_passed_over_more_often() -> None:
     for items in (1, 3, 11, 32):
         config = of(replace(ACTIVITIES, items=items))
         steps = config.epochs * max(1, items // 2)
-        assert 500 <= steps < 500 + max(1, items // 2) or config.epochs == 35
+        assert 300 <= steps < 300 + max(1, items // 2) or (config.epochs == 35 and steps > 300)
         assert config.ema_decay == pytest.approx(1 - 10 / steps)
 
 
@@ -64,7 +62,7 @@ def test_a_given_value_wins_and_others_follow_from_it() -> None:
     config, reasons = derived(Training(width=512, upsample=4, batch_size=8, epochs=3), GESTURES)
     assert (config.width, config.upsample, config.epochs) == (512, 4, 3)
     assert not reasons.keys() & {"width", "upsample", "epochs"}
-    assert config.drop_path == 0.1 and config.lr == pytest.approx(2e-4)
+    assert config.lr == pytest.approx(2e-4)
     assert config.levels == of(replace(GESTURES, labels=4 * GESTURES.labels), upsample=1).levels
 
 
@@ -84,7 +82,10 @@ def test_values_are_in_the_fingerprint_the_record_and_the_log(
     assert told["options"]["width"] == [32, "about half of 8 feature channels"]
     assert told["options"].keys() == RULES.keys() - {"epochs"}
     said = capsys.readouterr().err
-    assert "  width 32: about half of 8 feature channels\n" in said and "epochs" not in said.split("actionformer/train:")[0]
+    assert (
+        "  width 32: about half of 8 feature channels\n" in said
+        and "epochs" not in said.split("actionformer/train:")[0]
+    )
     # Who gives these values gets the same model, without another training.
     spelled = ActionFormerDetector(training=Training(**{name: config[name] for name in Training.model_fields}))
     assert spelled.train(round_of(engine), pseudo).path == auto.path
