@@ -28,6 +28,7 @@ from tad.methods.roles import Method
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.options import option
 from tad.ranges import Float, Integer
+from tad.recipe.auto import AUTO
 from tad.recipe.methods import registered
 from tad.recipe.renamed import renamed
 from tad.stages import StageConfig
@@ -216,6 +217,8 @@ def _read(name: str) -> dict[str, Any]:
             document = _numbers(read_yaml(path))
         except DataError as error:
             raise ConfigError(f"recipe {error}") from None
+    elif name == AUTO:
+        raise ConfigError("recipe auto: the labels of a dataset decide which it is, in `tad run`; name one here")
     else:
         close = difflib.get_close_matches(name, recipe_names(), 1)
         hint = f"; did you mean {close[0]}?" if close else "."
