@@ -4,8 +4,8 @@
 Real proposals of THUMOS14's training videos, real and re-drawn points (benchmarks.references.point_protocols), measured
 against real ground truth: tIoU of each point's label with the point's own instance, 0 without a label. Clicks outside
 every instance of their class are counted, not scored. Rows are the labelers of tad, simple rules beside them, and
-oracles that see the ground truth (benchmarks.references.simple_labelers). The learned labeler of PseR has no row: it
-needs features, which these videos do not come with. Prints Markdown; `--ablation` takes labeler `points` apart instead.
+oracles that see the ground truth (benchmarks.references.simple_labelers). These videos come without features, so PseR
+refines its seeds by the posterior of `points`. Prints Markdown; `--ablation` takes labeler `points` apart instead.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -34,6 +34,7 @@ from tad.evaluation.quality_by_point import BUCKETS, SHARES
 from tad.methods.hrpro.labeler import HrproLabeler
 from tad.methods.points.labeler import PointsLabeler, learned_labels
 from tad.methods.potloc.labeler import PotlocLabeler
+from tad.methods.pser.labeler import PserLabeler
 from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.methods.roles import Labeler
 from tad.ops.iou import paired_tiou
@@ -48,6 +49,7 @@ ROWS: Mapping[str, Labeler | Callable[[Protocol], np.ndarray]] = {
     "`potloc` (rule midpoints)": PotlocLabeler(),
     "`pser-seed`, faithful": SeedLabeler(faithful=True),
     "`pser-seed`": SeedLabeler(),
+    "`pser`, without features": PserLabeler(),
     "`hrpro`, faithful": HrproLabeler(faithful=True),
     "`hrpro`": HrproLabeler(),
     "Gaussian fusion": rules.gaussian_fusion,

@@ -50,7 +50,7 @@ def run(
         overrides = (*overrides, f"rounds={rounds}")
     config = load_recipe(recipe, overrides)
     data = Dataset.open(data_folder)
-    if config.reads_features() and not no_check:
+    if config.reads_features(data) and not no_check:
         require_features(data)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
