@@ -57,6 +57,19 @@ def test_it_is_chosen_only_where_no_training_video_has_features(bare, tmp_path):
     assert PserLabeler().reads_features(one) and PserLabeler().warnings(one) == [], "files are missing: an error"
 
 
+def test_of_a_remote_dataset_the_listing_says_whether_there_are_features(bare, tmp_path, monkeypatch):
+    monkeypatch.setenv("TAD_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(bare.root, tmp_path / "far")
+    assert not Dataset.open(f"file://{tmp_path}/far").has_features("train")
+    (tmp_path / "far/features").mkdir()
+    video, other = bare.videos("train")[-1], bare.videos("test")[0]
+    np.save(tmp_path / "far/features" / f"{other}.npy", np.zeros((4, 8), np.float32))
+    assert not Dataset.open(f"file://{tmp_path}/far").has_features("train"), "of a test video"
+    np.save(tmp_path / "far/features" / f"{video}.npy", np.zeros((4, 8), np.float32))
+    assert Dataset.open(f"file://{tmp_path}/far").has_features("train")
+    assert not list((tmp_path / "cache").rglob("*.npy")), "none is fetched"
+
+
 def test_on_the_command_line(bare, tmp_path, capsys):
     proposals_of(bare).to_json_file(tmp_path / "proposals.json")
     common = ["--data", str(bare.root), "--proposals", str(tmp_path / "proposals.json"), "--local"]
