@@ -57,7 +57,7 @@ def run(
         recipe, overrides = choice.recipe, (*choice.overrides, *overrides)
         say(f"recipe {recipe}: {choice.why}", err=True)
     config = load_recipe(recipe, overrides)
-    if config.reads_features() and not no_check:
+    if config.reads_features(data) and not no_check:
         require_features(data)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem

@@ -60,8 +60,9 @@ def label(
 
     pser-seed and hrpro take the best proposal around each point. potloc is POTLoc's Algorithm 1; rule=released and
     rule=paper are its published forms. points learns from all videos where points lie in actions. pser refines the
-    seeds on the dataset's features; the others need none. gaufuse fuses all proposals of a video's classes, and needs
-    no points; nor does mixed, which takes each video's best labels. It is a run of one round with proposer file.
+    seeds on the dataset's features, and as points does where it has none; these others need no features. gaufuse fuses
+    all proposals of a video's classes, and needs no points; nor does mixed, which takes each video's best labels. It is
+    a run of one round with proposer file.
     """
     from distributed.run.session import Options, one_off
     from tad.commands.output_file import file_to_write
@@ -75,7 +76,7 @@ def label(
     data = Dataset.open(data_folder)
     recipe = load_recipe("seeds", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)])
     recipe = changed(recipe, {"proposer": {"method": "file", "path": str(proposals)}})
-    if recipe.reads_features(detector=False) and not no_check:
+    if recipe.reads_features(data, detector=False) and not no_check:
         require_features(data, ["train"])
     if problems := recipe.problems(data):
         raise DataError(f"{data.root}: {'; '.join(problems)}")

@@ -58,7 +58,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
@@ -150,7 +150,9 @@ class Round(Protocol):
 class MethodConfig(StageConfig):
     """Base of all methods: every dataset and every recipe will do, unless a method says otherwise."""
 
-    reads_features: ClassVar[bool] = True
+    def reads_features(self, data: Dataset) -> bool:
+        """Whether its stages read the features of videos, so that their files must be there."""
+        return True
 
     def problems(self, data: Dataset) -> list[str]:
         """Why the method cannot run on the labels that the training videos have; nothing if it can."""
@@ -168,13 +170,11 @@ class MethodConfig(StageConfig):
 class Method(Protocol):
     """What all methods have; `MethodConfig` has it already."""
 
-    reads_features: ClassVar[bool]
-    """Whether its stages read the features of videos, so that their files must be there."""
-
     @property
     def method(self) -> str:
         """The name, in recipes."""
 
+    def reads_features(self, data: Dataset) -> bool: ...
     def problems(self, data: Dataset) -> list[str]: ...
     def warnings(self, data: Dataset) -> list[str]: ...
     def conflicts(self, recipe: Roles) -> list[str]: ...

@@ -132,9 +132,9 @@ class Recipe(StageConfig):
         """Which labels the recipe makes no use of, in words."""
         return [text for method in self._used() for text in method.warnings(data)]
 
-    def reads_features(self, detector: bool = True) -> bool:
+    def reads_features(self, data: Dataset, detector: bool = True) -> bool:
         """Whether anything reads the features of videos; without the detector: up to the first pseudo-labels."""
-        return any(m.reads_features for m in self._used() if detector or m is not self.detector)
+        return any(m.reads_features(data) for m in self._used() if detector or m is not self.detector)
 
     def _used(self) -> list[Method]:
         encoder = [self.encoder] if self.encoder is not None else []

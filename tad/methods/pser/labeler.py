@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.common.trained import of_architecture, restore
+from tad.methods.points.labeler import PointsLabeler, PointsLabels
 from tad.methods.pser.boundaries import Boundaries, BoundariesConfig
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
@@ -152,13 +154,12 @@ def run_heads(
 class PserLabeler(PointLabeler):
     """Seeds refined by PseR."""
 
-    reads_features: ClassVar[bool] = True
     method: Literal["pser"] = "pser"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
-    refine: Literal["cross-fitted", "bag"] = option(
+    refine: Literal["cross-fitted", "bag", "posterior"] = option(
         "cross-fitted",
-        "how a seed becomes a label: all segments around its point, judged by models of other videos, or PseR's bag of "
-        "copies of the seed",
+        "how a seed becomes a label: all segments around its point, judged by models of other videos; PseR's bag of "
+        "copies of the seed; or, without features, as by labeler points, which cross-fitted does where there are none",
         paper="bag",
     )
     cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=ROWS)
@@ -169,13 +170,29 @@ class PserLabeler(PointLabeler):
     heads: HeadsConfig = group(HeadsConfig(), stage="heads", only=BAG)
     merge: MergeConfig = group(MergeConfig(), only=BAG)
 
+    def way(self, data: Dataset) -> Literal["cross-fitted", "bag", "posterior"]:
+        """How seeds are refined: `refine`, unless that takes features and the dataset has none."""
+        return "posterior" if self.refine == "cross-fitted" and not data.has_features("train") else self.refine
+
+    def reads_features(self, data: Dataset) -> bool:
+        return self.way(data) != "posterior"
+
+    def warnings(self, data: Dataset) -> list[str]:
+        found = super().warnings(data)
+        if self.way(data) == self.refine:
+            return found
+        return [*found, f"{data.place} has no features; seeds are refined as by labeler points (refine: posterior)"]
+
     def seeds(self, round: Round) -> Artifact:
         """Segments: one seed for every point."""
         return round.map(SeedSelection(self.seed_rule), {"proposals": round.proposals()})
 
     def label(self, round: Round) -> Labels:
         """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
-        if self.refine == "cross-fitted":
+        way = self.way(round.data)
+        if way == "posterior":
+            return Labels(round.map(PointsLabels(PointsLabeler()), {"proposals": round.proposals()}))
+        if way == "cross-fitted":
             return self.cross_fitted(round)
         return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
 
