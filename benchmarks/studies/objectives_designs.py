@@ -18,7 +18,8 @@ from tad.data.segments import Segments
 from tad.evaluation.evaluator import average_precision, best_first
 from tad.methods.snippet.mining import mine
 from tad.ops.iou import paired_tiou
-from tad.selection.label_free_scores import Reference, points_score, reference
+from tad.selection.label_free_scores import points_score
+from tad.selection.reference import Reference, by_proposals
 from tad.stages import Artifact
 
 CONFIDENT = 2
@@ -41,7 +42,7 @@ class Surroundings:
     @classmethod
     def of(cls, data: Dataset, proposals: Segments, scores: Artifact) -> Surroundings:
         """From a proposer's proposals and its arrays of scores."""
-        made = reference(proposals, data)
+        made = by_proposals(proposals, data)
         return cls(data, made, {v: _background(data, scores, v) for v in made.videos})
 
 
@@ -181,7 +182,7 @@ def against_held_out(detections: Segments, of: Surroundings) -> float:
 def against_itself(detections: Segments, of: Surroundings) -> float:
     """mAP against a reference that is made of the detections."""
     best = np.argsort(-detections.score, kind="stable")[: 20 * len(of.reference.judged)]
-    made = reference(detections.take(best), of.data)
+    made = by_proposals(detections.take(best), of.data)
     return points_score(detections, replace(made, judged=np.ones_like(made.judged)))
 
 

@@ -1,12 +1,12 @@
 """What `points_score` compares detections with: a segment for every point of the training videos.
 
-Where methods read features, its boundaries are those that the rows show (`by_rows`): a seed for every point, of a run's
-first proposals, and its boundaries set anew by row models of other videos (labeler `pser`). Without features, it is of
-largest expected tIoU under the model of labeler `points` (`by_proposals`), whose lengths are those of the proposals, and
-so are its errors.
+Points and a run's first proposals give the first of it (`by_proposals`): segments of largest expected tIoU under the
+model of labeler `points`. Their lengths are those of the proposals, and so are their errors. Where features can be
+read, rows say where actions begin and end, too, by discriminants that never saw the video
+(tad.methods.pser.discriminant).
 
-Both read the points that training does not see, too (`held_out` of dataset.yaml), and neither reads what a labeler or
-detector of the run has made: a reference made of what is judged would follow its lengths wherever these go
+It reads points that training does not see, too (`held_out` of dataset.yaml), and nothing that a labeler or detector of
+the run has made: a reference made of what is judged would follow its lengths wherever these go
 (docs/results/objectives.md).
 """
 
@@ -21,14 +21,14 @@ from tad.data.dataset import Dataset
 from tad.data.labels import Points
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.methods.common.seeds import SeedRule, inside, select_seeds
+from tad.methods.common.seeds import inside
 from tad.methods.points.model import Constants, PointModel
 from tad.methods.potloc.labeler import Grouped, GroupedPoints
-from tad.methods.pser.labeler import cross_fitted
-from tad.methods.pser.rows import CrossFittingConfig
+from tad.methods.pser.discriminant import DiscriminantLabels
 from tad.methods.roles import Round
 
-ROWS = CrossFittingConfig(rounds=2)
+TIMES = 2
+"""How often boundaries are set by the rows: the first time, lengths of the proposals still show."""
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,26 @@ class _AllPoints(NamedTuple):
         return Segments.of(videos, spans[:, 0], spans[:, 1], names, 1.0, self.time, "reference")
 
 
-def by_rows(round: Round) -> Reference:
-    """The reference that a run's first proposals and the features give; stages of the round make it.
-
-    About 40 CPU seconds on 108 videos of 130 rows, 128 wide; like all stages they are made once for the same proposals.
+def reference(round: Round, features: bool = True) -> Reference:
+    """The reference that a run's first proposals give, and the features of the training videos.
 
     Args:
         round: of the proposer (0), with the training videos.
+        features: whether to read them.
 
     Raises:
         DataError: the training videos have no points.
     """
-    data = round.data
-    points = _AllPoints.of(data)
-    seeds = round.adopt(points.segments(_seeds(round.proposals().segments(), data, points), data.classes), "reference")
-    found = cross_fitted(ROWS, round, seeds, seeds).segments()
-    place = {v: i for i, v in enumerate(points.videos)}
-    order = np.lexsort((found.point, found.label_index(data.classes), [place[v] for v in found.video_ids]))
-    return points.reference(found.take(order))
+    found = by_proposals(round.proposals().segments(), round.data)
+    if not features:
+        return found
+    first = labels = round.adopt(found.segments, "reference")
+    for _ in range(TIMES):
+        labels = round.map(DiscriminantLabels(), {"labels": labels, "first": first})
+    rows, classes = labels.segments(), round.data.classes
+    place = {v: i for i, v in enumerate(found.videos)}
+    order = np.lexsort((rows.point, rows.label_index(classes), [place[v] for v in rows.video_ids]))
+    return Reference(rows.take(order), found.judged, found.videos)
 
 
 def by_proposals(proposals: Segments, data: Dataset) -> Reference:
@@ -116,19 +118,6 @@ def by_proposals(proposals: Segments, data: Dataset) -> Reference:
     spans = PointModel(grouped, _grouped(proposals, data, points.videos), classes, Constants()).label().spans
     spans = np.concatenate([inside(row[None], 0.0, end) for row, end in zip(spans, duration, strict=True)])
     return points.reference(points.segments(spans, data.classes))
-
-
-def _seeds(proposals: Segments, data: Dataset, points: _AllPoints) -> np.ndarray:
-    """[G, 2] seconds: the best proposal around each point."""
-    of_video, rule = proposals.by_video(), SeedRule()
-    spans = np.zeros((len(points.time), 2))
-    for number, video in enumerate(points.videos):
-        mine = np.flatnonzero(points.video == number)
-        mine = mine[np.argsort(points.time[mine], kind="stable")]
-        rows = of_video.get(video, Segments.empty())
-        given = rows.spans, rows.score, rows.label_index(data.classes)
-        spans[mine] = select_seeds(points.time[mine], points.label[mine], *given, rule, data.duration(video)).spans
-    return spans
 
 
 def _of_video(data: Dataset, video: str) -> tuple[Points, np.ndarray]:

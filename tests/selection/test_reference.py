@@ -1,4 +1,4 @@
-"""What the score of points compares with: a segment for every point, near the truth, which nothing judged leads astray."""
+"""What the score of points compares with: a segment for every point, near the truth, led astray by nothing judged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tad.evaluation.ground_truth import ground_truth
 from tad.ops.iou import paired_tiou
 from tad.prepare.split import split_holdout
 from tad.selection.label_free_scores import points_score
-from tad.selection.reference import by_proposals, by_rows
+from tad.selection.reference import by_proposals, reference
 from tests.support.annotated import annotated
 from tests.support.rounds import GivenRound, round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
@@ -56,7 +56,7 @@ def scaled(segments: Segments, factor: float) -> Segments:
 @pytest.mark.parametrize("rows", [False, True])
 def test_the_reference_has_a_segment_for_every_point_seen_or_held_out(tmp_path, rows):
     data, proposals = world(tmp_path)
-    made = by_rows(too_long(data, tmp_path)[2]) if rows else by_proposals(proposals, data)
+    made = reference(too_long(data, tmp_path)[2]) if rows else by_proposals(proposals, data)
     found = list(zip(made.segments.video_ids, made.segments.labels, made.segments.point.tolist(), strict=True))
     want = {
         (v, data.classes[c], t): held
@@ -97,12 +97,12 @@ def test_better_detections_score_better(tmp_path):
 
 def test_rows_show_lengths_that_proposals_have_wrong(tmp_path):
     """Detections of the right lengths against those of the proposals' lengths: only the rows tell."""
-    data, _ = world(tmp_path)
+    data = tiny_dataset(tmp_path / "data", videos=16, classes=2, dim=32, difficulty=0.0)
     proposals, _, first = too_long(data, tmp_path)
     truth = disturbed(ground_truth(data, "train"), 0.05, 0.02, seed=5)
     values = {
         made: [points_score(scaled(truth, factor), against) for factor in (1.0, 1.6)]
-        for made, against in (("rows", by_rows(first)), ("proposals", by_proposals(proposals, data)))
+        for made, against in (("rows", reference(first)), ("proposals", by_proposals(proposals, data)))
     }
     assert values["rows"][0] > values["rows"][1] + 0.05
     assert values["proposals"][0] < values["proposals"][1]
@@ -111,10 +111,10 @@ def test_rows_show_lengths_that_proposals_have_wrong(tmp_path):
 def test_the_reference_of_rows_is_made_once(tmp_path):
     data, _ = world(tmp_path)
     _, engine, first = too_long(data, tmp_path)
-    made = by_rows(first)
+    made = reference(first)
     log = engine.record.folder / "events.jsonl"
     before = log.read_text().count("stage-done")
-    again = by_rows(first)
+    again = reference(first)
     assert before and log.read_text().count("stage-done") == before
     assert again.segments.digest() == made.segments.digest() and (again.judged == made.judged).all()
 

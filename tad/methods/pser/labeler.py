@@ -147,7 +147,17 @@ class PserLabeler(PointLabeler):
 
     def cross_fitted(self, round: Round) -> Artifact:
         """Segments: boundaries of the seeds set anew, some times over, by models that did not see the video."""
-        return cross_fitted(self.cross_fitting, round, self.seeds(round), self.seeds(round.training))
+        once = self.cross_fitting.model_copy(update={"rounds": 1})  # so that one round more keeps the ones before
+        labels, taught = self.seeds(round), self.seeds(round.training)
+        first = taught
+        for _ in range(self.cross_fitting.rounds):
+            model = round.training.fit(RowsFit(once), {"labels": taught, "first": first})
+            inputs = {"taught": taught, "model": model}
+            # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
+            usual = round.training.map(Boundaries(once), {"labels": taught} | inputs)
+            labels = round.map(Boundaries(once), {"labels": labels, "usual": usual} | inputs)
+            taught = round.training.map(Boundaries(once), {"labels": taught, "usual": usual} | inputs)
+        return labels
 
     def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
         """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.
@@ -177,24 +187,3 @@ class PserLabeler(PointLabeler):
 def seeding(kind: Literal["proposals", "fused"], segments: Artifact, embedding: Artifact | None) -> dict[str, Artifact]:
     """The inputs of seeding and of all that reads seeds (see `Proposals`)."""
     return {kind: segments} | ({"embedding": embedding} if embedding is not None else {})
-
-
-def cross_fitted(config: CrossFittingConfig, round: Round, labels: Artifact, taught: Artifact) -> Artifact:
-    """Segments: labels with boundaries set anew, some times over, by models that did not see the video.
-
-    Args:
-        config: how, and how often.
-        round: whose videos.
-        labels: of these videos, one for every point.
-        taught: those of the training videos, which teach the models.
-    """
-    once = config.model_copy(update={"rounds": 1})  # so that one round more keeps the ones before
-    first = taught
-    for _ in range(config.rounds):
-        model = round.training.fit(RowsFit(once), {"labels": taught, "first": first})
-        inputs = {"taught": taught, "model": model}
-        # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
-        usual = round.training.map(Boundaries(once), {"labels": taught} | inputs)
-        labels = round.map(Boundaries(once), {"labels": labels, "usual": usual} | inputs)
-        taught = round.training.map(Boundaries(once), {"labels": taught, "usual": usual} | inputs)
-    return labels
