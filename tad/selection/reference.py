@@ -102,7 +102,8 @@ def reference(round: Round, features: bool = True) -> Reference:
         labels = round.map(DiscriminantLabels(), {"labels": labels, "first": first})
     rows, classes = labels.segments(), round.data.classes
     place = {v: i for i, v in enumerate(found.videos)}
-    order = np.lexsort((rows.point, rows.label_index(classes), [place[v] for v in rows.video_ids]))
+    video = np.array([place[v] for v in rows.video_ids])
+    order = np.lexsort((rows.point, rows.label_index(classes), video))
     return Reference(rows.take(order), found.judged, found.videos)
 
 
