@@ -157,16 +157,16 @@ def actions(log_length, video="v"):
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.2]), st.sampled_from([0.05, 0.1, 0.3]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.2]), st.sampled_from([0.05, 0.1, 0.6]))
 def test_the_noise_of_both_raters_is_found_without_the_truth(seed, first, second):
     rng = np.random.default_rng(seed)
     true = rng.normal(1.0, 0.3, 4000) + 0.4 * (np.arange(4000) % 2)  # classes have lengths of their own
     seeds, rows = actions(true + rng.normal(0.2, first, 4000)), actions(true + rng.normal(0, second, 4000))
     order = rng.permutation(4000)[:3900]  # rows of another order, and some are missing
     found = raters_of(seeds, rows.take(order), CLASSES)
-    assert found.seeds == pytest.approx(first**2, abs=0.015) and found.rows == pytest.approx(second**2, abs=0.015)
+    assert found.seeds == pytest.approx(first**2, abs=0.03) and found.rows == pytest.approx(second**2, abs=0.09)
     assert found.ratio == pytest.approx(np.exp(-0.2), rel=0.05)
-    assert found.believed == (second < 0.3 or (first == 0.2 and found.rows <= 2 * found.seeds))
+    assert found.believed == (second < 0.5)
 
 
 def test_a_constant_length_is_not_believed_though_it_has_no_noise():
@@ -187,7 +187,7 @@ def test_votes_are_one_over_the_rows_of_a_label_for_its_own_and_against_all_othe
 
 
 def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(raters, "LITTLE", np.inf)  # a few generated videos: rows would not be believed
+    monkeypatch.setattr(raters, "MOST", np.inf)  # a few generated videos: rows would not be believed
     monkeypatch.setattr(raters, "SHRUNK", np.inf)
     engine = TinyEngine(data, 0, tmp_path)
     proposals = adopted(engine, proposals_of(data, "train", "dev"))

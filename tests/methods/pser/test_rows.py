@@ -116,7 +116,7 @@ def stage(data: Dataset, folder, labels: Segments) -> Segments:
 @pytest.fixture
 def credulous(monkeypatch):
     """Rows are believed whatever they say, so that a test sees what they do."""
-    monkeypatch.setattr(raters, "LITTLE", np.inf)
+    monkeypatch.setattr(raters, "MOST", np.inf)
     monkeypatch.setattr(raters, "SHRUNK", np.inf)
 
 
