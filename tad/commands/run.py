@@ -50,8 +50,8 @@ def run(
         overrides = (*overrides, f"rounds={rounds}")
     config = load_recipe(recipe, overrides)
     data = Dataset.open(data_folder)
-    if config.reads_features() and not no_check:
-        require_features(data)
+    for view in () if no_check else config.views(data):
+        require_features(view)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
     out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}", "run")
