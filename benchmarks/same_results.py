@@ -64,7 +64,7 @@ def shortened(name: str) -> list[str]:
     for key, value in options(recipe).items():
         word = key.rpartition(".")[2]
         used = recipe.rounds or not key.startswith(("labeler.", "detector."))
-        if used and word in SHORT and (value is not None or key == "labeler.heads.epochs"):
+        if used and word in SHORT and (value is not None or word == "epochs"):
             changes.append(f"{key}={json.dumps([1] * len(value) if isinstance(value, list) else SHORT[word])}")
     return [base, *(word for change in changes for word in ("--set", change))]
 

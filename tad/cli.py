@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
 def tad() -> None:
     """Temporal action detection from cheap labels: pseudo-label self-training on a Ray cluster.
 
-    Start with `tad demo`. With your own data: `tad check DATASET`, then `tad run pser --data DATASET`.
+    Start with `tad demo`. With your own data: `tad check DATASET`, then `tad run --data DATASET`.
     """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -123,6 +123,15 @@ class FitStage(Protocol):
     @property
     def config(self) -> StageConfig: ...
     def open(self, context: Context) -> FitTask: ...
+
+
+@runtime_checkable
+class Derived(Protocol):
+    """What a fit stage also is whose config has values that were derived from the data; runs tell them."""
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """By option of the config, why it has its value."""
 
 
 class MapStage(Protocol):

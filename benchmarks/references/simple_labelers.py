@@ -6,6 +6,8 @@ import numpy as np
 
 from benchmarks.references.point_protocols import Protocol
 from tad.methods.common.seeds import SHORTEST, neighbour_times
+from tad.methods.points.labeler import PointsLabeler
+from tad.methods.points.model import PointModel
 from tad.methods.potloc.labeler import algorithm_one, first_best, pairs
 from tad.ops.iou import paired_tiou
 
@@ -17,6 +19,8 @@ SHIFTS = np.linspace(-0.5, 0.5, 9)
 HALF_SNIPPET = 0.28
 """Seconds by which POTLoc's proposals are early: its decoder puts the value of snippet i, the centre of which is at
 (i + 0.5) * 0.64 s, to i * 0.64 s, and ends runs half a step of 0.08 s late."""
+FOLDS = 5
+"""Of the videos, for what an oracle learns from those of the others."""
 
 
 def highest(of: Protocol) -> np.ndarray:
@@ -98,3 +102,47 @@ def oracle_bag(of: Protocol) -> np.ndarray:
             best = np.where((tiou > value)[:, None], copy, best)
             value = np.maximum(tiou, value)
     return best
+
+
+def of_points(of: Protocol) -> np.ndarray:
+    """Labels of `points`, not cut to the video."""
+    return PointModel(of.points, of.grouped, len(of.data.classes), PointsLabeler()).label().spans
+
+
+def stretched(of: Protocol, spans: np.ndarray, log_factor: np.ndarray) -> np.ndarray:
+    """Segments [G, 2] made longer by exp of the factors [G], each about its point."""
+    time = of.points.time[:, None]
+    return np.clip(time + (spans - time) * np.exp(log_factor)[:, None], 0.0, of.points.duration[:, None])
+
+
+def oracle_length(of: Protocol) -> np.ndarray:
+    """Labels of `points` with the true length; the point stays where it is in the label."""
+    spans = of_points(of)
+    return stretched(of, spans, log_length(of.truth) - log_length(spans))
+
+
+def oracle_centre(of: Protocol) -> np.ndarray:
+    """Labels of `points` with the true centre and their own length."""
+    spans = of_points(of)
+    moved = spans + (of.truth.mean(axis=1) - spans.mean(axis=1))[:, None]
+    return np.clip(moved, 0.0, of.points.duration[:, None])
+
+
+def oracle_class_lengths(of: Protocol) -> np.ndarray:
+    """Labels of `points`, those of each class made longer by one factor: the median that the truth of the class has in
+    other videos."""
+    spans = of_points(of)
+    missing = log_length(of.truth) - log_length(spans)
+    fold = (np.random.default_rng(0).permutation(len(of.videos)) % FOLDS)[of.video]
+    factor = np.zeros(len(spans))
+    for index in np.unique(of.label):
+        for k in range(FOLDS):
+            mine = of.label == index
+            others = missing[mine & (fold != k) & ~np.isnan(missing)]
+            factor[mine & (fold == k)] = np.median(others) if len(others) else 0.0
+    return stretched(of, spans, factor)
+
+
+def log_length(spans: np.ndarray) -> np.ndarray:
+    """[G] natural logs of lengths in seconds."""
+    return np.log(spans[:, 1] - spans[:, 0])

@@ -119,9 +119,7 @@ def configurations(data: Dataset, work: Path) -> Iterator[Configuration]:
         engine = Engine(data, Store(work / "store"), Record(work / "run"), seed)
         proposer = SnippetProposer.model_validate({"training": training})
         plain = Rounds(Recipe(proposer=proposer), engine)
-        model, scores = plain.model(0), plain.scores("train")
-        assert scores is not None
-        around = Surroundings.of(data, plain.detections(0, "train").segments(), scores)
+        model, around = plain.model(0), Surroundings.of(plain.round(0))
 
         def row(name: str, kind: str, **roles: Any) -> Iterator[Configuration]:
             rounds, number = Rounds(Recipe(**roles), engine, {0: model}), int(kind == "detector")  # noqa: B023

@@ -16,9 +16,11 @@ import torch
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.evaluation.evaluator import average_precision, best_first
+from tad.methods.roles import Round
 from tad.methods.snippet.mining import mine
 from tad.ops.iou import paired_tiou
-from tad.selection.label_free_scores import Reference, points_score, reference
+from tad.selection.label_free_scores import points_score
+from tad.selection.reference import Reference, by_proposals, reference
 from tad.stages import Artifact
 
 CONFIDENT = 2
@@ -30,19 +32,23 @@ class Surroundings:
     """What detections are judged by.
 
     Attributes:
-        reference: of tad.selection.label_free_scores, from the proposals of the configuration's proposer.
+        reference: of tad.selection.reference, from the features and the proposals of the configuration's proposer.
+        proposals_alone: the same without features.
         background: by video, [T + 1] number of mined background rows before each row.
     """
 
     data: Dataset
     reference: Reference
+    proposals_alone: Reference
     background: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, data: Dataset, proposals: Segments, scores: Artifact) -> Surroundings:
-        """From a proposer's proposals and its arrays of scores."""
-        made = reference(proposals, data)
-        return cls(data, made, {v: _background(data, scores, v) for v in made.videos})
+    def of(cls, round: Round) -> Surroundings:
+        """From the round of a proposer that has scores."""
+        data, scores = round.data, round.scores()
+        assert scores is not None
+        made, alone = reference(round), by_proposals(round.proposals().segments(), data)
+        return cls(data, made, alone, {v: _background(data, scores, v) for v in made.videos})
 
 
 def _background(data: Dataset, scores: Artifact, video: str) -> np.ndarray:
@@ -181,8 +187,13 @@ def against_held_out(detections: Segments, of: Surroundings) -> float:
 def against_itself(detections: Segments, of: Surroundings) -> float:
     """mAP against a reference that is made of the detections."""
     best = np.argsort(-detections.score, kind="stable")[: 20 * len(of.reference.judged)]
-    made = reference(detections.take(best), of.data)
+    made = by_proposals(detections.take(best), of.data)
     return points_score(detections, replace(made, judged=np.ones_like(made.judged)))
+
+
+def against_proposals_alone(detections: Segments, of: Surroundings) -> float:
+    """mAP against the reference that reads no features, at held-out points."""
+    return points_score(detections, of.proposals_alone)
 
 
 CHOSEN = "mAP against the reference, held-out points"
@@ -199,6 +210,7 @@ OF_POINTS: dict[str, Callable[[Found, Surroundings], float]] = {
 }
 OF_SEGMENTS: dict[str, Callable[[Segments, Surroundings], float]] = {
     "mAP against a reference of themselves": against_itself,
+    "mAP against a reference of proposals alone, held-out points": against_proposals_alone,
     "mAP against the reference, all points": against_all,
     CHOSEN: against_held_out,
 }

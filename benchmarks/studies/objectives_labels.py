@@ -12,7 +12,7 @@ from tad.methods.common.seeds import neighbour_times
 from tad.methods.points.model import CUTS, ROUNDS, Constants, Grid, PointModel
 from tad.ops.iou import paired_tiou
 from tad.recipe.recipe import load_recipe
-from tad.selection.label_free_scores import reference
+from tad.selection.reference import by_proposals
 
 LABELERS: list[tuple[str, list[str]]] = [
     *(
@@ -92,7 +92,7 @@ def measure(of: Protocol, folder: Path) -> tuple[list[str], np.ndarray, Mapping[
     names, truth = [], []
     values: dict[str, list[float]] = {name: [] for name in DESIGNS}
     scored, expected = ~np.isnan(of.truth[:, 0]), Expected(of)
-    judge = labelled(of, reference(of.proposals.segments(), of.data).segments)
+    judge = labelled(of, by_proposals(of.proposals.segments(), of.data).segments)
     before, after = neighbour_times(of.points.time, of.points.group, same_class=True)
     for i, (method, options) in enumerate(LABELERS):
         recipe = load_recipe("seeds", [f"labeler.method={method}", *(f"labeler.{o}" for o in options)])

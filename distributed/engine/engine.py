@@ -22,7 +22,7 @@ from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import RunError, listing
 from tad.files import write_json
-from tad.stages import Artifact, Context, FitStage, Inputs, MapStage
+from tad.stages import Artifact, Context, Derived, FitStage, Inputs, MapStage
 
 STRATEGY = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}
 """Ray's word for each placement."""
@@ -86,6 +86,9 @@ class Engine:
         """
         inputs = inputs or {}
         key, tags = self._key(stage, inputs, "train", number)
+        if isinstance(stage, Derived) and stage.reasons:
+            config = stage.config.model_dump()
+            self.record.derived(stage.name, {name: (config[name], why) for name, why in stage.reasons.items()}, tags)
 
         def make(partial: Partial) -> Artifact:
             context, start = self._context(stage, inputs, "train", number), time.perf_counter()

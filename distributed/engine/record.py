@@ -12,6 +12,7 @@ stage or trial begins; without, it is about the whole.
     start, end                 of an attempt: name, settings and tags; status
     round, stage, trial        one that begins: name, config and short facts; its `run` is what it belongs to
     ...-done, ...-failed       its end
+    derived                    options of a stage that were derived from the data: values and reasons
     stage-cached               a stage whose artifact was already there
     epoch, metrics, artifact   numbers, and files of the folder
     warning, failures          texts
@@ -171,6 +172,13 @@ class Record:
                     self._bar = None
         total = self._epochs if total is None else total
         self.say(f"{name}: {total} {unit}{'s' if total != 1 else ''} in {time.perf_counter() - start:.1f} s")
+
+    def derived(self, name: str, options: dict[str, tuple[Any, str]], tags: dict[str, str]) -> None:
+        """Options of a stage that were derived from the data: of each the value and the reason."""
+        self.event("derived", name=name, options=options, **tags)
+        self.say(f"{name}, derived from the data:")
+        for option, (value, reason) in options.items():
+            self.say(f"  {option} {f'{value:.4g}' if isinstance(value, float) else value}: {reason}")
 
     def cached(self, name: str, tags: dict[str, str]) -> None:
         """A stage whose artifact was already there."""

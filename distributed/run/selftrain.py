@@ -21,14 +21,8 @@ from tad.evaluation.subset import Subset
 from tad.recipe.recipe import Recipe
 from tad.recipe.rounds import Rounds
 from tad.selection.best_round import best_round, check_selection, selecting
-from tad.selection.label_free_scores import (
-    Reference,
-    classes_role,
-    classes_score,
-    label_change,
-    points_score,
-    reference,
-)
+from tad.selection.label_free_scores import classes_role, classes_score, label_change, points_score
+from tad.selection.reference import Reference, reference
 from tad.stages import Artifact
 
 Row = dict[str, Any]
@@ -123,7 +117,7 @@ class SelfTraining:
             model, proposals = self.rounds.model(0), self.rounds.detections(0, "train")
             pointed = any(len(engine.data.points(v).time) for v in engine.data.videos("train"))
             if (whole and pointed) or self.recipe.select == "points":
-                self.reference = reference(proposals.segments(), engine.data)
+                self.reference = reference(self.rounds.round(0), self.recipe.reads_features(engine.data))
             row = self._row(0, start) | {"model": model.fingerprint}
             row |= self._measure(proposals.segments(), 0)
             for role in ("train", "dev"):
@@ -136,6 +130,8 @@ class SelfTraining:
         engine, recipe, data, rounds = self.engine, self.recipe, self.engine.data, self.rounds
         start = time.perf_counter()
         seeds, labels = rounds.seeds(number), rounds.labels(number)
+        if labels.note is not None:
+            engine.record.say(labels.note())
         now = labels.segments.segments()
         measured = len(ground_truth(data, "train")) and any(len(data.points(v).time) for v in data.videos("train"))
         row = self._row(number, start) | {

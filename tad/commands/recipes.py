@@ -12,8 +12,10 @@ from tad.commands.say import say
 def recipes(context: click.Context) -> None:
     """List the recipes that come with the package."""
     if context.invoked_subcommand is None:
+        from tad.recipe.auto import AUTO, DESCRIPTION
         from tad.recipe.recipe import load_recipe, recipe_names
 
+        say(f"{AUTO:<16} {DESCRIPTION}")
         for name in recipe_names():
             say(f"{name:<16} {load_recipe(name).description}")
 

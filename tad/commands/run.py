@@ -14,7 +14,7 @@ from tad.commands.say import say
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", default="auto")
 @DATA
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option; may be repeated.")
 @click.option("--rounds", type=ROUNDS, default=None, help="Self-training rounds; 0: the proposer alone.")
@@ -37,6 +37,8 @@ def run(
 ) -> None:
     """Self-train a detector on a dataset by RECIPE (a name, see `tad recipes`, or a .yaml file).
 
+    Without RECIPE, or with `auto`, the labels of the dataset decide which one; the command says which, and why.
+
     Run the same command again to resume a run that was stopped: finished stages are skipped.
     """
     from distributed.run.session import Options, self_train
@@ -44,12 +46,17 @@ def run(
     from tad.data.dataset import Dataset
     from tad.files import folder_name
     from tad.prepare.check_features import require_features
+    from tad.recipe.auto import AUTO, choose
     from tad.recipe.recipe import load_recipe
 
     if rounds is not None:
         overrides = (*overrides, f"rounds={rounds}")
-    config = load_recipe(recipe, overrides)
     data = Dataset.open(data_folder)
+    if recipe == AUTO:
+        choice = choose(data)
+        recipe, overrides = choice.recipe, (*choice.overrides, *overrides)
+        say(f"recipe {recipe}: {choice.why}", err=True)
+    config = load_recipe(recipe, overrides)
     for view in () if no_check else config.views(data):
         require_features(view)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])

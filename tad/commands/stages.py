@@ -60,8 +60,9 @@ def label(
 
     pser-seed and hrpro take the best proposal around each point. potloc is POTLoc's Algorithm 1; rule=released and
     rule=paper are its published forms. points learns from all videos where points lie in actions. pser refines the
-    seeds on the dataset's features; the others need none. gaufuse fuses all proposals of a video's classes, and needs
-    no points; nor does mixed, which takes each video's best labels. It is a run of one round with proposer file.
+    seeds on the dataset's features, and as points does where it has none; these others need no features. gaufuse fuses
+    all proposals of a video's classes, and needs no points; nor does mixed, which takes each video's best labels. It is
+    a run of one round with proposer file.
     """
     from distributed.run.session import Options, one_off
     from tad.commands.output_file import file_to_write
@@ -83,8 +84,11 @@ def label(
         say(f"warning: {text}", err=True)
     options = Options(out=Path("runs/commands"), **more)
     with one_off(data, options) as engine:
-        labels = Rounds(recipe, engine).labels(1).segments.segments()
-    write_segments(labels, out)
+        labels = Rounds(recipe, engine).labels(1)
+        if labels.note is not None:
+            say(labels.note(), err=True)
+        segments = labels.segments.segments()
+    write_segments(segments, out)
 
 
 @click.command()

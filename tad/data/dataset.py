@@ -211,6 +211,13 @@ class Dataset:
         name = f"{self.folder}/{video_id}.npy"
         return self.remote.path(name) if self.remote is not None else self.root / name
 
+    def has_features(self, role: Role) -> bool:
+        """Whether a video of the role has a feature file; none is fetched."""
+        names = (f"{self.folder}/{video}.npy" for video in self.videos(role))
+        if self.remote is not None:
+            return any(name in self.remote for name in names)
+        return any((self.root / name).is_file() for name in names)
+
     def features(self, video_id: str) -> np.ndarray:
         """[T, dim], memory-mapped, as stored (float16 or float32).
 

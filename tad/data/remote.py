@@ -240,6 +240,9 @@ class RemoteFolder:
             raise DataError(f"{self.uri}/{name}: cannot be fetched to {target}: {reason(error)}{remedy}") from error
         return target
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
     def digests(self, names: Sequence[str]) -> dict[str, str]:
         """SHA-256 of each file, without fetching it; "" where there is none.
 

@@ -58,7 +58,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
@@ -74,11 +74,13 @@ class Labels:
         segments: the pseudo-labels.
         ignored: stretches of which a detector is to learn neither action nor background; None: none.
         statistics: sums up what was selected, for the rounds table; called when a whole run reports. None: nothing.
+        note: says in a sentence what the labeler decided by itself; called when a user is to read it. None: nothing.
     """
 
     segments: Artifact
     ignored: Artifact | None = None
     statistics: Callable[[], dict[str, Any]] | None = None
+    note: Callable[[], str] | None = None
 
     def inputs(self) -> dict[str, Artifact]:
         """What a detector's training stage reads that leaves ignored stretches out."""
@@ -150,7 +152,9 @@ class Round(Protocol):
 class MethodConfig(StageConfig):
     """Base of all methods: every dataset and every recipe will do, unless a method says otherwise."""
 
-    reads_features: ClassVar[bool] = True
+    def reads_features(self, data: Dataset) -> bool:
+        """Whether its stages read the features of videos, so that their files must be there."""
+        return True
 
     def problems(self, data: Dataset) -> list[str]:
         """Why the method cannot run on the labels that the training videos have; nothing if it can."""
@@ -168,13 +172,11 @@ class MethodConfig(StageConfig):
 class Method(Protocol):
     """What all methods have; `MethodConfig` has it already."""
 
-    reads_features: ClassVar[bool]
-    """Whether its stages read the features of videos, so that their files must be there."""
-
     @property
     def method(self) -> str:
         """The name, in recipes."""
 
+    def reads_features(self, data: Dataset) -> bool: ...
     def problems(self, data: Dataset) -> list[str]: ...
     def warnings(self, data: Dataset) -> list[str]: ...
     def conflicts(self, recipe: Roles) -> list[str]: ...

@@ -28,6 +28,7 @@ from tad.methods.roles import Method, Scoring, one_grid
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.options import option
 from tad.ranges import Float, Integer
+from tad.recipe.auto import AUTO
 from tad.recipe.methods import registered
 from tad.recipe.renamed import renamed
 from tad.stages import StageConfig
@@ -158,11 +159,14 @@ class Recipe(StageConfig):
         Raises:
             DataError: as of `detector_data`.
         """
-        found = [data] if any(m.reads_features for m in self._used() if m is not self.detector) else []
-        if detector and self.rounds and self.detector.reads_features:
-            view = self.detector_data(data)
+        found = [data] if any(m.reads_features(data) for m in self._used() if m is not self.detector) else []
+        if detector and self.rounds and self.detector.reads_features(view := self.detector_data(data)):
             found += [view] if view.read is not None or not found else []
         return found
+
+    def reads_features(self, data: Dataset) -> bool:
+        """Whether anything reads the usual features of videos."""
+        return any(view.read is None for view in self.views(data))
 
     def _used(self) -> list[Method]:
         encoder = [self.encoder] if self.encoder is not None else []
@@ -245,6 +249,8 @@ def _read(name: str) -> dict[str, Any]:
             document = _numbers(read_yaml(path))
         except DataError as error:
             raise ConfigError(f"recipe {error}") from None
+    elif name == AUTO:
+        raise ConfigError("recipe auto: the labels of a dataset decide which it is, in `tad run`; name one here")
     else:
         close = difflib.get_close_matches(name, recipe_names(), 1)
         hint = f"; did you mean {close[0]}?" if close else "."

@@ -147,6 +147,7 @@ class StageRun:
         fold: "1 of 3" of a stage that was run for the operating point alone; else empty.
         state: running (or stopped half-way), done, or cached: the artifact was already there.
         epochs: metrics of each epoch; of an epoch that was repeated after a restart, the last.
+        derived: value and reason of each option that was derived from the data.
     """
 
     name: str
@@ -156,6 +157,7 @@ class StageRun:
     seconds: float | None = None
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
     fold: str = ""
+    derived: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,7 @@ def _events(path: Path) -> tuple[list[StageRun], list[str]]:
             for reason, videos in reasons.items():
                 several = "s" if len(videos) > 1 else ""
                 warnings[f"stage {name} failed for video{several} {few(videos)}: {reason}"] = None
-        elif kind in ("stage", "stage-done", "stage-cached"):
+        elif kind in ("derived", "stage", "stage-done", "stage-cached"):
             key = str(event.get("fingerprint", name))
             new = StageRun(
                 name, str(event.get("role", "")), _integer(event.get("round")), fold=str(event.get("fold", ""))
@@ -305,6 +307,8 @@ def _events(path: Path) -> tuple[list[StageRun], list[str]]:
                 stage.state, stage.seconds = "done", _number(event.get("seconds"))
             elif kind == "stage-cached" and stage.state != "done":
                 stage.state = "cached"
+            elif kind == "derived":
+                stage.derived = _derived(event.get("options"))
         elif kind == "epoch" and name in newest and isinstance(event.get("metrics"), dict):
             epoch = _integer(event.get("epoch"))
             metrics = {str(k): v for k, x in event["metrics"].items() if (v := _number(x)) is not None}
@@ -313,6 +317,13 @@ def _events(path: Path) -> tuple[list[StageRun], list[str]]:
     if unreadable > 1:  # one is normal after a kill
         warnings[f"{path.name}: {unreadable} lines cannot be read and were left out"] = None
     return list(stages.values()), list(warnings)
+
+
+def _derived(options: Any) -> dict[str, tuple[str, str]]:
+    if not isinstance(options, dict):
+        return {}
+    pairs = {str(name): pair for name, pair in options.items() if isinstance(pair, list) and len(pair) == 2}
+    return {name: (f"{v:.4g}" if isinstance(v, float) else str(v), str(why)) for name, (v, why) in pairs.items()}
 
 
 def _number(value: Any) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -130,6 +131,17 @@ def test_a_failed_run_without_test_detections_shows_the_training_videos(small, t
     text = written(root, small)
     assert "Failed" in text and "on the training videos" in text and "mAP [%] on the test" not in text
     assert "stage snippet/score failed for video video_0001: empty &lt;file&gt;" in text
+
+
+def test_options_that_were_derived_have_their_reasons(page, run, data, tmp_path):
+    text = re.sub(r"\s+", " ", Page(page).text)
+    assert text.count("actionformer/train, round 1: options derived from the data") == 1
+    assert re.search("width ?64 ?about half of 128 <channels>", text) and re.search("lr ?0.0008 ?as narrow", text)
+    odd = tmp_path / "odd"
+    shutil.copytree(run, odd)
+    events = (odd / "events.jsonl").read_text().replace('"options": {"width": [64, ', '"options": {"width": [64, 1, ')
+    (odd / "events.jsonl").write_text(events.replace('"kind": "derived"', '"kind": "derived", "options": 3', 1))
+    assert "options derived from the data" in written(odd, data)
 
 
 def test_without_ground_truth_videos_are_ranked_by_detections(tmp_path):

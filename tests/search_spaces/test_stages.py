@@ -33,7 +33,9 @@ STAGE_OF = {
     "rskp/propose": "proposals",  # of a later round: detections
     "pser/heads": "heads",
     "pser/rows": "heads",
+    "pser/odds": "heads",
     "pser/boundaries": "heads",
+    "pser/believed": "labels",
     "pser/seed": "labels",
     "pser/refine": "labels",
     "hrpro/rank": "labels",

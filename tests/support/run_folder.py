@@ -137,6 +137,8 @@ def make_run(folder: Path, data: Dataset, rounds: int = 3, select: str = "points
             labels.to_parquet(root / f"round-{r}" / "labels.parquet")
         for i, name in enumerate(["snippet/train"] if r == 0 else ["pser/train", "actionformer/train"]):
             tags = {"fingerprint": f"{name}{r}", "role": "train", "round": str(r)}
+            if name == "actionformer/train":
+                record.derived(name, {"width": (64, "about half of 128 <channels>"), "lr": (8e-4, "as narrow")}, tags)
             with record.stage(name, {}, tags, 20, "epoch"):
                 for epoch in range(20):
                     record.epoch(name, epoch, {"loss": (2 + i) * float(np.exp(-epoch / 8)) + 0.3 / (r + 1)}, 20)

@@ -12,32 +12,28 @@ class Way(NamedTuple):
 
     recipe: str
     changes: tuple[str, ...] = ()
-    sized: tuple[str, ...] = ()
-    """Roles that hold an ActionFormer, which gets the dataset's SIZES; `changes` come after them."""
     rounds: int = 1
 
-    def overrides(self, dataset: str) -> tuple[str, ...]:
-        sizes = (f"{role}.training.{size}" for role in self.sized for size in SIZES[dataset])
-        return (*sizes, *self.changes, f"rounds={self.rounds}")
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        return (*self.changes, f"rounds={self.rounds}")
 
 
-SIZES = {
-    "shrec22": ("width=64", "max_length=192", "drop_path=0"),  # recordings of 70 to 190 rows
-    "sbhar": ("width=64", "max_length=384", "epochs=24"),  # of 700 to 1100 rows
-}
+OPEN = ("proposer.training.max_length=null", "detector.training.max_length=null")
+"""Windows follow from the data, as in all other rows, and not as apl-small has them for other recordings."""
 
 WAYS: dict[str, Way | None] = {
     "probe": None,  # a linear probe with thresholded runs: benchmarks/studies/real/probe.py
     "proposer": Way("seeds", rounds=0),
-    "seeds": Way("seeds", sized=("detector",)),
-    "pser": Way("pser", sized=("detector",)),
-    "points": Way("seeds", ("labeler.method=points",), sized=("detector",)),
+    "seeds": Way("seeds"),
+    "pser": Way("pser"),
+    "points": Way("seeds", ("labeler.method=points",)),
     "potloc": Way("potloc-small"),
     "hrpro": Way("hrpro-small"),
     "gaufuse": Way("gaufuse-small"),
-    "mixed": Way("mixed", sized=("detector",)),
-    "apl": Way("apl-small", ("detector.training.epochs=8",), sized=("proposer", "detector")),
-    "full": Way("actionformer-full", sized=("proposer",), rounds=0),
+    "mixed": Way("mixed"),
+    "apl": Way("apl-small", OPEN),
+    "full": Way("actionformer-full", rounds=0),
 }
 
 POINTS = ("probe", "proposer", "seeds", "pser", "points", "potloc", "hrpro")

@@ -110,7 +110,7 @@ def result(row: Row, seed: int, part: Part, out: Path) -> dict[str, Any]:
 
 
 def by_recipe(way: Way, row: Row, data: Dataset, seed: int, part: Part, out: Path) -> Made:
-    recipe = load_recipe(way.recipe, way.overrides(row.dataset))
+    recipe = load_recipe(way.recipe, way.overrides)
     if problems := recipe.problems(data):
         raise ConfigError(f"{row.name}: {'; '.join(problems)}")
     record = Record(out / "runs" / f"{part}-{row.name.replace('/', '-')}-seed-{seed}")

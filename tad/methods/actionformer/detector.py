@@ -6,8 +6,8 @@ The network is in tad.methods.actionformer.model, points and targets in tad.meth
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -82,11 +82,17 @@ class TrainStage:
 
     config: Training
     name: str = "actionformer/train"
-    version: int = 2
+    version: int = 3
     task: type[DetectorTask] = DetectorTask
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def open(self, context: Context) -> DetectorTask:
         return self.task(self.config, context)
+
+    def fit(self, round: Round, inputs: Mapping[str, Artifact]) -> Artifact:
+        """The model; values for null options are in the config, and so in fingerprint, record and log."""
+        task = self.open(Context(round.data, inputs, round.data.videos("train"), seed=0))
+        return round.fit(replace(self, config=task.config, reasons=task.reasons), inputs)
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,7 @@ class ActionFormerDetector(MethodConfig):
 
     def train(self, round: Round, labels: Labels) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos."""
-        return round.fit(TrainStage(self.training), labels.inputs())
+        return TrainStage(self.training).fit(round, labels.inputs())
 
     def detect(self, round: Round, model: Artifact) -> Artifact:
         """Detections in a round's videos; the proposer's scores, where it has any, weigh their classes."""

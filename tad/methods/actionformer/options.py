@@ -14,7 +14,7 @@ from tad.stages import StageConfig
 
 
 class Training(StageConfig):
-    """Network and training; fields that are null are derived from the data, printed and saved with the model."""
+    """Network and training; what is null is derived from labels and recordings, printed, and saved with the model."""
 
     formerly: ClassVar[dict[str, Any]] = ACTIONFORMER
     width: int | None = option(
@@ -67,11 +67,12 @@ class Training(StageConfig):
         tune=Choice(None, 192, 384, 768, 1152, 2304),
         why="ActionFormer 2304; longer windows see whole videos at more cost",
     )
-    epochs: bounds.Epochs = option(
-        35,
-        "passes over the training videos",
+    epochs: bounds.Epochs | None = option(
+        None,
+        "passes over the training videos; null: 35, or as many as make 300 steps",
         tune=Integer(3, 100, log=True),
         why="ActionFormer 35; pseudo-labels are overfitted sooner than full labels",
+        stand_in=35,
     )
     batch_size: bounds.BatchSize = option(
         2, "videos of a step, over all workers", tune=Integer(1, 8), why="ActionFormer 2"

@@ -88,7 +88,7 @@ class ActionFormerProposer(MethodConfig):
     def train(self, round: Round) -> Artifact:
         """Fits the detector on the boundaries of fully labelled training videos; the others are not seen."""
         training = self.training.of(labelled(round.data))
-        return round.fit(LabelledTrain(training), {"labels": round.map(GivenLabels())})
+        return LabelledTrain(training).fit(round, {"labels": round.map(GivenLabels())})
 
     def score(self, round: Round, model: Artifact) -> Artifact:
         """The decoded points of every video, and curves made of them.

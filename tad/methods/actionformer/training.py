@@ -1,11 +1,10 @@
-"""Training of the detector `actionformer`: options, what is derived from the data, items, loss and optimiser.
+"""Training of the detector `actionformer`: items, loss and optimiser.
 
 Source: ActionFormer (ECCV 2022) section 3.4 and its released code.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,25 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tad.methods.actionformer.derived import RULES, Facts, derived
 from tad.methods.actionformer.model import ActionFormer, PointOutputs
 from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import Targets, assign, ignore, pyramid
-from tad.methods.common.optimisers import adamw, derived_ema, derived_width
+from tad.methods.common.optimisers import adamw
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import (
     Labels,
-    derived_upsample,
-    levels_for,
+    expected_length,
     pack,
     random_crop,
     read_ignored,
     read_labels,
     refine,
     teaching,
-    usual_length,
 )
 from tad.ops.losses import diou_1d, sigmoid_focal
 from tad.stages import Batch, Budget, Context, Total, unwrap
+
+SAVED = ("heads", "window", "drop_path", "input_dropout", *RULES)
+"""Options that are saved with the weights."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class DetectorTask:
 
     Videos without a pseudo-label are all background, or left out (see `teaching`).
 
+    Attributes:
+        config: without null options.
+        reasons: why those that were null are what they are.
+
     Raises:
         DataError: a pseudo-label has a class or video that the dataset lacks, or there is none for a training video.
         ConfigError: the derived width is not divisible by the heads.
@@ -64,8 +69,10 @@ class DetectorTask:
         self.labels = read_labels(context, config.label_score_weight)
         self.ignored = read_ignored(context)
         self.videos = self.choose(context)
+        self.config, self.reasons = derived(config, self.facts())
         self.settings = self.resolve()
-        self.budget = Budget(config.epochs, config.batch_size, self.settings["ema_decay"], config.clip_norm)
+        settings = self.settings
+        self.budget = Budget(settings["epochs"], config.batch_size, settings["ema_decay"], config.clip_norm)
         self.levels: int = self.settings["levels"]
         self.upsample: int = self.settings["upsample"]
         self.weights = {"classification": 1.0, "regression": config.regression_weight}
@@ -149,27 +156,18 @@ class DetectorTask:
         config = self.config
         return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
 
-    def resolve(self) -> dict[str, Any]:
-        """The options of the network, with the null ones derived from the data."""
-        config, manifest = self.config, self.data.manifest
+    def facts(self) -> Facts:
+        """What null options are derived from."""
         sizes = np.concatenate([labels.spans[:, 1] - labels.spans[:, 0] for labels in self.labels.values()])
-        upsample = config.upsample or derived_upsample(self.labels)
-        steps = config.epochs * max(1, len(self.videos) // config.batch_size)
-        width = config.width or derived_width(manifest.grid.dim, config.heads, "actionformer")
-        levels = config.levels or levels_for(sizes.max() * upsample)
-        lr = 1e-4 * 512 / width * math.sqrt(config.batch_size / 2)
-        return {
-            "dim": manifest.grid.dim,
-            "classes": list(self.data.classes),
-            "width": width,
-            "heads": config.heads,
-            "levels": levels,
-            "upsample": upsample,
-            "window": config.window,
-            "drop_path": config.drop_path,
-            "input_dropout": config.input_dropout,
-            "max_length": padded_length(config.max_length or usual_length(self.data, self.videos), levels),
-            "lr": config.lr or min(1e-3, lr),
-            "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
-            "longest_label": round(float(sizes.max()), 1),
-        }
+        lengths = np.array([expected_length(self.data, video) for video in self.windowed()])
+        return Facts(self.data.manifest.grid.dim, sizes, lengths, len(self.videos))
+
+    def windowed(self) -> list[str]:
+        """The videos of which windows are drawn."""
+        return self.videos
+
+    def resolve(self) -> dict[str, Any]:
+        """What is saved with the weights."""
+        found: dict[str, Any] = {"dim": self.data.manifest.grid.dim, "classes": list(self.data.classes)}
+        found |= {name: getattr(self.config, name) for name in SAVED}
+        return found | {"max_length": padded_length(found["max_length"], found["levels"])}

@@ -82,7 +82,7 @@ class AplActionFormerProposer(ActionFormerProposer):
         """Fits the detector on the boundaries of fully labelled training videos; the others are not seen."""
         training, inputs = start(round, self.pretrain, self.training.of(labelled(round.data)))
         inputs["labels"] = round.map(GivenLabels())
-        return round.fit(LabelledTrain(training, task=AplTask), inputs)
+        return LabelledTrain(training, task=AplTask).fit(round, inputs)
 
 
 class AplActionFormerDetector(ActionFormerDetector):
@@ -137,7 +137,7 @@ class AplActionFormerDetector(ActionFormerDetector):
         training, inputs = start(round, self.pretrain, self.training)
         if self.training.init == "before":
             inputs["before"] = round.previous.model
-        return round.fit(TrainStage(training, task=AplTask), labels.inputs() | inputs)
+        return TrainStage(training, task=AplTask).fit(round, labels.inputs() | inputs)
 
 
 def start(round: Round, config: ContrastiveConfig, training: AplTraining) -> tuple[AplTraining, dict[str, Artifact]]:

@@ -21,8 +21,7 @@ from tad.methods.apl.frame_contrast import draw_frames, frame_contrast
 from tad.methods.apl.options import AplTraining
 from tad.methods.apl.quality import COUNT, quality_losses
 from tad.methods.apl.warm_start import NETWORK, PYRAMID, go_on_from, model_before
-from tad.methods.common.pyramid import padded_length, slot
-from tad.methods.common.windows import usual_length
+from tad.methods.common.pyramid import slot
 from tad.ops.losses import diou_1d
 from tad.stages import Batch, Context, Total
 
@@ -69,13 +68,13 @@ class AplTask(DetectorTask):
 
     def __init__(self, config: AplTraining, context: Context) -> None:
         before = model_before(context, PYRAMID) if config.init == "before" else None
+        null = [name for name in NETWORK if getattr(config, name) is None] if before is not None else []
         if before is not None:
-            theirs = before["settings"]
-            null = [name for name in NETWORK if getattr(config, name) is None]
-            config = config.model_copy(update={name: theirs[name] for name in null})
+            config = config.model_copy(update={name: before["settings"][name] for name in null})
         self.beside: list[str] = []
         """Fully labelled videos, of which each item has one; none: items are single videos."""
         super().__init__(config, context)
+        self.reasons = dict.fromkeys(null, "as in the model to start from") | self.reasons
         self.weights |= {"quality": config.quality.weight, "contrast": config.contrast_weight}
         if before is not None:
             go_on_from(before, self.module, self.settings, context, PYRAMID)
@@ -191,12 +190,13 @@ class AplTask(DetectorTask):
         ]
         return torch.stack(shares).sum()
 
+    def windowed(self) -> list[str]:
+        return [*self.beside, *self.videos]
+
     def resolve(self) -> dict[str, Any]:
         settings = super().resolve()
         quality = self.config.quality
         if self.beside:
-            longest = self.config.max_length or usual_length(self.data, [*self.beside, *self.videos])
-            settings["max_length"] = padded_length(longest, settings["levels"])
             settings |= {"labelled": len(self.beside), "unlabelled": len(self.videos)}
         if quality.enabled:
             settings |= {"quality": True, "branches": COUNT[quality.branches]}

@@ -5,7 +5,6 @@ APL (ECCV 2024) section 3.3. The weights start any detector on the same pyramid.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tad.methods.actionformer.derived import Facts, derived
 from tad.methods.apl.contrast import pyramid_rows
 from tad.methods.apl.contrastive import ContrastiveConfig, ContrastiveTask, given_sizes
-from tad.methods.common.optimisers import adamw, derived_ema, derived_width
+from tad.methods.common.optimisers import adamw
 from tad.methods.common.pyramid import Backbone, padded_length
-from tad.methods.common.windows import SHORT, levels_for, pack, random_crop, refine, usual_length
+from tad.methods.common.windows import expected_length, pack, random_crop, refine
 from tad.methods.roles import Round
 from tad.stages import Artifact, Context, StageConfig
 
+LONG = 256.0
+"""Snippets of a label that is assumed where there is none: as in the published data it leads to six levels."""
 NETWORK = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout", "stem", "gain")
 """Settings that are arguments of `Backbone`."""
 
@@ -111,33 +113,14 @@ class Pyramid:
         return adamw(module, self.settings["lr"], config.weight_decay, config.warmup, steps)
 
     def _resolve(self, given: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The options of the network, with the null ones derived from the data.
-
-        Where there are no full labels, as long actions as in the published data are assumed: six levels, no refinement.
-        """
-        config, data = self.config, self.data
-        sizes = np.concatenate([np.zeros(0), *given.values()])
-        refined = bool(len(sizes)) and np.median(sizes) < SHORT
-        upsample = config.upsample or (2 if refined else 1)
-        width = config.width or derived_width(data.manifest.grid.dim, config.heads, "contrastive")
-        levels = config.levels or (levels_for(float(sizes.max()) * upsample) if len(sizes) else 6)
-        steps = config.epochs * max(1, len(self.videos) // config.batch_size)
-        lr = 1e-4 * 512 / width * math.sqrt(config.batch_size / 2)
-        return {
-            "dim": data.manifest.grid.dim,
-            "width": width,
-            "heads": config.heads,
-            "levels": levels,
-            "upsample": upsample,
-            "window": config.window,
-            "drop_path": config.drop_path,
-            "input_dropout": config.input_dropout,
-            "stem": config.stem,
-            "gain": config.gain,
-            "max_length": padded_length(config.max_length or usual_length(data, self.videos), levels),
-            "lr": config.lr or min(1e-3, lr),
-            "ema_decay": derived_ema(steps) if config.ema_decay is None else config.ema_decay,
-        }
+        """The options of the network, with the null ones derived from full labels as a detector's are."""
+        data, sizes = self.data, np.concatenate([np.zeros(0), *given.values()])
+        lengths = np.array([expected_length(data, video) for video in self.videos])
+        facts = Facts(data.manifest.grid.dim, sizes if len(sizes) else np.array([LONG]), lengths, len(self.videos))
+        config, _ = derived(self.config, facts)
+        names = {*NETWORK, "upsample", "max_length", "lr", "ema_decay"} - {"dim"}
+        found: dict[str, Any] = {"dim": facts.dim} | config.model_dump(include=names)
+        return found | {"max_length": padded_length(found["max_length"], found["levels"])}
 
 
 class Encoder(Backbone):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import ClassVar
 
 from tad.data.dataset import Dataset
 from tad.data.labels import Supervision
@@ -55,8 +54,10 @@ def not_taught(counts: Mapping[Supervision, int], usable: Collection[Supervision
 class PointLabeler(MethodConfig):
     """Base of the labelers that make one pseudo-label for every point."""
 
-    reads_features: ClassVar[bool] = False
     method: str
+
+    def reads_features(self, data: Dataset) -> bool:
+        return False
 
     def problems(self, data: Dataset) -> list[str]:
         if pointed_videos(data):

@@ -18,6 +18,9 @@ from tad.stages import Context
 SHORT = 16.0
 """Snippets; where the median pseudo-label is shorter, the features are refined: fewer rows than that fit into it."""
 
+LONGEST = 2304
+"""Snippets of the longest window that is derived: ActionFormer's."""
+
 
 class Labels(NamedTuple):
     """The pseudo-labels of one video on its snippet grid."""
@@ -128,9 +131,9 @@ def expected_length(data: Dataset, video_id: str) -> int:
 
 
 def usual_length(data: Dataset, videos: list[str]) -> int:
-    """Snippets that 95 % of the videos do not exceed; at most 2304."""
+    """Snippets that 95 % of the videos do not exceed; at most `LONGEST`."""
     lengths = [expected_length(data, v) for v in videos]
-    return min(2304, int(np.percentile(lengths, 95, method="higher")))
+    return min(LONGEST, int(np.percentile(lengths, 95, method="higher")))
 
 
 def pack(windows: list[np.ndarray], levels: int) -> tuple[Tensor, Tensor, list[int]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -30,8 +30,10 @@ from tad.stages import Artifact, Context, Inputs
 class Control(MethodConfig):
     """Base of these labelers."""
 
-    reads_features: ClassVar[bool] = False
     method: str
+
+    def reads_features(self, data: Dataset) -> bool:
+        return False
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: the pseudo-labels themselves."""
@@ -140,8 +142,10 @@ class ProposalsLabeler(Control):
 class PointSnippetsLabeler(Control, PointLabeler):
     """The snippet that holds each point as pseudo-label, score 1: points alone, for a detector that needs segments."""
 
-    reads_features: ClassVar[bool] = True  # their number says where a snippet ends
     method: Literal["point-snippets"] = "point-snippets"
+
+    def reads_features(self, data: Dataset) -> bool:
+        return True  # their number says where a snippet ends
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         data = context.data

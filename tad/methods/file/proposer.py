@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
@@ -22,9 +22,11 @@ from tad.stages import Artifact, Context, StageConfig
 class FileProposer(MethodConfig):
     """Proposals as they are in a file, each with its score."""
 
-    reads_features: ClassVar[bool] = False
     method: Literal["file"] = "file"
     path: str = option(..., "ActivityNet JSON or Parquet, with proposals of all videos", min_length=1)
+
+    def reads_features(self, data: Dataset) -> bool:
+        return False
 
     def problems(self, data: Dataset) -> list[str]:
         try:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from tad import bounds
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import RunError
 from tad.methods.common.candidates import CandidateFusion
@@ -61,7 +62,6 @@ class FuseConfig(StageConfig):
 class GaufuseLabeler(MethodConfig):
     """Fused candidates as pseudo-labels; their score is the fused one."""
 
-    reads_features: ClassVar[bool] = False
     method: Literal["gaufuse"] = "gaufuse"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
     temperatures: list[bounds.Temperature] = option(
@@ -75,6 +75,9 @@ class GaufuseLabeler(MethodConfig):
     fusion: CandidateFusion = group(CandidateFusion(), paper=RELEASED, free=("temperature",))
     released_edges: bool = option(False, "overlaps as if candidates lasted a snippet longer", paper=True, free=True)
     gate: Gate = Gate()
+
+    def reads_features(self, data: Dataset) -> bool:
+        return False
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: the best candidate of each group, from which its fusion starts."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from tad import bounds
 from tad.data.dataset import Dataset, Role
@@ -34,11 +34,13 @@ class Sure(StageConfig):
 class MixedLabeler(MethodConfig):
     """Full labels, points, classes and nothing in one dataset; all of them become pseudo-labels."""
 
-    reads_features: ClassVar[bool] = False
     method: Literal["mixed"] = "mixed"
     points: PointsLabeler = PointsLabeler()
     fusion: GaufuseLabeler = GaufuseLabeler()
     unlabelled: Sure = Sure()
+
+    def reads_features(self, data: Dataset) -> bool:
+        return False
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: what the labels of videos with points start from; of the fused candidates if none has points."""

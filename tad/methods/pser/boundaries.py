@@ -3,32 +3,34 @@
 In a video the points name the actions and their order; what is open is where each begins and ends. The labels are those
 of all sets of segments, one around every point and none over another, with the largest
 
-    sum over labels of  sum over rows inside of log p(class) / p(background)
+    sum over labels of  slope * sum over rows inside of log p(class) / p(background)
                         - length_weight / 2 ((log length - log usual length of the class) / LENGTH_SPREAD)^2
+                        - anchor * (how far its two ends are from where they were, in quarters of its length)
     sum over neighbours of log p(touching) where one label begins as the other ends, else log p(not touching)
 
-where p comes from row models that never saw the video (`rows.py`). Found exactly, by dynamic programming. It does what
-PseR's bag does with 21 copies of a seed: there the members are all segments around the point.
+where p comes from row models that never saw the video (`rows.py`), and the slope says how far they are believed
+(`odds.py`). Found exactly, by dynamic programming. It does what PseR's bag does with 21 copies of a seed: there the
+members are all segments around the point.
 
 Legend: T rows of a video, C classes, G labels of one chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.common.seeds import inside
-from tad.methods.common.trained import load, of_architecture
 from tad.methods.pser.apart import apart
-from tad.methods.pser.rows import CrossFittingConfig, RowModels, fold_of, with_halo
+from tad.methods.pser.odds import slope
+from tad.methods.pser.teaching import RowsConfig, Teaching
 from tad.ops.nms import compiled
-from tad.stages import Context
+from tad.stages import Context, StageConfig
 
 LENGTH_SPREAD = 0.35
 """Of the log length within a class."""
@@ -36,43 +38,46 @@ PRIOR = 2.0
 """Labels of the median length that each class gets beside its own."""
 
 
+class BoundariesConfig(StageConfig):
+    """What weighs how much (see above), and the margins of what labels teach, by which the slope is found."""
+
+    rows: RowsConfig
+    length_weight: float
+    anchor: float
+
+
 @dataclass(frozen=True)
 class Boundaries:
     """Map stage: labels with new boundaries, one for every label of input "labels".
 
-    Inputs: "labels" of the videos; "taught", the labels that the row models ("model") were trained on; "usual", labels
-    whose lengths are the usual ones of their class, without which lengths do not count. A label's score is the mean
-    probability of its class over its rows.
+    Inputs: "labels" of the videos; "odds", of their rows; "judged", those of the training videos; "taught" and "first",
+    the labels of the training videos as the models learnt them and before any change; "usual", labels whose lengths are
+    the usual ones of their class, without which lengths do not count. A label's score is the mean probability of its
+    class over its rows.
     """
 
-    config: CrossFittingConfig
+    config: BoundariesConfig
     name: str = "pser/boundaries"
-    version: int = 1
+    version: int = 2
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        data, given = context.data, context.inputs["labels"].by_video()
-        taught = sorted(context.inputs["taught"].by_video())
-        models, _, device = load(context, of_architecture(RowModels))
-        usual, weight = np.zeros(len(data.classes)), 0.0
+        config, data = self.config, context.data
+        given, odds = context.inputs["labels"].by_video(), context.inputs["odds"]
+        taught = context.inputs["taught"].by_video()
+        teaching = Teaching(config.rows, data, taught, context.inputs["first"].by_video())
+        believed = slope(context.inputs["judged"], teaching)
+        meeting = touching(taught, data)
+        usual, length_weight = np.zeros(len(data.classes)), 0.0
         if "usual" in context.inputs:
-            usual, weight = usual_lengths(context.inputs["usual"].segments(), data.classes), self.config.length_weight
-        touching = float(models.touching)
-
-        def probabilities(video: str) -> np.ndarray:
-            """[T, C + 1] log probabilities by the models that did not see the video."""
-            rows = torch.from_numpy(with_halo(data.features(video)))[None].to(device)
-            fold = fold_of(video, taught, len(models.models))
-            with torch.inference_mode():
-                logits = models(rows)[0] if fold is None else models(rows, fold)
-                found: np.ndarray = logits.log_softmax(-1).reshape(-1, *logits.shape[-2:]).mean(0).cpu().numpy()
-            return found.astype(np.float64)
+            usual = usual_lengths(context.inputs["usual"].segments(), data.classes)
+            length_weight = config.length_weight
 
         def refine(video: str) -> Segments:
             rows = given.get(video, Segments.empty())
             if not len(rows):
                 return rows
-            labels, log_p = apart(rows, data.classes), probabilities(video)
+            labels, log_p = apart(rows, data.classes), odds.array("log_p", video).astype(np.float64)
             grid = data.grid(video, len(log_p))
             spans, scores = labels.spans.copy(), np.zeros(len(labels.time))
             for number in range(int(labels.chain.max()) + 1):
@@ -80,10 +85,11 @@ class Boundaries:
                 if len(mine) > len(log_p):
                     continue  # more labels than rows: they stay
                 label = labels.label[mine]
-                gain = log_p[:, label].T - log_p[:, -1]
+                gain = believed * (log_p[:, label].T - log_p[:, -1])
                 points = own_rows(grid.row(labels.time[mine]), len(log_p))
                 length = usual[label] + np.log(grid.rate)
-                edges = best(gain, points, length, weight, touching)
+                before = grid.to_edge(spans[mine])
+                edges = best(gain, points, length, length_weight, meeting, before, config.anchor)
                 spans[mine] = grid.from_edge(between_rows(edges, gain))
                 scores[mine] = [np.exp(log_p[a:b, c]).mean() for (a, b), c in zip(edges, label, strict=True)]
             spans = inside(spans, 0.0, data.duration(video))
@@ -91,6 +97,22 @@ class Boundaries:
             return Segments.of(video, spans[:, 0], spans[:, 1], names, scores, labels.time, context.source)
 
         return refine
+
+
+def touching(labels: Mapping[str, Segments], data: Dataset) -> float:
+    """Of all labels with one before them, the share that begins where it ends, drawn to a half by two more.
+
+    Args:
+        labels: by video.
+        data: the dataset.
+    """
+    met = count = 1.0
+    for video, rows in labels.items():
+        found = apart(rows, data.classes)
+        spans = found.spans[found.chain == 0]
+        gaps = (spans[1:, 0] - spans[:-1, 1]) * data.grid(video).rate
+        met, count = met + (gaps < 1).sum(), count + len(gaps)
+    return float(met / (count + 1))
 
 
 def usual_lengths(labels: Segments, classes: Sequence[str]) -> np.ndarray:
@@ -110,7 +132,13 @@ def own_rows(points: np.ndarray, rows: int) -> np.ndarray:
 
 
 def best(
-    gain: np.ndarray, points: np.ndarray, log_length: np.ndarray, length_weight: float, touching: float
+    gain: np.ndarray,
+    points: np.ndarray,
+    log_length: np.ndarray,
+    length_weight: float,
+    touching: float,
+    before: np.ndarray,
+    anchor: float,
 ) -> np.ndarray:
     """[G, 2] first row and row after the last of each label: the set of segments with the largest sum.
 
@@ -120,15 +148,18 @@ def best(
         log_length: [G] usual log length in rows.
         length_weight: see above.
         touching: how often a label begins where the one before ends, in (0, 1).
+        before: [G, 2] edges of the labels as they were.
+        anchor: see above.
     """
     summed = np.concatenate([np.zeros((len(gain), 1)), np.cumsum(gain, axis=1)], axis=1)
-    return _best(
-        summed, points, log_length, length_weight / 2 / LENGTH_SPREAD**2, np.log(touching), np.log1p(-touching)
-    )
+    quarter = np.maximum(before[:, 1] - before[:, 0], 1.0) / 4
+    moved = anchor * np.abs(np.arange(gain.shape[1] + 1) - before[:, :, None]) / quarter[:, None, None]
+    weight = length_weight / 2 / LENGTH_SPREAD**2
+    return _best(summed, points, log_length, weight, np.log(touching), np.log1p(-touching), moved)
 
 
 @compiled
-def _best(summed, points, log_length, weight, touching, parted):  # type: ignore[no-untyped-def]
+def _best(summed, points, log_length, weight, touching, parted, moved):  # type: ignore[no-untyped-def]
     """`value[e]`: the largest sum of the labels so far if the next begins at e; `came[e]`: where the last one ends."""
     count, rows = summed.shape[0], summed.shape[1] - 1
     value, came = np.zeros(rows + 1), np.zeros((count + 1, rows + 1), np.int64)
@@ -146,6 +177,7 @@ def _best(summed, points, log_length, weight, touching, parted):  # type: ignore
                 for start in range(first, point + 1):
                     away = np.log(end - start) - log_length[g]
                     total = value[start] + summed[g, end] - summed[g, start] - weight * away * away
+                    total -= moved[g, 0, start] + moved[g, 1, end]
                     if total > found:
                         found, starts[g, end] = total, start
             new[end], came[g + 1, end] = top + parted, top_end

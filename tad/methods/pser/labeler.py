@@ -10,25 +10,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
+from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.common.trained import of_architecture, restore
-from tad.methods.pser.boundaries import Boundaries
+from tad.methods.points.labeler import PointsLabeler, PointsLabels
+from tad.methods.pser.boundaries import Boundaries, BoundariesConfig
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
-from tad.methods.pser.rows import CrossFittingConfig, RowsFit
+from tad.methods.pser.odds import RowOdds
+from tad.methods.pser.raters import Believed, compare
+from tad.methods.pser.rows import RowsFit
+from tad.methods.pser.teaching import RowsConfig
 from tad.methods.roles import Labels, Round
 from tad.options import group, option
+from tad.ranges import Float, Integer
 from tad.stages import Artifact, Context, StageConfig
 
-BAG = ("refine", "bag")
+BAG, ROWS = ("refine", "bag"), ("refine", "cross-fitted")
+
+
+class CrossFittingConfig(StageConfig):
+    """How boundaries are set by what models of the other folds say of rows."""
+
+    rounds: int = option(
+        3,
+        "how often rows are judged by models of the other folds and boundaries set anew",
+        ge=1,
+        le=20,
+        tune=Integer(1, 5),
+        why="the first moves most; from three on labels hardly change",
+    )
+    length_weight: float = option(
+        1.0,
+        "how much the usual length of its class draws a label",
+        ge=0,
+        le=100,
+        tune=Float(0.0, 4.0),
+        why="0 leaves lengths to the rows",
+    )
+    anchor: float = option(
+        0.3,
+        "log odds that it costs to move an end of a label by a quarter of its length",
+        ge=0,
+        le=100,
+        tune=Float(0.0, 3.0),
+        why="0 leaves ends to the rows; each round moves from where the one before left them",
+    )
 
 
 class RefineConfig(StageConfig):
@@ -119,21 +154,34 @@ def run_heads(
 class PserLabeler(PointLabeler):
     """Seeds refined by PseR."""
 
-    reads_features: ClassVar[bool] = True
     method: Literal["pser"] = "pser"
     faithful: bool = option(False, "the published behaviour; sets the options of every group below")
-    refine: Literal["cross-fitted", "bag"] = option(
+    refine: Literal["cross-fitted", "bag", "posterior"] = option(
         "cross-fitted",
-        "how a seed becomes a label: all segments around its point, judged by models of other videos, or PseR's bag of "
-        "copies of the seed",
+        "how a seed becomes a label: all segments around its point, judged by models of other videos; PseR's bag of "
+        "copies of the seed; or, without features, as by labeler points, which cross-fitted does where there are none",
         paper="bag",
     )
-    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=("refine", "cross-fitted"))
+    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=ROWS)
+    rows: RowsConfig = group(RowsConfig(), stage="heads", only=ROWS)
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
     bag: BagConfig = group(BagConfig(), stage="heads", only=BAG)
     negatives: NegativesConfig = group(NegativesConfig(), stage="heads", only=BAG)
     heads: HeadsConfig = group(HeadsConfig(), stage="heads", only=BAG)
     merge: MergeConfig = group(MergeConfig(), only=BAG)
+
+    def way(self, data: Dataset) -> Literal["cross-fitted", "bag", "posterior"]:
+        """How seeds are refined: `refine`, unless that takes features and the dataset has none."""
+        return "posterior" if self.refine == "cross-fitted" and not data.has_features("train") else self.refine
+
+    def reads_features(self, data: Dataset) -> bool:
+        return self.way(data) != "posterior"
+
+    def warnings(self, data: Dataset) -> list[str]:
+        found = super().warnings(data)
+        if self.way(data) == self.refine:
+            return found
+        return [*found, f"{data.place} has no features; seeds are refined as by labeler points (refine: posterior)"]
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: one seed for every point."""
@@ -141,23 +189,40 @@ class PserLabeler(PointLabeler):
 
     def label(self, round: Round) -> Labels:
         """Segments: one pseudo-label for every point; without an embedding the dataset's features are read."""
-        if self.refine == "cross-fitted":
-            return Labels(self.cross_fitted(round))
+        way = self.way(round.data)
+        if way == "posterior":
+            return Labels(round.map(PointsLabels(PointsLabeler()), {"proposals": round.proposals()}))
+        if way == "cross-fitted":
+            return self.cross_fitted(round)
         return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
 
-    def cross_fitted(self, round: Round) -> Artifact:
-        """Segments: boundaries of the seeds set anew, some times over, by models that did not see the video."""
-        once = self.cross_fitting.model_copy(update={"rounds": 1})  # so that one round more keeps the ones before
-        labels, taught = self.seeds(round), self.seeds(round.training)
-        first = taught
+    def cross_fitted(self, round: Round) -> Labels:
+        """The seeds with boundaries set anew, some times over, by models that did not see the video.
+
+        They stay as they are where the models cannot be believed (`raters.py`).
+        """
+        training = round.training
+        seeds, first = self.seeds(round), self.seeds(training)
+        labels, taught = seeds, first
+        stage = Boundaries(
+            BoundariesConfig(
+                rows=self.rows, length_weight=self.cross_fitting.length_weight, anchor=self.cross_fitting.anchor
+            )
+        )
+        raters: dict[str, Artifact] = {}
         for _ in range(self.cross_fitting.rounds):
-            model = round.training.fit(RowsFit(once), {"labels": taught, "first": first})
-            inputs = {"taught": taught, "model": model}
+            known = {"taught": taught, "first": first}
+            models = {"taught": taught, "model": training.fit(RowsFit(self.rows), {"labels": taught, "first": first})}
+            judged = known | {"judged": training.map(RowOdds(), models)}
+            own = judged | {"odds": round.map(RowOdds(), models)}
+            every = judged | {"odds": judged["judged"]}
             # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
-            usual = round.training.map(Boundaries(once), {"labels": taught} | inputs)
-            labels = round.map(Boundaries(once), {"labels": labels, "usual": usual} | inputs)
-            taught = round.training.map(Boundaries(once), {"labels": taught, "usual": usual} | inputs)
-        return labels
+            usual = training.map(stage, {"labels": taught} | every)
+            raters = raters or {"first": first, "rows": usual}
+            labels = round.map(stage, {"labels": labels, "usual": usual} | own)
+            taught = training.map(stage, {"labels": taught, "usual": usual} | every)
+        found = round.map(Believed(), {"seeds": seeds, "refined": labels} | raters)
+        return Labels(found, note=lambda: compare(raters, round.data.classes).sentence())
 
     def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
         """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.

@@ -19,13 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tad import bounds
 from tad.data.segments import Segments
 from tad.errors import DataError
-from tad.methods.pser.apart import apart
-from tad.options import option
-from tad.ranges import Choice, Float, Integer
-from tad.stages import Batch, Budget, Context, StageConfig, Total
+from tad.methods.pser.teaching import RowsConfig, Teaching
+from tad.stages import Batch, Budget, Context, Total
 
 KERNEL = 5
 """Rows that one row is judged by."""
@@ -35,59 +32,6 @@ CHUNK = 128
 BATCH = 4
 INPUT_DROPOUT, DROPOUT = 0.2, 0.5
 DECAY = 1e-3
-
-
-class CrossFittingConfig(StageConfig):
-    """How boundaries are set by models of the other folds."""
-
-    rounds: int = option(
-        3,
-        "how often rows are judged by models of the other folds and boundaries set anew",
-        ge=1,
-        le=20,
-        tune=Integer(1, 5),
-        why="the first moves most; from three on labels hardly change",
-    )
-    folds: int = option(
-        6,
-        "parts of the training videos; each is judged by a model of the others",
-        ge=2,
-        le=20,
-        tune=Choice(3, 6, 10),
-        why="more folds: more videos for each model, and more models",
-    )
-    inside: float = option(
-        0.15,
-        "margin at each end of a label, inside it, of its length: such rows teach nothing",
-        ge=0,
-        le=0.5,
-        tune=Float(0.0, 0.3),
-        why="0 takes every label as true to its ends",
-    )
-    outside: float = option(
-        0.3, "the same outside a label", ge=0, le=2, tune=Float(0.0, 0.6), why="0 takes every label as true to its ends"
-    )
-    margin_rows: float = option(
-        3.0,
-        "rows that the outer margin has at most; the inner one has half of them",
-        gt=0,
-        le=1000,
-        tune=Float(1.0, 10.0, log=True),
-        why="long actions are not less sharp at their ends than short ones",
-    )
-    hidden: int = option(128, "width of the row models", ge=1, le=4096, tune=Choice(64, 128, 256), why="small data")
-    lr: bounds.Rate = option(1e-3, "of AdamW, with a cosine", tune=Float(3e-4, 3e-3, log=True), why="usual of Adam")
-    steps: bounds.Count = option(
-        400, "of training each time", tune=Integer(100, 1600, log=True), why="400 on recordings of 20 to 400 s"
-    )
-    length_weight: float = option(
-        2.0,
-        "how much the usual length of its class draws a label",
-        ge=0,
-        le=100,
-        tune=Float(0.0, 4.0),
-        why="0 leaves lengths to the rows",
-    )
 
 
 class RowModels(nn.Module):
@@ -102,14 +46,11 @@ class RowModels(nn.Module):
 
     mean: Tensor
     scale: Tensor
-    touching: Tensor
 
     def __init__(self, dim: int, classes: int, folds: int, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
-        self.register_buffer("touching", torch.tensor(0.5))
-        """How often a label begins where the one before ends."""
         self.models = nn.ModuleList(
             nn.Sequential(
                 nn.Dropout(INPUT_DROPOUT),
@@ -161,10 +102,11 @@ class RowsTask:
         DataError: no video has a label.
     """
 
-    def __init__(self, config: CrossFittingConfig, context: Context) -> None:
+    def __init__(self, config: RowsConfig, context: Context) -> None:
         self.config, self.data = config, context.data
-        self.labels, self.first = context.inputs["labels"].by_video(), context.inputs["first"].by_video()
-        self.videos = sorted(video for video in context.videos if len(self.labels.get(video, Segments.empty())))
+        labels, first = context.inputs["labels"].by_video(), context.inputs["first"].by_video()
+        self.teaching = Teaching(config, self.data, labels, first)
+        self.videos = sorted(video for video in context.videos if len(labels.get(video, Segments.empty())))
         if not self.videos:
             raise DataError(f"{context.inputs['labels'].path}: no training video has a label to refine")
         self.folds = min(config.folds, len(self.videos))
@@ -179,7 +121,6 @@ class RowsTask:
         mean, scale, self.lengths = self._statistics()
         model.mean.copy_(torch.from_numpy(mean))
         model.scale.copy_(torch.from_numpy(scale))
-        model.touching.fill_(self._touching())
         self.module: nn.Module = model
         self.items = [(v, a) for v in self.videos for a in range(0, self.lengths[v], CHUNK)]
         batch = min(BATCH, len(self.items))
@@ -202,16 +143,6 @@ class RowsTask:
         deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
         return mean.astype(np.float32), (deviation + 1e-3).astype(np.float32), lengths
 
-    def _touching(self) -> float:
-        """Of all labels with one before them, the share that begins where it ends, drawn to a half by two more."""
-        touching = count = 1.0
-        for video in self.videos:
-            labels, grid = apart(self.labels[video], self.data.classes), self.data.grid(video, self.lengths[video])
-            spans = labels.spans[labels.chain == 0]
-            gaps = (spans[1:, 0] - spans[:-1, 1]) * grid.rate
-            touching, count = touching + (gaps < 1).sum(), count + len(gaps)
-        return touching / (count + 1)
-
     def item(self, index: int, rng: np.random.Generator) -> Item:
         """Some rows of a video."""
         video, begin = self.items[index]
@@ -221,34 +152,6 @@ class RowsTask:
         fold = fold_of(video, self.videos, self.folds)
         assert fold is not None
         return Item(with_halo(features)[begin : begin + CHUNK + 2 * HALO], target[rows], weight[rows], fold)
-
-    def teaching(self, video: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """What each row of a video is to show [T, C + 1], and whether it teaches [T]; float32.
-
-        A row teaches if it lies in no margin, and if the first labels, from which all started, say the same of it.
-        Without the latter, what one round cuts away teaches the next that it is background, and labels go on shrinking.
-        """
-        target, weight = self._shown(self.labels[video], video, length)
-        first, _ = self._shown(self.first[video], video, length)
-        return target, weight * (target == first).all(1)
-
-    def _shown(self, rows: Segments, video: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """What labels say of each row [T, C + 1], and whether it lies in no margin [T]; float32."""
-        labels, grid = apart(rows, self.data.classes), self.data.grid(video, length)
-        centre = grid.from_edge(np.arange(length) + 0.5)
-        target = np.zeros((length, len(self.data.classes) + 1), dtype=np.float32)
-        core, near = np.zeros(length, dtype=bool), np.zeros(length, dtype=bool)
-        for (start, end), label, point in zip(labels.spans, labels.label, labels.time, strict=True):
-            inner = min(self.config.inside * (end - start), self.config.margin_rows / 2 / grid.rate)
-            outer = min(self.config.outside * (end - start), self.config.margin_rows / grid.rate)
-            inside = (centre >= start) & (centre < end)
-            inside[grid.row(point)] = True
-            target[inside, label] = 1
-            core |= (centre >= start + inner) & (centre < end - inner)
-            core[grid.row(point)] = True
-            near |= (centre >= start - outer) & (centre < end + outer)
-        target[:, -1] = target.sum(1) == 0
-        return target / target.sum(1, keepdims=True), (core | ~near).astype(np.float32)
 
     def collate(self, items: list[Item]) -> Batch:
         """Padded to the longest; what is padded has no weight. `others` [B, K]: whether a model may see an item."""
@@ -277,9 +180,9 @@ class RowsTask:
 class RowsFit:
     """Fit stage: the row models."""
 
-    config: CrossFittingConfig
+    config: RowsConfig
     name: str = "pser/rows"
-    version: int = 1
+    version: int = 2
 
     def open(self, context: Context) -> RowsTask:
         return RowsTask(self.config, context)

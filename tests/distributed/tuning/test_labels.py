@@ -90,7 +90,7 @@ def test_trials_label_and_train_nothing(world, tmp_path):
     assert row["model"] is None and row["quality"]["mean_tiou"] > 0.2, "the other videos are measured, too"
 
 
-@pytest.mark.parametrize("method", [name for name, of in registered("labeler").items() if not of.reads_features])
+@pytest.mark.parametrize("method", sorted(registered("labeler").keys() - {"apl", "point-snippets", "pser-weak"}))
 def test_every_labeler_that_says_so_needs_no_features(world, tmp_path, method):
     recipe, data = recipe_of(world, method), Dataset.open(world / "data")
     assert recipe.views(data) == [data] and recipe.views(data, detector=False) == []

@@ -1,0 +1,150 @@
+"""Boundaries by linear discriminants: what teaches, the models by hand, whom they see, and what weak rows cannot do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tad.data.dataset import Dataset
+from tad.data.grid import SnippetGrid
+from tad.data.segments import Segments
+from tad.evaluation.ground_truth import ground_truth
+from tad.methods.pser.apart import Apart, apart
+from tad.methods.pser.discriminant import (
+    DIAGONAL,
+    FIRST,
+    NOTHING,
+    DiscriminantLabels,
+    Shown,
+    best_scale,
+    learn,
+    teaching,
+)
+from tad.ops.iou import paired_tiou
+from tests.support.tiny import TinyEngine, tiny_dataset
+
+GRID = SnippetGrid(fps=1, stride=1, window=1, length=40)
+
+
+def around(*rows: tuple[float, float, int, float]) -> Apart:
+    start, end, label, time = (np.array(column) for column in zip(*rows, strict=True))
+    return Apart(np.stack([start, end], axis=1).astype(float), label, time.astype(float), np.zeros(len(rows), int))
+
+
+def test_margins_teach_nothing_and_a_point_always_does():
+    found = teaching(around((10, 20, 1, 11)), GRID, 2)
+    assert (found[:4] == 2).all() and (found[26:] == 2).all(), "far from labels it is background"
+    assert (found[4:10] == NOTHING).all() and (found[20:26] == NOTHING).all()
+    assert (found[[10, 12, 17, 18, 19]] == NOTHING).all() and (found[13:17] == 1).all() and found[11] == 1
+
+
+def test_of_long_labels_margins_are_no_longer():
+    found = teaching(around((0, 40, 0, 20)), GRID, 2)
+    assert (found[5:35] == 0).all() and (found[:5] == NOTHING).all()
+
+
+def test_rows_of_two_at_once_teach_nothing():
+    found = teaching(around((10, 20, 0, 15), (10, 20, 1, 16)), GRID, 2)
+    assert (found[13:17] == NOTHING).all() and (found[:4] == 2).all()
+
+
+@pytest.fixture
+def world(tmp_path) -> tuple[Dataset, Segments]:
+    """Clear features, and the truth with points in the middle."""
+    data = tiny_dataset(tmp_path / "data", videos=12, classes=2, dim=12, difficulty=0.0)
+    truth = ground_truth(data, "train")
+    return data, truth.replace(point=(truth.start + truth.end) / 2)
+
+
+def taught(labels: Segments, data: Dataset) -> dict[str, Apart]:
+    return {video: apart(rows, data.classes) for video, rows in sorted(labels.by_video().items())}
+
+
+def test_the_models_by_hand(world):
+    data, truth = world
+    labels = taught(truth, data)
+    models = learn(labels, data)
+    fold = models.folds[next(iter(labels))]
+    others = [v for v in labels if models.folds[v] != fold]
+    rows = np.concatenate([np.asarray(data.features(v), dtype=np.float64) for v in others])
+    target = np.concatenate([teaching(labels[v], data.grid(v), 2) for v in others])
+    mean = np.array([rows[target == c].mean(axis=0) for c in range(3)])
+    away = np.concatenate([rows[target == c] - mean[c] for c in range(3)])
+    covariance = away.T @ away / len(away)
+    covariance = (1 - DIAGONAL) * covariance + DIAGONAL * np.diag(np.diag(covariance))
+    weight = np.linalg.solve(covariance, mean.T).T
+    assert np.allclose(models.weight[fold], weight, rtol=1e-3, atol=1e-3)
+    assert np.allclose(models.bias[fold], -0.5 * (weight * mean).sum(axis=1), rtol=1e-3, atol=1e-2)
+
+
+def test_no_model_sees_the_videos_that_it_judges(world):
+    data, truth = world
+    labels = taught(truth, data)
+    models = learn(labels, data)
+    video = next(iter(labels))
+    wrong = labels[video]._replace(label=1 - labels[video].label, spans=labels[video].spans + 1.0)
+    other = learn(labels | {video: wrong}, data)
+    own = models.folds[video]
+    for fold, (mine, changed) in enumerate(zip(models.weight, other.weight, strict=True)):
+        assert np.allclose(mine, changed, rtol=1e-6, atol=1e-6) == (fold == own)
+
+
+def test_the_scale_is_the_likeliest(world):
+    data, truth = world
+    labels = taught(truth, data)
+    models = learn(labels, data)
+    shown = [Shown.of(v, labels[v], labels[v], k, models, data) for v, k in models.folds.items()]
+    scale, total = best_scale(shown), 0.0
+    for value in (scale / 2, scale, scale * 2):
+        entropy = 0.0
+        for (video, own), fold in zip(labels.items(), models.folds.values(), strict=True):
+            logits = value * (data.features(video).astype(np.float64) @ models.weight[fold].T + models.bias[fold])
+            target = teaching(own, data.grid(video), 2)
+            log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            entropy -= log_p[target != NOTHING, target[target != NOTHING]].sum()
+        if value == scale:
+            total = entropy
+        else:
+            assert total == 0 or entropy > total
+    assert total > 0
+
+
+def stage(data: Dataset, folder, labels: Segments) -> Segments:
+    engine = TinyEngine(data, 0, folder)
+    given = engine.adopt(labels, "labels")
+    return engine.map(DiscriminantLabels(), {"labels": given, "first": given}).segments()
+
+
+def mean_tiou(labels: Segments, truth: Segments) -> float:
+    mine, own = (
+        {(v, t): s for v, t, s in zip(x.video_ids, x.point.tolist(), x.spans, strict=True)} for x in (labels, truth)
+    )
+    assert mine.keys() == own.keys()
+    return float(paired_tiou(np.array(list(mine.values())), np.array([own[key] for key in mine])).mean())
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.7])
+def test_clear_rows_mend_wrong_lengths(world, tmp_path, factor):
+    data, truth = world
+    half = (truth.end - truth.start) / 2 * factor
+    given = truth.replace(start=np.maximum(truth.point - half, 0.0), end=truth.point + half)
+    assert mean_tiou(stage(data, tmp_path, given), truth) > mean_tiou(given, truth) + 0.1
+
+
+def test_rows_that_say_nothing_leave_the_first_labels(world, tmp_path):
+    data, truth = world
+    for video in data.videos("train"):
+        np.save(data.root / "features" / f"{video}.npy", np.ones_like(data.features(video)))
+    assert FIRST > 0 and mean_tiou(stage(Dataset.open(data.root), tmp_path, truth), truth) > 0.85
+
+
+def test_a_class_that_no_other_fold_shows_keeps_its_labels(world, tmp_path):
+    data, truth = world
+    video, other = np.array(truth.video_ids), np.array(truth.labels) == data.classes[1]
+    own = sorted(set(video[other]))[0]
+    alone = truth.filter(~other | (video == own))
+    models = learn(taught(alone, data), data)
+    assert [bool(k) for k in models.known[:, 1]] == [fold != models.folds[own] for fold in range(len(models.known))]
+    found = stage(data, tmp_path, alone)
+    rare = found.filter(np.array(found.labels) == data.classes[1])
+    assert mean_tiou(rare, truth.filter(other & (video == own))) > 0.75
