@@ -62,8 +62,8 @@ def test_the_detector_alone_reads_the_finer_rows(data: Dataset, tmp_path: Path) 
     assert usual.labels(1).segments.fingerprint == finer.labels(1).segments.fingerprint
     assert usual.model(1).fingerprint != finer.model(1).fingerprint
     assert set(metas(finer)) == {"snippet/train", "snippet/score", "snippet/propose", "pser/seed", "actionformer/train"}
-    longest = [rounds.model(1).model()["settings"]["longest_label"] for rounds in (usual, finer)]
-    assert longest[1] == pytest.approx(2 * longest[0], rel=0.02)
+    rows = [rounds.model(1).model()["settings"]["upsample"] for rounds in (usual, finer)]
+    assert rows == [2, 1], "the usual labels cover some ten rows, and twice as many of the finer ones"
     for role in ("train", "dev", "test"):
         found = finer.detections(1, role)
         assert found.fingerprint != usual.detections(1, role).fingerprint
