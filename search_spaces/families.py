@@ -18,7 +18,6 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         "PseR's labels: the seed, cross-fitted boundaries, or its bag of copies, the negatives and the merge.",
         (
             "pser/*/labeler.cross_fitting.*",
-            "pser/*/labeler.rows.*",
             "pser/*/labeler.seed_rule.*",
             "pser/*/labeler.bag.*",
             "pser/*/labeler.negatives.*",

@@ -2,8 +2,8 @@
 
 Points and a run's first proposals give the first of it (`by_proposals`): segments of largest expected tIoU under the
 model of labeler `points`. Their lengths are those of the proposals, and so are their errors. Where features can be
-read, rows say where actions begin and end, too, by discriminants that never saw the video
-(tad.methods.pser.discriminant).
+read, rows say where actions begin and end, too, by discriminants that never saw the video, if they are to be believed
+(tad.methods.pser.cross_fitting).
 
 It reads points that training does not see, too (`held_out` of dataset.yaml), and nothing that a labeler or detector of
 the run has made: a reference made of what is judged would follow its lengths wherever these go
@@ -24,11 +24,8 @@ from tad.errors import DataError
 from tad.methods.common.seeds import inside
 from tad.methods.points.model import Constants, PointModel
 from tad.methods.potloc.labeler import Grouped, GroupedPoints
-from tad.methods.pser.discriminant import DiscriminantLabels
+from tad.methods.pser.cross_fitting import CrossFittingConfig, cross_fitted
 from tad.methods.roles import Round
-
-TIMES = 2
-"""How often boundaries are set by the rows: the first time, lengths of the proposals still show."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +94,8 @@ def reference(round: Round, features: bool = True) -> Reference:
     found = by_proposals(round.proposals().segments(), round.data)
     if not features:
         return found
-    first = labels = round.adopt(found.segments, "reference")
-    for _ in range(TIMES):
-        labels = round.map(DiscriminantLabels(), {"labels": labels, "first": first})
-    rows, classes = labels.segments(), round.data.classes
+    first = round.adopt(found.segments, "reference")
+    rows, classes = cross_fitted(round, CrossFittingConfig(), first, first).segments.segments(), round.data.classes
     place = {v: i for i, v in enumerate(found.videos)}
     video = np.array([place[v] for v in rows.video_ids])
     order = np.lexsort((rows.point, rows.label_index(classes), video))

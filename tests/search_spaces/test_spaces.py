@@ -112,9 +112,9 @@ def test_conditional_parameters_are_suggested_only_where_they_matter():
     # What depends on a key that stays is there, or not, for good.
     keys = {p.key for p in space.parameters}
     assert "labeler.seed_rule.half_width" in keys and "proposer.training.action_threshold" not in keys
-    assert "labeler.bag.scales" in keys and "labeler.rows.folds" not in keys
+    assert "labeler.bag.scales" in keys and "labeler.cross_fitting.rows.folds" not in keys
     default = {p.key for p in load("perturbation").for_recipe(load_recipe("pser")).parameters}
-    assert "labeler.bag.scales" not in default and "labeler.rows.folds" in default
+    assert "labeler.bag.scales" not in default and "labeler.cross_fitting.rows.folds" in default
     without = load("perturbation").for_recipe(load_recipe("pser", ["labeler.seed_rule.fallback=none"]))
     assert "labeler.seed_rule.half_width" not in {p.key for p in without.parameters}
 

@@ -32,9 +32,8 @@ STAGE_OF = {
     "snippet/propose": "proposals",
     "rskp/propose": "proposals",  # of a later round: detections
     "pser/heads": "heads",
-    "pser/rows": "heads",
-    "pser/odds": "heads",
-    "pser/boundaries": "heads",
+    "pser/rows": "labels",
+    "pser/boundaries": "labels",
     "pser/believed": "labels",
     "pser/seed": "labels",
     "pser/refine": "labels",

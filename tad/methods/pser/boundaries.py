@@ -1,15 +1,13 @@
-"""Boundaries by what the rows show: stage `pser/boundaries`.
+"""Boundaries by what rows and first labels say together: stage `pser/boundaries`.
 
 In a video the points name the actions and their order; what is open is where each begins and ends. The labels are those
 of all sets of segments, one around every point and none over another, with the largest
 
-    sum over labels of  slope * sum over rows inside of log p(class) / p(background)
+    sum over labels of  sum over rows inside of (log p(class) / p(background) +- vote / length of the first label)
                         - length_weight / 2 ((log length - log usual length of the class) / LENGTH_SPREAD)^2
-                        - anchor * (how far its two ends are from where they were, in quarters of its length)
-    sum over neighbours of log p(touching) where one label begins as the other ends, else log p(not touching)
 
-where p comes from row models that never saw the video (`rows.py`), and the slope says how far they are believed
-(`odds.py`). Found exactly, by dynamic programming. It does what PseR's bag does with 21 copies of a seed: there the
+where p comes from models that never saw the video (`rows.py`), and the first label votes for its own rows and against
+all others. Found exactly, by dynamic programming. It does what PseR's bag does with 21 copies of a seed: there the
 members are all segments around the point.
 
 Legend: T rows of a video, C classes, G labels of one chain.
@@ -17,19 +15,19 @@ Legend: T rows of a video, C classes, G labels of one chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from tad.data.dataset import Dataset
+from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
 from tad.methods.common.seeds import inside
 from tad.methods.pser.apart import apart
-from tad.methods.pser.odds import slope
-from tad.methods.pser.teaching import RowsConfig, Teaching
 from tad.ops.nms import compiled
+from tad.options import option
+from tad.ranges import Float
 from tad.stages import Context, StageConfig
 
 LENGTH_SPREAD = 0.35
@@ -39,35 +37,43 @@ PRIOR = 2.0
 
 
 class BoundariesConfig(StageConfig):
-    """What weighs how much (see above), and the margins of what labels teach, by which the slope is found."""
+    """What weighs how much; see above."""
 
-    rows: RowsConfig
-    length_weight: float
-    anchor: float
+    vote: float = option(
+        20.0,
+        "log odds of a first label over its length: to move an end by a tenth, rows must outweigh a tenth of this",
+        ge=0,
+        le=1000,
+        tune=Float(0.0, 60.0),
+        why="0 leaves labels to the rows; where these say little, the vote holds them",
+    )
+    length_weight: float = option(
+        2.0,
+        "how much the usual length of its class draws a label",
+        ge=0,
+        le=100,
+        tune=Float(0.0, 4.0),
+        why="0 leaves lengths to rows and votes",
+    )
 
 
 @dataclass(frozen=True)
 class Boundaries:
     """Map stage: labels with new boundaries, one for every label of input "labels".
 
-    Inputs: "labels" of the videos; "odds", of their rows; "judged", those of the training videos; "taught" and "first",
-    the labels of the training videos as the models learnt them and before any change; "usual", labels whose lengths are
-    the usual ones of their class, without which lengths do not count. A label's score is the mean probability of its
-    class over its rows.
+    Inputs: "labels" and "first", the same before any change, of the videos; "odds", of their rows; "usual", labels
+    whose lengths are the usual ones of their class, without which lengths do not count. A label's score is the mean
+    probability of its class over its rows.
     """
 
     config: BoundariesConfig
     name: str = "pser/boundaries"
-    version: int = 2
+    version: int = 3
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
-        config, data = self.config, context.data
-        given, odds = context.inputs["labels"].by_video(), context.inputs["odds"]
-        taught = context.inputs["taught"].by_video()
-        teaching = Teaching(config.rows, data, taught, context.inputs["first"].by_video())
-        believed = slope(context.inputs["judged"], teaching)
-        meeting = touching(taught, data)
+        config, data, odds = self.config, context.data, context.inputs["odds"]
+        given, first = (context.inputs[name].by_video() for name in ("labels", "first"))
         usual, length_weight = np.zeros(len(data.classes)), 0.0
         if "usual" in context.inputs:
             usual = usual_lengths(context.inputs["usual"].segments(), data.classes)
@@ -79,18 +85,17 @@ class Boundaries:
                 return rows
             labels, log_p = apart(rows, data.classes), odds.array("log_p", video).astype(np.float64)
             grid = data.grid(video, len(log_p))
+            gain = (log_p[:, :-1] - log_p[:, -1:]).T[labels.label]
+            gain += config.vote * votes(apart(first[video], data.classes).spans, grid)
             spans, scores = labels.spans.copy(), np.zeros(len(labels.time))
             for number in range(int(labels.chain.max()) + 1):
                 mine = np.flatnonzero(labels.chain == number)
                 if len(mine) > len(log_p):
                     continue  # more labels than rows: they stay
                 label = labels.label[mine]
-                gain = believed * (log_p[:, label].T - log_p[:, -1])
                 points = own_rows(grid.row(labels.time[mine]), len(log_p))
-                length = usual[label] + np.log(grid.rate)
-                before = grid.to_edge(spans[mine])
-                edges = best(gain, points, length, length_weight, meeting, before, config.anchor)
-                spans[mine] = grid.from_edge(between_rows(edges, gain))
+                edges = best(gain[mine], points, usual[label] + np.log(grid.rate), length_weight)
+                spans[mine] = grid.from_edge(between_rows(edges, gain[mine]))
                 scores[mine] = [np.exp(log_p[a:b, c]).mean() for (a, b), c in zip(edges, label, strict=True)]
             spans = inside(spans, 0.0, data.duration(video))
             names = [data.classes[i] for i in labels.label]
@@ -99,20 +104,11 @@ class Boundaries:
         return refine
 
 
-def touching(labels: Mapping[str, Segments], data: Dataset) -> float:
-    """Of all labels with one before them, the share that begins where it ends, drawn to a half by two more.
-
-    Args:
-        labels: by video.
-        data: the dataset.
-    """
-    met = count = 1.0
-    for video, rows in labels.items():
-        found = apart(rows, data.classes)
-        spans = found.spans[found.chain == 0]
-        gaps = (spans[1:, 0] - spans[:-1, 1]) * data.grid(video).rate
-        met, count = met + (gaps < 1).sum(), count + len(gaps)
-    return float(met / (count + 1))
+def votes(spans: np.ndarray, grid: SnippetGrid) -> np.ndarray:
+    """[G, T] for rows inside a label one over the rows that it covers (1 at least), for the others the negative."""
+    centre, (start, end) = grid.from_edge(np.arange(grid.length) + 0.5), spans.T[:, :, None]
+    side = np.where((centre >= start) & (centre < end), 1.0, -1.0)
+    return np.asarray(side / np.maximum((end - start) * grid.rate, 1.0))
 
 
 def usual_lengths(labels: Segments, classes: Sequence[str]) -> np.ndarray:
@@ -131,35 +127,21 @@ def own_rows(points: np.ndarray, rows: int) -> np.ndarray:
     return np.minimum(np.maximum.accumulate(points - order) + order, rows - len(points) + order)
 
 
-def best(
-    gain: np.ndarray,
-    points: np.ndarray,
-    log_length: np.ndarray,
-    length_weight: float,
-    touching: float,
-    before: np.ndarray,
-    anchor: float,
-) -> np.ndarray:
+def best(gain: np.ndarray, points: np.ndarray, log_length: np.ndarray, length_weight: float) -> np.ndarray:
     """[G, 2] first row and row after the last of each label: the set of segments with the largest sum.
 
     Args:
-        gain: [G, T] log odds of each label's class against background, for every row.
+        gain: [G, T] what each row adds to a label that it lies in.
         points: [G] rows of the points, ascending, no two alike.
         log_length: [G] usual log length in rows.
         length_weight: see above.
-        touching: how often a label begins where the one before ends, in (0, 1).
-        before: [G, 2] edges of the labels as they were.
-        anchor: see above.
     """
     summed = np.concatenate([np.zeros((len(gain), 1)), np.cumsum(gain, axis=1)], axis=1)
-    quarter = np.maximum(before[:, 1] - before[:, 0], 1.0) / 4
-    moved = anchor * np.abs(np.arange(gain.shape[1] + 1) - before[:, :, None]) / quarter[:, None, None]
-    weight = length_weight / 2 / LENGTH_SPREAD**2
-    return _best(summed, points, log_length, weight, np.log(touching), np.log1p(-touching), moved)
+    return _best(summed, points, log_length, length_weight / 2 / LENGTH_SPREAD**2)
 
 
 @compiled
-def _best(summed, points, log_length, weight, touching, parted, moved):  # type: ignore[no-untyped-def]
+def _best(summed, points, log_length, weight):  # type: ignore[no-untyped-def]
     """`value[e]`: the largest sum of the labels so far if the next begins at e; `came[e]`: where the last one ends."""
     count, rows = summed.shape[0], summed.shape[1] - 1
     value, came = np.zeros(rows + 1), np.zeros((count + 1, rows + 1), np.int64)
@@ -177,14 +159,11 @@ def _best(summed, points, log_length, weight, touching, parted, moved):  # type:
                 for start in range(first, point + 1):
                     away = np.log(end - start) - log_length[g]
                     total = value[start] + summed[g, end] - summed[g, start] - weight * away * away
-                    total -= moved[g, 0, start] + moved[g, 1, end]
                     if total > found:
                         found, starts[g, end] = total, start
-            new[end], came[g + 1, end] = top + parted, top_end
-            if found + touching > new[end]:
-                new[end], came[g + 1, end] = found + touching, end
             if found > top:
                 top, top_end = found, end
+            new[end], came[g + 1, end] = top, top_end
         value = new
     edges, limit = np.empty((count, 2), np.int64), top_end
     for g in range(count - 1, -1, -1):

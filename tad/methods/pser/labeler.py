@@ -21,49 +21,15 @@ from tad.methods.common.label_kinds import PointLabeler
 from tad.methods.common.seeds import Proposals, SeedRule, SeedSelection, distinct
 from tad.methods.common.trained import of_architecture, restore
 from tad.methods.points.labeler import PointsLabeler, PointsLabels
-from tad.methods.pser.boundaries import Boundaries, BoundariesConfig
+from tad.methods.pser.cross_fitting import CrossFittingConfig, cross_fitted
 from tad.methods.pser.heads import BagConfig, BagReader, FitConfig, HeadsConfig, HeadsTask, NegativesConfig
 from tad.methods.pser.merge import MergeConfig, member_weights, merge, repair
 from tad.methods.pser.model import PserHeads
-from tad.methods.pser.odds import RowOdds
-from tad.methods.pser.raters import Believed, compare
-from tad.methods.pser.rows import RowsFit
-from tad.methods.pser.teaching import RowsConfig
 from tad.methods.roles import Labels, Round
 from tad.options import group, option
-from tad.ranges import Float, Integer
 from tad.stages import Artifact, Context, StageConfig
 
-BAG, ROWS = ("refine", "bag"), ("refine", "cross-fitted")
-
-
-class CrossFittingConfig(StageConfig):
-    """How boundaries are set by what models of the other folds say of rows."""
-
-    rounds: int = option(
-        3,
-        "how often rows are judged by models of the other folds and boundaries set anew",
-        ge=1,
-        le=20,
-        tune=Integer(1, 5),
-        why="the first moves most; from three on labels hardly change",
-    )
-    length_weight: float = option(
-        1.0,
-        "how much the usual length of its class draws a label",
-        ge=0,
-        le=100,
-        tune=Float(0.0, 4.0),
-        why="0 leaves lengths to the rows",
-    )
-    anchor: float = option(
-        0.3,
-        "log odds that it costs to move an end of a label by a quarter of its length",
-        ge=0,
-        le=100,
-        tune=Float(0.0, 3.0),
-        why="0 leaves ends to the rows; each round moves from where the one before left them",
-    )
+BAG = ("refine", "bag")
 
 
 class RefineConfig(StageConfig):
@@ -162,8 +128,7 @@ class PserLabeler(PointLabeler):
         "copies of the seed; or, without features, as by labeler points, which cross-fitted does where there are none",
         paper="bag",
     )
-    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=ROWS)
-    rows: RowsConfig = group(RowsConfig(), stage="heads", only=ROWS)
+    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), only=("refine", "cross-fitted"))
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
     bag: BagConfig = group(BagConfig(), stage="heads", only=BAG)
     negatives: NegativesConfig = group(NegativesConfig(), stage="heads", only=BAG)
@@ -193,36 +158,8 @@ class PserLabeler(PointLabeler):
         if way == "posterior":
             return Labels(round.map(PointsLabels(PointsLabeler()), {"proposals": round.proposals()}))
         if way == "cross-fitted":
-            return self.cross_fitted(round)
+            return cross_fitted(round, self.cross_fitting, self.seeds(round), self.seeds(round.training))
         return Labels(self.refined(round, lambda of: seeding("proposals", of.proposals(), of.embedding())))
-
-    def cross_fitted(self, round: Round) -> Labels:
-        """The seeds with boundaries set anew, some times over, by models that did not see the video.
-
-        They stay as they are where the models cannot be believed (`raters.py`).
-        """
-        training = round.training
-        seeds, first = self.seeds(round), self.seeds(training)
-        labels, taught = seeds, first
-        stage = Boundaries(
-            BoundariesConfig(
-                rows=self.rows, length_weight=self.cross_fitting.length_weight, anchor=self.cross_fitting.anchor
-            )
-        )
-        raters: dict[str, Artifact] = {}
-        for _ in range(self.cross_fitting.rounds):
-            known = {"taught": taught, "first": first}
-            models = {"taught": taught, "model": training.fit(RowsFit(self.rows), {"labels": taught, "first": first})}
-            judged = known | {"judged": training.map(RowOdds(), models)}
-            own = judged | {"odds": round.map(RowOdds(), models)}
-            every = judged | {"odds": judged["judged"]}
-            # Usual lengths are those that the rows show: labels of the round before would hold lengths where they are.
-            usual = training.map(stage, {"labels": taught} | every)
-            raters = raters or {"first": first, "rows": usual}
-            labels = round.map(stage, {"labels": labels, "usual": usual} | own)
-            taught = training.map(stage, {"labels": taught, "usual": usual} | every)
-        found = round.map(Believed(), {"seeds": seeds, "refined": labels} | raters)
-        return Labels(found, note=lambda: compare(raters, round.data.classes).sentence())
 
     def refined(self, round: Round, read: Callable[[Round], dict[str, Artifact]]) -> Artifact:
         """Segments: bags around the seeds of a round's videos, refined by heads that are trained on training videos.

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.cli import tad
 from tad.data.dataset import Dataset
+from tad.data.grid import SnippetGrid
 from tad.data.segments import Segments
-from tad.errors import DataError
-from tad.evaluation.ground_truth import ground_truth
-from tad.evaluation.quality_by_point import label_quality
 from tad.methods.pser import raters
 from tad.methods.pser.apart import apart, chains
-from tad.methods.pser.boundaries import LENGTH_SPREAD, best, between_rows, own_rows
+from tad.methods.pser.boundaries import LENGTH_SPREAD, best, between_rows, own_rows, votes
 from tad.methods.pser.labeler import PserLabeler
 from tad.methods.pser.raters import raters_of
-from tad.methods.pser.rows import KERNEL, RowModels, RowsFit, fold_of, with_halo
-from tad.methods.pser.teaching import RowsConfig
+from tad.methods.pser.rows import fold_of
 from tad.ops.iou import paired_tiou
-from tad.stages import Context
 from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, adopted, tiny_dataset
 
@@ -78,7 +72,7 @@ def test_apart_keeps_points_inside_and_leaves_no_overlap(drawn):
 # -- the search of boundaries ---------------------------------------------------------------------------------------
 
 
-def by_hand(gain, points, log_length, length_weight, touching, before, anchor):
+def by_hand(gain, points, log_length, length_weight):
     """Every set of segments, one after the other."""
     rows, ends = gain.shape[1], [*points[1:], None]
     starts = [0, *(p + 1 for p in points[:-1])]
@@ -94,35 +88,26 @@ def by_hand(gain, points, log_length, length_weight, touching, before, anchor):
         for g, (s, e) in enumerate(one):
             total += gain[g, s:e].sum()
             total -= length_weight / 2 * ((np.log(e - s) - log_length[g]) / LENGTH_SPREAD) ** 2
-            quarter = (before[g, 1] - before[g, 0]) / 4
-            total -= anchor * (abs(s - before[g, 0]) + abs(e - before[g, 1])) / quarter
-        total += sum(np.log(touching if a[1] == b[0] else 1 - touching) for a, b in pairwise(one))
         if total > top + 1e-12:
             top, found = total, one
     return top, np.array(found)
 
 
 @settings(deadline=None)  # the first call compiles
-@given(
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([0.0, 0.5, 2.0]),
-    st.sampled_from([0.1, 0.5, 0.9]),
-    st.sampled_from([0.0, 0.4]),
-)
-def test_best_equals_a_search_of_all(seed, length_weight, touching, anchor):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 2.0]))
+def test_best_equals_a_search_of_all(seed, length_weight):
     rng = np.random.default_rng(seed)
     count, rows = int(rng.integers(1, 4)), 9
     points = np.sort(rng.choice(rows, count, replace=False))
     gain, log_length = rng.normal(size=(count, rows)), np.log(rng.uniform(1, 5, count))
-    before = points[:, None] + 0.5 + rng.uniform(0.6, 4, (count, 2)) * [-1, 1]
-    found = best(gain, points, log_length, length_weight, touching, before, anchor)
-    _, expected = by_hand(gain, points, log_length, length_weight, touching, before, anchor)
+    found = best(gain, points, log_length, length_weight)
+    _, expected = by_hand(gain, points, log_length, length_weight)
     assert found.tolist() == expected.tolist()
 
 
 def test_a_clear_action_gets_its_rows_and_the_ends_lie_between_rows():
     gain = np.array([[-3.0, -3, -1, 3, 3, 3, -3, -3]])
-    edges = best(gain, np.array([4]), np.log([3.0]), 0.0, 0.5, np.array([[3.0, 6.0]]), 0.0)
+    edges = best(gain, np.array([4]), np.log([3.0]), 0.0)
     assert edges.tolist() == [[3, 6]]
     # Centres of rows 2 and 3 are at edges 2.5 and 3.5, with log odds -1 and 3: zero at 2.75; between 5 and 6: at 6.
     assert between_rows(edges, gain).tolist() == [[2.75, 6.0]]
@@ -161,72 +146,6 @@ def proposals_of(data, *roles):
     ]
 
 
-SHORT = {"cross_fitting": {"rounds": 2}, "rows": {"steps": 20, "folds": 3, "hidden": 16}}
-
-
-@pytest.fixture
-def credulous(monkeypatch):
-    """Rows are believed however little their models have learnt, so that a short training shows the whole way."""
-    monkeypatch.setattr(raters, "LITTLE", np.inf)
-    monkeypatch.setattr(raters, "SHRUNK", np.inf)
-
-
-def task_of(data, folder, **changes):
-    engine = TinyEngine(data, 0, folder)
-    labels = PserLabeler().seeds(round_of(engine, proposals=adopted(engine, proposals_of(data, "train"))))
-    config = RowsConfig(**(SHORT["rows"] | changes))
-    return RowsFit(config).open(Context(data, {"labels": labels, "first": labels}, data.videos("train"), 0))
-
-
-def test_a_model_learns_nothing_from_its_own_fold(data, tmp_path):
-    task = task_of(data, tmp_path)
-    rng = np.random.default_rng(0)
-    index = next(i for i in range(len(task)) if task.item(i, rng).fold == 1)
-    batch = task.collate([task.item(index, rng)])
-    task.loss(task.module, batch, lambda x: x)["loss"].backward()
-    moved = [any(p.grad is not None and p.grad.abs().sum() > 0 for p in m.parameters()) for m in task.module.models]
-    assert moved == [True, False, True]
-
-
-def test_two_workers_share_one_loss(data, tmp_path):
-    task, rng = task_of(data, tmp_path), np.random.default_rng(0)
-    task.module.eval()
-    items = [task.item(i, rng) for i in range(4)]
-    whole = task.loss(task.module, task.collate(items), lambda x: x)["loss"]
-    parts = [task.collate(items[:1]), task.collate(items[1:])]
-    rows = sum((b["weight"][:, None] * b["others"][:, :, None]).sum((0, 2)) for b in parts)
-    shares = [task.loss(task.module, part, lambda x: rows)["loss"] for part in parts]
-    torch.testing.assert_close(sum(shares), whole)
-
-
-def test_margins_and_rows_on_which_the_first_labels_differ_teach_nothing(data, tmp_path):
-    task = task_of(data, tmp_path, inside=0.0, outside=0.0)
-    video = task.videos[0]
-    length = len(data.features(video))
-    _, every = task.teaching(video, length)
-    assert every.all(), "without margins, and with the first labels, every row teaches"
-    labels = task.teaching.labels[video]
-    first = {video: labels.replace(end=labels.end + 0.7)}
-    task.teaching = replace(task.teaching, first=first)
-    target, some = task.teaching(video, length)
-    assert 0 < (some == 0).sum() < length and (target[some == 0].argmax(1) == len(data.classes)).all()
-    wide = task_of(data, tmp_path, inside=0.3, outside=0.6, margin_rows=1000.0)
-    target, weight = wide.teaching(video, length)
-    shown = [int(data.grid(video, length).row(t)) for t in wide.teaching.labels[video].point]
-    assert weight[shown].all() and weight.sum() < every.sum()
-
-
-def test_the_halo_lets_each_row_be_judged_alone():
-    torch.manual_seed(0)
-    models = RowModels(dim=4, classes=2, folds=2, hidden=8).eval()
-    features = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
-    whole = models(torch.from_numpy(with_halo(features))[None])
-    assert whole.shape == (1, 2, 12, 3)
-    part = models(torch.from_numpy(with_halo(features)[3 : 3 + 5 + KERNEL - 1])[None])
-    torch.testing.assert_close(part, whole[:, :, 3:8])
-    torch.testing.assert_close(models(torch.from_numpy(with_halo(features))[None], 1), whole[:, 1])
-
-
 # -- whether rows are believed ---------------------------------------------------------------------------------------
 
 
@@ -261,11 +180,18 @@ def test_a_constant_length_is_not_believed_though_it_has_no_noise():
 # -- the whole of it ------------------------------------------------------------------------------------------------
 
 
-def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path, credulous):
+def test_votes_are_one_over_the_rows_of_a_label_for_its_own_and_against_all_others():
+    grid = SnippetGrid(fps=1, stride=1, window=1, length=6)
+    found = votes(np.array([[1.0, 3.0], [4.2, 4.4]]), grid)
+    assert found.tolist() == [[-0.5, 0.5, 0.5, -0.5, -0.5, -0.5], [-1] * 6]
+
+
+def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(raters, "LITTLE", np.inf)  # a few generated videos: rows would not be believed
+    monkeypatch.setattr(raters, "SHRUNK", np.inf)
     engine = TinyEngine(data, 0, tmp_path)
     proposals = adopted(engine, proposals_of(data, "train", "dev"))
-    labeler = PserLabeler.model_validate(SHORT)
-    found = {}
+    labeler, found = PserLabeler(), {}
     for role in ("train", "dev"):
         round = round_of(engine, role, proposals=proposals, known=True)
         labels = labeler.label(round).segments.segments()
@@ -280,50 +206,16 @@ def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path, credulous)
     assert (paired_tiou(found["train"].spans, seeds.spans) < 0.999).any(), "labels are not just the seeds"
     other = TinyEngine(data, 0, tmp_path / "again")
     again = labeler.label(round_of(other, proposals=adopted(other, proposals_of(data, "train", "dev"))))
-    assert again.segments.segments().table.equals(found["train"].table), "the same seed gives the same labels"
+    assert again.segments.segments().table.equals(found["train"].table), "the same input gives the same labels"
 
 
-def test_seeds_stay_where_models_of_rows_know_less(data, tmp_path):
-    engine = TinyEngine(data, 0, tmp_path)
-    labeler = PserLabeler.model_validate(SHORT)  # after 20 steps a model knows nothing
-    round = round_of(engine, proposals=adopted(engine, proposals_of(data, "train")))
+def test_seeds_stay_where_rows_are_not_believed(data, tmp_path):
+    for video in data.videos("train"):  # features of nothing
+        rows = np.random.default_rng(len(video)).normal(size=data.features(video).shape)
+        np.save(data.root / "features" / f"{video}.npy", rows.astype(np.float32))
+    nothing = Dataset.open(data.root)
+    engine, labeler = TinyEngine(nothing, 0, tmp_path), PserLabeler(cross_fitting={"boundaries": {"vote": 0.0}})
+    round = round_of(engine, proposals=adopted(engine, proposals_of(nothing, "train")))
     labels = labeler.label(round)
     assert labels.segments.segments().table.equals(labeler.seeds(round).segments().table)
     assert "seeds stay as they are" in labels.note()
-
-
-@pytest.mark.parametrize("factor, spread", [(0.7, 0.5), (1.8, 0.3)])
-def test_labels_come_nearer_to_what_the_features_show(tmp_path, factor, spread):
-    """From seeds that are too short, and from seeds far too long; features show each action from end to end."""
-    data = tiny_dataset(tmp_path / "data", videos=12, classes=2, dim=16, seed=1)
-    truth, rng = ground_truth(data, "train"), np.random.default_rng(0)
-    for video in data.videos("train"):
-        grid = data.grid(video)
-        centre = grid.from_edge(np.arange(grid.length) + 0.5)[:, None]
-        rows = rng.normal(scale=0.7, size=(grid.length, 16))
-        for (start, end), label in zip(truth.spans, zip(truth.video_ids, truth.labels, strict=True), strict=True):
-            if label[0] == video:
-                rows[:, data.classes.index(label[1])] += 2 * ((centre >= start) & (centre < end))[:, 0]
-        np.save(data.root / "features" / f"{video}.npy", rows.astype(np.float32))
-    data = Dataset.open(data.root)
-    noise = rng.lognormal(sigma=spread, size=len(truth))  # seeds without any would be the better rater
-    middle, half = truth.spans.mean(1), factor * noise * (truth.end - truth.start) / 2
-    engine = TinyEngine(data, 0, tmp_path)
-    seeds = engine.adopt(truth.replace(start=np.maximum(middle - half, 0), end=middle + half), "seeds")
-    labeler = PserLabeler.model_validate({"rows": {"folds": 3}})
-    round = round_of(engine, proposals=seeds)
-    before = label_quality(labeler.seeds(round).segments(), data)
-    after = label_quality(labeler.label(round).segments.segments(), data)
-
-    def length(quality):
-        return abs(float(np.nanmean(np.log2(np.diff(quality.pseudo)[:, 0] / np.diff(quality.truth)[:, 0]))))
-
-    assert length(after) < 0.9 * length(before)
-    assert after.tiou.mean() > before.tiou.mean() + 0.05
-
-
-def test_without_labels_there_is_nothing_to_learn(data, tmp_path):
-    engine = TinyEngine(data, 0, tmp_path)
-    none = engine.adopt(Segments.empty(), "none")
-    with pytest.raises(DataError, match="no training video has a label to refine"):
-        RowsFit(RowsConfig()).open(Context(data, {"labels": none, "first": none}, data.videos("train"), 0))

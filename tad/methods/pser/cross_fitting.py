@@ -1,0 +1,53 @@
+"""Labels whose boundaries are set by models of the other videos: rows, boundaries, and whether they are believed."""
+
+from __future__ import annotations
+
+from tad.methods.pser.boundaries import Boundaries, BoundariesConfig
+from tad.methods.pser.raters import Believed, compare
+from tad.methods.pser.rows import RowOdds, RowsConfig
+from tad.methods.roles import Labels, Round
+from tad.options import group, option
+from tad.ranges import Integer
+from tad.stages import Artifact, StageConfig
+
+
+class CrossFittingConfig(StageConfig):
+    """How boundaries are set by what models of the other folds say of rows."""
+
+    rounds: int = option(
+        2,
+        "how often models learn from the labels and boundaries are set anew",
+        ge=1,
+        le=20,
+        tune=Integer(1, 5),
+        why="in the first, the models still learn from the seeds",
+    )
+    rows: RowsConfig = group(RowsConfig())
+    boundaries: BoundariesConfig = group(BoundariesConfig())
+
+
+def cross_fitted(round: Round, config: CrossFittingConfig, seeds: Artifact, first: Artifact) -> Labels:
+    """Seeds with boundaries set anew; as they are, where rows are not to be believed (`raters.py`).
+
+    Args:
+        round: whose videos the labels are of.
+        config: of the whole.
+        seeds: one label for every point of these videos.
+        first: the same of the training videos.
+    """
+    training, labels, taught = round.training, seeds, first
+    stage = Boundaries(config.boundaries)
+    raters: dict[str, Artifact] = {}
+    for _ in range(config.rounds):
+        judge = RowOdds(config.rows)
+        known = {"first": first, "odds": training.map(judge, {"taught": taught})}
+        own = {"first": seeds, "odds": round.map(judge, {"taught": taught})}
+        # Usual lengths are those that the rows show: with them already counted, lengths would stay where they are.
+        usual = training.map(stage, {"labels": taught} | known)
+        if not raters:
+            alone = Boundaries(BoundariesConfig(vote=0.0))
+            raters = {"first": first, "rows": training.map(alone, {"labels": first} | known)}
+        labels = round.map(stage, {"labels": labels, "usual": usual} | own)
+        taught = training.map(stage, {"labels": taught, "usual": usual} | known)
+    found = round.map(Believed(), {"seeds": seeds, "refined": labels} | raters)
+    return Labels(found, note=lambda: compare(raters, round.data.classes).sentence())
