@@ -47,7 +47,7 @@ def make_data(folder: Path) -> None:
     def run(*words: object) -> None:
         tad.main([str(word) for word in words], standalone_mode=False)
 
-    run("synth", folder / "whole", *["--videos", 11, "--test", 3, "--classes", 3, "--dim", 16])
+    run("synth", folder / "whole", *["--videos", 11, "--test", 3, "--classes", 3, "--dim", 16, "--finer", 2])
     run("split", folder / "whole", "--dev", 0.3, "--out", folder / "points")
     run("labels", folder / "points", folder / "classes", "--kind", "classes")
     run("split", folder / "points", "--labelled", 0.5, "--out", folder / "few")

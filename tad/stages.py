@@ -172,6 +172,9 @@ class Engine(Protocol):
     def adopt(self, segments: Segments, name: str) -> Artifact:
         """Segments from outside as an artifact."""
 
+    def over(self, data: Dataset) -> Engine:
+        """The same engine over another dataset, or over another view of its own."""
+
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The module itself, also when it is wrapped for several workers."""

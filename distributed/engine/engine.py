@@ -72,9 +72,9 @@ class Engine:
     def __post_init__(self) -> None:
         self._notes = Notes(self.store, self.record)
 
-    def over(self, data: Dataset, tags: dict[str, str]) -> Engine:
-        """The same engine over another dataset; its stages have these tags in the record."""
-        other = replace(self, data=data, tags=tags, _dataset_keys={})
+    def over(self, data: Dataset, tags: dict[str, str] | None = None) -> Engine:
+        """The same engine over another dataset; its stages have these tags in the record, or the same ones."""
+        other = replace(self, data=data, tags=self.tags if tags is None else tags, _dataset_keys={})
         other._notes = self._notes  # of one run there is one list, or each would overwrite the other's
         return other
 

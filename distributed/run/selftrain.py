@@ -117,7 +117,7 @@ class SelfTraining:
             model, proposals = self.rounds.model(0), self.rounds.detections(0, "train")
             pointed = any(len(engine.data.points(v).time) for v in engine.data.videos("train"))
             if (whole and pointed) or self.recipe.select == "points":
-                self.reference = reference(self.rounds.round(0), self.recipe.reads_features())
+                self.reference = reference(self.rounds.round(0), self.recipe.reads_features(engine.data))
             row = self._row(0, start) | {"model": model.fingerprint}
             row |= self._measure(proposals.segments(), 0)
             for role in ("train", "dev"):

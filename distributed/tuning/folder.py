@@ -155,6 +155,8 @@ def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool)
     if isinstance(recipe.proposer, FileProposer):  # wherever the file lies
         document["proposer"] = document["proposer"] | {"path": ""}
         proposals["proposals"] = recipe.proposer.read(data).digest()
+    if recipe.detector_features is not None:
+        labels += [recipe.detector_data(data).fingerprint(role) for role in ("train", "dev")]
     return proposals | {
         "recipe": digest(document),
         "data": digest([data.fingerprint("train"), data.fingerprint("dev"), *labels]),

@@ -288,7 +288,7 @@ def _report(
         seeds = " ".join(str((seed + i) % MOST_SEED) for i in range(1, 4))
         once = shlex.join(["tad", "run", str(best), "--data", str(own.root), "--seed", str(seed), *store])
         again = f"{shlex.join(['tad', 'run', str(final), '--data', str(data.root)])} --seed $s {shlex.join(store)}"
-        if own.feature_path(own.videos("train")[0]).is_file():  # a run trains a detector
+        if recipe.detector_data(own).feature_path(own.videos("train")[0]).is_file():  # a run trains a detector
             commands["the best trial once more:"] = once
             commands["final training with more seeds:"] = f"for s in {seeds}; do {again}; done"
         if label := label_command(recipe_of(chosen, recipe), data.root):

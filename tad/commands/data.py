@@ -111,6 +111,12 @@ def split(
 @click.option("--test", type=NO_VIDEOS_OR_MORE, help="Invented: test videos  [default: half of --videos]")
 @click.option("--dev", type=NO_VIDEOS_OR_MORE, help="Invented: development videos  [default: 0]")
 @click.option("--classes", type=click.IntRange(1, 10_000), help="Invented: number of classes  [default: 5]")
+@click.option(
+    "--finer",
+    type=click.IntRange(2, 16),
+    metavar="N",
+    help='Invented: further features "finer", with N rows for one of the usual ones  [default: none]',
+)
 @click.option("--force", is_flag=True, help="Replace synthetic features, or a dataset that was invented; no other.")
 def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: bool, **counts: int | None) -> None:
     """Write synthetic features for a dataset folder; without a dataset, invent its annotations, too."""

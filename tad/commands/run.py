@@ -57,8 +57,8 @@ def run(
         recipe, overrides = choice.recipe, (*choice.overrides, *overrides)
         say(f"recipe {recipe}: {choice.why}", err=True)
     config = load_recipe(recipe, overrides)
-    if config.reads_features(data) and not no_check:
-        require_features(data)
+    for view in () if no_check else config.views(data):
+        require_features(view)
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     name = Path(recipe).stem
     out = out or Path("runs") / folder_name(f"{name}-{data.name}-seed{more['seed']}", "run")

@@ -76,8 +76,8 @@ def label(
     data = Dataset.open(data_folder)
     recipe = load_recipe("seeds", [f"labeler.method={method}", *(f"labeler.{o}" for o in overrides)])
     recipe = changed(recipe, {"proposer": {"method": "file", "path": str(proposals)}})
-    if recipe.reads_features(data, detector=False) and not no_check:
-        require_features(data, ["train"])
+    for view in () if no_check else recipe.views(data, detector=False):
+        require_features(view, ["train"])
     if problems := recipe.problems(data):
         raise DataError(f"{data.root}: {'; '.join(problems)}")
     for text in recipe.warnings(data):
@@ -129,9 +129,9 @@ def detect(
 
     out = file_to_write(out, keep=[data_folder, run_folder])
     data = Dataset.open(data_folder)
-    if not no_check:
-        require_features(data, [subset])
     found = trained(run_folder, data, number, more["store"])
+    for view in () if no_check else found.recipe.views(data):
+        require_features(view, [subset])
     models = {found.round: found.detector.fingerprint}
     point = read_operating_point(run_folder.expanduser(), models, found.round) if confident else None
     options = Options(out=Path("runs/commands"), **more)

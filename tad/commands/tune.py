@@ -97,8 +97,8 @@ def tune(
     objective = objective or ("dev-map" if data.videos("dev") else "points" if pointed else "classes")
     one_round = config.rounds == 1 and not any(p.key == "rounds" for p in space.parameters)
     labels_alone = one_round and objective == "dev-quality"
-    if config.reads_features(data, detector=not labels_alone) and not no_check:
-        require_features(data, ["train", "dev"])
+    for view in () if no_check else config.views(data, detector=not labels_alone):
+        require_features(view, ["train", "dev"])
     name = folder_name(name or f"{Path(recipe).stem}-{data.name}-{objective}-seed{seed}", "study")
     before_job(no_doctor, more["local"], more["store"], more["tracking"])
     options = Options(

@@ -5,6 +5,7 @@ DATASET/annotations.json  ActivityNet style; subset, duration and fps of each vi
 DATASET/points.csv        the labels; also labels.csv and full_labels.csv (tad.data.labels)
 DATASET/held_out.csv      optional, as points.csv: points of training videos that training must not see
 DATASET/features/ID.npy   [T, dim] float16 or float32
+DATASET/features-NAME/    the same of further features, which dataset.yaml describes under `features`
 
 DATASET may be a URI (tad.data.remote). The small files are then fetched when it is opened, features when they are read.
 """
@@ -36,7 +37,19 @@ from tad.data.labels import (
     open_held_out,
     open_labels,
 )
-from tad.data.manifest import ROLES, SAFE_ID, Derived, FeatureGrid, Manifest, Role, Split, beside, read_manifest
+from tad.data.manifest import (
+    ROLES,
+    SAFE_ID,
+    Derived,
+    FeatureGrid,
+    Manifest,
+    Role,
+    Split,
+    beside,
+    features_folder,
+    grid_key,
+    read_manifest,
+)
 from tad.data.remote import RemoteFolder, is_uri
 from tad.data.videos import Video, read_videos
 from tad.errors import DataError
@@ -63,6 +76,8 @@ class Dataset:
     """Where it comes from, if `root` is a cache."""
     held: frozenset[str] = frozenset()
     """Training videos that are dev videos here; see `holding`."""
+    read: str | None = None
+    """The further features that stand for the usual ones here; see `reading`."""
 
     @classmethod
     def open(cls, root: Path | str) -> Dataset:
@@ -96,11 +111,33 @@ class Dataset:
 
     def __reduce__(self) -> Any:
         place = self.remote.uri if self.remote is not None else self.root
-        return (_opened, (place, self.held)) if self.held else (Dataset.open, (place,))
+        return (_opened, (place, self.held, self.read)) if self.held or self.read else (Dataset.open, (place,))
 
     def holding(self, videos: Collection[str]) -> Dataset:
         """The same dataset in which these training videos are the dev videos, so that nothing learns from them."""
         return replace(self, held=frozenset(videos))
+
+    def reading(self, name: str | None) -> Dataset:
+        """The same dataset with the grid and the files of further features for the usual ones; None: as it is.
+
+        Raises:
+            DataError: dataset.yaml does not describe them.
+        """
+        if name is None:
+            return self
+        if name not in self.manifest.features:
+            known = ", ".join(self.manifest.features) or "none"
+            raise DataError(
+                f"{self.place}/dataset.yaml: no features named {name!r} (found: {known}); describe their grid under "
+                f"`features`, with files in {features_folder(name)}/, or read the usual ones: detector_features: null"
+            )
+        grid = self.manifest.features[name]
+        return replace(self, manifest=self.manifest.model_copy(update={"grid": grid}), read=name)
+
+    @property
+    def folder(self) -> str:
+        """Of the feature files, in the dataset."""
+        return features_folder(self.read)
 
     @property
     def place(self) -> str:
@@ -171,12 +208,12 @@ class Dataset:
 
     def feature_path(self, video_id: str) -> Path:
         """Where the file is, if there is one; fetched first if the dataset is remote."""
-        name = f"features/{video_id}.npy"
+        name = f"{self.folder}/{video_id}.npy"
         return self.remote.path(name) if self.remote is not None else self.root / name
 
     def has_features(self, role: Role) -> bool:
         """Whether a video of the role has a feature file; none is fetched."""
-        names = (f"features/{video}.npy" for video in self.videos(role))
+        names = (f"{self.folder}/{video}.npy" for video in self.videos(role))
         if self.remote is not None:
             return any(name in self.remote for name in names)
         return any((self.root / name).is_file() for name in names)
@@ -189,9 +226,9 @@ class Dataset:
         """
         path = self.feature_path(video_id)
         try:
-            return matrix(path, self.manifest.grid.dim)
+            return matrix(path, self.manifest.grid.dim, grid_key(self.read))
         except FileNotFoundError:
-            where = path if self.remote is None else f"{self.place}/features/{video_id}.npy"
+            where = path if self.remote is None else f"{self.place}/{self.folder}/{video_id}.npy"
             raise DataError(
                 f"{where}: no feature file for video {video_id}; put it there or run `tad synth {self.root}`"
             ) from None
@@ -205,7 +242,7 @@ class Dataset:
         """
         if self.remote is None:
             return header_of(self.feature_path(video_id))
-        found = self.remote.front(f"features/{video_id}.npy", FRONT)
+        found = self.remote.front(f"{self.folder}/{video_id}.npy", FRONT)
         if found is None:
             raise FileNotFoundError(video_id)
         return read_header(*found)
@@ -243,12 +280,12 @@ class Dataset:
 
     def _digests(self, videos: list[str]) -> dict[str, str]:
         """Of each video's feature file; "" where there is none."""
-        names = {video: f"features/{video}.npy" for video in videos}
+        names = {video: f"{self.folder}/{video}.npy" for video in videos}
         if self.remote is None:
             return digests_here({video: self.root / name for video, name in names.items()})
         found = self.remote.digests(list(names.values()))
         return {video: found[name] for video, name in names.items()}
 
 
-def _opened(place: Path | str, held: frozenset[str]) -> Dataset:
-    return Dataset.open(place).holding(held)
+def _opened(place: Path | str, held: frozenset[str], read: str | None) -> Dataset:
+    return Dataset.open(place).holding(held).reading(read)

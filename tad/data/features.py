@@ -130,8 +130,8 @@ def values_of(path: Path) -> tuple[Header, np.ndarray]:
         return header, _mapped(file, header)
 
 
-def matrix(path: Path, dim: int) -> np.ndarray:
-    """[T, dim] float16 or float32, memory-mapped, of this machine's byte order.
+def matrix(path: Path, dim: int, key: str = "grid") -> np.ndarray:
+    """[T, dim] float16 or float32, memory-mapped, of this machine's byte order; `key` names the grid in messages.
 
     Raises:
         FileNotFoundError: there is no file.
@@ -140,7 +140,7 @@ def matrix(path: Path, dim: int) -> np.ndarray:
     try:
         with opened(path) as (file, size):
             header = read_header(file.read(FRONT), size)
-            if problems := _problems(header, dim):
+            if problems := _problems(header, dim, key):
                 raise DataError(f"{path}: " + "; ".join(detail for _, detail in problems))
             array = _mapped(file, header)
     except Unreadable as problem:
@@ -155,7 +155,7 @@ def _mapped(file: BinaryIO, header: Header) -> np.ndarray:
     return np.memmap(file, header.dtype, "r", header.offset, header.shape, order)  # type: ignore[call-overload, no-any-return]
 
 
-def _problems(header: Header, dim: int | None) -> list[tuple[str, str]]:
+def _problems(header: Header, dim: int | None, key: str) -> list[tuple[str, str]]:
     """What keeps an array from being features: kind and detail."""
     shape, name = header.shape, header.dtype.name
     wanted = f"expected [T >= 1, {'D' if dim is None else dim}]"
@@ -167,16 +167,19 @@ def _problems(header: Header, dim: int | None) -> list[tuple[str, str]]:
     found = []
     if dim is not None and shape[1] != dim:
         turned = "; it is transposed: save array.T" if shape[0] == dim else ""
-        found.append(("feature width", f"shape {shape}, {wanted} (grid.dim of dataset.yaml){turned}"))
+        found.append(("feature width", f"shape {shape}, {wanted} ({key}.dim of dataset.yaml){turned}"))
     if name not in ("float16", "float32"):
         how = f"; {CONVERT}" if header.dtype.kind in "fiu" else ""
         found.append(("feature dtype", f"{name} values, expected float16 or float32{how}"))
     return found
 
 
-def findings_of(header: Header, where: str, grid: FeatureGrid | None, video: Video) -> list[Finding]:
-    """What a header says against a dataset's grid and the video's duration: `tad check` and `tad run` go by it."""
-    problems = _problems(header, None if grid is None else grid.dim)
+def findings_of(header: Header, where: str, grid: FeatureGrid | None, video: Video, key: str = "grid") -> list[Finding]:
+    """What a header says against a dataset's grid and the video's duration: `tad check` and `tad run` go by it.
+
+    `key` is that of the grid in dataset.yaml.
+    """
+    problems = _problems(header, None if grid is None else grid.dim, key)
     found = [error(kind, where, detail) for kind, detail in problems]
     if grid is None or {kind for kind, _ in problems} & {"feature shape", "empty feature file"}:
         return found
@@ -186,9 +189,10 @@ def findings_of(header: Header, where: str, grid: FeatureGrid | None, video: Vid
     off = abs(length - expected)
     detail = f"{length} rows, {expected} expected of {video.duration:g} s on this grid"
     if grid.length is not None:
-        return [*found, error("feature length", where, f"{length} rows, grid.length says {expected}")] if off else found
+        wrong = f"{length} rows, {key}.length says {expected}"
+        return [*found, error("feature length", where, wrong)] if off else found
     if off > max(ROWS_OFF, MOST_OFF * expected):
-        found.append(error("feature length", where, detail + "; check grid.fps, stride and window"))
+        found.append(error("feature length", where, f"{detail}; check {key}.fps, stride and window"))
     elif off > max(ROWS_OFF, SOME_OFF * expected):
         found.append(warning("feature length", where, detail))
     return found

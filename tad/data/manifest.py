@@ -26,6 +26,10 @@ LONGEST_NAME = 100
 """Bytes of a dataset's name: a run's folder is named by recipe, dataset and seed, and file systems stop at 255."""
 LONGEST_CLASS = 500
 """Characters of a class name; some are whole sentences."""
+FEATURES = "features"
+"""Folder of the feature files on the usual grid; those of further features NAME are in features-NAME."""
+SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+"""A name of further features: part of a folder's name, and a word in options."""
 LEAST_RATE, MOST_RATE = 1e-4, 1e6
 """Frames a second: from one in some hours (time lapse) to more than a microphone's samples."""
 
@@ -140,6 +144,7 @@ class Manifest(BaseModel):
     classes: list[str] = Field(min_length=1)
     subsets: dict[str, Role]
     grid: FeatureGrid
+    features: dict[str, FeatureGrid] = Field(default_factory=dict)
     ignored: list[str] = Field(default_factory=list)
     ambiguous: str | None = None
     held_out: str | None = None
@@ -185,6 +190,21 @@ class Manifest(BaseModel):
             raise ValueError("a subset appears twice, but for blanks around its name")
         return plain
 
+    @field_validator("features")
+    @classmethod
+    def _usable_features(cls, features: dict[str, FeatureGrid]) -> dict[str, FeatureGrid]:
+        """Their names are parts of folders' names."""
+        if unlike := [shortened(name) for name in features if not SAFE_NAME.fullmatch(name)]:
+            raise ValueError(
+                f"{', '.join(unlike)} cannot be names of features; up to 40 small letters, digits and _ can"
+            )
+        return features
+
+    @property
+    def grids(self) -> dict[str | None, FeatureGrid]:
+        """The grid of the usual features (None) and of all further ones by name."""
+        return dict(zip((None, *self.features), (self.grid, *self.features.values()), strict=True))
+
     @field_validator("ambiguous", "held_out")
     @classmethod
     def _beside(cls, file: str | None) -> str | None:
@@ -192,6 +212,16 @@ class Manifest(BaseModel):
         if file is not None and (file in ("", ".", "..") or "/" in file or "\\" in file or unprintable(file)):
             raise ValueError(f"{file!r} must be the name of a file beside dataset.yaml, without a folder")
         return file
+
+
+def features_folder(name: str | None) -> str:
+    """The folder of the feature files: of the usual ones (None), or of further ones by name."""
+    return FEATURES if name is None else f"{FEATURES}-{name}"
+
+
+def grid_key(name: str | None) -> str:
+    """Where dataset.yaml describes the grid of these features, for messages."""
+    return "grid" if name is None else f"features.{name}"
 
 
 def unprintable(text: str) -> bool:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tad.data.digests import CACHE_REMEDY, Stamp, cache_folder, digests
+from tad.data.manifest import FEATURES
 from tad.errors import DataError, first_line, shortened
 from tad.files import beside, cause, is_path_below
 
@@ -160,6 +161,11 @@ def below(folder: Path, key: str) -> Path:
     return folder / key
 
 
+def _holds_features(folder: str) -> bool:
+    """Whether a dataset's folder of this name holds feature files; which ones are read, dataset.yaml says."""
+    return folder == FEATURES or folder.startswith(f"{FEATURES}-")
+
+
 class RemoteFolder:
     """A dataset folder behind a URI and the cache of it here; each file is fetched once, and again when it changed.
 
@@ -171,20 +177,25 @@ class RemoteFolder:
         self.uri = uri.rstrip("/")
         self._bucket, self._prefix = opened(self.uri)
         self.here = cache_of(self.uri)
-        self._files = self._listed("", missing="nothing is there") | self._listed("features/", missing=None)
+        top = self._listed("")
+        self._files = {name: info for name, info in top.items() if info.is_file}
+        for folder, info in top.items():
+            if not info.is_file and _holds_features(folder):
+                self._files |= {name: file for name, file in self._listed(folder).items() if file.is_file}
 
-    def _listed(self, folder: str, missing: str | None) -> dict[str, fs.FileInfo]:
-        selector = fs.FileSelector(f"{self._prefix}/{folder}".rstrip("/"), allow_not_found=missing is None)
+    def _listed(self, folder: str) -> dict[str, fs.FileInfo]:
+        """What lies in a folder, by its path in the dataset."""
         try:
-            found = self._bucket.get_file_info(selector)
+            found = self._bucket.get_file_info(fs.FileSelector(f"{self._prefix}/{folder}".rstrip("/")))
         except FileNotFoundError as error:
-            raise DataError(f"{self.uri}: no such dataset: {missing}") from error
+            raise DataError(f"{self.uri}: no such dataset: nothing is there") from error
         except OSError as error:
             raise DataError(f"{self.uri}: {reason(error)}") from error
-        files = {info.path.removeprefix(f"{self._prefix}/"): info for info in found if info.is_file}
-        for name in files:
-            below(self.here, name)
-        return files
+        listed = {info.path.removeprefix(f"{self._prefix}/"): info for info in found}
+        for name, info in listed.items():
+            if info.is_file:
+                below(self.here, name)
+        return listed
 
     def fetch_small(self) -> None:
         """Everything but the features; what is gone there goes here, too."""
@@ -200,17 +211,17 @@ class RemoteFolder:
                 self.path(name)
 
     def fetch_features(self, progress: Callable[[Iterable[Path]], Iterable[Path]] = iter) -> None:
-        """All of features/; what is gone there goes here, too.
+        """All feature files; what is gone there goes here, too.
 
         Args:
             progress: wraps the iteration over the files.
         """
-        folder, names = self.here / "features", [name for name in self._files if name.startswith("features/")]
-        for old in folder.iterdir() if folder.is_dir() else ():
-            if f"features/{old.name}" not in self._files and old.is_file():
-                self.path(f"features/{old.name}")
-        for path in progress([self.here / name for name in names]):
-            self.path(f"features/{path.name}")
+        here = [folder for folder in self.here.iterdir() if folder.is_dir() and _holds_features(folder.name)]
+        for old in (path for folder in here for path in folder.iterdir()):
+            if f"{old.parent.name}/{old.name}" not in self._files and old.is_file():
+                self.path(f"{old.parent.name}/{old.name}")
+        for path in progress([self.here / name for name in self._files if "/" in name]):
+            self.path(f"{path.parent.name}/{path.name}")
 
     def path(self, name: str) -> Path:
         """The file here, fetched if need be; a path without a file if there is none.

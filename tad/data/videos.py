@@ -76,9 +76,10 @@ def video_of(video_id: str, entry: Any, manifest: Manifest | None) -> Video | Fi
     if fps is not None and not LEAST_RATE <= fps <= MOST_RATE:
         return error("malformed video", where, f"fps {fps}; must be {LEAST_RATE:g} to {MOST_RATE:g}")
     if manifest is not None:
-        if fps is None and manifest.grid.fps == "native" and manifest.grid.length is None:
+        grids = manifest.grids.values()
+        if fps is None and any(grid.fps == "native" and grid.length is None for grid in grids):
             return error("no fps", where, "no fps, but the feature grid counts frames of the video (fps: native)")
-        if (rows := manifest.grid.expected_length(duration, fps)) > MOST_ROWS:
+        if (rows := max(grid.expected_length(duration, fps) for grid in grids)) > MOST_ROWS:
             detail = f"{rows} rows of {duration:g} s on the feature grid; at most {MOST_ROWS}"
             return error("malformed video", where, detail)
     return Video(video_id, subset, duration, fps)

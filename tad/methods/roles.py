@@ -105,7 +105,9 @@ class Round(Protocol):
     @property
     def role(self) -> Role: ...
     @property
-    def data(self) -> Dataset: ...
+    def data(self) -> Dataset:
+        """As the method reads it: a recipe may give its detector other features than the rest."""
+
     @property
     def known(self) -> bool:
         """Whether labels of these videos may be used: of training videos, and of dev videos while they are labelled."""
@@ -233,6 +235,9 @@ class Roles(Protocol):
     def labeler(self) -> Labeler: ...
     @property
     def detector(self) -> Detector: ...
+    @property
+    def detector_features(self) -> str | None:
+        """The further features of the dataset that the detector reads; None: those that the others read."""
 
 
 def required(artifact: Artifact | None, method: str, what: str) -> Artifact:
@@ -256,4 +261,19 @@ def cannot_ignore(method: str, recipe: Roles) -> list[str]:
     return [
         f"labeler.ignore: true wants a detector that leaves stretches out of its loss; {method} does not; use detector "
         "actionformer or bmn, or labeler.ignore: false"
+    ]
+
+
+def one_grid(method: str, recipe: Roles, why: str, otherwise: str = "") -> list[str]:
+    """For `conflicts` of a detector that takes rows of the proposer's for rows of its own features.
+
+    Args:
+        why: what it does with them.
+        otherwise: what else than another detector would do.
+    """
+    if recipe.detector_features is None:
+        return []
+    return [
+        f"detector_features: {recipe.detector_features} gives the detector rows of its own, but {method} {why}, and "
+        f"that has other rows; {otherwise}use detector actionformer, or detector_features: null"
     ]

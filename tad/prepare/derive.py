@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,17 @@ from tad.prepare.write import transfer_features, write_dataset
 
 def sources(data: Dataset) -> list[Path]:
     """What a dataset made of this one links to; none of it may be written to or replaced."""
-    return [data.root, *(path for v in data.videos_by_id if (path := data.feature_path(v)).is_file())]
+    return [data.root, *(path for view in views(data) for path in feature_files(view, view.videos_by_id).values())]
+
+
+def views(data: Dataset) -> list[Dataset]:
+    """The dataset with each of its kinds of features."""
+    return [data.reading(name) for name in data.manifest.grids]
+
+
+def feature_files(data: Dataset, videos: Iterable[str]) -> dict[str, Path]:
+    """Those that exist, by video."""
+    return {v: path for v in videos if (path := data.feature_path(v)).is_file()}
 
 
 def roles_of(data: Dataset) -> dict[str, Role]:
@@ -84,7 +94,8 @@ def write_derived(
     )
     rows = ((v, start, end) for v in videos for start, end in intervals.get(v, ()))
     write_dataset(folder, manifest, {v: source[v] | {"subset": roles[v]} for v in videos}, labels, rows, unseen)
-    transfer_features({v: p for v in videos if (p := data.feature_path(v)).is_file()}, folder, "link")
+    for view in views(data):
+        transfer_features(feature_files(view, videos), folder, "link", view.folder)
 
 
 def _points(data: Dataset, video: str, role: Role, hidden: np.ndarray | None) -> tuple[Points, Points]:

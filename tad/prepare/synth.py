@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from tad.data.segments import Segments
 from tad.errors import DataError, listing
 from tad.evaluation.ground_truth import segments_of
 from tad.files import parse_yaml, read_json, read_text, whole, write_json, write_text
+from tad.prepare.derive import views
 from tad.prepare.output import check_room, output_folder, rewritten, stamp
 from tad.prepare.synth_annotations import DURATION, invent
 from tad.prepare.synth_video import draw_latents
@@ -32,6 +34,8 @@ from tad.prepare.write import write_dataset
 
 RECORD = "synth.json"
 MOST_VIDEOS, MOST_CLASSES, MOST_DIM = 1_000_000, 10_000, 65_536
+FINER, MOST_FINER = "finer", 16
+"""Further features that an invented dataset may have, and the most rows of them for one of the usual ones."""
 MOST_ROWS = 5_000_000
 """Of one video: a month at the usual rate; it is made in memory."""
 
@@ -46,6 +50,7 @@ def make_dataset(
     difficulty: float = 0.5,
     dev: int = 0,
     test: int | None = None,
+    finer: int | None = None,
     force: bool = False,
 ) -> Dataset:
     """Invents a whole dataset: annotations, points and features (25 fps, 16-frame snippets).
@@ -58,6 +63,7 @@ def make_dataset(
         difficulty: 0 easy, 1 hard; see `tad.prepare.synth_world.Levels`.
         dev: development videos.
         test: test videos; half as many as training videos by default.
+        finer: also writes further features, named "finer", with so many rows for one of the usual ones.
 
     Raises:
         DataError: the folder cannot be used, the disk is too small, or a number is out of range.
@@ -69,10 +75,14 @@ def make_dataset(
         raise DataError(f"cannot invent {videos} training, {test} test, {dev} dev videos; {MOST_VIDEOS:,} at most")
     if not 0 < classes <= MOST_CLASSES:
         raise DataError(f"cannot invent {classes} classes; 1 to {MOST_CLASSES:,}")
+    if finer is not None and not 2 <= finer <= MOST_FINER:
+        raise DataError(f"finer features cannot have {finer} rows for one of the usual ones; 2 to {MOST_FINER}")
     _check_numbers(dim, difficulty)
     with output_folder(folder, "synth", force=force) as fresh:
         grid = FeatureGrid(fps=25, stride=16, window=16, dim=dim)
-        rows = sum(counts.values()) * grid.expected_length(sum(DURATION) / 2, None)
+        further = {} if finer is None else {FINER: grid.model_copy(update={"stride": grid.stride / finer})}
+        layouts = [grid, *further.values()]
+        rows = sum(counts.values()) * sum(layout.expected_length(sum(DURATION) / 2, None) for layout in layouts)
         check_room(fresh, rows * dim * np.dtype(grid.dtype).itemsize)
         counts = {role: n for role, n in counts.items() if n}
         invented = invent(counts, classes, seed)
@@ -81,10 +91,12 @@ def make_dataset(
             "classes": invented.classes,
             "subsets": {role: role for role in counts},
             "grid": grid,
+            "features": further,
         }
         manifest = parse_manifest(described, f"{folder}: dataset.yaml, named like its folder")
         write_dataset(fresh, manifest, invented.database, {POINTS: invented.points})
-        _record(fresh, dim, seed, difficulty, {"videos": videos, "classes": classes, "dev": dev, "test": test})
+        arguments = {"videos": videos, "classes": classes, "dev": dev, "test": test}
+        _record(fresh, dim, seed, difficulty, arguments if finer is None else arguments | {FINER: finer})
         write_features(fresh, seed=seed, difficulty=difficulty)
     return Dataset.open(folder)
 
@@ -92,10 +104,13 @@ def make_dataset(
 def write_features(
     root: Path | str, *, dim: int | None = None, seed: int = 0, difficulty: float = 0.5, force: bool = False
 ) -> int:
-    """Writes features/ID.npy for every video of a dataset folder, on the grid of its dataset.yaml.
+    """Writes features/ID.npy for every video of a dataset folder, on the grid of its dataset.yaml; and those of each of
+    the further features that it describes.
+
+    Further features show the same classes in the same deviations of the video; what else is random is drawn anew.
 
     Args:
-        dim: width of the features, written to dataset.yaml; the width it names by default.
+        dim: width of the usual features, written to dataset.yaml; the width it names by default.
         force: replace features that were written here; links are replaced, too, and what they lead to stays.
 
     Returns:
@@ -108,14 +123,19 @@ def write_features(
     data = Dataset.open(root)
     dim = data.manifest.grid.dim if dim is None else dim
     _check_numbers(dim, difficulty)
-    _check_lengths(data)
+    kinds = views(data)
+    for view in kinds:
+        _check_lengths(view)
     invented = _invented(data.root)
     path = data.root / "dataset.yaml"
     text, before = _with_dim(data, dim), stamp(path)
     old = path.read_bytes()
     try:
-        with output_folder(data.root / "features", "synth", force=force, links=True) as fresh:
-            _write_all(fresh, data, dim, seed, difficulty)
+        with ExitStack() as stack:
+            for view in kinds:
+                fresh = stack.enter_context(output_folder(data.root / view.folder, "synth", force=force, links=True))
+                own = dim if view.read is None else view.manifest.grid.dim
+                _write_all(fresh, view, own, seed, difficulty)
             if text is not None:
                 write_text(path, text)
     except BaseException:
@@ -124,7 +144,8 @@ def write_features(
                 temporary.write_bytes(old)
         raise
     rewritten(data.root, path.name, before)
-    rewritten(data.root, "features/", None)
+    for view in kinds:
+        rewritten(data.root, f"{view.folder}/", None)
     _record(data.root, dim, seed, difficulty, invented)
     return len(data.videos_by_id)
 
@@ -201,11 +222,10 @@ def _with_dim(data: Dataset, dim: int) -> str | None:
     if data.manifest.grid.dim == dim:
         return None
     wanted = data.manifest.model_copy(update={"grid": data.manifest.grid.model_copy(update={"dim": dim})})
-    text = re.sub(r"(?m)^([^#\n]*\bdim\s*:\s*)\d+", rf"\g<1>{dim}", read_text(path))
-    try:
-        fits = Manifest.model_validate(parse_yaml(text, str(path))) == wanted
-    except (DataError, ValidationError):
-        fits = False
-    if not fits or path.is_symlink():
-        raise DataError(f"{path}: cannot find grid.dim to set it; write `dim: {dim}` under `grid` yourself")
-    return text
+    old = read_text(path)
+    for found in re.finditer(r"(?m)^([^#\n]*?\bdim\s*:\s*)\d+", old):  # further features have a dim, too
+        text = f"{old[: found.start()]}{found[1]}{dim}{old[found.end() :]}"
+        with suppress(DataError, ValidationError):
+            if Manifest.model_validate(parse_yaml(text, str(path))) == wanted and not path.is_symlink():
+                return text
+    raise DataError(f"{path}: cannot find grid.dim to set it; write `dim: {dim}` under `grid` yourself")

@@ -16,6 +16,7 @@ import yaml
 
 from tad.data.dataset import Manifest
 from tad.data.labels import POINTS, LabelType
+from tad.data.manifest import FEATURES
 from tad.errors import DataError
 from tad.prepare.output import check_room
 
@@ -29,6 +30,7 @@ COMMENTS = {
     "subsets": "Role (train, dev or test) of each subset of annotations.json; videos of other subsets are left out.",
     "grid": "Row i of a feature file sees the frames [offset + i * stride, offset + i * stride + window) at `fps` "
     "frames a second.",
+    "features": "Further features, in features-NAME/ID.npy: the grid of each by its name. Recipes name what they read.",
     "ignored": "Videos that no stage and no evaluation reads.",
     "ambiguous": "Intervals in which a detection is neither right nor wrong: video_id,start,end.",
     "held_out": "Points of training videos that training does not see; scores without boundaries read them. Columns as "
@@ -71,11 +73,16 @@ def write_dataset(
 def manifest_text(manifest: Manifest) -> str:
     """dataset.yaml with its comments."""
     used = manifest.model_dump(exclude_none=True)
-    if manifest.grid.length is not None:  # resized features have no clock
-        used["grid"] = {key: used["grid"][key] for key in ("length", "dim", "dtype")}
-    whole = {k: int(v) for k, v in used["grid"].items() if isinstance(v, float) and v.is_integer()}  # 25.0 as 25
-    used["grid"] |= whole
+    used["grid"] = _grid(used["grid"])
+    if further := {name: _grid(grid) for name, grid in used.pop("features").items()}:
+        used["features"] = further
     return "\n".join(_commented(key, text, used[key]) for key, text in COMMENTS.items() if key in used)
+
+
+def _grid(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What dataset.yaml says of a grid: resized features have no clock, and 25.0 is written as 25."""
+    used = {k: described[k] for k in ("length", "dim", "dtype")} if "length" in described else described
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in used.items()}
 
 
 def _commented(key: str, text: str, value: Any) -> str:
@@ -84,11 +91,12 @@ def _commented(key: str, text: str, value: Any) -> str:
     return textwrap.fill(text, 120, initial_indent="# ", subsequent_indent="# ") + f"\n{value}"
 
 
-def transfer_features(paths: Mapping[str, Path], folder: Path, how: Transfer) -> None:
+def transfer_features(paths: Mapping[str, Path], folder: Path, how: Transfer, name: str = FEATURES) -> None:
     """Links (absolute symlinks) or copies feature files to folder/features/ID.npy.
 
     Args:
         folder: as `write_dataset`.
+        name: of the folder in it.
 
     Raises:
         FileExistsError: one of the files is there.
@@ -96,7 +104,7 @@ def transfer_features(paths: Mapping[str, Path], folder: Path, how: Transfer) ->
     """
     if how == "none" or not paths:
         return
-    target = folder / "features"
+    target = folder / name
     if target.is_symlink():
         raise DataError(f"{target}: is a link; nothing is written through links")
     target.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ from tad.errors import ConfigError, DataError, listing
 from tad.files import parse_yaml, read_yaml
 from tad.methods.actionformer.detector import ActionFormerDetector
 from tad.methods.pser.labeler import PserLabeler
-from tad.methods.roles import Method
+from tad.methods.roles import Method, Scoring, one_grid
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.options import option
 from tad.ranges import Float, Integer
@@ -94,6 +94,11 @@ class Recipe(StageConfig):
     )
     labeler: Labeler = PserLabeler()
     detector: Detector = ActionFormerDetector()
+    detector_features: str | None = option(
+        None,
+        "further features of the dataset (`features` in dataset.yaml) that the detector reads; null: the usual ones",
+        neutral=None,
+    )
     rounds: int = option(
         2,
         "label, train, detect; each round starts from the last one's detections; 0: the proposer alone",
@@ -120,21 +125,48 @@ class Recipe(StageConfig):
         problems = [text for role in (self.proposer, self.labeler, self.detector) for text in role.conflicts(self)]
         if self.operating_point.folds and not self.rounds:
             problems.append("operating_point.folds trains detectors, and with rounds: 0 there is none; leave it at 0")
+        if self.detector_features is not None and isinstance(self.detector, Scoring):
+            problems += one_grid(self.detector.method, self, "gives labelers snippet scores, which they read on theirs")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     def problems(self, data: Dataset) -> list[str]:
-        """Why the recipe cannot be trained on the labels that the training videos have; nothing if it can."""
-        return [text for method in self._used() for text in method.problems(data)]
+        """Why the recipe cannot be trained on the dataset: on the labels that the training videos have, or on its
+        features; nothing if it can."""
+        found = [text for method in self._used() for text in method.problems(data)]
+        try:
+            self.detector_data(data)
+        except DataError as error:
+            found.append(str(error))
+        return found
 
     def warnings(self, data: Dataset) -> list[str]:
         """Which labels the recipe makes no use of, in words."""
         return [text for method in self._used() for text in method.warnings(data)]
 
-    def reads_features(self, data: Dataset, detector: bool = True) -> bool:
-        """Whether anything reads the features of videos; without the detector: up to the first pseudo-labels."""
-        return any(m.reads_features(data) for m in self._used() if detector or m is not self.detector)
+    def detector_data(self, data: Dataset) -> Dataset:
+        """The dataset as the detector reads it.
+
+        Raises:
+            DataError: it has not the features that the recipe names.
+        """
+        return data.reading(self.detector_features if self.rounds else None)
+
+    def views(self, data: Dataset, detector: bool = True) -> list[Dataset]:
+        """The dataset once for each kind of features that is read; without the detector: up to the first pseudo-labels.
+
+        Raises:
+            DataError: as of `detector_data`.
+        """
+        found = [data] if any(m.reads_features(data) for m in self._used() if m is not self.detector) else []
+        if detector and self.rounds and self.detector.reads_features(view := self.detector_data(data)):
+            found += [view] if view.read is not None or not found else []
+        return found
+
+    def reads_features(self, data: Dataset) -> bool:
+        """Whether anything reads the usual features of videos."""
+        return any(view.read is None for view in self.views(data))
 
     def _used(self) -> list[Method]:
         encoder = [self.encoder] if self.encoder is not None else []

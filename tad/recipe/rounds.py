@@ -33,12 +33,22 @@ class Rounds:
     given: dict[int, Labels] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def detectors(self) -> Engine:
+        """The engine over the dataset as the detector reads it."""
+
+        def make() -> Engine:
+            view = self.recipe.detector_data(self.engine.data)
+            return self.engine if view is self.engine.data else self.engine.over(view)
+
+        return self._once(("detectors",), make)  # type: ignore[no-any-return]
+
     def model(self, number: int) -> Artifact:
         """The proposer's model (0), or that of a round's detector."""
         if number not in self.models:
-            now = self.round(number)
+            now, recipe = self.round(number), self.recipe
             self.models[number] = (
-                self.recipe.detector.train(now, self.labels(number)) if number else self.recipe.proposer.train(now)
+                recipe.detector.train(now.of_detector, self.labels(number)) if number else recipe.proposer.train(now)
             )
         return self.models[number]
 
@@ -59,7 +69,9 @@ class Rounds:
         now = self.round(number, role)
         if not number:
             return now.proposals()
-        return self._once(("detections", number, role), lambda: self.recipe.detector.detect(now, self.model(number)))
+        return self._once(
+            ("detections", number, role), lambda: self.recipe.detector.detect(now.of_detector, self.model(number))
+        )
 
     def scores(self, role: Role) -> Artifact | None:
         """The proposer's snippet scores."""
@@ -77,16 +89,29 @@ class Rounds:
 
 @dataclass(frozen=True)
 class RecipeRound:
-    """Implements tad.methods.roles.Round."""
+    """Implements tad.methods.roles.Round.
+
+    `detector`: whether the detector pulls from it, which may read other features than the rest of the recipe. What it
+    is given of the others is theirs: made of the features that they read.
+    """
 
     rounds: Rounds
     number: int
     role: Role
     known: bool
+    detector: bool = False
+
+    @property
+    def engine(self) -> Engine:
+        return self.rounds.detectors if self.detector else self.rounds.engine
 
     @property
     def data(self) -> Dataset:
-        return self.rounds.engine.data
+        return self.engine.data
+
+    @property
+    def of_detector(self) -> RecipeRound:
+        return replace(self, detector=True)
 
     @property
     def first(self) -> RecipeRound:
@@ -102,12 +127,10 @@ class RecipeRound:
         return Previous(self.rounds.model(before), self.rounds.labels(before).segments if before else None)
 
     def fit(self, stage: FitStage, inputs: Inputs = None) -> Artifact:
-        return self._made(stage, inputs, "train", lambda: self.rounds.engine.fit(stage, inputs, self.number))
+        return self._made(stage, inputs, "train", lambda: self.engine.fit(stage, inputs, self.number))
 
     def map(self, stage: MapStage, inputs: Inputs = None) -> Artifact:
-        return self._made(
-            stage, inputs, self.role, lambda: self.rounds.engine.map(stage, inputs, self.role, self.number)
-        )
+        return self._made(stage, inputs, self.role, lambda: self.engine.map(stage, inputs, self.role, self.number))
 
     def adopt(self, segments: Segments, name: str) -> Artifact:
         return self.rounds.engine.adopt(segments, name)
@@ -115,28 +138,32 @@ class RecipeRound:
     def proposals(self, suppressed: bool = True) -> Artifact:
         recipe, rounds = self.rounds.recipe, self.rounds
         if self.number <= 1:
-            return recipe.proposer.propose(self.first, rounds.model(0), suppressed)
+            return recipe.proposer.propose(self._proposers, rounds.model(0), suppressed)
         before = self.number - 1
         if suppressed or not isinstance(recipe.detector, Scoring):
             return rounds.detections(before, self.role)
-        return recipe.detector.propose(replace(self, number=before), rounds.model(before), suppressed)
+        return recipe.detector.propose(replace(self, number=before).of_detector, rounds.model(before), suppressed)
 
     def scores(self) -> Artifact | None:
         recipe, before = self.rounds.recipe, self.number - 1
         if before > 0 and isinstance(recipe.detector, Scoring):
-            return recipe.detector.score(replace(self, number=before), self.rounds.model(before))
-        return recipe.proposer.score(self.first, self.rounds.model(0))
+            return recipe.detector.score(replace(self, number=before).of_detector, self.rounds.model(before))
+        return recipe.proposer.score(self._proposers, self.rounds.model(0))
 
     def embedding(self) -> Artifact | None:
-        recipe, first = self.rounds.recipe, self.first
+        recipe, first = self.rounds.recipe, self._proposers
         if (encoder := recipe.encoder) is None:
             return recipe.proposer.embed(first, self.rounds.model(0))
         model = self.rounds._once(("encoder",), lambda: encoder.train(first.training))
         return encoder.embed(first, model)
 
+    @property
+    def _proposers(self) -> RecipeRound:
+        return replace(self.first, detector=False)
+
     def _made(self, stage: FitStage | MapStage, inputs: Inputs, role: Role, make: Callable[[], Artifact]) -> Artifact:
         names = tuple(sorted((name, artifact.fingerprint) for name, artifact in (inputs or {}).items()))
         found: Artifact = self.rounds._once(
-            (stage.name, stage.config.model_dump_json(), names, role, self.number), make
+            (stage.name, stage.config.model_dump_json(), names, role, self.number, self.data.read), make
         )
         return found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distributed.run.session import Options, self_train
@@ -55,6 +57,16 @@ def test_detect_in_a_folder_that_cannot_be_written(run, tmp_path):
     out = tmp_path / "detections.json"
     tad("detect", run / "run", "--data", run / "data", "--out", out, "--local", "--store", run / "store")
     assert len(Segments.from_file(out))
+
+
+def test_detect_refuses_features_that_do_not_fit_unless_told_not_to_check(run, tmp_path, capsys):
+    shutil.copytree(run / "data", tmp_path / "data")
+    path = next((tmp_path / "data" / "features").glob("test_*.npy"))
+    np.save(path, np.zeros((1, 12), np.float32))
+    words = ["detect", run / "run", "--data", tmp_path / "data", "--out", tmp_path / "o.json", "--local", "--store"]
+    assert f"features/{path.name}: feature length: 1 rows, " in refused(capsys, *words, run / "store")
+    tad(*words, run / "store", "--no-check")
+    assert len(Segments.from_file(tmp_path / "o.json"))
 
 
 def test_detect_refuses_what_does_not_fit(run, tmp_path, capsys):

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tad.commands.run import run
-from tad.commands.stages import detect, label
+from tad.commands.stages import label
 from tad.commands.tune import tune
 from tad.data.dataset import Dataset
 from tad.data.features import Unreadable, header_of, read_header
@@ -190,7 +190,6 @@ def test_the_commands_refuse_such_a_dataset_unless_they_are_told_not_to_check(da
     commands = {
         run: [RECIPE, *where],
         tune: [RECIPE, "--space", "rounds", "--trials", "1", *where],
-        detect: ["nowhere", "--subset", "train", "--out", "o.json", *where],
         label: ["pser", "--proposals", "none.json", "--out", "o.json", *where],
     }
     for command, arguments in commands.items():

@@ -25,7 +25,7 @@ from tad.methods.apl.contrastive_pyramid import pretrain
 from tad.methods.apl.options import AplLabelledTraining, AplTraining
 from tad.methods.apl.quality import joint_quality
 from tad.methods.apl.warm_start import differing
-from tad.methods.roles import Labels, Roles, Round
+from tad.methods.roles import Labels, Roles, Round, one_grid
 from tad.options import group, option
 from tad.ranges import Float
 from tad.stages import Artifact, StageConfig
@@ -121,12 +121,15 @@ class AplActionFormerDetector(ActionFormerDetector):
                 "detector.training.init: before starts from the proposer's weights, but the proposer is "
                 f"{proposer.method}; use proposer apl-actionformer, or detector.training.init: none"
             ]
+        why = "starts from the proposer's weights, which learnt from its features"
+        grids = one_grid(self.method, recipe, why, "set detector.training.init to none, ")
         unlike = differing(self.training, proposer.training)
         if not unlike:
-            return []
+            return grids
         return [
+            *grids,
             "detector.training.init: before starts from the proposer's weights, but detector.training and "
-            f"proposer.training differ in {', '.join(unlike)}; set them alike, or detector.training.init: none"
+            f"proposer.training differ in {', '.join(unlike)}; set them alike, or detector.training.init: none",
         ]
 
     def train(self, round: Round, labels: Labels) -> Artifact:

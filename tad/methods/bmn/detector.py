@@ -24,7 +24,7 @@ from tad.methods.bmn.targets import Window, read_window, windows
 from tad.methods.bmn.training import TrainStage
 from tad.methods.common import trained
 from tad.methods.common.postprocess import Postprocess, postprocess
-from tad.methods.roles import Labels, MethodConfig, Round, required
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, one_grid, required
 from tad.options import again, group, option
 from tad.ranges import Choice, Integer
 from tad.stages import Artifact, Context, StageConfig
@@ -87,6 +87,11 @@ class BmnDetector(MethodConfig):
     training: BmnTraining = BmnTraining()
     decode: BmnDecoding = group(BmnDecoding(), stage="detections")
     postprocess: BmnPostprocess = group(BmnPostprocess(), stage="detections")
+
+    def conflicts(self, recipe: Roles) -> list[str]:
+        why = "reads the proposer's class scores inside its proposals"
+        otherwise = "set detector.decode.snippets to false, "
+        return one_grid(self.method, recipe, why, otherwise) if self.decode.snippets else []
 
     def train(self, round: Round, labels: Labels) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos."""

@@ -24,7 +24,7 @@ from tad.methods.common.seeds import inside
 from tad.methods.hrpro.detector_model import InstanceModel, framed
 from tad.methods.hrpro.detector_training import InstanceTrain, InstanceTraining, segments_of
 from tad.methods.hrpro.negatives import Negatives, NegativesConfig
-from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, required
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, one_grid, required
 from tad.methods.snippet.training import read_features
 from tad.options import again, group, option
 from tad.ranges import Choice, Float, Integer
@@ -108,7 +108,8 @@ class HrproInstanceDetector(MethodConfig):
     )
 
     def conflicts(self, recipe: Roles) -> list[str]:
-        return cannot_ignore(self.method, recipe)
+        why = "mines its negatives on the proposer's background curve"
+        return cannot_ignore(self.method, recipe) + one_grid(self.method, recipe, why)
 
     def train(self, round: Round, labels: Labels) -> Artifact:
         """The model, trained on the proposer's candidates in the training videos, with pseudo-labels as targets."""

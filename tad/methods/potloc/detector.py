@@ -23,7 +23,7 @@ from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import refine
 from tad.methods.potloc.options import PotlocTraining
 from tad.methods.potloc.training import PotlocTrain, build
-from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore
+from tad.methods.roles import Labels, MethodConfig, Roles, Round, cannot_ignore, one_grid
 from tad.methods.snippet.model import video_scores
 from tad.methods.snippet.training import read_features
 from tad.options import again, group, option
@@ -126,7 +126,11 @@ class PotlocDetector(MethodConfig):
     )
 
     def conflicts(self, recipe: Roles) -> list[str]:
-        return cannot_ignore(self.method, recipe)
+        conflicts = cannot_ignore(self.method, recipe)
+        if self.decode.curve_share:
+            why = "averages its curves with the proposer's"
+            conflicts += one_grid(self.method, recipe, why, "set detector.decode.curve_share to 0, ")
+        return conflicts
 
     def train(self, round: Round, labels: Labels) -> Artifact:
         """The model, trained on the pseudo-labels of the training videos."""

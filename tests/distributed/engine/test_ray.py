@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("ray") / "data", videos=8)
+    return tiny_dataset(tmp_path_factory.mktemp("ray") / "data", videos=8, finer=2)
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +108,15 @@ def test_a_training_goes_on_when_workers_are_switched_on_or_off(data, resources,
     assert [event["epoch"] for event in events if event["kind"] == "epoch"] == list(range(6))
 
 
-def test_actors_write_what_one_process_writes(data, resources, tmp_path):
-    stage = ToyMap(ToyMapConfig())
-    alone = TinyEngine(data, 0, tmp_path / "one").map(stage)
-    together = TinyEngine(data, 0, tmp_path / "two", resources).map(stage)
+@pytest.mark.parametrize("features", [None, "finer"])
+def test_actors_write_what_one_process_writes(data, resources, tmp_path, features):
+    stage, view = ToyMap(ToyMapConfig()), data.reading(features)
+    alone = TinyEngine(view, 0, tmp_path / "one").map(stage)
+    together = TinyEngine(view, 0, tmp_path / "two", resources).map(stage)
     assert alone.segments().digest() == together.segments().digest()
     assert alone.fingerprint == together.fingerprint
+    means = [abs(float(view.features(video).mean())) for video in alone.segments().video_ids]
+    assert alone.segments().start[::2] == pytest.approx(means[::2], abs=1e-6), "of the features that the view reads"
 
 
 def test_nobody_takes_the_repr_of_the_dataset(data, resources, tmp_path, monkeypatch):

@@ -93,7 +93,7 @@ def test_trials_label_and_train_nothing(world, tmp_path):
 @pytest.mark.parametrize("method", sorted(registered("labeler").keys() - {"apl", "point-snippets", "pser-weak"}))
 def test_every_labeler_that_says_so_needs_no_features(world, tmp_path, method):
     recipe, data = recipe_of(world, method), Dataset.open(world / "data")
-    assert recipe.reads_features(data) and not recipe.reads_features(data, detector=False)
+    assert recipe.views(data) == [data] and recipe.views(data, detector=False) == []
     rounds = Rounds(recipe, TinyEngine(data, 0, tmp_path))
     for role in ("train", "dev"):
         assert len(rounds.labels(1, role).segments.segments()) > 0 or method == "full", "no video has full labels"
