@@ -66,7 +66,7 @@ LABELERS: dict[str, Way] = {
     "bag of scale .7": pser(*BAG, "labeler.bag.scales=[0.7]"),
     "bag of scale 1.4": pser("labeler.refine=bag", "labeler.bag.scales=[1.4]"),
 }
-TAUGHT = ("seeds", "points", "pser", "bag of scale 1.4")
+TAUGHT = ("seeds", "points", "pser", "bag of scale .7", "bag of scale 1.4")
 """Those that teach a detector."""
 
 
