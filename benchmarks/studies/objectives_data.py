@@ -56,7 +56,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "margin 1": {"margin": 1.0},
     "late, no video": {"centred": False, "scale": 1, "video_factor": False},
 }
-PSER = ["heads.epochs=4"]
+PSER = ["refine=bag", "heads.epochs=4"]
 LABELERS: dict[str, list[tuple[str, list[str], list[int]]]] = {
     "5 epochs": [
         ("pser-seed", [], [2, 7]),

@@ -57,7 +57,7 @@ def test_by_hand():
         ("a", "swim", 0, 10, 1.0),  # class without points
         ("elsewhere", "run", 0, 10, 1.0),  # another role's video
     )
-    assert points_score(rows, against(HELD)) == pytest.approx((3 / 9 / 2 + 1 / 2) / 2)
+    assert points_score(rows, against(HELD)) == pytest.approx((3 / 7 / 2 + 1 / 2) / 2)
 
 
 def test_too_long_and_too_short_cost_though_they_hold_their_own_point_only():

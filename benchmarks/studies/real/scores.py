@@ -66,10 +66,7 @@ LABELERS: dict[str, Way] = {
     "bag of scale .7": pser(*BAG, "labeler.bag.scales=[0.7]"),
     "bag of scale 1.4": pser("labeler.refine=bag", "labeler.bag.scales=[1.4]"),
 }
-TAUGHT = {
-    "shrec22": ("seeds", "points", "pser", "bag of scale .7", "bag of scale 1.4"),
-    "sbhar": ("seeds", "points", "pser", "bag of scale .7", "bag of scale 1.4"),
-}
+TAUGHT = ("seeds", "points", "pser", "bag of scale .7", "bag of scale 1.4")
 """Those that teach a detector."""
 
 
@@ -100,7 +97,7 @@ def measure(dataset: str, work: Path) -> list[Measured]:
         truth = label_quality(labels, data, "train").to_json()["mean_tiou"]
         of_labels = (float(truth or 0.0), *(label_change(labels, one.segments) for one in against))
         of_detections = None
-        if name in TAUGHT[dataset]:
+        if name in TAUGHT:
             value = judge.mean_ap(rounds.detections(1, "dev").segments(), data, "dev")["mean"] / 100
             on_train = rounds.detections(1, "train").segments()
             of_detections = (value, *(points_score(on_train, one) for one in against))
