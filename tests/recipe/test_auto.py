@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tad.cli import tad
 from tad.data.dataset import Dataset
 from tad.errors import ConfigError, DataError
-from tad.recipe.auto import EVIDENCE, choose
+from tad.recipe.auto import CHOICES, choose
 from tad.recipe.recipe import load_recipe, recipe_names
 from tad.selection.best_round import check_selection
 from tests.support.structure import ROOT
@@ -46,7 +46,8 @@ def test_what_is_chosen_can_be_trained_and_its_best_round_selected(by_type: dict
         assert not recipe.problems(data), choice
         check_selection(recipe, data)
         found.append(choice.recipe)
-    assert set(found) == EVIDENCE.keys() <= set(recipe_names())
+    assert set(found) == {recipe for recipe, _ in CHOICES.values()} <= set(recipe_names())
+    assert "labels the others" in choose(few(some_full)).why and "nothing to refine" in choose(some_full).why
 
 
 def test_the_sentence_counts_the_labels(by_type: dict[str, Dataset]) -> None:
@@ -57,9 +58,9 @@ def test_the_sentence_counts_the_labels(by_type: dict[str, Dataset]) -> None:
     assert f"points of {counts['points']}, classes alone of {counts['classes']}, no label of {counts['none']};" in said
 
 
-@pytest.mark.parametrize("recipe", EVIDENCE)
-def test_numbers_of_the_evidence_stand_on_the_page_that_it_names(recipe: str) -> None:
-    text = EVIDENCE[recipe]
+@pytest.mark.parametrize("case", CHOICES)
+def test_numbers_of_the_evidence_stand_on_the_page_that_it_names(case: str) -> None:
+    text = CHOICES[case][1]
     page = (ROOT / re.search(r"docs/\S+\.md", text)[0]).read_text()
     assert all(number in page for number in re.findall(r"\d+\.\d", text))
 

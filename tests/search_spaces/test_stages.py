@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import optuna
 import pytest
+import torch
 
 from distributed.engine.engine import Engine
 from distributed.engine.record import Record
@@ -14,9 +17,13 @@ from distributed.run.selftrain import SelfTraining
 from search_spaces.load import families
 from search_spaces.ranges import suggest
 from search_spaces.space import STAGES, Parameter
+from tad.data.labels import FullLabels
+from tad.data.segments import Segments
+from tad.methods.actionformer.detector import TrainStage
+from tad.methods.apl.contrastive_pyramid import ContrastiveTrain
 from tad.recipe.recipe import changed, load_recipe, options
 from tad.recipe.rounds import Rounds
-from tad.stages import Artifact
+from tad.stages import Artifact, Context
 from tests.support.spaces import RECIPES, space_of, spaces
 from tests.support.tiny import TinyEngine, tiny_dataset
 
@@ -62,19 +69,33 @@ STAGE_OF = {
 
 
 class Keys(Engine):
-    """Names the artifacts that a recipe needs, under their real fingerprints, without making any."""
+    """Names the artifacts that a recipe needs, under their real fingerprints, without making any.
+
+    What methods read before a stage is run is there: segments, the same of every stage, and untrained pyramids.
+    """
 
     def __init__(self, *parts) -> None:
         super().__init__(*parts)
         self.needed: dict[str, tuple[int, str]] = {}
 
     def fit(self, stage, inputs=None, number=0):
-        return self.map(stage, inputs, "train", number)
+        artifact = self.map(stage, inputs, "train", number)
+        if isinstance(stage, (TrainStage, ContrastiveTrain)) and not (artifact.path / "model.pt").exists():
+            task = stage.open(Context(self.data, inputs or {}, self.data.videos("train"), self.seed))
+            torch.save({"state": task.module.state_dict(), "settings": task.settings}, artifact.path / "model.pt")
+        return artifact
 
     def map(self, stage, inputs=None, role="train", number=0):
         key, _ = self._key(stage, inputs or {}, role, number)
         self.needed[key] = (number, stage.name)
-        return Artifact(key, self.store.root / key)
+        artifact = Artifact(key, self.store.root / key)
+        if not artifact.path.exists():
+            artifact.path.mkdir(parents=True)
+            videos = self.data.videos("train")
+            ends = np.full(len(videos), 9.0)
+            labels = Segments.of(videos, ends - 8, ends, [self.data.classes[0]] * len(videos))
+            labels.to_parquet(artifact.path / "segments.parquet")
+        return artifact
 
 
 def needed(recipe, engine: Keys) -> dict[str, tuple[int, str]]:
@@ -104,7 +125,9 @@ def another(p: Parameter, value):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("stages") / "data", videos=6, classes=2, dim=16)
+    found = tiny_dataset(tmp_path_factory.mktemp("stages") / "data", videos=6, classes=2, dim=16)
+    full = dict.fromkeys(found.videos("train")[:2], FullLabels(np.array([[1.0, 9.0]]), np.zeros(1, dtype=np.int64)))
+    return replace(found, full_by_id=full)
 
 
 @pytest.mark.parametrize(("family", "name"), spaces())
