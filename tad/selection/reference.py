@@ -2,7 +2,7 @@
 
 Points and a run's first proposals give the first of it (`by_proposals`): segments of largest expected tIoU under the
 model of labeler `points`. Their lengths are those of the proposals, and so are their errors. Where features can be
-read, rows say where actions begin and end, too, by discriminants that never saw the video, if they are to be believed
+read, rows say where actions begin and end, too, by discriminants that never saw the video
 (tad.methods.pser.cross_fitting).
 
 It reads points that training does not see, too (`held_out` of dataset.yaml), and nothing that a labeler or detector of
@@ -24,7 +24,7 @@ from tad.errors import DataError
 from tad.methods.common.seeds import inside
 from tad.methods.points.model import Constants, PointModel
 from tad.methods.potloc.labeler import Grouped, GroupedPoints
-from tad.methods.pser.cross_fitting import CrossFittingConfig, cross_fitted
+from tad.methods.pser.cross_fitting import CrossFittingConfig, set_anew
 from tad.methods.roles import Round
 
 
@@ -95,7 +95,7 @@ def reference(round: Round, features: bool = True) -> Reference:
     if not features:
         return found
     first = round.adopt(found.segments, "reference")
-    rows, classes = cross_fitted(round, CrossFittingConfig(), first, first).segments.segments(), round.data.classes
+    rows, classes = set_anew(round, CrossFittingConfig(), first, first).segments(), round.data.classes
     place = {v: i for i, v in enumerate(found.videos)}
     video = np.array([place[v] for v in rows.video_ids])
     order = np.lexsort((rows.point, rows.label_index(classes), video))

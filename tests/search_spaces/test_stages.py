@@ -164,7 +164,7 @@ def test_real_runs_repeat_what_the_keys_say(tmp_path):
         events = [json.loads(line) for line in (tmp_path / name / "events.jsonl").read_text().splitlines()]
         return {e["name"] for e in events if e["kind"] == "stage"}
 
-    of_none = {"snippet/score", "snippet/embed", "pser/discriminant"}  # the last is of the score of points
+    of_none = {"snippet/score", "snippet/embed"}
     assert set(STAGE_OF) >= ran("base", {}) - of_none and not ran("again", {})
     declared = {p.key: p for family in families() if (s := space_of(family, "bag")) for p in s.parameters}
     for key, value in {

@@ -39,11 +39,11 @@ EPOCHS = {"shrec22": ("detector.training.epochs=12",), "sbhar": ()}
 
 
 def seeds(*changes: str) -> Way:
-    return Way("seeds", changes, sized=("detector",))
+    return Way("seeds", changes)
 
 
 def pser(*changes: str) -> Way:
-    return Way("pser", changes, sized=("detector",))
+    return Way("pser", changes)
 
 
 LABELERS: dict[str, Way] = {

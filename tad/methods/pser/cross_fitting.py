@@ -27,7 +27,18 @@ class CrossFittingConfig(StageConfig):
 
 
 def cross_fitted(round: Round, config: CrossFittingConfig, seeds: Artifact, first: Artifact) -> Labels:
-    """Seeds with boundaries set anew; as they are, where rows are not to be believed (`raters.py`).
+    """Seeds with boundaries set anew (`set_anew`); as they are, where rows are not to be believed (`raters.py`)."""
+    labels = set_anew(round, config, seeds, first)
+    odds = round.training.map(RowOdds(config.rows), {"taught": first})
+    alone = Boundaries(BoundariesConfig(vote=0.0))
+    rows = round.training.map(alone, {"labels": first, "first": first, "odds": odds})
+    raters = {"first": first, "rows": rows}
+    found = round.map(Believed(), {"seeds": seeds, "refined": labels} | raters)
+    return Labels(found, note=lambda: compare(raters, round.data.classes).sentence())
+
+
+def set_anew(round: Round, config: CrossFittingConfig, seeds: Artifact, first: Artifact) -> Artifact:
+    """Segments: seeds with boundaries by rows and by their own vote, believed or not.
 
     Args:
         round: whose videos the labels are of.
@@ -36,18 +47,12 @@ def cross_fitted(round: Round, config: CrossFittingConfig, seeds: Artifact, firs
         first: the same of the training videos.
     """
     training, labels, taught = round.training, seeds, first
-    stage = Boundaries(config.boundaries)
-    raters: dict[str, Artifact] = {}
+    judge, stage = RowOdds(config.rows), Boundaries(config.boundaries)
     for _ in range(config.rounds):
-        judge = RowOdds(config.rows)
         known = {"first": first, "odds": training.map(judge, {"taught": taught})}
         own = {"first": seeds, "odds": round.map(judge, {"taught": taught})}
         # Usual lengths are those that the rows show: with them already counted, lengths would stay where they are.
         usual = training.map(stage, {"labels": taught} | known)
-        if not raters:
-            alone = Boundaries(BoundariesConfig(vote=0.0))
-            raters = {"first": first, "rows": training.map(alone, {"labels": first} | known)}
         labels = round.map(stage, {"labels": labels, "usual": usual} | own)
         taught = training.map(stage, {"labels": taught, "usual": usual} | known)
-    found = round.map(Believed(), {"seeds": seeds, "refined": labels} | raters)
-    return Labels(found, note=lambda: compare(raters, round.data.classes).sentence())
+    return labels
