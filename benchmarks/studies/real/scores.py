@@ -35,7 +35,7 @@ from tad.selection.reference import by_proposals, reference
 
 ANEW, BAG = "labeler.cross_fitting.", ("labeler.refine=bag", "labeler.merge.contain_point=false")
 EPOCHS = {"shrec22": ("detector.training.epochs=12",), "sbhar": ()}
-"""Two fifths of the usual training: what is asked for is the order."""
+"""12 of the usual 35: what is asked for is the order."""
 
 
 def seeds(*changes: str) -> Way:
