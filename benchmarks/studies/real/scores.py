@@ -88,8 +88,8 @@ def measure(dataset: str, work: Path) -> list[Measured]:
     against = (by_proposals(plain.detections(0, "train").segments(), data), reference(plain.round(0)))
     found: dict[str, Measured] = {}
     for name, way in LABELERS.items():
-        changes = way._replace(changes=(*way.changes, *(EPOCHS[dataset] if way.sized else ())))
-        rounds = Rounds(load_recipe(way.recipe, changes.overrides(dataset)), engine)
+        fewer = EPOCHS[dataset] if way.recipe in ("seeds", "pser") else ()
+        rounds = Rounds(load_recipe(way.recipe, (*way.overrides, *fewer)), engine)
         labels = rounds.labels(1).segments.segments()
         content = labels.replace(source="", score=1.0).digest()
         if content in found:
