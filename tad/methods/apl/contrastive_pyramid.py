@@ -22,7 +22,8 @@ from tad.methods.roles import Round
 from tad.stages import Artifact, Context, StageConfig
 
 LONG = 256.0
-"""Snippets of a label that is assumed where there is none: as in the published data it leads to six levels."""
+"""Snippets of a label that is assumed where there is none: as in the published data it leads to six levels, where rows
+are not doubled."""
 NETWORK = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout", "stem", "gain")
 """Settings that are arguments of `Backbone`."""
 
@@ -76,7 +77,7 @@ class ContrastiveTrain:
 
     config: Pretraining
     name: str = "contrastive/train"
-    version: int = 1
+    version: int = 2
 
     def open(self, context: Context) -> ContrastiveTask:
         return ContrastiveTask(self.config, Pyramid(self.config, context))

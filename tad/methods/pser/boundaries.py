@@ -68,7 +68,7 @@ class Boundaries:
 
     config: BoundariesConfig
     name: str = "pser/boundaries"
-    version: int = 3
+    version: int = 4
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
@@ -97,6 +97,7 @@ class Boundaries:
                 edges = best(gain[mine], points, usual[label] + np.log(grid.rate), length_weight)
                 spans[mine] = grid.from_edge(between_rows(edges, gain[mine]))
                 scores[mine] = [np.exp(log_p[a:b, c]).mean() for (a, b), c in zip(edges, label, strict=True)]
+                spans[mine] = holding(spans[mine], labels.time[mine], 0.5 / grid.rate)
             spans = inside(spans, 0.0, data.duration(video))
             names = [data.classes[i] for i in labels.label]
             return Segments.of(video, spans[:, 0], spans[:, 1], names, scores, labels.time, context.source)
@@ -119,6 +120,21 @@ def usual_lengths(labels: Segments, classes: Sequence[str]) -> np.ndarray:
         own = log_length[label == index]
         found[index] = (len(own) * np.median(own) + PRIOR * found[index]) / (len(own) + PRIOR)
     return found
+
+
+def holding(spans: np.ndarray, time: np.ndarray, shortest: float) -> np.ndarray:
+    """[G, 2] seconds: labels of one chain that hold their points and reach none of their neighbours'.
+
+    Args:
+        spans: [G, 2].
+        time: [G] of the points, ascending.
+        shortest: what is shorter gets so many seconds about its middle first.
+    """
+    short = np.maximum(shortest - (spans[:, 1] - spans[:, 0]), 0.0) / 2
+    start, end = np.minimum(spans[:, 0] - short, time), np.maximum(spans[:, 1] + short, time)
+    start[1:], end[:-1] = np.maximum(start[1:], time[:-1]), np.minimum(end[:-1], time[1:])
+    end[:-1] = np.minimum(end[:-1], start[1:])
+    return np.stack([start, end], axis=1)
 
 
 def own_rows(points: np.ndarray, rows: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from tad.stages import Artifact, StageConfig
 
 
 class CrossFittingConfig(StageConfig):
-    """How boundaries are set by what models of the other folds say of rows."""
+    """How boundaries are set by what models of the other folds say of rows, where that is to be believed."""
 
     rounds: int = option(
         2,

@@ -1,9 +1,10 @@
-"""Labeler `pser`: seeds refined in bags of perturbed copies.
+"""Labeler `pser`: a seed for every point, refined by models of other videos (the default) or in a bag of its copies.
 
-PseR (Fang & Hong, IEEE TMM 2026): a seed for every point, a bag of scaled and shifted copies around it, a selection
-module (multiple-instance learning over the bag) and a ranking module (temporal confidence) that score the copies, and
-their weighted mean as pseudo-label. Features are frozen: they are read, never trained.
-Stages: `pser/seed` (map), `pser/heads` (fit), `pser/refine` (map).
+The bag is PseR (Fang & Hong, IEEE TMM 2026): scaled and shifted copies of the seed, a selection module (multiple-
+instance learning over the bag) and a ranking module (temporal confidence) that score the copies, and their weighted
+mean as pseudo-label. Features are frozen: they are read, never trained.
+Stages: `pser/seed` (map); of the default `pser/rows`, `pser/boundaries`, `pser/believed` (map, see `cross_fitting.py`);
+of the bag `pser/heads` (fit), `pser/refine` (map).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which of two sets of labels measures lengths with more noise, found without ground truth.
+"""How noisy the lengths are that rows give labels, found without ground truth, and whether rows are believed.
 
 Seeds and boundaries by rows are two raters of the same actions. Within a class, what both say about which action is
 longer is the actions' own doing; the rest of each one's variance is its own noise. So with log lengths s and r
@@ -25,6 +25,8 @@ CLIP = 1.0
 MOST = 0.2
 """Rows with more noise are not believed. With less, labels got better in each of 16 samples of 3 to 40 real recordings;
 with more, worse in four of five, and on generated features."""
+FEWEST = 10
+"""Labels that can be compared; of fewer, noise cannot be told."""
 SHRUNK = 2.0
 """Nor are rows by which labels get shorter, or longer, by this factor: a constant length has no noise."""
 
@@ -36,25 +38,35 @@ class Raters(NamedTuple):
         seeds: noise variance of the seeds' log lengths.
         rows: the same of the rows'.
         ratio: median length by rows over that of the seeds.
+        compared: labels of several videos beside another of their class; the others say nothing about noise.
     """
 
     seeds: float
     rows: float
     ratio: float
+    compared: int
+
+    @property
+    def doubt(self) -> str:
+        """Why boundaries by rows may not take the place of the seeds'; empty: they may."""
+        if self.compared < FEWEST:
+            return f"of {self.compared} labels can be told how noisy lengths by rows are; it takes {FEWEST}"
+        if self.rows > MOST:
+            return f"lengths by rows are too noisy (variance of logs {self.rows:.2f}, more than {MOST:g})"
+        if not 1 / SHRUNK < self.ratio < SHRUNK:
+            return f"rows make labels {self.ratio:.2f} times as long; beyond {SHRUNK:g} times they are not believed"
+        return ""
 
     @property
     def believed(self) -> bool:
-        """Whether boundaries by rows may take the place of the seeds'."""
-        return self.rows <= MOST and 1 / SHRUNK < self.ratio < SHRUNK
+        return not self.doubt
 
     def sentence(self) -> str:
         """The decision, for a user."""
-        numbers = (
-            f"noise of log lengths {self.seeds:.3f} in the seeds, {self.rows:.3f} by rows; lengths x {self.ratio:.2f}"
-        )
-        if self.believed:
-            return f"seeds refined by models of other videos ({numbers})"
-        return f"seeds stay as they are: what models of other videos say of their rows is less sure ({numbers})"
+        if self.doubt:
+            return f"seeds stay as they are: {self.doubt}"
+        noise = f"noise of log lengths: seeds {self.seeds:.3f}, rows {self.rows:.3f}"
+        return f"seeds refined by models of other videos ({noise}; rows alone make them {self.ratio:.2f} times as long)"
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class Believed:
 
     config: StageConfig = field(default_factory=StageConfig)
     name: str = "pser/believed"
-    version: int = 1
+    version: int = 2
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
@@ -92,14 +104,16 @@ def raters_of(seeds: Segments, rows: Segments, classes: Sequence[str]) -> Raters
     label = seeds.label_index(classes)[pairs[:, 0]]
     log_length = np.stack([np.log(s.end - s.start)[i] for s, i in zip((seeds, rows), pairs.T, strict=True)])
     ratio = float(np.exp(np.median(log_length[1]) - np.median(log_length[0]))) if len(pairs) else 1.0
-    away, free = np.zeros_like(log_length), 0
+    away, free, compared = np.zeros_like(log_length), 0, 0
     for index in np.unique(label):
         own = label == index
         away[:, own] = log_length[:, own] - np.median(log_length[:, own], axis=1, keepdims=True)
         free += own.sum() - 1
+        compared += int(own.sum()) if own.sum() > 1 else 0
+    compared *= len(set(seeds.video_ids)) > 1  # one video is judged by models of its own rows
     away = np.clip(away, -CLIP, CLIP)
     (first, both), (_, second) = away @ away.T / max(free, 1)
-    return Raters(float(first - both), float(second - both), ratio)
+    return Raters(float(first - both), float(second - both), ratio, compared)
 
 
 def _pairs(seeds: Segments, rows: Segments) -> np.ndarray:

@@ -27,6 +27,7 @@ from tad.data.dataset import Dataset
 from tad.data.grid import SnippetGrid
 from tad.errors import DataError
 from tad.methods.pser.apart import Apart, apart
+from tad.methods.snippet.training import read_features
 from tad.options import option
 from tad.ranges import Choice, Float
 from tad.stages import Arrays, Context, StageConfig
@@ -74,6 +75,9 @@ class RowsConfig(StageConfig):
 class RowOdds:
     """Map stage: array `log_p` [T, C + 1] float32, log probabilities of what each row shows; background comes last.
 
+    The models never saw the features of the video. From the second round on they learn from labels of other videos,
+    which models of the round before set, and these had seen it.
+
     Input "taught": the labels of the training videos. A video outside the folds is judged by a model of all. A class
     that the video's model has not seen is as likely as background. The models are learnt when the stage is opened:
     108 videos of 130 rows, 128 wide, take half a second; features are read twice.
@@ -97,6 +101,8 @@ class RowOdds:
 
         def judge(video: str) -> Arrays:
             logits, known = models.logits(video, data)
+            if not known.any():
+                return {"log_p": np.full(logits.shape, -np.log(logits.shape[1]), dtype=np.float32)}
             log_p = scale * logits
             log_p -= np.logaddexp.reduce(np.where(known, log_p, -np.inf), axis=1, keepdims=True)
             return {"log_p": np.where(known, log_p, log_p[:, -1:]).astype(np.float32)}
@@ -121,8 +127,8 @@ class Models(NamedTuple):
         fold = self.folds.get(video, -1)
         known = self.known[fold]
         if not known[-1]:  # without background there is nothing to compare with
-            known = np.arange(len(known)) == len(known) - 1
-        found = np.asarray(data.features(video), dtype=np.float64) @ self.weight[fold].T + self.bias[fold]
+            known = np.zeros(len(known), dtype=bool)
+        found = features_of(data, video) @ self.weight[fold].T + self.bias[fold]
         return np.where(known, found - found[:, -1:], 0.0), known
 
 
@@ -133,6 +139,15 @@ def fold_of(video: str, labelled: list[str], folds: int) -> int | None:
     return at * folds // len(labelled) if at < len(labelled) and labelled[at] == video else None
 
 
+def features_of(data: Dataset, video: str) -> np.ndarray:
+    """[T, D] float64.
+
+    Raises:
+        DataError: the file is missing or malformed, or holds a value that is not finite.
+    """
+    return read_features(data, video).numpy().astype(np.float64)
+
+
 def learn(labels: dict[str, Apart], data: Dataset, config: RowsConfig) -> Models:
     """From the labels of each training video that has any, by ascending id."""
     videos, classes, dim = list(labels), len(data.classes), data.manifest.grid.dim
@@ -141,7 +156,7 @@ def learn(labels: dict[str, Apart], data: Dataset, config: RowsConfig) -> Models
     count, total = np.zeros((folds, classes + 1)), np.zeros((folds, classes + 1, dim))
     square = np.zeros((folds, dim, dim))
     for video, fold in of.items():
-        features = np.asarray(data.features(video), dtype=np.float64)
+        features = features_of(data, video)
         target = teaching(labels[video], data.grid(video, len(features)), classes, config)
         rows, one_hot = features[target != NOTHING], np.eye(classes + 1)[target[target != NOTHING]]
         count[fold] += one_hot.sum(axis=0)
@@ -149,11 +164,11 @@ def learn(labels: dict[str, Apart], data: Dataset, config: RowsConfig) -> Models
         square[fold] += rows.T @ rows
     everything = count.sum(axis=0), total.sum(axis=0), square.sum(axis=0)
     own = 0.0 if folds == 1 else 1.0  # one video alone is judged by its own rows
-    others = [
-        tuple(w - own * x[k] for w, x in zip(everything, (count, total, square), strict=True)) for k in range(folds)
-    ]
-    weight, bias, known = zip(*(_solve(*rest) for rest in (*others, everything)), strict=True)
-    return Models(of, np.array(weight), np.array(bias), np.array(known))
+    solved = [_solve(*everything)]  # one square after the other: they are wide
+    for k in range(folds):
+        solved.insert(k, _solve(*(w - own * x[k] for w, x in zip(everything, (count, total, square), strict=True))))
+    weight, bias, known = (np.array(x) for x in zip(*solved, strict=True))
+    return Models(of, weight, bias, known)
 
 
 def teaching(labels: Apart, grid: SnippetGrid, classes: int, config: RowsConfig) -> np.ndarray:
