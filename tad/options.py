@@ -186,7 +186,7 @@ def declared(model: type[BaseModel], stage: Stage, prefix: str = "", at: Group |
         said, inner = info.json_schema_extra, group_of(info)
         if inner is not None:
             place = said if isinstance(said, Group) else Group()
-            only = place.only and (f"{prefix}{place.only[0]}", place.only[1])
+            only = (f"{prefix}{place.only[0]}", place.only[1]) if place.only else at.only
             place = replace(place, paper=_below(at.paper, name) | dict(place.paper), only=only)
             yield from declared(inner, place.stage or stage, f"{prefix}{name}.", place)
         elif isinstance(said, Option) or info.description:

@@ -39,8 +39,8 @@ STAGE_OF = {
     "snippet/propose": "proposals",
     "rskp/propose": "proposals",  # of a later round: detections
     "pser/heads": "heads",
-    "pser/rows": "labels",
-    "pser/boundaries": "labels",
+    "pser/rows": "heads",
+    "pser/boundaries": "heads",
     "pser/believed": "labels",
     "pser/seed": "labels",
     "pser/refine": "labels",

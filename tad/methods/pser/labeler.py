@@ -129,7 +129,7 @@ class PserLabeler(PointLabeler):
         "copies of the seed; or, without features, as by labeler points, which cross-fitted does where there are none",
         paper="bag",
     )
-    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), only=("refine", "cross-fitted"))
+    cross_fitting: CrossFittingConfig = group(CrossFittingConfig(), stage="heads", only=("refine", "cross-fitted"))
     seed_rule: SeedRule = group(SeedRule(), stage="heads", free=("half_width", "min_score"))
     bag: BagConfig = group(BagConfig(), stage="heads", only=BAG)
     negatives: NegativesConfig = group(NegativesConfig(), stage="heads", only=BAG)
