@@ -15,11 +15,11 @@ class CrossFittingConfig(StageConfig):
     """How boundaries are set by what models of the other folds say of rows, where that is to be believed."""
 
     rounds: int = option(
-        2,
+        4,
         "how often models learn from the labels and boundaries are set anew",
         ge=1,
         le=20,
-        tune=Integer(1, 5),
+        tune=Integer(1, 6),
         why="in the first, the models still learn from the seeds",
     )
     rows: RowsConfig = group(RowsConfig())

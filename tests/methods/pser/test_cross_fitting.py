@@ -207,7 +207,7 @@ def test_votes_are_one_over_the_rows_of_a_label_for_its_own_and_against_all_othe
 
 
 def test_one_label_for_every_point_also_of_dev_videos(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(raters, "MOST", np.inf)  # a few generated videos: rows would not be believed
+    monkeypatch.setattr(raters, "MORE", np.inf)  # a few generated videos: rows would not be believed
     monkeypatch.setattr(raters, "SHRUNK", np.inf)
     engine = TinyEngine(data, 0, tmp_path)
     proposals = adopted(engine, proposals_of(data, "train", "dev"))

@@ -19,6 +19,7 @@ from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 ROWS = RowsConfig()
+WIDE = RowsConfig(inside=0.3, outside=0.6, margin_rows=10.0)
 GRID = SnippetGrid(fps=1, stride=1, window=1, length=40)
 
 
@@ -28,19 +29,19 @@ def around(*rows: tuple[float, float, int, float]) -> Apart:
 
 
 def test_margins_teach_nothing_and_a_point_always_does():
-    found = teaching(around((10, 20, 1, 11)), GRID, 2, ROWS)
+    found = teaching(around((10, 20, 1, 11)), GRID, 2, WIDE)
     assert (found[:4] == 2).all() and (found[26:] == 2).all(), "far from labels it is background"
     assert (found[4:10] == NOTHING).all() and (found[20:26] == NOTHING).all()
     assert (found[[10, 12, 17, 18, 19]] == NOTHING).all() and (found[13:17] == 1).all() and found[11] == 1
 
 
 def test_of_long_labels_margins_are_no_longer():
-    found = teaching(around((0, 40, 0, 20)), GRID, 2, ROWS)
+    found = teaching(around((0, 40, 0, 20)), GRID, 2, WIDE)
     assert (found[5:35] == 0).all() and (found[:5] == NOTHING).all()
 
 
 def test_rows_of_two_at_once_teach_nothing():
-    found = teaching(around((10, 20, 0, 15), (10, 20, 1, 16)), GRID, 2, ROWS)
+    found = teaching(around((10, 20, 0, 15), (10, 20, 1, 16)), GRID, 2, WIDE)
     assert (found[13:17] == NOTHING).all() and (found[:4] == 2).all()
 
 
@@ -104,15 +105,13 @@ def test_the_scale_is_the_likeliest(world):
 def stage(data: Dataset, folder, labels: Segments) -> Segments:
     engine = TinyEngine(data, 0, folder)
     given = engine.adopt(labels, "labels")
-    return cross_fitted(
-        round_of(engine, proposals=given), CrossFittingConfig(rounds=1), given, given
-    ).segments.segments()
+    return cross_fitted(round_of(engine, proposals=given), CrossFittingConfig(), given, given).segments.segments()
 
 
 @pytest.fixture
 def credulous(monkeypatch):
     """Rows are believed whatever they say, so that a test sees what they do."""
-    monkeypatch.setattr(raters, "MOST", np.inf)
+    monkeypatch.setattr(raters, "MORE", np.inf)
     monkeypatch.setattr(raters, "SHRUNK", np.inf)
 
 
