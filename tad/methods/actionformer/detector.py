@@ -53,7 +53,7 @@ class Reading(StageConfig):
     max_detections: bounds.Count = option(
         200,
         "detections of each video, the best ones",
-        tune=Integer(50, 1000, log=True),
+        tune=Integer(50, 2000, log=True),
         why="ActionFormer 200, 100 on ActivityNet",
     )
 

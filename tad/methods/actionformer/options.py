@@ -75,7 +75,7 @@ class Training(StageConfig):
         stand_in=35,
     )
     batch_size: bounds.BatchSize = option(
-        2, "videos of a step, over all workers", tune=Integer(1, 8), why="ActionFormer 2"
+        2, "videos of a step, over all workers", tune=Integer(1, 16, log=True), why="ActionFormer 2, 16 on ActivityNet"
     )
     lr: bounds.Rate | None = option(
         None,
@@ -87,7 +87,7 @@ class Training(StageConfig):
     warmup: bounds.Chance = option(
         1 / 7,
         "share of the steps until the peak; then a cosine",
-        tune=Float(0.0, 0.3),
+        tune=Float(0.0, 0.4),
         why="ActionFormer 5 of 35 epochs",
     )
     weight_decay: bounds.Penalty = option(
