@@ -27,6 +27,7 @@ WAYS: dict[str, Way | None] = {
     "proposer": Way("seeds", rounds=0),
     "seeds": Way("seeds"),
     "pser": Way("pser"),
+    "pser-two-rounds": Way("pser", rounds=2),
     "points": Way("seeds", ("labeler.method=points",)),
     "potloc": Way("potloc-small"),
     "hrpro": Way("hrpro-small"),
@@ -36,7 +37,7 @@ WAYS: dict[str, Way | None] = {
     "full": Way("actionformer-full", rounds=0),
 }
 
-POINTS = ("probe", "proposer", "seeds", "pser", "points", "potloc", "hrpro")
+POINTS = ("probe", "proposer", "seeds", "pser", "pser-two-rounds", "points", "potloc", "hrpro")
 SOME = ("probe", "full", "mixed", "apl")
 MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
     "shrec22": {
