@@ -57,7 +57,7 @@ LABELERS: dict[str, Way] = {
     "hrpro": seeds("labeler.method=hrpro"),
     "pser, 1 round": pser(ANEW + "rounds=1"),
     "pser": pser(),
-    "pser, 5 rounds": pser(ANEW + "rounds=5"),
+    "pser, 2 rounds": pser(ANEW + "rounds=2"),
     "pser, no usual length": pser(ANEW + "boundaries.length_weight=0.0"),
     "pser, no votes": pser(ANEW + "boundaries.vote=0.0"),
     "pser, no margins": pser(ANEW + "rows.inside=0.0", ANEW + "rows.outside=0.0"),
