@@ -183,6 +183,16 @@ def test_the_noise_of_both_raters_is_found_without_the_truth(seed, first, second
     assert found.believed == (second < 0.5)
 
 
+def test_rows_as_noisy_as_the_seeds_are_believed():
+    rng = np.random.default_rng(0)
+    true = rng.normal(1.0, 0.3, 2000)
+    seeds, rows = (
+        actions(true + rng.normal(0, 0.45, 2000)).replace(video_id=["v", "w"] * 1000) for _ in ("seeds", "rows")
+    )
+    exact = actions(true).replace(video_id=["v", "w"] * 1000)
+    assert raters_of(seeds, rows, CLASSES).believed and not raters_of(exact, rows, CLASSES).believed
+
+
 def test_what_is_not_believed_says_why():
     rng = np.random.default_rng(0)
     seeds = actions(rng.normal(1.0, 0.3, 100)).replace(video_id=["v", "w"] * 50)
