@@ -15,7 +15,7 @@ class CrossFittingConfig(StageConfig):
     """How boundaries are set by what models of the other folds say of rows, where that is to be believed."""
 
     rounds: int = option(
-        4,
+        3,
         "how often models learn from the labels and boundaries are set anew",
         ge=1,
         le=20,
