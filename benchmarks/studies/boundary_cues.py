@@ -4,8 +4,8 @@
 jittered boundaries, weak ends, a background that looks like the action) and one at which boundaries can be found
 ("clear"). Videos, annotations, points and random numbers are the same. It measures mean tIoU of each point's label, for
 labelers and for parts that set boundaries, each beside the labels without it; a seed is one of generator and models.
-Prints Markdown (docs/results/generated.md). Finished stages are kept in DIR. A seed takes about five CPU minutes a
-setting, two thirds of them for the detectors behind labels of a second round.
+Prints Markdown (docs/results/generated.md). Finished stages are kept in DIR. A seed takes about three minutes for each
+setting, most of them for the detectors behind labels of a second round.
 """
 
 # ruff: noqa: E402 - thread counts must be set before numpy is loaded
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.studies.hrpro_ablation import NO_NP, REGRESSION, SCORE
+from benchmarks.studies.hrpro_ablation import NO_NP, SCORE
 from benchmarks.studies.objectives import table
 from benchmarks.studies.potloc_ablation import EVERYTHING
 from benchmarks.studies.real.pser_parts import ENDS, ROWS, bound
@@ -42,11 +42,11 @@ from tad.prepare.synth_world import Cues, Levels
 from tad.recipe.recipe import load_recipe
 from tad.recipe.rounds import Rounds
 
-VIDEOS, CLASSES, DIM, DIFFICULTY = 60, 5, 64, 0.5
+VIDEOS, CLASSES, DIM = 60, 5, 64
 SETTINGS = {"weak": Cues(), "clear": Cues(jitter=0.04, edge_drop=0.1, context=0.1)}
 REDRAWN = 50
 """Draws of jittered boundaries that the first row is the mean of."""
-SHOWN, TAUGHT = "where the features begin and end (a bound)", "rows taught by the true boundaries (a bound)"
+SHOWN, TAUGHT = "where the features begin and end", "rows taught by the true boundaries, no votes"
 
 
 class Row(NamedTuple):
@@ -74,29 +74,31 @@ LABELS: Mapping[str, Row] = {
     "`hrpro`": Row("hrpro-small", (), SEEDS),
     "`points`": Row("seeds", ("labeler.method=points",), SEEDS),
     BAG: Row("pser", bag(), SEEDS),
-    "its copies' plain mean, nothing learned": Row("pser", bag("rank_power=0"), SEEDS),
-    "bag with the selection module": Row("pser", bag("class_power=1", "instance_power=1", "rank_power=1"), BAG),
+    "bag, plain mean of the copies": Row("pser", bag("rank_power=0"), SEEDS),
+    "bag, the published product": Row("pser", bag("class_power=1", "instance_power=1", "rank_power=1"), BAG),
     "**`pser`**": Row("pser", (), SEEDS),
     ANEW: Row("pser", (), SEEDS, kind="anew"),
-    "one round": Row("pser", ("labeler.cross_fitting.rounds=1",), ANEW, kind="anew"),
-    "no margins": Row("pser", (ROWS + "inside=0", ROWS + "outside=0"), ANEW, kind="anew"),
-    "margins half as wide": Row(
+    "rows, one round": Row("pser", ("labeler.cross_fitting.rounds=1",), ANEW, kind="anew"),
+    "rows, no margins": Row("pser", (ROWS + "inside=0", ROWS + "outside=0"), ANEW, kind="anew"),
+    "rows, margins half as wide": Row(
         "pser", (ROWS + "inside=0.15", ROWS + "outside=0.3", ROWS + "margin_rows=5"), ANEW, kind="anew"
     ),
-    "first labels do not vote": Row("pser", (ENDS + "vote=0",), ANEW, kind="anew"),
-    "they vote twice as much": Row("pser", (ENDS + "vote=40",), ANEW, kind="anew"),
-    "usual lengths do not count": Row("pser", (ENDS + "length_weight=0",), ANEW, kind="anew"),
+    "rows, first labels do not vote": Row("pser", (ENDS + "vote=0",), ANEW, kind="anew"),
+    "rows, first labels vote twice as much": Row("pser", (ENDS + "vote=40",), ANEW, kind="anew"),
+    "rows, usual lengths do not count": Row("pser", (ENDS + "length_weight=0",), ANEW, kind="anew"),
     HRPRO: Row("hrpro-small", (), "`hrpro`", 2),
-    "it without its regression": Row("hrpro-small", SCORE, HRPRO, 2),
-    "regression alone": Row("hrpro-small", REGRESSION, "`hrpro`", 2),
-    "no negative proposals": Row("hrpro-small", NO_NP, HRPRO, 2),
+    "second stage, no regression": Row("hrpro-small", SCORE, HRPRO, 2),
+    "second stage, refined boundaries alone": Row(
+        "hrpro-small", ("detector.decode.keep=refined",), "second stage, no regression", 2
+    ),
+    "second stage, no negative proposals": Row("hrpro-small", NO_NP, HRPRO, 2),
     "`potloc`, after its detector": Row("potloc-small", (), "`potloc`", 2),
-    "the detector taught all rows": Row("potloc-small", EVERYTHING, "`potloc`, after its detector", 2),
+    "the same, its detector taught all rows": Row("potloc-small", EVERYTHING, "`potloc`, after its detector", 2),
     "`pser-seed`, after ActionFormer": Row("seeds", (), SEEDS, 2),
     "`gaufuse` without fusion, from classes": Row("gaufuse-small", kind="seeds"),
     "`gaufuse`": Row("gaufuse-small", (), "`gaufuse` without fusion, from classes"),
     CHANGE: Row("gaufuse-small", (), "`gaufuse`", 3),
-    "as much training without labels": Row("gaufuse-small", ("detector.schedule.weight=0",), CHANGE, 3),
+    "`gaufuse`, as much training without labels": Row("gaufuse-small", ("detector.schedule.weight=0",), CHANGE, 3),
 }
 
 
@@ -125,10 +127,9 @@ def labels_of(row: Row, engine: Engine) -> Segments:
     return rounds.labels(row.round).segments.segments()
 
 
-def shown(data: Dataset, cues: Cues, seed: int) -> Measured:
+def shown(data: Dataset, jitter: float, seed: int) -> Measured:
     """Of the segments that features show, by the generator's own jitter, drawn anew."""
     truth, rng = ground_truth(data, "train"), np.random.default_rng(seed)
-    jitter = Levels.at(DIFFICULTY, cues).jitter
     drawn = []
     for _ in range(REDRAWN):
         spans = jittered(truth.spans, jitter, rng)
@@ -136,15 +137,16 @@ def shown(data: Dataset, cues: Cues, seed: int) -> Measured:
     return Measured(*np.mean(drawn, axis=0).tolist())
 
 
-def of_seed(cues: Cues, seed: int, folder: Path, work: Path) -> dict[str, Measured]:
+def of_seed(setting: str, difficulty: float, seed: int, work: Path) -> dict[str, Measured]:
     """Every row on one dataset."""
+    cues, folder = SETTINGS[setting], work / f"{setting}-{difficulty:g}-{seed}"
     if not (folder / "dataset.yaml").is_file():
         make_dataset(
-            folder, videos=VIDEOS, test=0, classes=CLASSES, dim=DIM, seed=seed, difficulty=DIFFICULTY, cues=cues
+            folder, videos=VIDEOS, test=0, classes=CLASSES, dim=DIM, seed=seed, difficulty=difficulty, cues=cues
         )
     data = Dataset.open(folder)
     engine = Engine(data, Store(work / "store"), Record(work / "runs" / folder.name, quiet=True), seed)
-    found = {SHOWN: shown(data, cues, seed)}
+    found = {SHOWN: shown(data, Levels.at(difficulty, cues).jitter, seed)}
     for name, row in LABELS.items():
         found[name] = measured(labels_of(row, engine), data)
         print(f"{folder.name}, {name}: {found[name].tiou:.3f}", flush=True)
@@ -153,7 +155,7 @@ def of_seed(cues: Cues, seed: int, folder: Path, work: Path) -> dict[str, Measur
 
 
 def three(value: float, plus: str = "") -> str:
-    return f"{value:{plus}.3f}".replace("0.", ".", 1)
+    return f"{round(value, 3) + 0.0:{plus}.3f}".replace("0.", ".", 1)
 
 
 def result(found: Mapping[str, list[dict[str, Measured]]]) -> str:
@@ -177,10 +179,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where datasets and stages are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS))
+    parser.add_argument("--difficulty", type=float, default=0.5, help="of all else in the generator, 0 to 1")
     options = parser.parse_args()
     found = {
-        setting: [of_seed(cues, seed, options.out / f"{setting}-{seed}", options.out) for seed in options.seeds]
-        for setting, cues in SETTINGS.items()
+        setting: [of_seed(setting, options.difficulty, seed, options.out) for seed in options.seeds]
+        for setting in options.settings
     }
     print(f"\n{result(found)}")
 

@@ -36,8 +36,8 @@ def _from(easy: float, hard: float) -> float:
 
 @dataclass(frozen=True)
 class Cues:
-    """What features show of where actions begin and end: levels of their names in `Levels`, 0 to 1. None: as the
-    difficulty has it, by which they are so weak that methods which set boundaries cannot show what they do."""
+    """What features show of where actions begin and end: levels of their names in `Levels`, 0 to 1; None: as the
+    difficulty has it. At .5 the boundaries that features show have a mean tIoU of .77 with the annotated ones."""
 
     jitter: float | None = None
     edge_drop: float | None = None
