@@ -42,7 +42,7 @@ from tad.prepare.synth_world import Cues, Levels
 from tad.recipe.recipe import load_recipe
 from tad.recipe.rounds import Rounds
 
-VIDEOS, CLASSES, DIM = 60, 5, 64
+CLASSES, DIM = 5, 64
 SETTINGS = {"weak": Cues(), "clear": Cues(jitter=0.04, edge_drop=0.1, context=0.1)}
 REDRAWN = 50
 """Draws of jittered boundaries that the first row is the mean of."""
@@ -137,18 +137,19 @@ def shown(data: Dataset, jitter: float, seed: int) -> Measured:
     return Measured(*np.mean(drawn, axis=0).tolist())
 
 
-def of_seed(setting: str, difficulty: float, seed: int, work: Path) -> dict[str, Measured]:
-    """Every row on one dataset."""
-    cues, folder = SETTINGS[setting], work / f"{setting}-{difficulty:g}-{seed}"
+def of_seed(setting: str, seed: int, options: argparse.Namespace) -> dict[str, Measured]:
+    """The rows on one dataset."""
+    cues, difficulty, work = SETTINGS[setting], options.difficulty, options.out
+    folder = work / f"{setting}-{difficulty:g}-{options.videos}-{seed}"
     if not (folder / "dataset.yaml").is_file():
         make_dataset(
-            folder, videos=VIDEOS, test=0, classes=CLASSES, dim=DIM, seed=seed, difficulty=difficulty, cues=cues
+            folder, videos=options.videos, test=0, classes=CLASSES, dim=DIM, seed=seed, difficulty=difficulty, cues=cues
         )
     data = Dataset.open(folder)
     engine = Engine(data, Store(work / "store"), Record(work / "runs" / folder.name, quiet=True), seed)
     found = {SHOWN: shown(data, Levels.at(difficulty, cues).jitter, seed)}
-    for name, row in LABELS.items():
-        found[name] = measured(labels_of(row, engine), data)
+    for name in options.rows:
+        found[name] = measured(labels_of(LABELS[name], engine), data)
         print(f"{folder.name}, {name}: {found[name].tiou:.3f}", flush=True)
     found[TAUGHT] = measured(bound(Rounds(load_recipe("seeds"), engine), data), data)
     return found
@@ -159,15 +160,15 @@ def three(value: float, plus: str = "") -> str:
 
 
 def result(found: Mapping[str, list[dict[str, Measured]]]) -> str:
-    """The table, of every setting's seeds."""
+    """The table, of every setting's seeds; without gain where the row beside it was left out."""
     head = ["labels", "without it", *(f"{setting}: {what}" for setting in found for what in ("tIoU", "gain", "length"))]
     lines = []
-    for name in (SHOWN, *LABELS, TAUGHT):
+    for name in next(iter(found.values()))[0]:
         against = LABELS[name].against if name in LABELS else ""
         line = [name, against]
         for seeds in found.values():
             line.append(three(float(np.mean([seed[name].tiou for seed in seeds]))))
-            gains = [seed[name].tiou - seed[against].tiou for seed in seeds] if against else []
+            gains = [seed[name].tiou - seed[against].tiou for seed in seeds] if against in seeds[0] else []
             spread = [three(g, "+") for g in (min(gains), max(gains))] if gains else []
             line.append(f"{three(float(np.mean(gains)), '+')} ({' to '.join(spread)})" if gains else "")
             line.append(f"{np.mean([seed[name].octaves for seed in seeds]):+.2f}")
@@ -181,11 +182,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS))
     parser.add_argument("--difficulty", type=float, default=0.5, help="of all else in the generator, 0 to 1")
+    parser.add_argument("--videos", type=int, default=60, help="training videos")
+    parser.add_argument("--rows", choices=LABELS, metavar="ROW", nargs="+", default=list(LABELS), help="all by default")
     options = parser.parse_args()
-    found = {
-        setting: [of_seed(setting, options.difficulty, seed, options.out) for seed in options.seeds]
-        for setting in options.settings
-    }
+    found = {setting: [of_seed(setting, seed, options) for seed in options.seeds] for setting in options.settings}
     print(f"\n{result(found)}")
 
 
