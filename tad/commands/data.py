@@ -107,6 +107,25 @@ def split(
 @click.option("--dim", type=click.IntRange(2, 65_536), help="Width  [default: that of dataset.yaml; 128 if invented]")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--difficulty", type=Number(0, 1), default=0.5, show_default=True, help="0 easy, 1 hard.")
+@click.option(
+    "--jitter",
+    type=Number(0, 1),
+    metavar="SHARE",
+    help="How far from its annotated boundaries an action begins and ends in the features: standard deviation, share "
+    "of its length  [default: by --difficulty, 0.04 to 0.28]",
+)
+@click.option(
+    "--edge-drop",
+    type=Number(0, 1),
+    metavar="SHARE",
+    help="How much weaker an action is at its two ends than in the middle  [default: by --difficulty, 0.3 to 0.9]",
+)
+@click.option(
+    "--context",
+    type=Number(0, 1),
+    metavar="SHARE",
+    help="How far the background is pulled towards the video's actions  [default: by --difficulty, 0.1 to 0.7]",
+)
 @click.option("--videos", type=VIDEOS, help="Invented: training videos  [default: 24]")
 @click.option("--test", type=NO_VIDEOS_OR_MORE, help="Invented: test videos  [default: half of --videos]")
 @click.option("--dev", type=NO_VIDEOS_OR_MORE, help="Invented: development videos  [default: 0]")
@@ -118,18 +137,30 @@ def split(
     help='Invented: further features "finer", with N rows for one of the usual ones  [default: none]',
 )
 @click.option("--force", is_flag=True, help="Replace synthetic features, or a dataset that was invented; no other.")
-def synth(dataset: Path, dim: int | None, seed: int, difficulty: float, force: bool, **counts: int | None) -> None:
+def synth(
+    dataset: Path,
+    dim: int | None,
+    seed: int,
+    difficulty: float,
+    jitter: float | None,
+    edge_drop: float | None,
+    context: float | None,
+    force: bool,
+    **counts: int | None,
+) -> None:
     """Write synthetic features for a dataset folder; without a dataset, invent its annotations, too."""
     from tad.prepare.synth import make_dataset, write_features
+    from tad.prepare.synth_world import Cues
 
+    cues = Cues(jitter, edge_drop, context)
     given: dict[str, Any] = {k: v for k, v in counts.items() if v is not None}
     if given or not (dataset / "dataset.yaml").is_file():
         if dim is not None:
             given["dim"] = dim
-        data = make_dataset(dataset, seed=seed, difficulty=difficulty, force=force, **given)
+        data = make_dataset(dataset, seed=seed, difficulty=difficulty, cues=cues, force=force, **given)
         say(f"{dataset}: invented {len(data.videos_by_id)} videos of {len(data.classes)} classes")
     else:
-        count = write_features(dataset, dim=dim, seed=seed, difficulty=difficulty, force=force)
+        count = write_features(dataset, dim=dim, seed=seed, difficulty=difficulty, cues=cues, force=force)
         say(f"{dataset}: wrote the features of {count} videos")
 
 

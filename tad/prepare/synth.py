@@ -1,8 +1,8 @@
 """`tad synth`: I3D-like features conditioned on a dataset's annotations, or a whole invented dataset.
 
-The same seed writes the same bytes. A video's features depend on the seed, the class list, the difficulty, the width
-and the video itself, never on which other videos are written. The generator reads boundaries: synthetic features are
-for demonstrations and tests, and say nothing about real videos.
+The same seed writes the same bytes. A video's features depend on the seed, the class list, the difficulty, the cues,
+the width and the video itself, never on which other videos are written. The generator reads boundaries: synthetic
+features are for demonstrations and tests, and say nothing about real videos.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tad.prepare.derive import views
 from tad.prepare.output import check_room, output_folder, rewritten, stamp
 from tad.prepare.synth_annotations import DURATION, invent
 from tad.prepare.synth_video import draw_latents
-from tad.prepare.synth_world import World
+from tad.prepare.synth_world import NO_CUES, Cues, World
 from tad.prepare.write import write_dataset
 
 RECORD = "synth.json"
@@ -48,6 +48,7 @@ def make_dataset(
     dim: int = 128,
     seed: int = 0,
     difficulty: float = 0.5,
+    cues: Cues = NO_CUES,
     dev: int = 0,
     test: int | None = None,
     finer: int | None = None,
@@ -61,6 +62,7 @@ def make_dataset(
         classes: number of classes.
         dim: width of the features.
         difficulty: 0 easy, 1 hard; see `tad.prepare.synth_world.Levels`.
+        cues: what is to be other than the difficulty has it of how well features show boundaries.
         dev: development videos.
         test: test videos; half as many as training videos by default.
         finer: also writes further features, named "finer", with so many rows for one of the usual ones.
@@ -77,7 +79,7 @@ def make_dataset(
         raise DataError(f"cannot invent {classes} classes; 1 to {MOST_CLASSES:,}")
     if finer is not None and not 2 <= finer <= MOST_FINER:
         raise DataError(f"finer features cannot have {finer} rows for one of the usual ones; 2 to {MOST_FINER}")
-    _check_numbers(dim, difficulty)
+    _check_numbers(dim, difficulty, cues)
     with output_folder(folder, "synth", force=force) as fresh:
         grid = FeatureGrid(fps=25, stride=16, window=16, dim=dim)
         further = {} if finer is None else {FINER: grid.model_copy(update={"stride": grid.stride / finer})}
@@ -96,13 +98,19 @@ def make_dataset(
         manifest = parse_manifest(described, f"{folder}: dataset.yaml, named like its folder")
         write_dataset(fresh, manifest, invented.database, {POINTS: invented.points})
         arguments = {"videos": videos, "classes": classes, "dev": dev, "test": test}
-        _record(fresh, dim, seed, difficulty, arguments if finer is None else arguments | {FINER: finer})
-        write_features(fresh, seed=seed, difficulty=difficulty)
+        _record(fresh, dim, seed, difficulty, cues, arguments if finer is None else arguments | {FINER: finer})
+        write_features(fresh, seed=seed, difficulty=difficulty, cues=cues)
     return Dataset.open(folder)
 
 
 def write_features(
-    root: Path | str, *, dim: int | None = None, seed: int = 0, difficulty: float = 0.5, force: bool = False
+    root: Path | str,
+    *,
+    dim: int | None = None,
+    seed: int = 0,
+    difficulty: float = 0.5,
+    cues: Cues = NO_CUES,
+    force: bool = False,
 ) -> int:
     """Writes features/ID.npy for every video of a dataset folder, on the grid of its dataset.yaml; and those of each of
     the further features that it describes.
@@ -111,6 +119,8 @@ def write_features(
 
     Args:
         dim: width of the usual features, written to dataset.yaml; the width it names by default.
+        difficulty: 0 easy, 1 hard.
+        cues: as for `make_dataset`.
         force: replace features that were written here; links are replaced, too, and what they lead to stays.
 
     Returns:
@@ -118,11 +128,11 @@ def write_features(
 
     Raises:
         DataError: the dataset cannot be read; it has feature files, and they were not written here or `force` is not
-            given; a video is too long, or the disk too small.
+            given; a number is out of range; a video is too long, or the disk too small.
     """
     data = Dataset.open(root)
     dim = data.manifest.grid.dim if dim is None else dim
-    _check_numbers(dim, difficulty)
+    _check_numbers(dim, difficulty, cues)
     kinds = views(data)
     for view in kinds:
         _check_lengths(view)
@@ -135,7 +145,7 @@ def write_features(
             for view in kinds:
                 fresh = stack.enter_context(output_folder(data.root / view.folder, "synth", force=force, links=True))
                 own = dim if view.read is None else view.manifest.grid.dim
-                _write_all(fresh, view, own, seed, difficulty)
+                _write_all(fresh, view, own, seed, difficulty, cues)
             if text is not None:
                 write_text(path, text)
     except BaseException:
@@ -146,16 +156,16 @@ def write_features(
     rewritten(data.root, path.name, before)
     for view in kinds:
         rewritten(data.root, f"{view.folder}/", None)
-    _record(data.root, dim, seed, difficulty, invented)
+    _record(data.root, dim, seed, difficulty, cues, invented)
     return len(data.videos_by_id)
 
 
-def _write_all(folder: Path, data: Dataset, dim: int, seed: int, difficulty: float) -> None:
+def _write_all(folder: Path, data: Dataset, dim: int, seed: int, difficulty: float, cues: Cues) -> None:
     grid, videos = data.manifest.grid, data.videos_by_id.values()
     rows = sum(grid.expected_length(v.duration, v.fps) for v in videos)
     check_room(folder, rows * dim * np.dtype(grid.dtype).itemsize)
     truth = segments_of(data, list(data.videos_by_id)).by_video()
-    world = World(data.classes, seed, difficulty, dim)
+    world = World(data.classes, seed, difficulty, dim, cues)
     for video in tqdm(videos, desc="synth", unit="video", disable=not sys.stderr.isatty()):
         try:
             features = video_features(world, data, video.id, truth.get(video.id, Segments.empty()), seed)
@@ -177,11 +187,11 @@ def video_features(world: World, data: Dataset, video_id: str, truth: Segments, 
     return world.render(latents, rng, layout.dtype)
 
 
-def _record(root: Path, dim: int, seed: int, difficulty: float, invented: dict[str, int] | None) -> None:
-    """synth.json: the arguments, `invented` only for a dataset that was invented as a whole."""
+def _record(root: Path, dim: int, seed: int, difficulty: float, cues: Cues, invented: dict[str, int] | None) -> None:
+    """synth.json: the arguments, cues only if they are given, `invented` only for a whole invented dataset."""
     path = root / RECORD
     before = stamp(path) if path.exists() else None
-    write_json(path, {"dim": dim, "seed": seed, "difficulty": difficulty, "invented": invented})
+    write_json(path, {"dim": dim, "seed": seed, "difficulty": difficulty, **cues.given(), "invented": invented})
     rewritten(root, RECORD, before)
 
 
@@ -195,14 +205,17 @@ def _invented(root: Path) -> dict[str, int] | None:
     if not os.path.lexists(path):
         return None
     record = read_json(path) if not path.is_symlink() else None
-    if not isinstance(record, dict) or set(record) != {"dim", "seed", "difficulty", "invented"}:
+    if not isinstance(record, dict) or set(record) - set(vars(NO_CUES)) != {"dim", "seed", "difficulty", "invented"}:
         raise DataError(f"{path}: was not written by `tad synth`, which keeps its record there; rename it")
     return record["invented"]  # type: ignore[no-any-return]
 
 
-def _check_numbers(dim: int, difficulty: float) -> None:
+def _check_numbers(dim: int, difficulty: float, cues: Cues) -> None:
     if not 2 <= dim <= MOST_DIM or not 0 <= difficulty <= 1:
         raise DataError(f"dim {dim} must be 2 to {MOST_DIM:,}, and difficulty {difficulty} between 0 and 1")
+    for name, level in cues.given().items():
+        if not 0 <= level <= 1:
+            raise DataError(f"{name} {level} must be between 0 and 1; without it, the difficulty says what it is")
 
 
 def _check_lengths(data: Dataset) -> None:

@@ -45,7 +45,7 @@ def draw_latents(
     background = _background(world, clock, present, shift, rng)
     if len(present):
         background = _hard_background(world, clock, spans, present, shift, background, rng)
-    cover, action = _actions(world, clock, _jittered(spans, world.levels.jitter, rng), labels, shift, rng)
+    cover, action = _actions(world, clock, jittered(spans, world.levels.jitter, rng), labels, shift, rng)
     motion = action + (1 - cover)[:, None] * background
     latents = np.concatenate([scene, motion], axis=1)
     return latents + world.levels.noise * _correlated(rng, clock, latents.shape[1], NOISE_MEMORY)
@@ -135,7 +135,7 @@ def _hard_background(
     return (1 - strength * cover[:, None]) * background + strength * action
 
 
-def _jittered(spans: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:
+def jittered(spans: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:
     """Segments whose features do not begin and end exactly where annotators said; a core of 40 % is kept."""
     length = np.diff(spans, axis=1)
     moved = spans + jitter * length * rng.standard_normal(spans.shape)

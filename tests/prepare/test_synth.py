@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +21,7 @@ from tad.prepare.synth import make_dataset, video_features, write_features
 from tad.prepare.synth_annotations import invent
 from tad.prepare.synth_video import _Clock, _correlated, _presence
 from tad.prepare.synth_world import Levels, World, look_alikes
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != MARKER)  # which holds times
-    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+from tests.support.digests import digests
 
 
 def test_an_invented_dataset_is_healthy(tmp_path):
