@@ -26,6 +26,7 @@ WAYS: dict[str, Way | None] = {
     "probe": None,  # a linear probe with thresholded runs: benchmarks/studies/real/probe.py
     "proposer": Way("seeds", rounds=0),
     "seeds": Way("seeds"),
+    "seeds-best": Way("seeds-best"),
     "pser": Way("pser"),
     "pser-two-rounds": Way("pser", rounds=2),
     "points": Way("seeds", ("labeler.method=points",)),
@@ -37,7 +38,7 @@ WAYS: dict[str, Way | None] = {
     "full": Way("actionformer-full", rounds=0),
 }
 
-POINTS = ("probe", "proposer", "seeds", "pser", "pser-two-rounds", "points", "potloc", "hrpro")
+POINTS = ("probe", "proposer", "seeds", "seeds-best", "pser", "pser-two-rounds", "points", "potloc", "hrpro")
 SOME = ("probe", "full", "mixed", "apl")
 MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
     "shrec22": {
