@@ -1,8 +1,9 @@
 """What a search found: the gain over the recipe as it is, what mattered, what it cost, and the best recipe.
 
 The best of many trials on few videos is better there than elsewhere. With the objective dev-quality, which is a mean
-over points, the gain therefore has a standard error, and counts from `ERRORS` of them on; otherwise the recipe stays as
-it is. The other objectives are no means over videos and have no such error.
+over points, the gain therefore has a standard error, and counts from so many of them on as the number of trials asks
+for (`Summary.errors`); otherwise the recipe stays as it is. The other objectives are no means over videos and have no
+such error.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,8 @@ from tad.files import read_json, write_text
 from tad.methods.file.proposer import FileProposer
 from tad.recipe.recipe import Recipe, changed, dump, options
 
-ERRORS = 2.0
-"""A gain counts from so many standard errors on."""
+CHANCE = 0.025
+"""That the best of all trials seems to gain by luck alone, when none of them does."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,15 @@ class Summary:
         return self.recipe if self.clear is False else self.best
 
     @property
+    def errors(self) -> float:
+        """From how many standard errors on a gain counts: Bonferroni's quantile, for as many looks as there were trials
+        beside the recipe as it is."""
+        return NormalDist().inv_cdf(1 - CHANCE / max(1, self.states.get("COMPLETE", 0) - 1))
+
+    @property
     def clear(self) -> bool | None:
         """Whether the gain counts; None where it has no standard error."""
-        return None if self.gain is None or self.error is None else self.gain > ERRORS * self.error
+        return None if self.gain is None or self.error is None else self.gain > self.errors * self.error
 
 
 def summarise(study: optuna.Study, work: Work, data: Dataset) -> Summary:
@@ -175,7 +183,7 @@ def text_of(
         lines.append(f"gain:             {summary.gain:+.4f}{error}")
     if summary.clear is not None:
         verdict = "the best trial is taken" if summary.clear else "the recipe stays as it is"
-        lines.append(f"  a gain counts from {ERRORS:g} standard errors on: {verdict}")
+        lines.append(f"  of so many trials, a gain counts from {summary.errors:.1f} standard errors on: {verdict}")
     if summary.gain:
         lines.append("  the best of many trials on few videos is partly luck; confirm it with more seeds")
     if summary.front:

@@ -59,7 +59,12 @@ class RowsConfig(StageConfig):
         why="0 takes every label as true to its ends",
     )
     outside: float = option(
-        0.45, "the same outside a label", ge=0, le=2, tune=Float(0.0, 1.2), why="0 takes every label as true to its ends"
+        0.45,
+        "the same outside a label",
+        ge=0,
+        le=2,
+        tune=Float(0.0, 1.2),
+        why="0 takes every label as true to its ends",
     )
     margin_rows: float = option(
         8.0,

@@ -156,8 +156,17 @@ def test_what_is_chosen(gain, error, clear):
     def trial(value: float) -> FrozenTrial:
         return create_trial(state=TrialState.COMPLETE, value=value)
 
-    found = Summary(trial(0.5), trial(0.5 + gain), [], [], {}, {}, error)
+    found = Summary(trial(0.5), trial(0.5 + gain), [], [], {"COMPLETE": 2}, {}, error)
     assert found.clear is clear and found.chosen is (found.recipe if clear is False else found.best)
+
+
+@pytest.mark.parametrize(("trials", "errors"), [(2, 1.96), (6, 2.58), (101, 3.48)])
+def test_the_more_trials_the_more_a_gain_has_to_be(trials, errors):
+    """Under no effect, the best of that many normal draws passes in 2.5 % of searches at most."""
+    found = Summary(None, None, [], [], {"COMPLETE": trials, "FAIL": 50}, {})
+    assert found.errors == pytest.approx(errors, abs=0.005)
+    best = np.random.default_rng(0).standard_normal((4000, trials - 1)).max(axis=1)
+    assert 0.015 < (best > found.errors).mean() < 0.035
 
 
 def test_the_command_says_what_counts_and_how_to_label(world, tmp_path, monkeypatch, capsys):
@@ -170,7 +179,9 @@ def test_the_command_says_what_counts_and_how_to_label(world, tmp_path, monkeypa
     lines = capsys.readouterr().out.splitlines()
     rows = {line[:18].strip(): line[18:].split() for line in lines if line[:1] != " "}
     gain, error = float(rows["gain:"][0]), float(rows["gain:"][2].rstrip(","))
-    taken, verdict = gain > 2 * error, next(line for line in lines if "from 2 standard errors on" in line)
+    verdict = next(line for line in lines if "standard errors on" in line)
+    taken = gain > 2.5 * error  # of five trials
+    assert "from 2.5 standard errors on" in verdict
     assert ("the best trial is taken" if taken else "the recipe stays as it is") in verdict
     assert not [line for line in lines if "tad run" in line], "without features no detector can be trained"
     trial = int(rows["best:" if taken else "recipe as it is:"][-1].rstrip(")"))
