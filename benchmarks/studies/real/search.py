@@ -63,10 +63,8 @@ SEARCHES = {
     "dev-quality": Search("pser", "perturbation,thresholds:proposals", "dev-quality", 100),
     # The control, whose labels are a quarter too long: is what can be gained found?
     "seeds": Search("seeds", "labels,thresholds:proposals", "dev-quality", 100),
-    # Each trial trains a detector; a third of the usual epochs is for the order of trials.
-    "points": Search(
-        "pser", "perturbation,thresholds:proposals,sampling:detector", "points", 30, ("detector.training.epochs=12",)
-    ),
+    # By points alone, without a boundary. Each trial trains a detector; a third of the usual epochs is for the order.
+    "seeds-points": Search("seeds", "labels,thresholds:proposals", "points", 20, ("detector.training.epochs=12",)),
 }
 OWN = ("detector.training.epochs",)
 """Options that `changes` sets."""
