@@ -1,9 +1,9 @@
 """Does a search pay? Recipes that `tad tune` finds on the dev part of shrec22, beside the recipe that it began with.
 
-`python -m benchmarks.studies.real.search --out DIR --searches dev-quality` searches with each study seed, trains what
-was found on all training videos, with each seed, and judges on the test videos. With `--out DIR` of
-benchmarks.studies.real, stages are shared with it. Prints Markdown (docs/results/real.md). Everything that is done is
-kept, and skipped when the command is given again.
+`python -m benchmarks.studies.real.search --out DIR --searches pser` searches with each study seed, trains what was
+found on all training videos, with each seed, and judges on the test videos. With `--out DIR` of
+benchmarks.studies.real, stages are shared with it. Prints the report of each search, then Markdown
+(docs/results/real.md). Everything that is done is kept, and skipped when the command is given again.
 
 The best trial is judged whether its gain on the dev videos counts or not: the page asks what it is worth.
 """
@@ -60,7 +60,7 @@ class Search:
 
 
 SEARCHES = {
-    "dev-quality": Search("pser", "perturbation,thresholds:proposals", "dev-quality", 100),
+    "pser": Search("pser", "perturbation,thresholds:proposals", "dev-quality", 100),
     # The control, whose labels are a quarter too long: is what can be gained found?
     "seeds": Search("seeds", "labels,thresholds:proposals", "dev-quality", 100),
     # By points alone, without a boundary. Each trial trains a detector; a third of the usual epochs is for the order.

@@ -1,8 +1,8 @@
 """Which class each row of a video shows, by discriminants that never saw the video: stage `pser/rows`.
 
 The training videos are parted into folds, and the rows of a fold are judged by class means and a common covariance of
-the rows of the other folds. Labels teach, except at their ends: around each end lies a margin, wide enough for labels
-that are much too long or too short, of which rows teach nothing. What lies there is for the rows to say.
+the rows of the other folds. Labels teach, except at their ends: around each end, where labels are often too long or
+too short, lies a margin whose rows teach nothing. What lies there is for the rows to say.
 
 Neighbouring rows show much the same, so the log odds of single rows are far too sure of a whole segment's. They are
 scaled by one number, the one that makes the rows that teach likeliest by the models that did not see them: .1 to .3 on
