@@ -32,12 +32,12 @@ SHORTEST = 1e-3
 class SeedRule(StageConfig):
     """Which proposal answers for a point."""
 
-    neighbours: Literal["same-class", "any-class"] = option(
-        "same-class",
-        "points that a proposal must not reach: those of its class, or all",
+    neighbours: Literal["any-class", "same-class"] = option(
+        "any-class",
+        "points that a proposal must not reach: all, or those of its class",
         paper="any-class",
-        tune=Choice("same-class", "any-class"),
-        why="papers any-class, which finds no seed where instances of two classes coincide",
+        tune=Choice("any-class", "same-class"),
+        why="papers any-class; same-class where actions of several classes coincide",
     )
     crossing: Literal["clip", "discard", "keep"] = option(
         "clip",

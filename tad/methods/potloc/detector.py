@@ -51,6 +51,8 @@ class PotlocDecoding(RunsConfig):
     margin: bounds.Ratio = again(
         RunsConfig, "margin", paper=0.1, tune=Float(0.05, 0.4), why="paper .1; how far around a run the contrast looks"
     )
+    contrast: Literal["zeroed", "plain"] = again(RunsConfig, "contrast", "plain")
+    video_factor: bool = again(RunsConfig, "video_factor", True)
     video_power: bounds.Fraction = option(
         0.5,
         "share, in the exponent, of the proposer's video score in that of the detector; 0: none",
