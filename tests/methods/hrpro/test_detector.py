@@ -151,7 +151,7 @@ def test_the_same_seed_trains_the_same_model(engine, inputs, model, tmp_path):
 def test_training_teaches_completeness_and_boundaries(engine, inputs):
     """On the training videos, with pseudo-labels as targets: what the losses are for."""
     _, candidates, labels = inputs
-    detector = HrproInstanceDetector(training={"epochs": 40, "dropout": 0.0})
+    detector = HrproInstanceDetector(training={"epochs": 80, "dropout": 0.0})
     model = detector.train(given(engine, inputs), taught(labels))
     wanted, found = labels.segments().by_video(), candidates["train"].segments().by_video()
     context = Context(engine.data, {"model": model}, engine.data.videos("train"), 0)

@@ -36,10 +36,11 @@ def test_points_of_two_classes_in_one_instance():
     points = [(5.0, 0), (5.0, 1), (9.0, 0)]
     rows = [(3, 7, 0.5, 0), (2, 12, 0.9, 0), (3, 7, 0.6, 1), (1, 8, 0.7, 1)]
     np.testing.assert_allclose(select(points, rows, PUBLISHED).spans[:2], [[2, 12], [1, 8]])
-    np.testing.assert_allclose(select(points, rows, DEFAULT).spans[:2], [[3, 7], [1, 8]])
+    same_class = HrproLabeler(seed_rule={"neighbours": "same-class"}).seed_rule
+    np.testing.assert_allclose(select(points, rows, same_class).spans[:2], [[3, 7], [1, 8]])
     near = [(5.0, 0), (5.02, 1)]
     np.testing.assert_allclose(select(near, [(3, 7, 0.5, 0), (4.99, 5.01, 0.1, 0)], PUBLISHED).spans[0], [4.99, 5.01])
-    np.testing.assert_allclose(select(near, [(3, 7, 0.5, 0), (4.99, 5.01, 0.1, 0)], DEFAULT).spans[0], [3, 7])
+    np.testing.assert_allclose(select(near, [(3, 7, 0.5, 0), (4.99, 5.01, 0.1, 0)], same_class).spans[0], [3, 7])
 
 
 @settings(deadline=None)  # the first call may compile

@@ -178,7 +178,7 @@ def test_faithful_sets_every_published_option():
 
 def test_default_has_the_recommended_fixes():
     default = PserLabeler()
-    assert default.seed_rule.neighbours == "same-class"
+    assert default.seed_rule.crossing == "clip" and default.seed_rule.inside_video
     assert default.heads.alignment == "centred" and default.heads.snapshot_epochs > 0
     assert default.merge.clamp == "duration" and default.merge.ties == "all" and default.merge.decimals is None
     assert default.negatives.mean_over == "valid"

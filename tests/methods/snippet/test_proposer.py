@@ -68,9 +68,9 @@ def test_contrast_of_both_rules_by_hand() -> None:
         config = CandidateConfig.model_validate({**settings, **more})
         return candidates(curve[:, None], curve, np.array([0.5]), np.array([0]), config).scores.tolist()
 
-    assert scores(video_factor=False) == pytest.approx([0.6])
-    assert scores() == pytest.approx([0.3])
-    assert scores(video_factor=False, contrast="zeroed") == pytest.approx([0.8])
+    assert scores(contrast="plain") == pytest.approx([0.6])
+    assert scores(contrast="plain", video_factor=True) == pytest.approx([0.3])
+    assert scores() == pytest.approx([0.8])
 
 
 def test_the_published_interpolation_is_early_by_a_quarter_row_at_scale_two() -> None:
