@@ -26,11 +26,12 @@ WAYS: dict[str, Way | None] = {
     "probe": None,  # a linear probe with thresholded runs: benchmarks/studies/real/probe.py
     "proposer": Way("seeds", rounds=0),
     "seeds": Way("seeds"),
-    "seeds-best": Way("seeds-best"),
     "pser": Way("pser"),
     "pser-two-rounds": Way("pser", rounds=2),
     "points": Way("seeds", ("labeler.method=points",)),
     "potloc": Way("potloc-small"),
+    "potloc-alone": Way("potloc-small", ("detector.decode.curve_share=0", "detector.decode.video_power=0")),
+    "hrpro-stage-1": Way("hrpro-small", rounds=0),
     "hrpro": Way("hrpro-small"),
     "gaufuse": Way("gaufuse-small"),
     "mixed": Way("mixed"),
@@ -38,7 +39,18 @@ WAYS: dict[str, Way | None] = {
     "full": Way("actionformer-full", rounds=0),
 }
 
-POINTS = ("probe", "proposer", "seeds", "seeds-best", "pser", "pser-two-rounds", "points", "potloc", "hrpro")
+POINTS = (
+    "probe",
+    "proposer",
+    "seeds",
+    "pser",
+    "pser-two-rounds",
+    "points",
+    "potloc",
+    "potloc-alone",
+    "hrpro-stage-1",
+    "hrpro",
+)
 SOME = ("probe", "full", "mixed", "apl")
 MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
     "shrec22": {

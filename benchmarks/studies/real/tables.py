@@ -19,7 +19,7 @@ Group = tuple[str, list[Result]]
 MAP = ("0.3", "0.4", "0.5", "0.6", "0.7", "mean")
 FULL = ("full", "full")
 """Labels and way of the ceiling in the figure."""
-WEAK = ("proposer", "seeds", "seeds-best", "pser", "points", "potloc", "hrpro")
+WEAK = ("proposer", "seeds", "pser", "points", "potloc", "hrpro")
 
 
 def read(folder: Path) -> list[Result]:

@@ -1,8 +1,9 @@
 """Proposals from curves: runs over several thresholds, scored by outer-inner contrast.
 
 Source: HR-Pro (AAAI 2024) section 3.3 and its code. By default it differs from them where that measured better on
-held-out training videos: half-snippet-correct interpolation, symmetric margins, no repeated runs, and thresholds from
-.05, for a run at threshold 0 is nearly the whole video.
+held-out training videos: half-snippet-correct interpolation, symmetric margins, no repeated runs, and thresholds up to
+half of what a class's curve reaches in the video. With values below the threshold counting as zero, the highest
+threshold whose run holds a point decides how long its best proposal is, so half the height is where actions end.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class RunsConfig(StageConfig):
         "given", "classes of training videos: those of their points, or the predicted ones", paper="predicted"
     )
     class_threshold: bounds.Fraction = option(
-        0.5,
+        0.2,
         "a class is predicted at this video score",
         paper=0.5,
         free=True,
@@ -91,13 +92,19 @@ class RunsConfig(StageConfig):
         True, "false: the published interpolation, whose runs are up to half a snippet early", paper=False
     )
     cas_thresholds: list[bounds.Fraction] = option(
-        steps(0.05, 0.3, 0.025),
+        steps(0.05, 0.5, 0.05),
         "thresholds on each class's curve",
         min_length=1,
         max_length=bounds.ITEMS,
         paper=steps(0, 0.225, 0.025),
         tune=Steps(Float(0.0, 0.15), Float(0.16, 0.9), Integer(4, 20)),
         why="HR-Pro 0 to .25 by .05, POTLoc 0 to .175; up to .9 where actions fill their video",
+    )
+    relative: bool = option(
+        True,
+        "thresholds on a class's curve are shares of its highest value in the video, so .5 is half of it; false: the "
+        "published levels, whose meaning changes with every schedule",
+        paper=False,
     )
     actionness_thresholds: list[bounds.Fraction] = option(
         steps(0.3, 0.7, 0.05),
@@ -226,11 +233,11 @@ def scored_runs(
     """
     labels = known if len(known) else predicted_classes(video, config.class_threshold)
     *curves, shared = upsample(np.vstack([cas.T[labels], actionness]), config.scale, config.centred)
-    thresholds = np.array(config.cas_thresholds)
     agnostic, _ = threshold_runs(shared, config.actionness_thresholds)
 
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for label, curve in zip(labels, curves, strict=True):
+        thresholds = np.array(config.cas_thresholds) * (curve.max() if config.relative else 1.0)
         swept, index = threshold_runs(curve, thresholds)
         spans, floors = np.concatenate([swept, agnostic]), None
         if config.contrast == "zeroed":

@@ -125,7 +125,7 @@ class HrproTrain:
 
     config: HrproTraining
     name: str = "hrpro/train"
-    version: int = 1
+    version: int = 2
 
     def open(self, context: Context) -> HrproTask:
         return HrproTask(self.config, context)

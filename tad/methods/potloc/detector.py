@@ -51,8 +51,6 @@ class PotlocDecoding(RunsConfig):
     margin: bounds.Ratio = again(
         RunsConfig, "margin", paper=0.1, tune=Float(0.05, 0.4), why="paper .1; how far around a run the contrast looks"
     )
-    contrast: Literal["zeroed", "plain"] = again(RunsConfig, "contrast", "plain")
-    video_factor: bool = again(RunsConfig, "video_factor", True)
     video_power: bounds.Fraction = option(
         0.5,
         "share, in the exponent, of the proposer's video score in that of the detector; 0: none",
@@ -71,7 +69,7 @@ class PotlocDecoding(RunsConfig):
         False, "true: the published rule, each level predicts classes by its own video scores", paper=True
     )
     cas_thresholds: list[bounds.Fraction] = option(
-        steps(0.1, 0.6, 0.05),
+        steps(0.05, 0.6, 0.05),
         "thresholds on each class's curve",
         min_length=1,
         max_length=bounds.ITEMS,

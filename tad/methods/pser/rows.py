@@ -51,7 +51,7 @@ class RowsConfig(StageConfig):
         why="more folds: more videos for each model",
     )
     inside: float = option(
-        0.25,
+        0.15,
         "margin at each end of a label, inside it, of its length: such rows teach nothing",
         ge=0,
         le=0.5,
@@ -59,15 +59,10 @@ class RowsConfig(StageConfig):
         why="0 takes every label as true to its ends",
     )
     outside: float = option(
-        0.45,
-        "the same outside a label",
-        ge=0,
-        le=2,
-        tune=Float(0.0, 1.2),
-        why="0 takes every label as true to its ends",
+        0.3, "the same outside a label", ge=0, le=2, tune=Float(0.0, 1.2), why="0 takes every label as true to its ends"
     )
     margin_rows: float = option(
-        8.0,
+        5.0,
         "rows that the outer margin has at most; the inner one has half of them",
         gt=0,
         le=1000,

@@ -53,10 +53,11 @@ class TrainingConfig(StageConfig):
         why="papers 8; 2 to 4 where actions fill their video",
     )
     video_weight: bounds.Weight = option(
-        1.0,
-        "weight of the video-level loss; HR-Pro's code has 0",
+        0.1,
+        "weight of the video-level loss of videos with points or boundaries; those with classes alone have nothing "
+        "else to teach and count fully, but not at all if this is 0; LACP and POTLoc have 1, HR-Pro's code 0",
         tune=Float(0.0, 2.0),
-        why="LACP and POTLoc 1, HR-Pro 0; with attention it teaches all rows to fire at once",
+        why="LACP and POTLoc 1, HR-Pro 0; where videos hold most classes, it teaches all rows to fire at once",
     )
     point_weight: bounds.Weight = option(
         0.5, "weight of the loss on action rows", paper=0.5, tune=Float(0.1, 2.0, log=True), why="papers .5"
@@ -146,7 +147,7 @@ class SnippetTrain:
 
     config: TrainingConfig
     name: str = "snippet/train"
-    version: int = 1
+    version: int = 2
 
     def open(self, context: Context) -> SnippetTask:
         return SnippetTask(self.config, context)
@@ -206,7 +207,6 @@ class SnippetTask:
             "labels": {kind: counts[kind] for kind in SUPERVISION},
         }
         self.weights = {
-            "video": config.video_weight,
             "point": config.point_weight,
             "background": config.background_weight,
             "score": config.score_contrast_weight,
@@ -256,8 +256,14 @@ class SnippetTask:
         terms = self.terms(module, scores, batch, labelled_rows(scores.background, batch, self.config))
         videos = total(torch.tensor(float(len(mask)), device=mask.device))
         shares = {name: term.sum() / videos for name, term in terms.items()}
-        loss = torch.stack([self.weights[name] * share for name, share in shares.items()]).sum()
+        weights = self.weights | {"video": self.video_weights(batch)}
+        loss = torch.stack([(weights[name] * term).sum() / videos for name, term in terms.items()]).sum()
         return {"loss": loss, **shares}
+
+    def video_weights(self, batch: Batch) -> Tensor:
+        """[B] weights of the video term: 1 where classes are all that is known."""
+        more = batch["full"] | batch["points"].flatten(1).any(1)
+        return torch.where(more, self.config.video_weight, 1.0)
 
     def terms(self, module: nn.Module, scores: SnippetScores, batch: Batch, mined: Mined) -> dict[str, Tensor]:
         """The loss terms of every video, [B] each, under the names of `weights`."""

@@ -73,6 +73,22 @@ def test_contrast_of_both_rules_by_hand() -> None:
     assert scores() == pytest.approx([0.8])
 
 
+def test_relative_thresholds_do_not_depend_on_the_height_of_a_curve() -> None:
+    """A network that is trained for longer has higher curves; where actions end stays where it was."""
+    bump = np.interp(np.arange(40), [10, 20, 30], [0.0, 1.0, 0.0])
+
+    def best(height: float, **more: object) -> list[float]:
+        config = CandidateConfig.model_validate({"actionness_thresholds": [], **more})
+        found = candidates(height * bump[:, None], bump, np.ones(1), np.array([0]), config)
+        return found.spans[int(np.argmax(found.scores))].tolist()
+
+    assert best(0.3) == best(0.9)
+    low, high = best(0.9)
+    assert high - low == pytest.approx(10, abs=1)  # at half the height
+    absolute = {"relative": False, "cas_thresholds": [0.1, 0.25]}
+    assert np.diff(best(0.3, **absolute)) < np.diff(best(0.9, **absolute))
+
+
 def test_the_published_interpolation_is_early_by_a_quarter_row_at_scale_two() -> None:
     cas = np.zeros((20, 1))
     cas[6:11, 0] = [0.2, 0.6, 1.0, 0.6, 0.2]
@@ -278,6 +294,15 @@ def test_the_loss_is_shared_between_workers(data: Dataset) -> None:
     assert max(float(g.abs().max()) for g in one) > 0
     for full, a, b in zip(whole, one, three, strict=True):
         torch.testing.assert_close(a + b, full, atol=1e-6, rtol=1e-4)
+
+
+def test_the_video_term_counts_fully_where_classes_are_all_that_is_known(data: Dataset) -> None:
+    task = SnippetTrain(TrainingConfig(video_weight=0.25)).open(Context(data, {}, data.videos("train"), 0))
+    batch = task.collate([task.item(i, np.random.default_rng(0)) for i in range(3)])
+    batch["points"][1] = False
+    batch["full"][2] = True
+    batch["points"][2] = False
+    assert task.video_weights(batch).tolist() == [0.25, 1.0, 0.25]
 
 
 def test_points_of_one_row_are_merged_and_videos_without_labels_are_left_out(data: Dataset, tmp_path: Path) -> None:
