@@ -57,7 +57,7 @@ class TrainingConfig(StageConfig):
         "weight of the video-level loss of videos with points or boundaries; those with classes alone have nothing "
         "else to teach and count fully, but not at all if this is 0; LACP and POTLoc have 1, HR-Pro's code 0",
         tune=Float(0.0, 2.0),
-        why="LACP and POTLoc 1, HR-Pro 0; where videos hold most classes, it teaches all rows to fire at once",
+        why="LACP and POTLoc 1, HR-Pro 0; where videos hold most classes, all rows fire at once",
     )
     point_weight: bounds.Weight = option(
         0.5, "weight of the loss on action rows", paper=0.5, tune=Float(0.1, 2.0, log=True), why="papers .5"

@@ -73,7 +73,7 @@ NONE = Curves(np.zeros((32, 2)), np.zeros(32), np.array([0.1, 0.8]))
 
 @pytest.mark.parametrize(("depth", "rows"), [(0, 32), (1, 16), (2, 8)])
 def test_a_run_of_a_level_covers_its_rows_on_the_finest(depth: int, rows: int) -> None:
-    config = PotlocDecoding(cas_thresholds=[0.45], actionness_thresholds=[0.45], scale=4, margin=0.25)
+    config = PotlocDecoding(cas_thresholds=[0.45], relative=False, actionness_thresholds=[0.45], scale=4, margin=0.25)
     levels = [NONE] * depth + [pulse(rows, 2, 4)]
     places, score, label = pool(levels, np.zeros(0, np.int64), config)
     stride = 2**depth
