@@ -80,8 +80,8 @@ LABELS: Mapping[str, Row] = {
     ANEW: Row("pser", (), SEEDS, kind="anew"),
     "rows, one round": Row("pser", ("labeler.cross_fitting.rounds=1",), ANEW, kind="anew"),
     "rows, no margins": Row("pser", (ROWS + "inside=0", ROWS + "outside=0"), ANEW, kind="anew"),
-    "rows, narrower margins": Row(
-        "pser", (ROWS + "inside=0.15", ROWS + "outside=0.3", ROWS + "margin_rows=5"), ANEW, kind="anew"
+    "rows, wider margins": Row(
+        "pser", (ROWS + "inside=0.25", ROWS + "outside=0.45", ROWS + "margin_rows=8"), ANEW, kind="anew"
     ),
     "rows, first labels do not vote": Row("pser", (ENDS + "vote=0",), ANEW, kind="anew"),
     "rows, first labels vote twice as much": Row("pser", (ENDS + "vote=40",), ANEW, kind="anew"),

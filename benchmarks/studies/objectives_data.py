@@ -44,17 +44,17 @@ PROPOSERS: dict[str, tuple[int, dict[str, Any]]] = {
 """Seed and training options."""
 CANDIDATES: dict[str, dict[str, Any]] = {
     "default": {},
-    "short": {"cas_thresholds": steps(0.2, 0.4, 5), "actionness_thresholds": steps(0.7, 0.9, 5)},
-    "shorter": {"cas_thresholds": steps(0.4, 0.7, 4), "actionness_thresholds": []},
-    "long": {"cas_thresholds": steps(0.01, 0.05, 5), "actionness_thresholds": steps(0.2, 0.4, 5)},
-    "longer": {"cas_thresholds": [0.002, 0.005, 0.01], "actionness_thresholds": steps(0.05, 0.2, 4)},
+    "short": {"relative": False, "cas_thresholds": steps(0.2, 0.4, 5), "actionness_thresholds": steps(0.7, 0.9, 5)},
+    "shorter": {"relative": False, "cas_thresholds": steps(0.4, 0.7, 4), "actionness_thresholds": []},
+    "long": {"relative": False, "cas_thresholds": steps(0.01, 0.05, 5), "actionness_thresholds": steps(0.2, 0.4, 5)},
+    "longer": {"relative": False, "cas_thresholds": [0.002, 0.005, 0.01], "actionness_thresholds": steps(0.05, 0.2, 4)},
     "actionness .5": {"cas_thresholds": [0.0], "actionness_thresholds": [0.5]},
     "predicted .2": {"train_classes": "predicted", "class_threshold": 0.2},
     "no nms": {"suppression": "none"},
     "hard .2": {"suppression": "nms", "iou_threshold": 0.2},
     "sigma .05": {"sigma": 0.05},
     "margin 1": {"margin": 1.0},
-    "late, no video": {"centred": False, "scale": 1, "video_factor": False},
+    "late, by video": {"centred": False, "scale": 1, "video_factor": True},
 }
 PSER = ["refine=bag", "heads.epochs=4"]
 LABELERS: dict[str, list[tuple[str, list[str], list[int]]]] = {

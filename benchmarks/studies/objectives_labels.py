@@ -25,7 +25,7 @@ LABELERS: list[tuple[str, list[str]]] = [
             ["seed_rule.half_width=5.0"],
             ["seed_rule.min_score=0.3"],
             ["seed_rule.min_score=0.6"],
-            ["seed_rule.neighbours=any-class"],
+            ["seed_rule.neighbours=same-class"],
             ["seed_rule.min_score=0.9", "seed_rule.half_width=1.0"],
             ["seed_rule.min_score=0.9", "seed_rule.half_width=4.0"],
         )

@@ -31,6 +31,9 @@ ALONE = (
     f"detector.decode.cas_thresholds={steps(0.05, 0.8, 0.05)}",
     f"detector.decode.actionness_thresholds={steps(0.1, 0.9, 0.05)}",
     "detector.decode.margin=0.15",
+    "detector.decode.relative=false",
+    "detector.decode.contrast=plain",
+    "detector.decode.video_factor=true",
 )
 
 # The base model's layers and background rule, on the labels of the row.

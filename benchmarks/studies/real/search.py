@@ -61,7 +61,7 @@ class Search:
 
 SEARCHES = {
     "pser": Search("pser", "perturbation,thresholds:proposals", "dev-quality", 100),
-    # The control, whose labels are a quarter too long: is what can be gained found?
+    # The control: would a search still find what its defaults lack?
     "seeds": Search("seeds", "labels,thresholds:proposals", "dev-quality", 100),
     # By points alone, without a boundary. Each trial trains a detector; a third of the usual epochs is for the order.
     "seeds-points": Search("seeds", "labels,thresholds:proposals", "points", 20, ("detector.training.epochs=12",)),

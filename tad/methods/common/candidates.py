@@ -98,7 +98,7 @@ class RunsConfig(StageConfig):
         max_length=bounds.ITEMS,
         paper=steps(0, 0.225, 0.025),
         tune=Steps(Float(0.0, 0.15), Float(0.16, 0.9), Integer(4, 20)),
-        why="HR-Pro 0 to .25 by .05, POTLoc 0 to .175; up to .9 where actions fill their video",
+        why="as levels HR-Pro 0 to .25, POTLoc 0 to .175; the highest decides how long seeds are",
     )
     relative: bool = option(
         True,
@@ -237,7 +237,9 @@ def scored_runs(
 
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for label, curve in zip(labels, curves, strict=True):
-        thresholds = np.array(config.cas_thresholds) * (curve.max() if config.relative else 1.0)
+        # The published interpolation extrapolates beyond the last row, which is no height of the curve.
+        height = min(curve.max(), cas[:, label].max()) if config.relative else 1.0
+        thresholds = np.array(config.cas_thresholds) * height
         swept, index = threshold_runs(curve, thresholds)
         spans, floors = np.concatenate([swept, agnostic]), None
         if config.contrast == "zeroed":

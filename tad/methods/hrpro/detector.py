@@ -47,8 +47,8 @@ class InstanceDecoding(StageConfig):
     contrast_weight: bounds.Weight = option(1.0, "weight of the candidate's own score in the mean", paper=1.0)
     completeness_weight: bounds.Weight = option(
         0.25,
-        "weight of the completeness in the mean; it spreads about three times as far as the default "
-        "proposers' contrast, so 1 lets it decide alone",
+        "weight of the completeness in the mean; it spreads farther than a candidate's contrast, so 1 lets it "
+        "decide nearly alone",
         paper=1.0,
         tune=Float(0.05, 4.0, log=True),
         why="paper 1, beside 1 for the candidate's contrast",

@@ -75,7 +75,7 @@ class PotlocDecoding(RunsConfig):
         max_length=bounds.ITEMS,
         paper=[0.4],
         tune=Steps(Float(0.02, 0.3), Float(0.4, 0.9), Integer(4, 20)),
-        why="paper .4 alone; several find boundaries of curves of all heights",
+        why="paper .4 alone, as a level; the highest decides how long detections are",
     )
     actionness_thresholds: list[bounds.Fraction] = option(
         steps(0.2, 0.8, 0.05),

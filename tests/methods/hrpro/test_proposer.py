@@ -131,6 +131,7 @@ def test_faithful_sets_every_published_option() -> None:
     assert training.scrambled and training.double_projection and training.attention_dropout == 0.1
     assert (training.video_weight, training.ema_decay, training.warm_memory) == (0.0, None, False)
     assert candidates.repeats and candidates.stretch == 1 and not candidates.symmetric
+    assert candidates.cas_thresholds[-1] == 0.225 and not candidates.relative
     assert len(candidates.cas_thresholds) == 10 and len(candidates.actionness_thresholds) == 9
     with pytest.raises(ConfigError, match=r"faithful: true sets training\.scrambled to True, found False"):
         load_recipe("hrpro", ["proposer.faithful=true", "proposer.training.scrambled=false"])

@@ -208,7 +208,12 @@ def test_faithful_sets_the_published_options() -> None:
     assert training.rounded and training.background_rows == "published" and training.epochs == 5
     assert (decode.class_threshold, decode.cas_thresholds, decode.margin) == (0.7, [0.4], 0.1)
     assert len(decode.actionness_thresholds) == 34 and decode.actionness_thresholds[-1] == 0.925
-    assert decode.by_level and not decode.video_factor and decode.video_power == decode.curve_share == 0
+    assert (
+        decode.by_level
+        and not decode.relative
+        and not decode.video_factor
+        and decode.video_power == decode.curve_share == 0
+    )
     assert decode.max_detections is None
     suppression = detector.postprocess
     assert (suppression.suppression, suppression.iou_threshold, suppression.stretch) == ("nms", 0.45, 1.0)

@@ -77,12 +77,14 @@ def test_relative_thresholds_do_not_depend_on_the_height_of_a_curve() -> None:
     """A network that is trained for longer has higher curves; where actions end stays where it was."""
     bump = np.interp(np.arange(40), [10, 20, 30], [0.0, 1.0, 0.0])
 
-    def best(height: float, **more: object) -> list[float]:
+    def best(height: float, of: int = 0, **more: object) -> list[float]:
         config = CandidateConfig.model_validate({"actionness_thresholds": [], **more})
-        found = candidates(height * bump[:, None], bump, np.ones(1), np.array([0]), config)
-        return found.spans[int(np.argmax(found.scores))].tolist()
+        cas = np.stack([height * bump, 0.1 * bump], axis=1)  # another class, far lower
+        found = candidates(cas, bump, np.ones(2), np.array([0, 1]), config)
+        own = found.labels == of
+        return found.spans[own][np.argmax(found.scores[own])].tolist()
 
-    assert best(0.3) == best(0.9)
+    assert best(0.3) == best(0.9) == best(0.9, of=1)
     low, high = best(0.9)
     assert high - low == pytest.approx(10, abs=1)  # at half the height
     absolute = {"relative": False, "cas_thresholds": [0.1, 0.25]}
@@ -303,6 +305,10 @@ def test_the_video_term_counts_fully_where_classes_are_all_that_is_known(data: D
     batch["full"][2] = True
     batch["points"][2] = False
     assert task.video_weights(batch).tolist() == [0.25, 1.0, 0.25]
+    alone = {name: part[1:2] for name, part in batch.items()}
+    values = {k: v.item() for k, v in task.loss(task.module.eval(), alone, one_worker).items()}
+    assert values["background"] == 0  # nothing is mined where there is no point
+    assert values["loss"] == pytest.approx(values["video"])
 
 
 def test_points_of_one_row_are_merged_and_videos_without_labels_are_left_out(data: Dataset, tmp_path: Path) -> None:
