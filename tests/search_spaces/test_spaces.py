@@ -117,24 +117,25 @@ def test_conditional_parameters_are_suggested_only_where_they_matter():
 
 def test_conditions_of_conditions(tmp_path):
     """A child may stand before its parent, and does not matter while its parent does not."""
+    recipe = load_recipe("pser", ["rounds=2"])
     chain = [
         Parameter("stop.change", Float(0.8, 1), "w", "round", when=("rounds", 2)),
         Parameter("rounds", Integer(1, 3), "w", "round", when=("labeler.heads.bins", (8, 12))),
         Parameter("labeler.heads.bins", Choice(8, 12, 16), "w", "heads"),
     ]
-    space = Space(tuple(chain)).for_recipe(load_recipe("pser"))
+    space = Space(tuple(chain)).for_recipe(recipe)
     assert [p.key for p in space.parameters] == ["labeler.heads.bins", "rounds", "stop.change"]
     bins = "labeler.heads.bins"
     assert space.suggest(FixedTrial({bins: 16})) == {bins: 16}
     assert space.suggest(FixedTrial({bins: 8, "rounds": 3})) == {bins: 8, "rounds": 3}
     whole = {bins: 8, "rounds": 2, "stop.change": 0.9}
     assert space.suggest(FixedTrial(whole)) == whole
-    assert space.defaults(load_recipe("pser")) == {bins: 12, "rounds": 2, "stop.change": 0.97}
+    assert space.defaults(recipe) == {bins: 12, "rounds": 2, "stop.change": 0.97}
     gone = Parameter("rounds", Integer(1, 3), "w", "round", when=("labeler.method", "potloc"))
-    assert [p.key for p in Space((*chain[:1], gone, chain[2])).for_recipe(load_recipe("pser")).parameters] == [bins]
+    assert [p.key for p in Space((*chain[:1], gone, chain[2])).for_recipe(recipe).parameters] == [bins]
     circle = [chain[0], Parameter("rounds", Integer(1, 3), "w", "round", when=("stop.change", 1))]
     with pytest.raises(ConfigError, match=r"rounds, stop\.change: each depends on another"):
-        Space(tuple(circle)).for_recipe(load_recipe("pser"))
+        Space(tuple(circle)).for_recipe(recipe)
 
 
 def test_all_problems_at_once_with_the_closest_key():
