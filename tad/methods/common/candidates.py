@@ -3,7 +3,8 @@
 Source: HR-Pro (AAAI 2024) section 3.3 and its code. By default it differs from them where that measured better on
 held-out training videos: half-snippet-correct interpolation, symmetric margins, no repeated runs, and thresholds up to
 half of what a class's curve reaches in the video. With values below the threshold counting as zero, the highest
-threshold whose run holds a point decides how long its best proposal is, so half the height is where actions end.
+threshold whose run holds a point decides how long its best proposal is; half the height made the best labels on dev
+videos of two real datasets (docs/results/real.md).
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ class RunsConfig(StageConfig):
     )
     relative: bool = option(
         True,
-        "thresholds on a class's curve are shares of its highest value in the video, so .5 is half of it; false: the "
-        "published levels, whose meaning changes with every schedule",
+        "thresholds on a class's curve are shares of its highest value in the video, so .5 is half of it; false: "
+        "absolute levels, as published",
         paper=False,
     )
     actionness_thresholds: list[bounds.Fraction] = option(

@@ -74,7 +74,7 @@ def test_contrast_of_both_rules_by_hand() -> None:
 
 
 def test_relative_thresholds_do_not_depend_on_the_height_of_a_curve() -> None:
-    """A network that is trained for longer has higher curves; where actions end stays where it was."""
+    """A curve three times as high has the same best run; with absolute levels that run is longer."""
     bump = np.interp(np.arange(40), [10, 20, 30], [0.0, 1.0, 0.0])
 
     def best(height: float, of: int = 0, **more: object) -> list[float]:
