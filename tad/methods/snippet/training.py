@@ -27,7 +27,7 @@ from tad.methods.common.label_kinds import not_taught
 from tad.methods.common.optimisers import default_batch
 from tad.methods.snippet.completeness import Found, feature_loss, find_segments, score_loss
 from tad.methods.snippet.mining import Mined, mine
-from tad.methods.snippet.model import SnippetModel, SnippetScores, video_scores
+from tad.methods.snippet.model import SnippetModel, SnippetScores, usual_ratio, video_scores
 from tad.ops.losses import probability_entropy, probability_focal
 from tad.options import option
 from tad.ranges import Choice, Float, Integer
@@ -45,9 +45,10 @@ class TrainingConfig(StageConfig):
     dropout: bounds.Chance = option(
         0.7, "dropout before the classifier", paper=0.7, tune=Float(0.2, 0.8), why="papers .7; less for narrow features"
     )
-    top_ratio: bounds.Snippets = option(
+    top_ratio: bounds.Snippets | None = option(
         8,
-        "a video's class score is the mean of its T / top_ratio best",
+        "a video's class score is the mean of its T / top_ratio best; null: five times as many as a usual video has "
+        "classes, at least 8",
         paper=8,
         tune=Integer(2, 16, log=True),
         why="papers 8; 2 to 4 where actions fill their video",
@@ -200,7 +201,7 @@ class SnippetTask:
         }
         self.settings: dict[str, Any] = {
             "architecture": self.architecture,
-            "top_ratio": config.top_ratio,
+            "top_ratio": config.top_ratio or usual_ratio(data, self.videos),
             "lr": self.lr,
             "videos": len(self.videos),
             "skipped_videos": skipped,
@@ -268,7 +269,8 @@ class SnippetTask:
     def terms(self, module: nn.Module, scores: SnippetScores, batch: Batch, mined: Mined) -> dict[str, Tensor]:
         """The loss terms of every video, [B] each, under the names of `weights`."""
         config = self.config
-        terms = video_losses(scores, batch["points"], batch["present"], batch["mask"], mined, config)
+        known = batch["points"], batch["present"], batch["mask"]
+        terms = video_losses(scores, *known, mined, config, self.settings["top_ratio"])
         if config.score_contrast_weight or config.feature_contrast_weight:
             found = self.segments(unwrap(module), batch)
             if config.score_contrast_weight:
@@ -320,7 +322,13 @@ def labelled_rows(background: Tensor, batch: Batch, config: TrainingConfig) -> M
 
 
 def video_losses(
-    scores: SnippetScores, points: Tensor, present: Tensor, mask: Tensor, mined: Mined, config: TrainingConfig
+    scores: SnippetScores,
+    points: Tensor,
+    present: Tensor,
+    mask: Tensor,
+    mined: Mined,
+    config: TrainingConfig,
+    top_ratio: int,
 ) -> dict[str, Tensor]:
     """The video, point and background terms of every video, each [B]; mean over the rows that the term looks at.
 
@@ -331,6 +339,7 @@ def video_losses(
         mask: [B, T] bool, False on padding.
         mined: pseudo action and background rows.
         config: of the training.
+        top_ratio: one row in so many makes a video's class score.
     """
     action = points if config.action_rows == "points" else mined.action
     output = torch.cat([scores.cas(), scores.background[..., None]], dim=-1)
@@ -345,7 +354,7 @@ def video_losses(
 
     # Absent classes are held down everywhere, present ones lifted where they are highest.
     mean = (scores.classes * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    pooled = torch.where(present, video_scores(scores.classes, mask, config.top_ratio), mean)
+    pooled = torch.where(present, video_scores(scores.classes, mask, top_ratio), mean)
     return {
         "video": probability_entropy(pooled, present.to(pooled)).mean(1),
         "point": rows(target, action.any(-1)),

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from distributed.engine.loop import Worker, fit
 from tad.data.dataset import Dataset
 from tad.errors import ConfigError
-from tad.methods.hrpro.proposer import HrproProposer, HrproTask, HrproTrain, HrproTraining
+from tad.methods.hrpro.proposer import HrproProposer, HrproTask, HrproTrain, HrproTraining, attention_heads
 from tad.recipe.recipe import load_recipe
 from tad.stages import Context, one_worker
 from tests.support.rounds import round_of
@@ -135,6 +135,10 @@ def test_faithful_sets_every_published_option() -> None:
     assert len(candidates.cas_thresholds) == 10 and len(candidates.actionness_thresholds) == 9
     with pytest.raises(ConfigError, match=r"faithful: true sets training\.scrambled to True, found False"):
         load_recipe("hrpro", ["proposer.faithful=true", "proposer.training.scrambled=false"])
+
+
+def test_heads_follow_from_the_width_of_the_features() -> None:
+    assert [attention_heads(width) for width in (2048, 96, 301, 100, 13)] == [8, 8, 7, 5, 1]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def model(kernel: int = 3, layers: int = 1, dropout: float = 0.0) -> SnippetMode
 
 def losses_of(out, points: Tensor, mask: Tensor, config: TrainingConfig) -> dict[str, Tensor]:
     mined = mine(out.background, points, mask, config.action_threshold, config.background_threshold)
-    return video_losses(out, points, points.any(1), mask, mined, config)
+    return video_losses(out, points, points.any(1), mask, mined, config, 8)
 
 
 def batch(lengths: list[int] = LENGTHS, filler: float = 7.0) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tad.data.grid import SnippetGrid
 from tad.errors import DataError
 from tad.methods.hrpro.proposer import HrproTask, HrproTraining
 from tad.methods.snippet.mining import mine
+from tad.methods.snippet.model import usual_ratio
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import SnippetTask, TrainingConfig, action_rows, labelled_rows
 from tad.stages import Context, one_worker
@@ -170,3 +172,12 @@ def test_hrpro_fills_its_memory_from_full_rows_and_needs_a_weight_to_learn_from_
         mixed.module, mixed.collate([mixed.item(i, np.random.default_rng(0)) for i in range(4)]), one_worker
     )
     assert all(torch.isfinite(value) for value in values.values()) and values["contrast"] > 0
+
+
+def test_null_top_ratio_follows_from_the_classes_of_a_video(by_type: dict[str, Dataset]) -> None:
+    data = by_type["classes"]
+    assert opened(data, top_ratio=None).settings["top_ratio"] == usual_ratio(data, data.videos("train"))
+    counts = {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3, 4, 5], "none": []}
+    several = SimpleNamespace(video_classes=counts.__getitem__)
+    assert usual_ratio(several, list(counts)) == 25  # five a video
+    assert usual_ratio(several, ["none"]) == 8
