@@ -15,44 +15,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.studies.real import tables
-from benchmarks.studies.real.data import Part, source
-from benchmarks.studies.real.rows import Row, chosen
-from tad.errors import TadError
-from tad.files import write_json
-
-
-def run(rows: Sequence[Row], seeds: Sequence[int], part: Part, out: Path) -> list[str]:
-    """Makes all results that are missing; returns what failed."""
-    for dataset in sorted({row.dataset for row in rows}):
-        source(dataset)
-    import torch  # here, so that --list and --table need not wait for it
-
-    from benchmarks.studies.real.train import commit, place, result
-
-    torch.set_num_threads(1)
-    code = commit()  # now: it may change under rows that take hours
-    todo = [(seed, row) for seed in seeds for row in rows if not place(out, row, seed, part).is_file()]
-    print(f"{len(rows) * len(seeds) - len(todo)} results are there, {len(todo)} to do; code {code}", flush=True)
-    failed = []
-    for number, (seed, row) in enumerate(todo, 1):
-        start = time.perf_counter()
-        try:
-            document = result(row, seed, part, out)
-            path = place(out, row, seed, part)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, document)
-            said = f"mAP {document['map']['mean']:.1f}, stages {document['seconds']:.0f} CPU s"
-        except TadError as error:
-            failed.append(f"{row.name} seed {seed}: {error}")
-            said = f"failed: {error}"
-        taken = time.perf_counter() - start
-        print(f"[{number}/{len(todo)}] {row.name} seed {seed}, {part}: {said}; {taken:.0f} s", flush=True)
-    return failed
+from benchmarks.studies.real.rows import chosen
 
 
 def main() -> None:
@@ -79,7 +45,11 @@ def main() -> None:
         if options.figure:
             tables.figure(results, options.figure)
     elif options.out:
-        if failed := run(chosen(options.only), options.seeds, options.part, options.out.resolve()):
+        # Here, for they load torch, and --list and --table need not wait for it.
+        from benchmarks.studies.real.run import run
+        from benchmarks.studies.real.train import result
+
+        if failed := run(chosen(options.only), options.seeds, options.part, options.out.resolve(), result):
             raise SystemExit("failed:\n" + "\n".join(failed))
     else:
         parser.error("give --out, --table or --list")

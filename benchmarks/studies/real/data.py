@@ -44,11 +44,15 @@ SHARES = {"full10": 0.1, "full40": 0.4}
 
 
 def source(dataset: str) -> Path:
-    """The folder of a dataset.
+    """The folder of a dataset of the benchmark; another one is a folder itself.
 
     Raises:
         SystemExit: it is not there.
     """
+    if dataset not in DATASETS:
+        if not (Path(dataset) / "dataset.yaml").is_file():
+            raise SystemExit(f"{dataset}: neither {' nor '.join(DATASETS)} nor a dataset folder")
+        return Path(dataset)
     shared = os.environ.get("TAD_SHARED")
     folder = Path(shared or ".") / "data" / dataset
     if not shared or not (folder / "dataset.yaml").is_file():
@@ -61,11 +65,12 @@ def source(dataset: str) -> Path:
 
 def labelled(dataset: str, labels: str, part: Part, work: Path) -> Dataset:
     """A part of a dataset with one kind of labels, written under `work` if it is not there yet."""
-    folder = work / "data" / f"{dataset}-{labels}-{part}"
+    name = Path(dataset).name
+    folder = work / "data" / f"{name}-{labels}-{part}"
     if (folder / "dataset.yaml").is_file():
         return Dataset.open(folder)
     pointed = labels if labels in ("points", "uniform", "late") else "points"
-    base = work / "data" / f"{dataset}-{pointed}-{part}"
+    base = work / "data" / f"{name}-{pointed}-{part}"
     if not (base / "dataset.yaml").is_file():
         data = Dataset.open(source(dataset))
         data = replace(data, points_by_id=points_of(data, pointed))

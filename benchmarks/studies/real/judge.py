@@ -22,10 +22,12 @@ CHOSEN_AT = 0.5
 """tIoU of the F1 that the score threshold is chosen by."""
 
 
-def mean_ap(found: Segments, data: Dataset, role: Role) -> dict[str, float]:
+def mean_ap(
+    found: Segments, data: Dataset, role: Role, tious: Sequence[float] = TIOUS, protocol: str = "anet"
+) -> dict[str, float]:
     """mAP [%] at each threshold, and their mean."""
-    result = Subset.of_dataset(data, role).evaluate(found, TIOUS)
-    values = {tiou_key(t): 100 * float(x) for t, x in zip(TIOUS, result.mean_ap, strict=True)}
+    result = Subset.of_dataset(data, role).evaluate(found, tious, protocol)
+    values = {tiou_key(t): 100 * float(x) for t, x in zip(tious, result.mean_ap, strict=True)}
     return values | {"mean": 100 * float(result.average)}
 
 

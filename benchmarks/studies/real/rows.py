@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -76,6 +77,10 @@ MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
 """By dataset, then by labels of the training videos (benchmarks/studies/real/data.py)."""
 
 
+PAPERS_MARK = ":"
+"""Between paper and row in the names of the papers' ablations (benchmarks/studies/papers), which are no rows here."""
+
+
 class Row(NamedTuple):
     """One line of the tables; with a seed, one result."""
 
@@ -85,19 +90,32 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        return "/".join(self)
+        return "/".join(self.document().values())
+
+    def document(self) -> dict[str, str]:
+        """The row in a result; of a dataset that is a folder its name."""
+        return {**self._asdict(), "dataset": Path(self.dataset).name}
 
 
 ROWS = [Row(dataset, labels, way) for dataset, part in MATRIX.items() for labels, ways in part.items() for way in ways]
 
 
 def chosen(patterns: Sequence[str] | None) -> list[Row]:
-    """The rows whose names match one of the patterns ("shrec22/points/*"); all without patterns.
+    """The rows of this benchmark whose names match one of the patterns ("shrec22/points/*"); all without patterns.
+
+    Raises:
+        SystemExit: a pattern matches none.
+    """
+    return matching(ROWS, patterns)
+
+
+def matching(rows: Sequence[Row], patterns: Sequence[str] | None) -> list[Row]:
+    """Those of the rows whose names match one of the patterns; all without patterns.
 
     Raises:
         SystemExit: a pattern matches none.
     """
     for pattern in patterns or ():
-        if not any(fnmatch(row.name, pattern) for row in ROWS):
+        if not any(fnmatch(row.name, pattern) for row in rows):
             raise SystemExit(f"--only {pattern}: matches no row; --list prints them all")
-    return [row for row in ROWS if patterns is None or any(fnmatch(row.name, p) for p in patterns)]
+    return [row for row in rows if patterns is None or any(fnmatch(row.name, p) for p in patterns)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.references.shrec22_track import PUBLISHED, TIOUS
-from benchmarks.studies.real.rows import ROWS
+from benchmarks.studies.real.rows import PAPERS_MARK, ROWS
 from tad.files import read_json
 from tad.report import style
 
@@ -22,13 +22,18 @@ FULL = ("full", "full")
 WEAK = ("proposer", "seeds", "pser", "points", "potloc", "hrpro")
 
 
+def read_all(folder: Path) -> list[Result]:
+    """All results in a folder."""
+    return [read_json(path) for part in ("dev", "test") for path in sorted((folder / part).glob("*.json"))]
+
+
 def read(folder: Path) -> list[Result]:
-    """All results in a folder, in the order of the rows.
+    """The results of the benchmark in a folder, in the order of the rows; those of the papers' rows are not its own.
 
     Raises:
         SystemExit: there is none.
     """
-    found = [read_json(path) for part in ("dev", "test") for path in sorted((folder / part).glob("*.json"))]
+    found = [result for result in read_all(folder) if PAPERS_MARK not in result["way"]]
     if not found:
         raise SystemExit(f"{folder}: no results in {folder}/dev or {folder}/test; make them with --out {folder}")
     order = {row: i for i, row in enumerate(ROWS)}

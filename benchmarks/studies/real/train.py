@@ -91,7 +91,7 @@ def result(row: Row, seed: int, part: Part, out: Path) -> dict[str, Any]:
     made = by_probe(data, seed, part) if way is None else by_recipe(way, row, data, seed, part, out)
     threshold, origin = chosen_threshold(made, row, data, seed, part, out)
     document: dict[str, Any] = {
-        **row._asdict(),
+        **row.document(),
         "seed": seed,
         "part": part,
         "map": judge.mean_ap(made.found, data, part),
@@ -110,12 +110,16 @@ def result(row: Row, seed: int, part: Part, out: Path) -> dict[str, Any]:
 
 
 def by_recipe(way: Way, row: Row, data: Dataset, seed: int, part: Part, out: Path) -> Made:
+    """The ground truth of a row with labeler `full` teaches its detector alone: the proposer keeps the row's labels."""
     recipe = load_recipe(way.recipe, way.overrides)
-    if problems := recipe.problems(data):
+    known = labelled(row.dataset, "full", part, out) if recipe.labeler.method == "full" else data
+    if problems := recipe.problems(known):
         raise ConfigError(f"{row.name}: {'; '.join(problems)}")
     record = Record(out / "runs" / f"{part}-{row.name.replace('/', '-')}-seed-{seed}")
     engine = Timed(data, Store(out / "store"), record, seed)
     rounds = Rounds(recipe, engine)
+    if known is not data:
+        rounds = Rounds(recipe, engine.over(known), {0: rounds.model(0)})
     last = recipe.rounds
     found = rounds.detections(last, part)
     labels = rounds.labels(last).segments.segments() if last else None
