@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.studies.hrpro_ablation import NO_NP, SCORE
 from benchmarks.studies.objectives import table
-from benchmarks.studies.potloc_ablation import EVERYTHING
+from benchmarks.studies.papers.hrpro import NO_NP, SCORE
+from benchmarks.studies.papers.potloc import EVERYTHING
 from benchmarks.studies.real.pser_parts import ENDS, ROWS, bound
 from distributed.engine.engine import Engine
 from distributed.engine.record import Record
