@@ -30,7 +30,6 @@ from tad.options import again, group, option
 from tad.ranges import Choice, Float, Integer
 from tad.stages import Artifact, Batch, Context, Total, unwrap
 
-
 MOST_HEADS = 8
 
 
