@@ -22,6 +22,7 @@ COMMANDS = {
     "check": ("tad.commands.data", "check", "List every problem of a dataset."),
     "split": ("tad.commands.data", "split", "Hold out dev videos or points, make folds, or label a few."),
     "labels": ("tad.commands.labels", "labels", "Write a dataset again with other labels for training."),
+    "resize": ("tad.commands.data", "resize", "Write a dataset again with as many feature rows for every video."),
     "synth": ("tad.commands.data", "synth", "Write synthetic features, or invent a whole dataset."),
     "run": ("tad.commands.run", "run", "Self-train a detector on a dataset by a recipe."),
     "tune": ("tad.commands.tune", "tune", "Search for a better recipe for your data."),

@@ -1,15 +1,16 @@
-"""tad check, split, synth, export: dataset folders."""
+"""tad check, split, resize, synth, export: dataset folders."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tad.commands.numbers import NO_VIDEOS_OR_MORE, SEED, SHARE, VIDEOS, Number
-from tad.commands.options import FOLDER, FORCE, OUT_FOLDER, DatasetType
+from tad.commands.numbers import NO_VIDEOS_OR_MORE, ROWS, SEED, SHARE, VIDEOS, Number
+from tad.commands.options import FOLDER, FORCE, NO_CHECK, OUT_FOLDER, DatasetType
 from tad.commands.say import say
 
 if TYPE_CHECKING:
@@ -100,6 +101,29 @@ def split(
         say(kfold_summary(split_kfold(data, kfold, seed, out, pool=pool, force=force)))
     else:
         say(holdout_summary(split_holdout(data, dev, hide_points, seed, out, force=force)))
+
+
+@click.command()
+@click.argument("src", type=FOLDER)
+@click.argument("out", type=OUT_FOLDER)
+@click.option("--rows", type=ROWS, required=True, help="Rows of every feature file; published: 100, 160, 192.")
+@NO_CHECK
+@FORCE
+def resize(src: Path, out: Path, rows: int, no_check: bool, force: bool) -> None:
+    """Write SRC with its features resized in time to OUT: as many rows for every video, short or long.
+
+    Rows are interpolated linearly at evenly spaced times of the video, as published on ActivityNet. SRC is only read.
+    Labels stay what they are, and further features are linked.
+    """
+    from tqdm import tqdm
+
+    from tad.data.dataset import Dataset
+    from tad.prepare.resize import resize as write
+
+    def progress(videos: Iterable[str]) -> Iterable[str]:
+        return tqdm(videos, desc="resizing", unit="file", disable=not sys.stderr.isatty())
+
+    say(str(write(Dataset.open(src), rows, out, check=not no_check, force=force, progress=progress)))
 
 
 @click.command()

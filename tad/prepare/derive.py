@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def write_derived(
     *,
     hidden: Mapping[str, np.ndarray] | None = None,
     made: Split | None = None,
+    linked: Sequence[Dataset] | None = None,
 ) -> None:
     """Writes a dataset folder with some of a dataset's videos in new roles; subsets are named like the roles.
 
@@ -61,6 +62,7 @@ def write_derived(
         folder: a new one, of `output_folder`.
         hidden: points to hold out, too: [G] bool over `data.points(video)` of training videos (`hide_points`).
         made: what dataset.yaml tells of the split.
+        linked: the `views` whose features are linked; None: all of them.
 
     Raises:
         DataError: annotations are malformed, or features cannot be linked.
@@ -94,7 +96,7 @@ def write_derived(
     )
     rows = ((v, start, end) for v in videos for start, end in intervals.get(v, ()))
     write_dataset(folder, manifest, {v: source[v] | {"subset": roles[v]} for v in videos}, labels, rows, unseen)
-    for view in views(data):
+    for view in views(data) if linked is None else linked:
         transfer_features(feature_files(view, videos), folder, "link", view.folder)
 
 

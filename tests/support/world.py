@@ -24,6 +24,7 @@ COMMANDS = {
     "split --kfold": ["split", "data", "--kfold", "2", "--out", "OUT"],
     "split --labelled": ["split", "data", "--labelled", ".5", "--mode", "uniform", "--out", "OUT"],
     "labels": ["labels", "data", "OUT", "--kind", "classes"],
+    "resize": ["resize", "data", "OUT", "--rows", "9"],
     "import hrpro": ["import", "hrpro", "hrpro", "OUT"],
     "import opentad": ["import", "opentad", "opentad", "OUT", "--features", "copy"],
     "import epic": ["import", "epic", "epic", "OUT", "--task", "verb"],
