@@ -22,6 +22,7 @@ from tad.methods.common import trained
 from tad.methods.common.candidates import reading
 from tad.methods.common.label_kinds import untaught
 from tad.methods.gaufuse.candidates import RskpCandidates, rskp_candidates
+from tad.methods.gaufuse.drawn import middles, whole
 from tad.methods.gaufuse.model import RskpModel, RskpScores
 from tad.methods.gaufuse.training import RskpTrain, RskpTraining
 from tad.methods.roles import MethodConfig, Round
@@ -101,10 +102,10 @@ class RskpScore:
         run, config = load(context), self.config
 
         def score(video: str) -> Arrays:
-            out = run(video)
+            out, length = run(video), len(context.data.features(video))
             return {
-                "cas": out.snippets(config.snippet_share)[0, :, :-1].cpu().numpy(),
-                "background": 1 - out.own.attention[0].cpu().numpy(),
+                "cas": whole(out.snippets(config.snippet_share)[0, :, :-1].cpu().numpy(), length),
+                "background": whole(1 - out.own.attention[0].cpu().numpy(), length),
                 "video": out.video(config.video_share)[0, :-1].cpu().numpy(),
             }
 
@@ -121,8 +122,13 @@ class RskpEmbed:
     output: Literal["arrays"] = "arrays"
 
     def open(self, context: Context) -> Callable[[str], Arrays]:
-        run = load(context)
-        return lambda video: {"embedding": run(video).embedding.cpu().numpy().astype(np.float16)}
+        run, data = load(context), context.data
+
+        def embed(video: str) -> Arrays:
+            embedding = whole(run(video).embedding.cpu().numpy(), len(data.features(video)))
+            return {"embedding": embedding.astype(np.float16)}
+
+        return embed
 
 
 @dataclass(frozen=True)
@@ -150,11 +156,15 @@ class RskpPropose:
 
 
 def load(context: Context) -> Callable[[str], RskpScores]:
-    """The trained model as a function of a video id (scores have B = 1)."""
-    model, _, device = trained.load(context, trained.of_architecture(RskpModel))
+    """The trained model as a function of a video id (scores have B = 1, and T rows or those that the model sees)."""
+    model, settings, device = trained.load(context, trained.of_architecture(RskpModel))
+    count = settings.get("snippets")
 
     def run(video: str) -> RskpScores:
-        features = read_features(context.data, video)[None].to(device)
+        features = read_features(context.data, video)
+        if count is not None:
+            features = features[torch.from_numpy(middles(len(features), count))]
+        features = features[None].to(device)
         with torch.inference_mode():
             scores: RskpScores = model(features, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
         return scores

@@ -255,11 +255,10 @@ class RetrainTask(RskpTask):
         self.schedule, self.round = config.schedule, config.round
         self.targets = {k: context.inputs[k] for k in ("targets", "previous") if k in context.inputs}
 
-    def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def of_rows(self, video: str) -> dict[str, Tensor]:
         """The proposer's entries and targets [T, C], and previous [T, C] if the change is learnt."""
-        video = self.videos[index]
         arrays = {k: torch.from_numpy(np.array(a.array("targets", video))) for k, a in self.targets.items()}
-        return super().item(index, rng) | arrays
+        return super().of_rows(video) | arrays
 
     def terms(self, scores: RskpScores, batch: Batch) -> dict[str, Tensor]:
         """[B] each: the proposer's, the loss on targets, and that on their change."""

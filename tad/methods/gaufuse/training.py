@@ -21,6 +21,7 @@ from tad.data.labels import Supervision
 from tad.errors import DataError
 from tad.methods.common.optimisers import default_batch
 from tad.methods.common.trained import of_architecture, restore
+from tad.methods.gaufuse.drawn import drawn
 from tad.methods.gaufuse.model import HeadScores, RskpModel, RskpScores
 from tad.methods.snippet.training import read_features
 from tad.options import option
@@ -43,6 +44,14 @@ class RskpLosses(StageConfig):
         paper=0.6,
         tune=Float(0.2, 0.8),
         why="code .6; less for narrow features",
+    )
+    snippets: bounds.Snippets | None = option(
+        None,
+        "rows that the model sees of each video: in training one at random of each of as many equal parts, else the "
+        "middle ones, with its curves interpolated between them; null: all",
+        paper=None,
+        free=True,
+        neutral=None,
     )
     foreground_weight: bounds.Weight = option(1.0, "weight of the loss on attended video scores", paper=1.0)
     whole_weight: bounds.Weight = option(
@@ -216,16 +225,26 @@ class RskpTask:
             "videos": len(self.videos),
             "skipped_videos": skipped,
         }
+        if config.snippets is not None:
+            self.settings["snippets"] = config.snippets
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def item(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """features [T, D], classes [C] bool and index [] of the video among the task's."""
+        """The entries of `of_rows`, of all snippets or of those drawn, classes [C] bool, and index [] of the video."""
         video = self.videos[index]
         classes = torch.zeros(len(self.data.classes), dtype=torch.bool)
         classes[torch.from_numpy(self.data.video_classes(video))] = True
-        return {"features": read_features(self.data, video), "classes": classes, "index": torch.tensor(index)}
+        entries = self.of_rows(video)
+        if self.config.snippets is not None:
+            rows = torch.from_numpy(drawn(len(entries["features"]), self.config.snippets, rng))
+            entries = {name: entry[rows] for name, entry in entries.items()}
+        return entries | {"classes": classes, "index": torch.tensor(index)}
+
+    def of_rows(self, video: str) -> dict[str, Tensor]:
+        """The entries of a video's item with one row per snippet: features [T, D]."""
+        return {"features": read_features(self.data, video)}
 
     def collate(self, items: list[dict[str, Tensor]]) -> Batch:
         """Entries of `rows` padded to the longest [B, T, ...], the others stacked [B, ...], and mask [B, T] bool."""
