@@ -26,7 +26,7 @@ from tad.data.artifact import Artifact
 SHORT = {"epochs": 2, "steps": 4, "memory_epochs": 2, "label_epochs": [1], "length": 32, "samples": 8}
 """Options of schedules, wherever a recipe has them."""
 WEAK = {"gaufuse-anet", "gaufuse-released", "gaufuse-small", "gaufuse", "pser-weak"}
-FEW = {"apl-bmn", "apl-small", "apl", "snippet-apl", "actionformer-full"}
+FEW = {"apl-anet", "apl-bmn-anet", "apl-bmn", "apl-epic", "apl-small", "apl", "snippet-apl", "actionformer-full"}
 MIXED = {"mixed", "mixed-apl"}
 EXTRA = {
     "potloc": ["rounds=2", "select=dev-quality"],
