@@ -162,7 +162,12 @@ class PotlocTraining(StageConfig):
         why="paper 100, code 50",
     )
     batch_size: bounds.BatchSize = option(
-        4, "videos of a step, over all workers", paper=4, free=True, tune=Integer(1, 8), why="paper 3, code 4"
+        4,
+        "videos of a step, over all workers",
+        paper=4,
+        free=True,
+        tune=Integer(1, 64, log=True),
+        why="paper 3, code 4; 64 of the paper's 192 rows on ActivityNet",
     )
     lr: bounds.Rate | None = option(
         None,
