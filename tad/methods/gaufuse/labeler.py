@@ -53,6 +53,7 @@ class Gate(StageConfig):
         0.0,
         "pseudo-labels have at least this share of the best score of their class in the video; 0: any",
         paper=0.0,
+        neutral=0.0,
         tune=Float(0.0, 0.9),
         why="code 0; a video has each of its classes at least once, so the best of each counts",
     )
@@ -170,9 +171,11 @@ class Fuse:
                 stretch=second if config.released_edges else 0.0,
             )
             floor = -np.inf if config.gate.min_score is None else config.gate.min_score
-            highest = np.full(len(data.classes), -np.inf)
-            np.maximum.at(highest, fused.labels, fused.scores)
-            best = (fused.scores > floor) & (fused.scores >= config.gate.share * highest[fused.labels])
+            best = fused.scores > floor
+            if config.gate.share:
+                highest = np.full(len(data.classes), -np.inf)
+                np.maximum.at(highest, fused.labels, fused.scores)
+                best &= fused.scores >= config.gate.share * highest[fused.labels]
             spans = inside(fused.spans[best], 0.0, data.duration(video))
             return Segments.of(
                 video,

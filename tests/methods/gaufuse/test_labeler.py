@@ -90,6 +90,19 @@ def test_only_given_classes_are_labelled(engine, data):
     assert len(released) == 2 * len(data.classes) * len(data.videos("train"))
 
 
+def test_a_share_of_the_best_of_the_class_in_the_video_is_wanted(engine, data):
+    first, rest = data.videos("train")[0], data.videos("train")[1:]
+    label = data.classes[data.video_classes(first)[0]]
+    scores = {first: (0.8, 0.5, 0.3), **dict.fromkeys(rest, (0.2, 0.1, 0.09))}
+    rows = [(v, 9.0 * i, 9.0 * i + 4, label, q) for v, own in scores.items() for i, q in enumerate(own)]
+    now = round_of(engine, proposals=engine.adopt(Segments.of(*zip(*rows, strict=True)), "proposals"))
+    for share, kept in ((0.0, [0.3, 0.5, 0.8]), (0.5, [0.5, 0.8]), (1.0, [0.8])):
+        found = GaufuseLabeler(gate={"share": share}).label(now).segments.segments().by_video()
+        assert np.sort(found[first].score).tolist() == pytest.approx(kept)
+        if share == 1:
+            assert all(len(found[v]) == 1 for v in rest if v in found)
+
+
 def test_the_round_chooses_the_temperature(data, tmp_path):
     engine, spans, q = TinyEngine(data, 0, tmp_path), np.array([[1.0, 5.0], [2.0, 6.0]]), np.array([0.5, 0.3])
     adopted = engine.adopt(rows_of(data), "proposals")
