@@ -22,10 +22,11 @@ from tad.methods.common.candidates import CandidateFusion
 from tad.methods.common.seeds import Proposals, inside
 from tad.methods.gaufuse.candidates import RELEASED
 from tad.methods.roles import Labels, MethodConfig, Round
-from tad.ops.fusion import gaussian_fusion
+from tad.ops.fusion import Fused, gaussian_fusion
 from tad.ops.grouping import inner_mean
+from tad.ops.iou import tiou
 from tad.options import group, option
-from tad.ranges import Float
+from tad.ranges import Choice, Float
 from tad.stages import Artifact, Context, StageConfig
 
 NEAREST = 1e-9
@@ -56,6 +57,15 @@ class Gate(StageConfig):
         neutral=0.0,
         tune=Float(0.0, 0.9),
         why="code 0; a video has each of its classes at least once, so the best of each counts",
+    )
+    rivals: bounds.PositiveFraction | None = option(
+        None,
+        "a pseudo-label that overlaps a better one of another class by this tIoU is dropped: where classes exclude each "
+        "other, one of the two is wrong; null: none is",
+        paper=None,
+        neutral=None,
+        tune=Choice(None, 0.3, 0.5),
+        why="code none; of two classes at one place the better one is right more often",
     )
 
 
@@ -176,6 +186,8 @@ class Fuse:
                 highest = np.full(len(data.classes), -np.inf)
                 np.maximum.at(highest, fused.labels, fused.scores)
                 best &= fused.scores >= config.gate.share * highest[fused.labels]
+            if config.gate.rivals is not None:
+                best[np.flatnonzero(best)[_rivals(fused, best, config.gate.rivals)]] = False
             spans = inside(fused.spans[best], 0.0, data.duration(video))
             return Segments.of(
                 video,
@@ -187,3 +199,14 @@ class Fuse:
             )
 
         return fuse
+
+
+def _rivals(fused: Fused, best: np.ndarray, least: float) -> np.ndarray:
+    """Which of the groups `best` [K] overlap a better one of another class by a tIoU of at least `least`."""
+    spans, label = fused.spans[best], fused.labels[best]  # best first
+    dropped = np.zeros(len(spans), dtype=bool)
+    shared = np.triu((tiou(spans, spans) >= least) & (label[:, None] != label[None]), 1)
+    for better in range(len(spans)):
+        if not dropped[better]:
+            dropped |= shared[better]
+    return dropped

@@ -157,6 +157,14 @@ def test_edges_at_the_ends_of_a_video():
     assert system(np.array([[4.6, 9.6]]), np.array([0.3]), 20, released_edges=True).edges.tolist() == [3, 4, 9, 10]
 
 
+def test_plain_targets_are_the_best_score_of_what_holds_a_snippet() -> None:
+    spans = np.array([[2.0, 6.0], [4.0, 8.0], [4.0, 8.0], [10.0, 12.0]])
+    found = snippet_targets(spans, np.array([0.3, 0.5, -0.2, 1.5]), np.array([0, 0, 0, 1]), 14, 3, solver="plain")
+    want = np.zeros((14, 3))
+    want[2:4, 0], want[4:8, 0], want[10:12, 1] = 0.3, 0.5, 1.0
+    np.testing.assert_array_equal(found, want)
+
+
 def test_the_longest_video_in_time():
     rng = np.random.default_rng(0)
     start = rng.uniform(0, 2180, 122)
