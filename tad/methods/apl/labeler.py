@@ -45,8 +45,8 @@ class Selection(StageConfig):
 
     rule: Literal["adaptive", "fixed", "aligned"] = option(
         "adaptive",
-        "d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed, or of each class such that "
-        "it has as many positives as the labelled videos let expect",
+        "d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed, or of each class such "
+        "that it has as many positives as the labelled videos let expect",
         tune=Choice("adaptive", "fixed", "aligned"),
         why="paper adaptive; aligned keeps weak classes from starving beside strong ones",
     )

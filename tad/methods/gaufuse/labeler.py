@@ -60,8 +60,8 @@ class Gate(StageConfig):
     )
     rivals: bounds.PositiveFraction | None = option(
         None,
-        "a pseudo-label that overlaps a better one of another class by this tIoU is dropped: where classes exclude each "
-        "other, one of the two is wrong; null: none is",
+        "a pseudo-label that overlaps a better one of another class by this tIoU is dropped, for where classes "
+        "exclude each other; null: none is",
         paper=None,
         neutral=None,
         tune=Choice(None, 0.3, 0.5),

@@ -40,8 +40,8 @@ class TargetConfig(StageConfig):
     )
     solver: Solver = option(
         "centre",
-        "which of the curves that fit: centre of those of least sum, or least squares; plain: none, a snippet's target is "
-        "the best score of the pseudo-labels that hold it",
+        "which of the curves that fit: centre of those of least sum, or least squares; plain: none, a snippet's "
+        "target is the best score of the pseudo-labels that hold it",
         paper="centre",
         tune=Choice("centre", "least-norm", "plain"),
         why="code the centre; least-norm leaves more to what overlaps do not share",
