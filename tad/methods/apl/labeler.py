@@ -17,7 +17,7 @@ Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,12 +43,8 @@ TOLERANCE = 1e-9
 class Selection(StageConfig):
     """Which detections are positives (score from d2 on) and which candidates (from d1 on, below d2)."""
 
-    rule: Literal["adaptive", "fixed", "aligned"] = option(
-        "adaptive",
-        "d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed, or of each class such "
-        "that it has as many positives as the labelled videos let expect",
-        tune=Choice("adaptive", "fixed", "aligned"),
-        why="paper adaptive; aligned keeps weak classes from starving beside strong ones",
+    rule: Literal["adaptive", "fixed"] = option(
+        "adaptive", "d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed"
     )
     d1: bounds.Fraction = option(
         0.15,
@@ -74,14 +70,6 @@ class Selection(StageConfig):
     )
     d2_max: float | None = option(None, "adaptive: largest d2; null: no limit", ge=0, le=bounds.SCORE)
     fixed: bounds.Fraction = option(0.3, "d2 of rule fixed")
-    share: bounds.Ratio = option(
-        1.0,
-        "aligned: positives of a class, as a share of its expected number",
-        neutral=1.0,
-        tune=Float(0.5, 1.5),
-        why="1 as many as expected; fewer are more often right",
-        when=("rule", "aligned"),
-    )
     min_pos: int = option(0, "a video's best detections from d1 on that are positives anyway", ge=0, le=bounds.COUNT)
     hard_nms: bounds.PositiveFraction | None = option(
         None,
@@ -241,21 +229,17 @@ class Select:
             return rows.take(np.argsort(-rows.score, kind="stable"))
 
         shared: np.ndarray | float = np.inf
-        if config.rule == "aligned" or (config.rule == "adaptive" and config.scope != "video"):
+        if config.rule == "adaptive" and config.scope != "video":
             parts = ((rows.label_index(data.classes), rows.score) for rows in map(usable, context.videos))
             label, score = (np.concatenate(part) for part in zip(*parts, strict=True))
-            if config.rule == "aligned":
-                wanted = np.rint(config.share * expected(data, context.videos)).astype(np.int64)
-                shared = np.array([least_of(score[label == c], n) for c, n in enumerate(wanted)])
-            else:
-                group = config.groups(np.zeros_like(label), label)
-                shared = np.array([config.d2(score[group == c]) for c in range(len(data.classes))])
+            group = config.groups(np.zeros_like(label), label)
+            shared = np.array([config.d2(score[group == c]) for c in range(len(data.classes))])
 
         def select(video: str) -> Segments:
             rows = usable(video)
             if isinstance(shared, np.ndarray):
-                label = rows.label_index(data.classes)
-                d2 = shared[label if config.rule == "aligned" else config.groups(np.zeros_like(label), label)]
+                zero = np.zeros(len(rows), dtype=np.int64)
+                d2 = shared[config.groups(zero, rows.label_index(data.classes))]
             else:
                 d2 = config.d2(rows.score)
             positive, candidate = config.split(rows.score, d2)
@@ -263,18 +247,6 @@ class Select:
             return rows.replace(source=kind.tolist(), point=None).filter(positive | candidate)
 
         return select
-
-
-def expected(data: Dataset, videos: Sequence[str]) -> np.ndarray:
-    """[C] actions of each class in the videos without full labels, if they hold as many as the labelled ones do."""
-    full = [labels.label for labels in map(data.full_labels, videos) if labels is not None]
-    counts = np.bincount(np.concatenate(full or [np.zeros(0, np.int64)]), minlength=len(data.classes))
-    return counts * (len(videos) - len(full)) / max(1, len(full))
-
-
-def least_of(scores: np.ndarray, count: int) -> float:
-    """The score of the last of the best `count`; infinite if none is wanted."""
-    return float(np.sort(scores)[-count:][0]) if count and len(scores) else np.inf
 
 
 @dataclass(frozen=True)
