@@ -122,9 +122,10 @@ class PotlocTraining(StageConfig):
         tune=Float(0.8, 0.98),
         why="paper .95; mined background that teaches the detector",
     )
-    top_ratio: bounds.Snippets = option(
+    top_ratio: bounds.Snippets | None = option(
         8,
-        "a video's class score is the mean of its T / top_ratio best",
+        "a video's class score is the mean of its T / top_ratio best; null: five times as many as a usual video has "
+        "classes, at least 8",
         paper=8,
         tune=Integer(2, 16, log=True),
         why="paper 8; 2 to 4 where actions fill their video",

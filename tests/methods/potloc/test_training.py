@@ -144,7 +144,7 @@ def test_terms_written_out() -> None:
     target[0, 0, 1, 0] = target[0, 1, 0, 0] = target[0, 1, 0, 1] = True
     present = torch.tensor([[True, False], [False, False]])
     batch = {"mask": mask, "classes": target, "present": present}
-    terms = window_losses(scores, batch, PotlocTraining(top_ratio=2, **SMALL))
+    terms = window_losses(scores, batch, PotlocTraining(**SMALL), 2)
 
     def entropy(p: torch.Tensor, y: float) -> float:
         return float(-(y * p.log() + (1 - y) * (1 - p).log()))
