@@ -18,7 +18,7 @@ from tad.recipe.recipe import load_recipe, recipe_names
 from tad.selection.best_round import check_selection
 from tests.support.structure import ROOT
 
-CHOSEN = {"full": "actionformer-full", "points": "pser", "classes": "snippet-classes", "mixed": "mixed"}
+CHOSEN = {"full": "actionformer-full", "points": "pser", "classes": "gaufuse-student", "mixed": "mixed"}
 
 
 def few(data: Dataset) -> Dataset:

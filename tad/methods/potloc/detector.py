@@ -69,7 +69,7 @@ class PotlocDecoding(RunsConfig):
         False, "true: the published rule, each level predicts classes by its own video scores", paper=True
     )
     cas_thresholds: list[bounds.Fraction] = option(
-        steps(0.05, 0.6, 0.05),
+        steps(0.05, 0.5, 0.05),
         "thresholds on each class's curve",
         min_length=1,
         max_length=bounds.ITEMS,

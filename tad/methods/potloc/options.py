@@ -122,20 +122,19 @@ class PotlocTraining(StageConfig):
         tune=Float(0.8, 0.98),
         why="paper .95; mined background that teaches the detector",
     )
-    top_ratio: bounds.Snippets | None = option(
+    top_ratio: bounds.Snippets = option(
         8,
-        "a video's class score is the mean of its T / top_ratio best; null: five times as many as a usual video has "
-        "classes, at least 8",
+        "a video's class score is the mean of its T / top_ratio best",
         paper=8,
         tune=Integer(2, 16, log=True),
         why="paper 8; 2 to 4 where actions fill their video",
     )
     video_weight: bounds.Weight = option(
-        1.0,
+        0.0,
         "weight of the video-level loss",
         paper=1.0,
-        tune=Float(0.1, 2.0, log=True),
-        why="code 1; the loss of a video's classes",
+        tune=Float(0.0, 2.0),
+        why="code 1, which makes actions as long as top_ratio says; points teach classes without it",
     )
     action_weight: bounds.Weight = option(
         0.5,

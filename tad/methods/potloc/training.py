@@ -28,7 +28,7 @@ from tad.methods.common.windows import (
 from tad.methods.potloc.model import Potloc
 from tad.methods.potloc.options import PotlocTraining
 from tad.methods.potloc.targets import annotated, background_seeds, sample, window
-from tad.methods.snippet.model import usual_ratio, video_scores
+from tad.methods.snippet.model import video_scores
 from tad.ops.losses import probability_entropy, probability_focal
 from tad.stages import Batch, Budget, Context, Total
 
@@ -125,7 +125,7 @@ class PotlocTask:
         scores = module(batch["features"], batch["video"])
         points = torch.cat([scores.classes, scores.background[:, None]], dim=1)[scores.mask]
         table = points.new_zeros(mask.numel(), points.shape[1]).index_copy(0, batch["place"], points)
-        terms = window_losses(table.view(*mask.shape, -1), batch, config, self.settings["top_ratio"])
+        terms = window_losses(table.view(*mask.shape, -1), batch, config)
         windows = total(torch.tensor(float(len(mask)), device=mask.device))
         shares = {name: term.sum() / windows for name, term in terms.items()}
         weights = {"video": config.video_weight, "action": config.action_weight, "background": config.background_weight}
@@ -156,7 +156,7 @@ class PotlocTask:
                 "prior": config.prior,
             },
             "classes": list(self.data.classes),
-            "top_ratio": config.top_ratio or usual_ratio(self.data, self.videos),
+            "top_ratio": config.top_ratio,
             "upsample": config.upsample or derived_upsample(self.labels),
             "max_length": config.max_length or usual_length(self.data, self.videos),
             "lr": config.lr or min(1e-3, 1e-4 * 512 / width * math.sqrt(config.batch_size / 4)),
@@ -182,7 +182,7 @@ def build(settings: dict[str, Any]) -> Potloc:
     return Potloc(**settings["architecture"])
 
 
-def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining, top_ratio: int) -> dict[str, Tensor]:
+def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[str, Tensor]:
     """The three terms of every window, each [B]; a term without rows is 0.
 
     Rows of all levels count alike: the action and the background term are means over those of the window.
@@ -191,7 +191,6 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining, top_rati
         scores: [B, L, T, C + 1] of the classes and, last, of background; 0 where there is no row.
         batch: of `PotlocTask.collate`.
         config: of the training.
-        top_ratio: one row in so many makes a video's class score.
     """
     mask, target, present = batch["mask"], batch["classes"], batch["present"]
     classes, background = scores[..., :-1], scores[..., -1]
@@ -207,7 +206,7 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining, top_rati
         return (each * use).sum((1, 2)) / use.sum((1, 2)).clamp(min=1)
 
     # Absent classes are held down everywhere, present ones lifted where they are highest; mean over the levels.
-    top = video_scores(classes.flatten(0, 1), mask.flatten(0, 1), top_ratio).view(*mask.shape[:2], -1).mean(1)
+    top = video_scores(classes.flatten(0, 1), mask.flatten(0, 1), config.top_ratio).view(*mask.shape[:2], -1).mean(1)
     mean = (classes.sum(2) / mask.sum(2)[..., None]).mean(1)
     pooled = torch.where(present, top, mean)
     return {

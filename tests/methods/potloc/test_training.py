@@ -110,7 +110,7 @@ def test_a_batch_is_the_mean_of_its_windows(task: PotlocTask) -> None:
     for name, value in whole.items():
         assert float(value.detach()) == pytest.approx(np.mean([float(s[name].detach()) for s in single]), rel=1e-5)
         assert float(value.detach()) > 0
-    total = whole["video"] + 0.5 * whole["action"] + whole["background"]
+    total = task.config.video_weight * whole["video"] + 0.5 * whole["action"] + whole["background"]
     assert float(whole["loss"].detach()) == pytest.approx(float(total.detach()), rel=1e-6)
 
 
@@ -144,7 +144,7 @@ def test_terms_written_out() -> None:
     target[0, 0, 1, 0] = target[0, 1, 0, 0] = target[0, 1, 0, 1] = True
     present = torch.tensor([[True, False], [False, False]])
     batch = {"mask": mask, "classes": target, "present": present}
-    terms = window_losses(scores, batch, PotlocTraining(**SMALL), 2)
+    terms = window_losses(scores, batch, PotlocTraining(top_ratio=2, **SMALL))
 
     def entropy(p: torch.Tensor, y: float) -> float:
         return float(-(y * p.log() + (1 - y) * (1 - p).log()))
