@@ -34,6 +34,7 @@ from tests.support.rounds import round_of, taught
 from tests.support.tiny import TinyEngine, tiny_dataset
 
 SMALL = [
+    "rounds=3",
     "proposer.training.epochs=4",
     "detector.schedule.epochs=[2]",
     "detector.schedule.label_epochs=[2,1,0]",
@@ -101,6 +102,20 @@ def test_a_share_of_the_best_of_the_class_in_the_video_is_wanted(engine, data):
         assert np.sort(found[first].score).tolist() == pytest.approx(kept)
         if share == 1:
             assert all(len(found[v]) == 1 for v in rest if v in found)
+
+
+def test_of_rival_classes_at_one_place_the_better_one_stays(data, tmp_path):
+    engine = TinyEngine(data, 0, tmp_path)
+    video = data.videos("train")[0]
+    a, b = data.classes[:2]
+    # b's first is beaten by a's first, so it does not beat a's second; a's third stands beside b's at a lower tIoU.
+    rows = [(0.0, 4.0, a, 0.9), (0.5, 4.5, b, 0.6), (2.0, 5.0, a, 0.5), (20.0, 24.0, a, 0.3), (23.0, 28.0, b, 0.4)]
+    found = [(video, start, end, label, score) for start, end, label, score in rows]
+    now = round_of(engine, proposals=engine.adopt(Segments.of(*zip(*found, strict=True)), "proposals"))
+    gate = {"classes": "all", "rivals": 0.3}
+    labels = GaufuseLabeler(gate=gate, fusion={"overlap_threshold": 0.9}).label(now).segments.segments()
+    kept = sorted(zip(labels.start.tolist(), labels.labels, strict=True))
+    assert kept == [(0.0, a), (2.0, a), (20.0, a), (23.0, b)]
 
 
 def test_the_round_chooses_the_temperature(data, tmp_path):
