@@ -20,7 +20,7 @@ RECIPES = {
     "points": ("pser", ["labeler.method=points"]),
     "quality": ("pser", ["labeler.method=apl", "detector.training.quality.enabled=true"]),
     "seeds": ("seeds", []),
-    "gaufuse": ("gaufuse-small", []),
+    "gaufuse": ("gaufuse-small", ["rounds=3"]),
     "bmn": ("apl-bmn", []),
     "apl": ("apl-small", []),
 }

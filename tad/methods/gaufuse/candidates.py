@@ -42,7 +42,7 @@ class RskpCandidates(StageConfig):
         "a class is predicted at this video score",
         paper=0.16,
         free=True,
-        tune=Float(0.05, 0.7),
+        tune=Float(0.0, 0.7),
         why="code .16; lower where videos hold many classes",
     )
     best_class: bool = option(

@@ -39,7 +39,7 @@ class RskpDetector(MethodConfig):
     schedule: Schedule = Schedule()
     training: Retraining = Retraining()
     scoring: RskpScoring = group(RskpScoring(), stage="detections")
-    candidates: RskpCandidates = group(RskpCandidates(), stage="detections", tune={"class_threshold": Float(0.05, 0.3)})
+    candidates: RskpCandidates = group(RskpCandidates(), stage="detections", tune={"class_threshold": Float(0.0, 0.3)})
 
     def conflicts(self, recipe: Roles) -> list[str]:
         unlike = []

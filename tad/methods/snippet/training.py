@@ -52,6 +52,7 @@ class TrainingConfig(StageConfig):
         paper=8,
         tune=Integer(2, 16, log=True),
         why="papers 8; 2 to 4 where actions fill their video",
+        stand_in=16,
     )
     video_weight: bounds.Weight = option(
         0.1,
