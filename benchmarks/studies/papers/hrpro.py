@@ -19,7 +19,7 @@ NO_RP = ("labeler.method=proposals", "labeler.count=points")
 NARROW = (
     "proposer.training.epochs=20",
     "proposer.training.lr=1e-3",
-    "detector.training.epochs=12",
+    "detector.training.epochs=30",
     "detector.training.lr=5e-4",
 )
 
