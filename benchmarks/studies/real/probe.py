@@ -51,20 +51,25 @@ def probe(data: Dataset, roles: tuple[Role, ...], seed: int) -> dict[Role, Segme
 
 def targets(data: Dataset, video: str) -> np.ndarray:
     """[T] int64: each row's class, C for background, -1 for a row that nothing is said about."""
-    length = len(data.features(video))
-    grid, background = data.grid(video, length), len(data.classes)
+    length, background = len(data.features(video)), len(data.classes)
     if (full := data.full_labels(video)) is not None:
-        of = np.full(length, background)
-        for (start, end), label in zip(full.spans, full.label, strict=True):
-            first, last = np.round(grid.to_edge(np.array([start, end]))).astype(int)
-            of[max(first, 0) : last] = label
-        return of
-    of = np.full(length, -1)
+        return row_classes(data, video, full.spans, full.label)
+    grid, of = data.grid(video, length), np.full(length, -1)
     points = data.points(video)
     rows = grid.row(points.time)
     of[(rows[1:] + rows[:-1]) // 2] = background
     for step in (-1, 1, 0):  # a point's own row last, so that no neighbour takes it
         of[np.clip(rows + step, 0, length - 1)] = points.label
+    return of
+
+
+def row_classes(data: Dataset, video: str, spans: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """[T] int64: the class of each row of a video, C outside the actions `spans` [N, 2] in seconds, of classes [N]."""
+    length = len(data.features(video))
+    of = np.full(length, len(data.classes))
+    edges = np.round(data.grid(video, length).to_edge(spans)).astype(int).reshape(-1, 2)
+    for (first, last), c in zip(edges, label, strict=True):
+        of[max(first, 0) : last] = c
     return of
 
 
