@@ -8,8 +8,8 @@ Source: APL (ECCV 2024), dynamic selection (Eq. 6) and the instance consistency 
 | anything else | positives of the selection that the discriminator does not reject | apl/label@ROUND |
 | | candidates that it finds like the labelled instances of their class | apl/mined@ROUND |
 
-The other candidates are, by option, stretches of which a detector may learn neither action nor background. They are no
-pseudo-labels: `Labels.ignored` has them.
+What was selected and is no label, eliminated positives and candidates that are not mined, are by option stretches of
+which a detector may learn neither action nor background: `Labels.ignored` has them.
 
 Stages: `apl/bank` (map) and `apl/icd` (fit), both of round 0, as full labels stay what they are; `apl/select`,
 `apl/label` and `apl/ignore` (maps). The discriminator is checked in tad.methods.apl.check.
@@ -135,7 +135,9 @@ class AplLabeler(MethodConfig):
     selection: Selection = Selection()
     icd: Discriminator = Discriminator()
     ignore: bool = option(
-        False, "candidates that stay without a decision are stretches that the detector leaves out of its loss"
+        False,
+        "candidates that are not mined, and positives that are eliminated, are stretches that the detector leaves out of "
+        "its loss",
     )
 
     def problems(self, data: Dataset) -> list[str]:
@@ -169,8 +171,8 @@ class AplLabeler(MethodConfig):
 
         Returns:
             `labels_per_video`; `videos_without` a label; shares of the positives that were `eliminated` and of the
-            labels that were `mined`; number of candidates `left`; `mean_d2` (None without a detection); `per_class`;
-            `icd`: its `Check`, None where there is none.
+            labels that were `mined`; how many of the selected are `left` without being labels; `mean_d2` (None without a
+            detection); `per_class`; `icd`: its `Check`, None where there is none.
         """
         data = round.data
         videos = [v for v in data.videos("train") if data.supervision(v) != "full"]
@@ -188,7 +190,7 @@ class AplLabeler(MethodConfig):
             "videos_without": len(set(videos) - set(found.codes("video_id")[1])),
             "eliminated": 1 - kept / max(1, positives),
             "mined": (len(found) - kept) / max(1, len(found)),
-            "left": len(selected) - positives - (len(found) - kept),
+            "left": len(selected) - len(found),
             "mean_d2": float(np.mean(d2)) if d2 else None,
             "per_class": dict(zip(data.classes, counts.tolist(), strict=True)),
             "icd": checked,
@@ -284,20 +286,19 @@ class Label:
 
 @dataclass(frozen=True)
 class Undecided:
-    """Map stage: a video's candidates that did not become pseudo-labels. Inputs "selected" and "labels"."""
+    """Map stage: what was selected in a video and is no pseudo-label. Inputs "selected" and "labels"."""
 
     config: StageConfig = field(default_factory=StageConfig)
     name: str = "apl/ignore"
-    version: int = 1
+    version: int = 2
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         selected, labels = (context.inputs[name].by_video() for name in ("selected", "labels"))
 
         def undecided(video: str) -> Segments:
-            rows, mined = selected.get(video, Segments.empty()), labels.get(video, Segments.empty())
-            decided = set(_what(mined.filter(_kind(mined) == "apl/mined")))
-            left = np.array([row not in decided for row in _what(rows)], dtype=bool) & (_kind(rows) == "apl/candidate")
+            rows, decided = selected.get(video, Segments.empty()), set(_what(labels.get(video, Segments.empty())))
+            left = np.array([row not in decided for row in _what(rows)], dtype=bool)
             return rows.filter(left).replace(source=context.source)
 
         return undecided
