@@ -136,8 +136,7 @@ class AplLabeler(MethodConfig):
     icd: Discriminator = Discriminator()
     ignore: bool = option(
         False,
-        "candidates that are not mined, and positives that are eliminated, are stretches that the detector leaves out of "
-        "its loss",
+        "candidates that are not mined, and eliminated positives, are stretches that the detector leaves out of its loss",
     )
 
     def problems(self, data: Dataset) -> list[str]:
@@ -171,7 +170,7 @@ class AplLabeler(MethodConfig):
 
         Returns:
             `labels_per_video`; `videos_without` a label; shares of the positives that were `eliminated` and of the
-            labels that were `mined`; how many of the selected are `left` without being labels; `mean_d2` (None without a
+            labels that were `mined`; how many of the selected are `left` as no labels; `mean_d2` (None without a
             detection); `per_class`; `icd`: its `Check`, None where there is none.
         """
         data = round.data
