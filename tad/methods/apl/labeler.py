@@ -135,8 +135,7 @@ class AplLabeler(MethodConfig):
     selection: Selection = Selection()
     icd: Discriminator = Discriminator()
     ignore: bool = option(
-        False,
-        "candidates that are not mined, and eliminated positives, are stretches that the detector leaves out of its loss",
+        False, "the detector is not taught whether candidates that are not mined, and eliminated positives, are actions"
     )
 
     def problems(self, data: Dataset) -> list[str]:
@@ -289,7 +288,7 @@ class Undecided:
 
     config: StageConfig = field(default_factory=StageConfig)
     name: str = "apl/ignore"
-    version: int = 2
+    version: int = 3
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
