@@ -209,6 +209,7 @@ def test_the_options_off_leave_no_trace(plain: tuple[Dataset, Segments], tmp_pat
     opened = task(*plain, tmp_path)
     assert not {"quality", "labelled", "unlabelled"} & opened.settings.keys()
     assert not [key for key in opened.module.state_dict() if "quality" in key or "unlabelled" in key]
+    assert batch_of(opened, [0, 1]).keys() == {"features", "video", "classes", "offsets", "weights"}
     plain_keys = {"features", "video", "classes", "offsets", "weights", "unknown"}
     assert batch_of(opened, [0, 1]).keys() == plain_keys
 
