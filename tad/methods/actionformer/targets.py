@@ -40,9 +40,7 @@ class Targets(NamedTuple):
     offsets: Tensor
     """[P, 2] float32 distances to start and end in strides; 0 on background."""
     weights: Tensor
-    """[P] float32: the segment's weight; 1 on background."""
-    unknown: Tensor
-    """[P, C] bool: classes of which a background point learns nothing."""
+    """[P] float32: the segment's weight; 1 on background, 0 where a background point is ignored."""
 
 
 def pyramid(length: int, levels: int) -> Pyramid:
@@ -75,9 +73,16 @@ def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, clas
     P, N = len(points.position), len(spans)
     onehot = torch.zeros(P, classes, dtype=torch.bool)
     if N == 0:
-        return Targets(onehot, torch.zeros(P, 2), torch.ones(P), torch.zeros_like(onehot))
-    eligible, to_ends = answering(points, spans, radius)
+        return Targets(onehot, torch.zeros(P, 2), torch.ones(P))
+    position, stride = points.position[:, None], points.stride[:, None]
     start, end = spans.double().T
+    centre = (start + end) / 2
+    inside = (position > torch.maximum(start, centre - radius * stride)) & (
+        position < torch.minimum(end, centre + radius * stride)
+    )
+    to_ends = torch.stack([position - start, end - position], -1)  # [P, N, 2]
+    farther = to_ends.amax(-1)
+    eligible = inside & (farther >= points.reach[:, :1]) & (farther <= points.reach[:, 1:])
     shared = shortest(eligible, end - start)
     positive = shared.any(1)
     point, segment = shared.nonzero(as_tuple=True)
@@ -89,35 +94,14 @@ def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, clas
         onehot,
         torch.where(positive[:, None], offsets, 0.0).float(),
         torch.where(positive, weights.double()[first], 1.0).float(),
-        torch.zeros_like(onehot),
     )
 
 
-def answering(points: Pyramid, spans: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """Which points [P, N] are eligible for which segments, and their distances [P, N, 2] to start and end."""
-    position, stride = points.position[:, None], points.stride[:, None]
-    start, end = spans.double().T
-    centre = (start + end) / 2
-    inside = (position > torch.maximum(start, centre - radius * stride)) & (
-        position < torch.minimum(end, centre + radius * stride)
-    )
-    to_ends = torch.stack([position - start, end - position], -1)
-    farther = to_ends.amax(-1)
-    return inside & (farther >= points.reach[:, :1]) & (farther <= points.reach[:, 1:]), to_ends
-
-
-def leave_open(points: Pyramid, targets: Targets, spans: Tensor, labels: Tensor, radius: float) -> Targets:
-    """The targets, with nothing to learn where it depends on whether some segments are actions.
-
-    That is the class of such a segment, of `spans` [M, 2] and `labels` [M], at the background points that are eligible
-    for it. Elsewhere, and for other classes, they are background either way.
-    """
-    if not len(spans):
-        return targets
-    unknown = torch.zeros_like(targets.classes)
-    point, segment = answering(points, spans, radius)[0].nonzero(as_tuple=True)
-    unknown[point, labels[segment]] = True
-    return targets._replace(unknown=unknown & ~targets.classes.any(1, keepdim=True))
+def ignore(points: Pyramid, targets: Targets, zones: Tensor) -> Targets:
+    """The targets with weight 0 at background points inside a zone, of [M, 2] positions, its ends included."""
+    position = points.position[:, None]
+    inside = ((position >= zones[:, 0]) & (position <= zones[:, 1])).any(1)
+    return targets._replace(weights=targets.weights.masked_fill(inside & ~targets.classes.any(1), 0.0))
 
 
 def shortest(eligible: Tensor, length: Tensor) -> Tensor:

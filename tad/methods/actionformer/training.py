@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from tad.methods.actionformer.derived import RULES, Facts, derived
 from tad.methods.actionformer.model import ActionFormer, PointOutputs
 from tad.methods.actionformer.options import Training
-from tad.methods.actionformer.targets import Targets, assign, leave_open, pyramid
+from tad.methods.actionformer.targets import Targets, assign, ignore, pyramid
 from tad.methods.common.optimisers import adamw
 from tad.methods.common.pyramid import padded_length
 from tad.methods.common.windows import (
     Labels,
-    Undecided,
     expected_length,
     pack,
     random_crop,
@@ -45,8 +44,8 @@ class Item:
     """[T, D] float32, `upsample` rows for each snippet but the last."""
     labels: Labels
     """In positions of these rows."""
-    ignored: Undecided
-    """In the same positions."""
+    ignored: np.ndarray
+    """[M, 2] float64 zones in the same positions: background in them teaches nothing."""
 
 
 class DetectorTask:
@@ -99,9 +98,8 @@ class DetectorTask:
         rows = refine(features[crop.start : crop.start + crop.size], self.upsample)
         points = (labels.points - crop.start) * self.upsample
         labels = labels._replace(spans=crop.spans * self.upsample, points=points)
-        ignored = self.ignored[video_id]
-        ignored = ignored._replace(spans=(ignored.spans - crop.start) * self.upsample)
-        return Item(rows, Labels(*(part[crop.kept] for part in labels)), ignored)
+        zones = (self.ignored.get(video_id, np.zeros((0, 2))) - crop.start) * self.upsample
+        return Item(rows, Labels(*(part[crop.kept] for part in labels)), zones)
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """Windows one after the other: features [T, D], video [T] and the targets of all P points, level by level."""
@@ -112,8 +110,7 @@ class DetectorTask:
             spans, labels, weights = (torch.from_numpy(part) for part in item.labels[:3])
             radius = self.config.centre_radius
             targets = assign(points, spans, labels, weights, len(self.settings["classes"]), radius)
-            doubtful, kinds = (torch.from_numpy(part) for part in item.ignored)
-            targets = leave_open(points, targets, doubtful, kinds, radius)
+            targets = ignore(points, targets, torch.from_numpy(item.ignored))
             levels.append([part.split(points.sizes) for part in targets])
         # From video by video to level by level, which is the order of the network's points.
         targets = Targets(
@@ -145,7 +142,7 @@ class DetectorTask:
     def losses(self, outputs: PointOutputs, batch: Batch, positive: Tensor) -> dict[str, Tensor]:
         """Of each point, weighted: focal class loss [P, C], and 1-D DIoU [n] of positive points."""
         weights = batch["weights"] * outputs.mask
-        focal = sigmoid_focal(outputs.logits, batch["classes"].float()).masked_fill(batch["unknown"], 0.0)
+        focal = sigmoid_focal(outputs.logits, batch["classes"].float())
         diou = diou_1d(outputs.offsets[positive], batch["offsets"][positive])
         return {"classification": focal * weights[:, None], "regression": diou * weights[positive]}
 

@@ -108,7 +108,7 @@ class AplTask(DetectorTask):
     def framed(self, video_id: str, index: int, rng: np.random.Generator) -> AplItem:
         """A random window of any video, and frames of it."""
         item, full = self.window(video_id, rng), self.data.full_labels(video_id) is not None
-        frames, contrasted = draw_frames(len(item.features), item.labels, item.ignored.spans, self.config, full, rng)
+        frames, contrasted = draw_frames(len(item.features), item.labels, item.ignored, self.config, full, rng)
         return AplItem(item.features, item.labels, item.ignored, index, frames, contrasted)
 
     def collate(self, items: Sequence[AplItem]) -> Batch:  # type: ignore[override]
@@ -145,7 +145,7 @@ class AplTask(DetectorTask):
         focal, branches = quality_losses(outputs, batch["classes"], batch["offsets"], positive, config)
         diou = diou_1d(outputs.offsets[positive], batch["offsets"][positive])
         return {
-            "classification": focal.masked_fill(batch["unknown"], 0.0) * weights[:, None],
+            "classification": focal * weights[:, None],
             "regression": diou * weights[positive],
             "quality": branches * weights[positive],
         }

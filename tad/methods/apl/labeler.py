@@ -135,7 +135,8 @@ class AplLabeler(MethodConfig):
     selection: Selection = Selection()
     icd: Discriminator = Discriminator()
     ignore: bool = option(
-        False, "the detector is not taught whether candidates that are not mined, and eliminated positives, are actions"
+        False,
+        "candidates that are not mined, and eliminated positives, are stretches that the detector leaves out of its loss",
     )
 
     def problems(self, data: Dataset) -> list[str]:
@@ -288,7 +289,7 @@ class Undecided:
 
     config: StageConfig = field(default_factory=StageConfig)
     name: str = "apl/ignore"
-    version: int = 3
+    version: int = 2
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:

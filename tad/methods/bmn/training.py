@@ -97,7 +97,7 @@ class BmnTask:
         video_id, number = self.items[index]
         features = self.data.features(video_id)
         window = window_of(len(features), number, self.settings)
-        zones = self.ignored[video_id].spans
+        zones = self.ignored.get(video_id, np.zeros((0, 2)))
         return View(features, window, window.to_bins(self.labels[video_id].spans), window.to_bins(zones))
 
     def item(self, index: int, rng: np.random.Generator) -> Item:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tad.data.dataset import Dataset
-from tad.data.segments import Segments
 from tad.errors import DataError, listing
 from tad.methods.common.pyramid import slot
 from tad.stages import Context
@@ -76,26 +75,17 @@ def read_labels(context: Context, score_weight: float = 0.0) -> dict[str, Labels
     return labels
 
 
-class Undecided(NamedTuple):
-    """Segments of one video of which nobody knows whether they are actions."""
-
-    spans: np.ndarray
-    """[M, 2] float64 positions."""
-    classes: np.ndarray
-    """[M] int64 class indices."""
-
-
-def read_ignored(context: Context) -> dict[str, Undecided]:
-    """The segments of the input "ignored", if there is one, on each training video's grid; empty where it has none."""
-    data, by_video = context.data, {}
-    if "ignored" in context.inputs:
-        by_video = dict(context.inputs["ignored"].by_video())
-    found = {}
-    for video in context.videos:
-        rows = by_video.get(video, Segments.empty())
-        grid = data.grid(video, expected_length(data, video))
-        found[video] = Undecided(grid.to_position(rows.spans), rows.label_index(data.classes))
-    return found
+def read_ignored(context: Context) -> dict[str, np.ndarray]:
+    """Zones [M, 2] of which nothing is to be learned, in positions of each video's snippet grid, from the input
+    "ignored", if there is one; for videos that have any."""
+    if "ignored" not in context.inputs:
+        return {}
+    data = context.data
+    return {
+        video: data.grid(video, expected_length(data, video)).to_position(rows.spans)
+        for video, rows in context.inputs["ignored"].by_video().items()
+        if video in data.videos_by_id
+    }
 
 
 def teaching(context: Context, labels: Mapping[str, Labels]) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tad.methods.actionformer.targets import Pyramid, assign, decode, leave_open, pyramid
+from tad.methods.actionformer.targets import Pyramid, assign, decode, ignore, pyramid
 from tad.methods.common.windows import random_crop, refine
 
 # -- targets -------------------------------------------------------------------------------------------------------
@@ -127,20 +127,15 @@ def test_windows_look_for_a_segment() -> None:
     assert not random_crop(100, np.array([[400.0, 410.0]]), 50, 0.5, rng).kept.any()
 
 
-def test_what_depends_on_whether_a_segment_is_an_action_is_left_open():
-    """Taught with it as a label, or without: the targets differ at the open places, and nowhere else."""
-    points, radius = pyramid(32, 3), 1.5
-    label, doubtful = ([2.2, 6.4], 1), ([9.5, 20.5], 2)
-    spans, classes = torch.tensor([label[0], doubtful[0]], dtype=torch.float64), torch.tensor([1, 2])
-    without = assign(points, spans[:1], classes[:1], torch.tensor([0.5]), 3, radius)
-    taught = assign(points, spans, classes, torch.tensor([0.5, 0.5]), 3, radius)
-    found = leave_open(points, without, spans[1:], classes[1:], radius)
-    assert found.unknown.any() and torch.equal(found.unknown, without.classes != taught.classes)
-    assert all(torch.equal(*pair) for pair in zip(found[:3], without[:3], strict=True))
-
-
-def test_labels_stay_what_they_are_among_doubtful_segments():
-    points, radius = pyramid(16, 2), 1.5
-    spans, label = torch.tensor([[2.2, 6.4]], dtype=torch.float64), torch.tensor([1])
-    targets = assign(points, spans, label, torch.tensor([0.5]), 3, radius)
-    assert not leave_open(points, targets, spans, torch.tensor([2]), radius).unknown.any()
+def test_ignored_background_has_no_weight_and_positives_keep_theirs():
+    points = pyramid(16, 2)
+    spans = torch.tensor([[2.2, 6.4]], dtype=torch.float64)
+    targets = assign(points, spans, torch.tensor([1]), torch.tensor([0.5]), 3, 1.5)
+    zones = torch.tensor([[4.0, 9.0], [12.5, 12.9]], dtype=torch.float64)
+    found = ignore(points, targets, zones)
+    positive = targets.classes.any(1)
+    inside = (points.position >= 4) & (points.position <= 9)
+    assert (inside & positive).any()
+    assert torch.equal(found.weights == 0, inside & ~positive)
+    assert torch.equal(found.weights[positive], targets.weights[positive])
+    assert torch.equal(found.classes, targets.classes) and torch.equal(found.offsets, targets.offsets)

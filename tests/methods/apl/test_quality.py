@@ -210,8 +210,6 @@ def test_the_options_off_leave_no_trace(plain: tuple[Dataset, Segments], tmp_pat
     assert not {"quality", "labelled", "unlabelled"} & opened.settings.keys()
     assert not [key for key in opened.module.state_dict() if "quality" in key or "unlabelled" in key]
     assert batch_of(opened, [0, 1]).keys() == {"features", "video", "classes", "offsets", "weights"}
-    plain_keys = {"features", "video", "classes", "offsets", "weights", "unknown"}
-    assert batch_of(opened, [0, 1]).keys() == plain_keys
 
 
 def test_the_loss_of_a_batch_is_that_of_its_points(plain: tuple[Dataset, Segments], tmp_path: Path):
