@@ -40,6 +40,7 @@ WAYS: dict[str, Way | None] = {
     "gaufuse-student": Way("gaufuse-student"),
     "mixed": Way("mixed"),
     "apl": Way("apl-small", OPEN),
+    "few-full": Way("few-full"),
     "full": Way("actionformer-full", rounds=0),
 }
 
@@ -55,7 +56,7 @@ POINTS = (
     "hrpro-stage-1",
     "hrpro",
 )
-SOME = ("probe", "full", "mixed", "apl")
+SOME = ("probe", "full", "mixed", "apl", "few-full")
 MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
     "shrec22": {
         "points": POINTS,

@@ -97,11 +97,16 @@ def assign(points: Pyramid, spans: Tensor, labels: Tensor, weights: Tensor, clas
     )
 
 
-def ignore(points: Pyramid, targets: Targets, zones: Tensor) -> Targets:
-    """The targets with weight 0 at background points inside a zone, of [M, 2] positions, its ends included."""
+def ignore(points: Pyramid, targets: Targets, zones: Tensor, spans: Tensor) -> Targets:
+    """The targets with weight 0 at background points of which nothing is known.
+
+    Args:
+        zones: [M, 2] positions of segments that may be actions; at points inside them, their ends included, ...
+        spans: [N, 2] positions of labels: ... but for points inside these, which are known to belong to other actions.
+    """
     position = points.position[:, None]
-    inside = ((position >= zones[:, 0]) & (position <= zones[:, 1])).any(1)
-    return targets._replace(weights=targets.weights.masked_fill(inside & ~targets.classes.any(1), 0.0))
+    doubtful, known = (((position >= s[:, 0]) & (position <= s[:, 1])).any(1) for s in (zones, spans))
+    return targets._replace(weights=targets.weights.masked_fill(doubtful & ~known & ~targets.classes.any(1), 0.0))
 
 
 def shortest(eligible: Tensor, length: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Item:
     labels: Labels
     """In positions of these rows."""
     ignored: np.ndarray
-    """[M, 2] float64 zones in the same positions: background in them teaches nothing."""
+    """[M, 2] float64 zones in the same positions: background in them and in no label teaches nothing."""
 
 
 class DetectorTask:
@@ -110,7 +110,7 @@ class DetectorTask:
             spans, labels, weights = (torch.from_numpy(part) for part in item.labels[:3])
             radius = self.config.centre_radius
             targets = assign(points, spans, labels, weights, len(self.settings["classes"]), radius)
-            targets = ignore(points, targets, torch.from_numpy(item.ignored))
+            targets = ignore(points, targets, torch.from_numpy(item.ignored), spans)
             levels.append([part.split(points.sizes) for part in targets])
         # From video by video to level by level, which is the order of the network's points.
         targets = Targets(

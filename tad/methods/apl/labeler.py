@@ -136,7 +136,7 @@ class AplLabeler(MethodConfig):
     icd: Discriminator = Discriminator()
     ignore: bool = option(
         False,
-        "candidates that are not mined, and eliminated positives, are stretches that the detector leaves out of its loss",
+        "the detector takes candidates that are not mined and eliminated positives for neither action nor background",
     )
 
     def problems(self, data: Dataset) -> list[str]:
@@ -289,7 +289,7 @@ class Undecided:
 
     config: StageConfig = field(default_factory=StageConfig)
     name: str = "apl/ignore"
-    version: int = 2
+    version: int = 3
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:

@@ -127,15 +127,16 @@ def test_windows_look_for_a_segment() -> None:
     assert not random_crop(100, np.array([[400.0, 410.0]]), 50, 0.5, rng).kept.any()
 
 
-def test_ignored_background_has_no_weight_and_positives_keep_theirs():
+def test_background_in_doubtful_segments_has_no_weight_unless_a_label_is_there():
     points = pyramid(16, 2)
     spans = torch.tensor([[2.2, 6.4]], dtype=torch.float64)
     targets = assign(points, spans, torch.tensor([1]), torch.tensor([0.5]), 3, 1.5)
     zones = torch.tensor([[4.0, 9.0], [12.5, 12.9]], dtype=torch.float64)
-    found = ignore(points, targets, zones)
+    found = ignore(points, targets, zones, spans)
+    assert ((points.position <= 6) & (found.weights == 1) & ~targets.classes.any(1)).any()
+    assert torch.equal(found.weights == 0, (points.position >= 7) & (points.position <= 9))
     positive = targets.classes.any(1)
-    inside = (points.position >= 4) & (points.position <= 9)
-    assert (inside & positive).any()
-    assert torch.equal(found.weights == 0, inside & ~positive)
     assert torch.equal(found.weights[positive], targets.weights[positive])
     assert torch.equal(found.classes, targets.classes) and torch.equal(found.offsets, targets.offsets)
+    alone = ignore(points, targets, zones, spans[:0])
+    assert torch.equal(alone.weights == 0, (points.position >= 4) & (points.position <= 9) & ~positive)
