@@ -47,7 +47,7 @@ def test_what_is_chosen_can_be_trained_and_its_best_round_selected(by_type: dict
         check_selection(recipe, data)
         found.append(choice.recipe)
     assert set(found) == {recipe for recipe, _ in CHOICES.values()} <= set(recipe_names())
-    assert "labels the others" in choose(few(some_full)).why and "nothing to refine" in choose(some_full).why
+    assert "it labels the others" in choose(few(some_full)).why and "nothing to refine" in choose(some_full).why
 
 
 def test_the_sentence_counts_the_labels(by_type: dict[str, Dataset]) -> None:

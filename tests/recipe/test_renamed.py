@@ -10,24 +10,20 @@ from tad.errors import ConfigError
 from tad.recipe.recipe import Recipe, changed, load_recipe
 from tad.recipe.renamed import APL, renamed
 
-APL_SMALL = """
+APL_BEFORE = """
 proposer:
   method: actionformer
-  pretrain: {enabled: true, epochs: 5}
-  training: {quality: {enabled: true}, contrast_weight: 0.1, width: 64, max_length: 192, drop_path: 0.0,
-    input_dropout: 0.1, steps: 1200}
+  pretrain: {enabled: true, epochs: 15}
+  training: {quality: {enabled: true}, contrast_weight: 0.1, weight_decay: 1e-4, steps: 3500}
 labeler: {method: apl}
 detector:
   method: actionformer
   quality: {enabled: true}
   contrast_weight: 0.1
-  width: 64
-  max_length: 192
-  drop_path: 0.0
-  input_dropout: 0.1
+  weight_decay: 1e-4
   init: before
   unlabelled_weight: 2.0
-  epochs: 8
+  epochs: 20
   decode: {video_power: 0.0}
 rounds: 2
 select: classes
@@ -38,15 +34,15 @@ stop: {change: 1.0, score_drop: 1.0}
 
 def test_an_old_recipe_is_the_new_one_and_the_warning_names_the_new_keys(tmp_path, caplog):
     path = tmp_path / "old.yaml"
-    path.write_text(APL_SMALL)
-    new = load_recipe("apl-small")
+    path.write_text(APL_BEFORE)
+    new = load_recipe("apl")
     assert load_recipe(str(path)) == new.model_copy(update={"description": ""})
     (record,) = caplog.records
     said = record.getMessage()
     assert "detector.epochs is detector.training.epochs now; " in said
     assert "proposer.method is apl-actionformer now, with pretrain.enabled, " in said
     caplog.clear()
-    load_recipe("apl-small")
+    load_recipe("apl")
     assert not caplog.records
 
 

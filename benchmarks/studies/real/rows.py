@@ -20,9 +20,6 @@ class Way(NamedTuple):
         return (*self.changes, f"rounds={self.rounds}")
 
 
-OPEN = ("proposer.training.max_length=null", "detector.training.max_length=null")
-"""Windows follow from the data, as in all other rows, and not as apl-small has them for other recordings."""
-
 WAYS: dict[str, Way | None] = {
     "probe": None,  # a linear probe with thresholded runs: benchmarks/studies/real/probe.py
     "proposer": Way("seeds", rounds=0),
@@ -39,7 +36,7 @@ WAYS: dict[str, Way | None] = {
     "gaufuse": Way("gaufuse-small"),
     "gaufuse-student": Way("gaufuse-student"),
     "mixed": Way("mixed"),
-    "apl": Way("apl-small", OPEN),
+    "apl": Way("apl-small"),
     "few-full": Way("few-full"),
     "full": Way("actionformer-full", rounds=0),
 }
