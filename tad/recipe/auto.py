@@ -40,8 +40,8 @@ CHOICES = {
     "full": ("actionformer-full", "where all boundaries are known there is nothing to refine (docs/results/real.md)"),
     "few": (
         "few-full",
-        "it labels the others, and with boundaries of a tenth of the videos it has 88.0 and 89.8 mAP on dev videos of real "
-        "gestures and activities, the labelled videos alone 82.1 and 85.9 (docs/results/real.md)",
+        "it labels the others, and with boundaries of a tenth of the videos it has 88.0 and 89.8 mAP on dev videos of "
+        "real gestures and activities, the labelled videos alone 82.1 and 85.9 (docs/results/real.md)",
     ),
     "points": (
         "pser",
