@@ -101,8 +101,8 @@ def ignore(points: Pyramid, targets: Targets, zones: Tensor, spans: Tensor) -> T
     """The targets with weight 0 at background points of which nothing is known.
 
     Args:
-        zones: [M, 2] positions of segments that may be actions; at points inside them, their ends included, ...
-        spans: [N, 2] positions of labels: ... but for points inside these, which are known to belong to other actions.
+        zones: [M, 2] positions of segments that may be actions. Points inside them, ends included, get weight 0.
+        spans: [N, 2] positions of labels. Points inside them keep their weight: which action is there is known.
     """
     position = points.position[:, None]
     doubtful, known = (((position >= s[:, 0]) & (position <= s[:, 1])).any(1) for s in (zones, spans))

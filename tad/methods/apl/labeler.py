@@ -289,7 +289,7 @@ class Undecided:
 
     config: StageConfig = field(default_factory=StageConfig)
     name: str = "apl/ignore"
-    version: int = 3
+    version: int = 3  # also for what detectors make of it, which changed
     output: Literal["segments"] = "segments"
 
     def open(self, context: Context) -> Callable[[str], Segments]:
