@@ -12,7 +12,12 @@ from benchmarks.studies.real.rows import Way
 CONTRAST = ("proposer.training.attention_layers=0",)
 BASE = (*CONTRAST, "proposer.training.contrast_weight=0.0")
 SCORE = ("detector.training.regression_weight=0.0", "detector.decode.keep=original")
-REGRESSION = ("detector.training.completeness_weight=0.0", "detector.decode.completeness_weight=0.0")
+# Without the score a refined candidate ties with itself as it was, and suppression keeps the first: refined ones alone.
+REGRESSION = (
+    "detector.training.completeness_weight=0.0",
+    "detector.decode.completeness_weight=0.0",
+    "detector.decode.keep=refined",
+)
 NO_NP = ("detector.negatives.share=0.0",)
 NO_RP = ("labeler.method=proposals", "labeler.count=points")
 # The published rates are for a width of 2048; narrow features need larger steps. The schedule is hrpro-small's.
