@@ -9,6 +9,8 @@ Labels of the training videos:
   length later, but inside it. The last two read boundaries to make labels, as an annotator would; training never does.
 * classes: of each video. full: all boundaries. full10, full40: of a tenth and of two fifths of the videos, nothing of
   the others.
+* full10-points: boundaries of a tenth, points of the others. several: boundaries of a tenth, points of three tenths,
+  classes of four, nothing of two.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from tad.evaluation.quality_by_point import instance_of
 from tad.files import read_json
 from tad.prepare.derive import roles_of, sources, write_derived
 from tad.prepare.output import output_folder
-from tad.prepare.relabel import derive_labels, one_kind, split_labelled
+from tad.prepare.relabel import Kind, derive_labels, draw_kinds, one_kind, split_labelled
 
 Part = Literal["dev", "test"]
 DATASETS = ("shrec22", "sbhar")
@@ -41,6 +43,10 @@ INSIDE = 0.98
 BLOCK = 36
 """Sequences of a block of shrec22."""
 SHARES = {"full10": 0.1, "full40": 0.4}
+MIXES: dict[str, dict[Kind, float]] = {
+    "full10-points": {"full": 0.1, "points": 0.9},
+    "several": {"full": 0.1, "points": 0.3, "classes": 0.4, "none": 0.2},
+}
 
 
 def source(dataset: str) -> Path:
@@ -82,7 +88,9 @@ def labelled(dataset: str, labels: str, part: Part, work: Path) -> Dataset:
     if labels in SHARES:
         split_labelled(data, SHARES[labels], "stratified", SEED, folder)
     else:
-        derive_labels(data, one_kind(data, "full" if labels == "full" else "classes"), folder, name=folder.name)
+        mix = MIXES.get(labels)
+        kinds = draw_kinds(data, mix, SEED) if mix else one_kind(data, "full" if labels == "full" else "classes")
+        derive_labels(data, kinds, folder, name=folder.name)
     return Dataset.open(folder)
 
 
