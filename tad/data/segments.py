@@ -185,6 +185,15 @@ class Segments:
     def filter(self, mask: np.ndarray) -> Segments:
         return Segments._checked(self.table.filter(pa.array(np.asarray(mask, dtype=bool))))
 
+    def without(self, other: Segments) -> Segments:
+        """The rows that have no equal in `other` in video, times, class and score."""
+        theirs = set(other._facts())
+        return self.filter(np.array([facts not in theirs for facts in self._facts()], dtype=bool))
+
+    def _facts(self) -> Iterator[tuple[str, float, float, str, float]]:
+        columns = (self.start.tolist(), self.end.tolist(), self.labels, self.score.tolist())
+        return zip(self.video_ids, *columns, strict=True)
+
     def replace(self, **columns: Any) -> Segments:
         """The same rows with some columns replaced (names as in `of`)."""
         current: dict[str, Any] = {name: self.table.column(name) for name in SCHEMA.names}

@@ -88,6 +88,17 @@ def test_filter_and_take_agree(drawn, data):
 
 
 @settings(deadline=None, max_examples=50)
+@given(rows, st.data())
+def test_rows_that_another_table_has_too_are_left_out(drawn, data):
+    segments = table(drawn)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(segments), max_size=len(segments))), dtype=bool)
+    gone = {row[:5] for row, taken in zip(drawn, mask, strict=True) if taken}
+    other = segments.filter(mask).replace(source="elsewhere", point=1.0)
+    same(segments.without(other), segments.filter(np.array([row[:5] not in gone for row in drawn], dtype=bool)))
+    same(segments.without(Segments.empty()), segments)
+
+
+@settings(deadline=None, max_examples=50)
 @given(rows)
 def test_by_video_is_a_partition_in_order(drawn):
     segments = table(drawn)

@@ -296,9 +296,8 @@ class Undecided:
         selected, labels = (context.inputs[name].by_video() for name in ("selected", "labels"))
 
         def undecided(video: str) -> Segments:
-            rows, decided = selected.get(video, Segments.empty()), set(_what(labels.get(video, Segments.empty())))
-            left = np.array([row not in decided for row in _what(rows)], dtype=bool)
-            return rows.filter(left).replace(source=context.source)
+            rows = selected.get(video, Segments.empty()).without(labels.get(video, Segments.empty()))
+            return rows.replace(source=context.source)
 
         return undecided
 
@@ -319,8 +318,3 @@ def _kind(rows: Segments) -> np.ndarray:
     """[N] the source of each row without its round."""
     codes, names = rows.codes("source")
     return np.array([name.rpartition("@")[0] for name in names], dtype=str)[codes] if len(rows) else np.zeros(0, str)
-
-
-def _what(rows: Segments) -> list[tuple[float, float, str, float]]:
-    """Start, end, class and score of each row."""
-    return list(zip(rows.start.tolist(), rows.end.tolist(), rows.labels, rows.score.tolist(), strict=True))

@@ -6,23 +6,29 @@
 | points | one for every point, of labeler `points` | points/label@ROUND |
 | classes | the fused candidates of these classes, of labeler `gaufuse` | gaufuse/fuse@ROUND |
 | nothing | the fused candidates of the classes that the scores are sure of | gaufuse/fuse@ROUND |
+
+Fused candidates that become no label are by option stretches of which a detector may learn neither action nor
+background: `Labels.ignored` has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tad import bounds
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.methods.common.given_labels import given
-from tad.methods.gaufuse.labeler import GaufuseLabeler
+from tad.methods.gaufuse.labeler import Gate, GaufuseLabeler
 from tad.methods.points.labeler import PointsLabeler, PointsLabels
 from tad.methods.roles import Labels, MethodConfig, Round
 from tad.options import option
 from tad.stages import Artifact, Context, StageConfig
+
+POSSIBLE = 0.05
+"""Fused candidates of a lower score are taken for background."""
 
 
 class Sure(StageConfig):
@@ -38,6 +44,11 @@ class MixedLabeler(MethodConfig):
     points: PointsLabeler = PointsLabeler()
     fusion: GaufuseLabeler = GaufuseLabeler()
     unlabelled: Sure = Sure()
+    ignore: bool = option(
+        False,
+        f"in videos with classes alone or nothing, the detector takes fused candidates from score {POSSIBLE} on that "
+        "become no pseudo-label for neither action nor background",
+    )
 
     def reads_features(self, data: Dataset) -> bool:
         return False
@@ -60,7 +71,12 @@ class MixedLabeler(MethodConfig):
             inputs["fused"] = self.fusion.label(round).segments
         if (scores := round.scores()) is not None:
             inputs["scores"] = scores
-        return Labels(round.map(Merge(self.unlabelled), inputs))
+        labels = round.map(Merge(self.unlabelled), inputs)
+        if not self.ignore or "fused" not in inputs:
+            return Labels(labels)
+        gate = Gate(classes=self.fusion.gate.classes, min_score=POSSIBLE)
+        every = self.fusion.model_copy(update={"gate": gate}).label(round).segments
+        return Labels(labels, round.map(Undecided(), {"candidates": every, "labels": labels}))
 
     def _of_points(self, round: Round) -> Artifact:
         """Labeler `points` on the candidates that are fused, too."""
@@ -95,6 +111,28 @@ class Merge:
             return rows.filter(sure[rows.label_index(data.classes)])
 
         return pick
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Map stage: the fused candidates of a video with classes alone or nothing that are no pseudo-labels."""
+
+    config: StageConfig = field(default_factory=StageConfig)
+    name: str = "mixed/ignore"
+    version: int = 1
+    output: Literal["segments"] = "segments"
+
+    def open(self, context: Context) -> Callable[[str], Segments]:
+        data = context.data
+        candidates, labels = (context.inputs[name].by_video() for name in ("candidates", "labels"))
+
+        def undecided(video: str) -> Segments:
+            if data.supervision(video) not in ("classes", "none"):
+                return Segments.empty()
+            rows = candidates.get(video, Segments.empty()).without(labels.get(video, Segments.empty()))
+            return rows.replace(source=context.source)
+
+        return undecided
 
 
 def pointed(data: Dataset, role: Role) -> bool:

@@ -13,7 +13,8 @@ from tad.data.labels import SUPERVISION
 from tad.data.segments import Segments
 from tad.evaluation.ground_truth import ground_truth
 from tad.methods.common.windows import read_labels, teaching
-from tad.methods.mixed.labeler import MixedLabeler, Sure
+from tad.methods.gaufuse.labeler import Gate, GaufuseLabeler
+from tad.methods.mixed.labeler import POSSIBLE, MixedLabeler, Sure
 from tad.methods.points.labeler import PointsLabeler
 from tad.methods.roles import Proposer
 from tad.methods.snippet.proposer import SnippetProposer
@@ -84,6 +85,25 @@ def test_videos_with_nothing_get_labels_of_classes_that_the_model_is_sure_of(pro
     without = MixedLabeler().label(round_of(proposed.engine, number=2, proposals=proposed.proposals()))
     for made in (unsure, without):
         assert not set(bare) & set(made.segments.segments().codes("video_id")[1])
+
+
+def test_fused_candidates_that_become_no_label_are_left_open(proposed: GivenRound) -> None:
+    data = proposed.data
+    labeler = MixedLabeler(fusion=GaufuseLabeler(gate=Gate(min_score=0.3, rivals=0.3)), ignore=True)
+    made, every = labeler.label(proposed), GaufuseLabeler(gate=Gate(min_score=POSSIBLE)).label(proposed)
+    assert made.ignored is not None
+    assert labeler.model_copy(update={"ignore": False}).label(proposed).ignored is None
+    weak = {v for kind in ("classes", "none") for v in of_kind(data, kind)}
+
+    def facts(rows: Segments) -> set[tuple[str, float, float, str]]:
+        return {(r["video_id"], r["start"], r["end"], r["label"]) for r in rows.rows() if r["video_id"] in weak}
+
+    labels, left = made.segments.segments(), made.ignored.segments()
+    assert set(left.codes("video_id")[1]) <= weak and set(left.codes("source")[1]) == {"mixed/ignore@2"}
+    assert facts(left) and not facts(left) & facts(labels)
+    assert facts(left) | facts(labels) == facts(every.segments.segments())
+    alone = MixedLabeler(ignore=True).label(round_of(proposed.engine, number=2, proposals=proposed.proposals()))
+    assert alone.ignored is not None and len(alone.ignored.segments()), "without scores no label, and nothing is known"
 
 
 @pytest.mark.parametrize("kind", ["full", "points", "classes"])
