@@ -28,76 +28,12 @@ from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.apl.check import check
 from tad.methods.apl.icd import IcdFit, IcdTraining, PoolLabelled, bank_problems, likeness, pooled
+from tad.methods.apl.selection import Select, Selection, expected_actions
 from tad.methods.common.given_labels import given
-from tad.methods.common.seeds import Proposals
 from tad.methods.roles import Labels, MethodConfig, Round
-from tad.ops.nms import classwise_nms
 from tad.options import group, option
-from tad.ranges import Choice, Float
+from tad.ranges import Float
 from tad.stages import Artifact, Context, StageConfig
-
-TOLERANCE = 1e-9
-"""Scores this close to d2 reach it: of two scores the better one is mean + std, and rounding must not decide."""
-
-
-class Selection(StageConfig):
-    """Which detections are positives (score from d2 on) and which candidates (from d1 on, below d2)."""
-
-    rule: Literal["adaptive", "fixed"] = option(
-        "adaptive", "d2 is mean + k * deviation of the scores from d1 on, or (plain self-training) fixed"
-    )
-    d1: bounds.Fraction = option(
-        0.15,
-        "detections below are dropped",
-        tune=Float(0.05, 0.3),
-        why="paper .15; joint scores are low, and what is below is never looked at",
-    )
-    k: float = option(
-        1.0,
-        "adaptive: standard deviations above the mean",
-        ge=0,
-        le=bounds.SPREAD,
-        tune=Float(0.0, 2.0),
-        why="paper 1; 0 takes what is above the mean",
-        when=("rule", "adaptive"),
-    )
-    scope: Literal["video", "class", "epoch"] = option(
-        "video",
-        "adaptive: mean and deviation of each video, of each class, or of all detections",
-        tune=Choice("video", "class", "epoch"),
-        why="video is ours, the paper is silent; class and epoch let whole videos go empty",
-        when=("rule", "adaptive"),
-    )
-    d2_max: float | None = option(None, "adaptive: largest d2; null: no limit", ge=0, le=bounds.SCORE)
-    fixed: bounds.Fraction = option(0.3, "d2 of rule fixed")
-    min_pos: int = option(0, "a video's best detections from d1 on that are positives anyway", ge=0, le=bounds.COUNT)
-    hard_nms: bounds.PositiveFraction | None = option(
-        None,
-        "tIoU from which the lesser of two detections of a class is dropped before; null: none is, so that "
-        "near duplicates stay which the detector's soft suppression has only lowered",
-    )
-
-    def d2(self, scores: np.ndarray) -> float:
-        """The threshold for the detections that share one; infinite if there is none from d1 on."""
-        if self.rule == "fixed":
-            return self.fixed
-        scores = scores[scores >= self.d1]
-        if not len(scores):
-            return np.inf
-        value = float(scores.mean() + self.k * scores.std())
-        return value if self.d2_max is None else min(value, self.d2_max)
-
-    def groups(self, video: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """[N] codes of the detections that share a threshold, from [N] codes of their videos and classes."""
-        return {"video": video, "class": label, "epoch": np.zeros_like(video)}[self.scope]
-
-    def split(self, scores: np.ndarray, d2: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Positives and candidates of one video, [N] bool each, from scores [N] and the threshold of each."""
-        usable = scores >= (min(self.d1, self.fixed) if self.rule == "fixed" else self.d1)
-        positive = usable & (scores >= d2 - TOLERANCE)
-        best = np.argsort(-scores, kind="stable")[: self.min_pos]
-        positive[best[usable[best]]] = True
-        return positive, usable & ~positive
 
 
 class Discriminator(StageConfig):
@@ -140,7 +76,14 @@ class AplLabeler(MethodConfig):
     )
 
     def problems(self, data: Dataset) -> list[str]:
-        return bank_problems(data) if self.icd.use else []
+        if self.icd.use:
+            return bank_problems(data)
+        if self.selection.least_share == 0 or any(data.supervision(v) == "full" for v in data.videos("train")):
+            return []
+        return [
+            "no training video has full labels, which say how many actions to expect; label some (full_labels.csv), or "
+            "set labeler.selection.least_share: 0, which does not ask"
+        ]
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: positives and candidates of the selection, told apart by their source; none of labelled videos."""
@@ -159,7 +102,20 @@ class AplLabeler(MethodConfig):
             inputs["model"] = once.fit(IcdFit(self.icd.training), {"bank": inputs["bank"]})
         labels = round.map(Label(LabelConfig(alpha=self.icd.alpha, beta=self.icd.beta)), inputs)
         ignored = round.map(Undecided(), {"selected": selected, "labels": labels}) if self.ignore else None
-        return Labels(labels, ignored, lambda: self.statistics(round, selected.segments(), labels.segments()))
+        return Labels(
+            labels,
+            ignored,
+            statistics=lambda: self.statistics(round, selected.segments(), labels.segments()),
+            note=(lambda: self.sentence(round, selected.segments())) if self.selection.least_share else None,
+        )
+
+    def sentence(self, round: Round, selected: Segments) -> str:
+        """How the positives compare with the actions to expect, and whether the threshold fell."""
+        expected = expected_actions(round.data, round.data.videos(round.role))
+        d2 = self.selection.d2(selected.score, expected)
+        said = f"{_count(selected, d2)} detections reach {d2:.2f}; labelled videos lead to expect {expected:.0f} actions"
+        fixed = self.selection.fixed
+        return said if d2 == fixed else f"{said}; only {_count(selected, fixed)} reach {fixed:g}, so the threshold fell"
 
     def statistics(self, round: Round, selected: Segments, labels: Segments) -> dict[str, Any]:
         """What was selected in the training videos that are not fully labelled.
@@ -178,7 +134,8 @@ class AplLabeler(MethodConfig):
         found = labels.filter(np.isin(_kind(labels), ["apl/label", "apl/mined"]))
         kept, positives = int((_kind(found) == "apl/label").sum()), int((_kind(selected) == "apl/positive").sum())
         group = self.selection.groups(selected.codes("video_id")[0], selected.label_index(data.classes))
-        d2 = [self.selection.d2(selected.score[group == g]) for g in np.unique(group)]
+        expected = expected_actions(data, data.videos("train"))
+        d2 = [self.selection.d2(selected.score[group == g], expected) for g in np.unique(group)]
         counts = np.bincount(found.label_index(data.classes), minlength=len(data.classes))
         checked = None
         if self.icd.use:
@@ -194,60 +151,6 @@ class AplLabeler(MethodConfig):
             "per_class": dict(zip(data.classes, counts.tolist(), strict=True)),
             "icd": checked,
         }
-
-
-@dataclass(frozen=True)
-class Select:
-    """Map stage: positives (source apl/positive@N) and candidates (apl/candidate@N) of a video, best first.
-
-    Where a video's points or classes are given, detections of other classes do not count.
-    """
-
-    config: Selection
-    name: str = "apl/select"
-    version: int = 1
-    output: Literal["segments"] = "segments"
-
-    def open(self, context: Context) -> Callable[[str], Segments]:
-        config, data, by_video = self.config, context.data, Proposals(context).by_video
-
-        def usable(video: str) -> Segments:
-            rows, kind = by_video.get(video, Segments.empty()), data.supervision(video)
-            if kind == "full":
-                return Segments.empty()
-            if kind != "none":
-                rows = rows.filter(np.isin(rows.label_index(data.classes), data.video_classes(video)))
-            if config.hard_nms is not None and len(rows):
-                suppressed = classwise_nms(
-                    rows.spans,
-                    rows.score,
-                    rows.label_index(data.classes),
-                    method="hard",
-                    iou_threshold=config.hard_nms,
-                    min_score=-1e9,
-                )
-                return rows.take(suppressed[3])
-            return rows.take(np.argsort(-rows.score, kind="stable"))
-
-        shared: np.ndarray | float = np.inf
-        if config.rule == "adaptive" and config.scope != "video":
-            parts = ((rows.label_index(data.classes), rows.score) for rows in map(usable, context.videos))
-            label, score = (np.concatenate(part) for part in zip(*parts, strict=True))
-            group = config.groups(np.zeros_like(label), label)
-            shared = np.array([config.d2(score[group == c]) for c in range(len(data.classes))])
-
-        def select(video: str) -> Segments:
-            rows = usable(video)
-            if isinstance(shared, np.ndarray):
-                zero = np.zeros(len(rows), dtype=np.int64)
-                d2 = shared[config.groups(zero, rows.label_index(data.classes))]
-            else:
-                d2 = config.d2(rows.score)
-            positive, candidate = config.split(rows.score, d2)
-            kind = np.where(positive, f"apl/positive@{context.round}", f"apl/candidate@{context.round}")
-            return rows.replace(source=kind.tolist(), point=None).filter(positive | candidate)
-
-        return select
 
 
 @dataclass(frozen=True)
@@ -318,3 +221,7 @@ def _kind(rows: Segments) -> np.ndarray:
     """[N] the source of each row without its round."""
     codes, names = rows.codes("source")
     return np.array([name.rpartition("@")[0] for name in names], dtype=str)[codes] if len(rows) else np.zeros(0, str)
+
+
+def _count(rows: Segments, score: float) -> int:
+    return int((rows.score >= score).sum())

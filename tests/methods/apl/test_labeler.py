@@ -16,7 +16,8 @@ from tad.commands.evaluate import quality
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.errors import ConfigError, RunError
-from tad.methods.apl.labeler import AplLabeler, LabelConfig, Selection, verdict
+from tad.methods.apl.labeler import AplLabeler, LabelConfig, verdict
+from tad.methods.apl.selection import Selection
 from tad.recipe.recipe import Recipe, load_recipe
 from tests.support.annotated import annotated
 from tests.support.plain import SMALL, invent, label_fully
@@ -62,15 +63,15 @@ def by_source(labels: Segments) -> dict[str, set[tuple[str, float, float, str, f
 # -- thresholds ------------------------------------------------------------------------------------------------------
 
 
-def split(scores: list[float], **options: object) -> tuple[list[float], list[float]]:
+def split(scores: list[float], expected: float = np.nan, **options: object) -> tuple[list[float], list[float]]:
     config, values = Selection.model_validate(options), np.array(scores)
-    positive, candidate = config.split(values, config.d2(values))
+    positive, candidate = config.split(values, config.d2(values, expected))
     return values[positive].tolist(), values[candidate].tolist()
 
 
 def test_the_published_rule_by_hand() -> None:
     scores = np.array([0.9, 0.5, 0.2, 0.1])
-    assert Selection().d2(scores) == pytest.approx(0.8201, abs=1e-4)
+    assert Selection().d2(scores, np.nan) == pytest.approx(0.8201, abs=1e-4)
     assert split(scores.tolist()) == ([0.9], [0.5, 0.2])
     assert split([0.4]) == ([0.4], [])
     assert split([0.1, 0.149]) == ([], [])
@@ -95,6 +96,10 @@ def test_the_options_of_the_rule() -> None:
     assert split(scores, min_pos=10) == ([0.9, 0.5, 0.2], [])
     assert split(scores, rule="fixed") == ([0.9, 0.5], [0.2])
     assert split(scores, rule="fixed", fixed=0.1, d1=0.3) == (scores, [])
+    assert split(scores, 4, rule="fixed", fixed=0.6, least_share=0.5) == ([0.9, 0.5], [0.2])
+    assert split(scores, 0.9, rule="fixed", fixed=0.6, least_share=0.5) == ([0.9], [0.5, 0.2])
+    assert split(scores, 100, rule="fixed", fixed=0.6, least_share=0.5) == ([0.9, 0.5, 0.2], [])
+    assert split([], 100, rule="fixed", least_share=0.5) == ([], [])
 
 
 # -- selection -------------------------------------------------------------------------------------------------------
@@ -126,6 +131,30 @@ def test_the_scope_of_the_threshold(scope: str, engine: Engine, data: Dataset) -
     kinds = by_source(found)
     assert {row[1] for row in kinds["apl/positive"]} == positives
     assert {row[1] for row in kinds["apl/candidate"]} == {r["start"] for r in every} - positives
+
+
+@pytest.mark.parametrize("fixed", [0.2, 0.99])
+def test_a_fixed_threshold_falls_until_there_is_a_label_for_a_share_of_what_is_to_be_expected(
+    fixed: float, engine: Engine, data: Dataset
+) -> None:
+    rows = detections(data)
+    now = round_of(engine, proposals=engine.adopt(rows, "rows"))
+    selection = {"rule": "fixed", "fixed": fixed, "least_share": 0.4, "d1": 0.0}
+    labeler = AplLabeler(selection=selection, icd={"use": False})
+    kinds = by_source(labeler.seeds(now).segments())
+    actions = sum(len(data.full_labels(v).label) for v in FULL)
+    others = [v for v in data.videos("train") if v not in FULL]
+    expected = actions / sum(map(data.duration, FULL)) * sum(map(data.duration, others))
+    positives, candidates = kinds["apl/positive"], kinds["apl/candidate"]
+    least, most = min(row[4] for row in positives), max(row[4] for row in candidates)
+    reached = {row for row in positives | candidates if row[4] >= fixed}
+    assert most < least and (len(positives) == round(0.4 * expected) if fixed == 0.99 else positives == reached)
+    made = labeler.label(now)
+    assert made.statistics is not None and made.statistics()["mean_d2"] == pytest.approx(min(least, fixed))
+    assert made.note is not None and f"expect {expected:.0f} actions" in made.note()
+    assert (f"{len(positives)} detections reach" in made.note()) and ("threshold fell" in made.note()) == (
+        fixed == 0.99
+    )
 
 
 def test_near_duplicates_go_by_option(engine: Engine, data: Dataset) -> None:
@@ -229,6 +258,8 @@ def test_what_does_not_go_together_is_refused(data: Dataset, tmp_path: Path) -> 
     assert AplLabeler().problems(data) == []
     assert "no training video has full labels" in AplLabeler().problems(bare)[0]
     assert AplLabeler(icd={"use": False}).problems(bare) == []
+    share = AplLabeler(selection={"rule": "fixed", "least_share": 0.5}, icd={"use": False})
+    assert share.problems(data) == [] and "how many actions" in share.problems(bare)[0]
     with pytest.raises(ConfigError, match="potloc does not; use detector actionformer"):
         load_recipe("pser", ["labeler.method=apl", "labeler.ignore=true", "detector.method=potloc"])
     chosen = load_recipe("seeds", ["labeler.method=apl", "labeler.selection.rule=fixed", "labeler.icd.use=false"])
