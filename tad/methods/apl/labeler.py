@@ -113,7 +113,8 @@ class AplLabeler(MethodConfig):
         """How the positives compare with the actions to expect, and whether the threshold fell."""
         expected = expected_actions(round.data, round.data.videos(round.role))
         d2 = self.selection.d2(selected.score, expected)
-        said = f"{_count(selected, d2)} detections reach {d2:.2f}; labelled videos lead to expect {expected:.0f} actions"
+        many = _count(selected, d2)
+        said = f"{many} detections reach {d2:.2f}; labelled videos lead to expect {expected:.0f} actions"
         fixed = self.selection.fixed
         return said if d2 == fixed else f"{said}; only {_count(selected, fixed)} reach {fixed:g}, so the threshold fell"
 

@@ -3,7 +3,7 @@
 | the video has | its pseudo-labels | their source |
 |---|---|---|
 | full labels | those, as they are, with score 1 | given@ROUND |
-| points | one for every point, of labeler `points` | points/label@ROUND |
+| points | one for every point, of labeler `pser` | pser/... or seeds/...@ROUND |
 | classes | the fused candidates of these classes, of labeler `gaufuse` | gaufuse/fuse@ROUND |
 | nothing | the fused candidates of the classes that the scores are sure of | gaufuse/fuse@ROUND |
 
@@ -22,7 +22,7 @@ from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.methods.common.given_labels import given
 from tad.methods.gaufuse.labeler import Gate, GaufuseLabeler
-from tad.methods.points.labeler import PointsLabeler, PointsLabels
+from tad.methods.pser.labeler import PserLabeler
 from tad.methods.roles import Labels, MethodConfig, Round
 from tad.options import option
 from tad.stages import Artifact, Context, StageConfig
@@ -41,7 +41,7 @@ class MixedLabeler(MethodConfig):
     """Full labels, points, classes and nothing in one dataset; all of them become pseudo-labels."""
 
     method: Literal["mixed"] = "mixed"
-    points: PointsLabeler = PointsLabeler()
+    pser: PserLabeler = PserLabeler()
     fusion: GaufuseLabeler = GaufuseLabeler()
     unlabelled: Sure = Sure()
     ignore: bool = option(
@@ -51,11 +51,11 @@ class MixedLabeler(MethodConfig):
     )
 
     def reads_features(self, data: Dataset) -> bool:
-        return False
+        return pointed(data, "train") and self.pser.reads_features(data)
 
     def seeds(self, round: Round) -> Artifact:
         """Segments: what the labels of videos with points start from; of the fused candidates if none has points."""
-        return self._of_points(round) if pointed(round.data, round.role) else self.fusion.seeds(round)
+        return self.pser.seeds(round) if pointed(round.data, round.role) else self.fusion.seeds(round)
 
     def label(self, round: Round) -> Labels:
         """Segments: the pseudo-labels of all videos.
@@ -66,7 +66,7 @@ class MixedLabeler(MethodConfig):
         kinds = {round.data.supervision(video) for video in round.data.videos(round.role)}
         inputs: dict[str, Artifact] = {}
         if "points" in kinds:
-            inputs["points"] = self._of_points(round)
+            inputs["points"] = self.pser.label(round).segments
         if kinds & {"classes", "none"}:
             inputs["fused"] = self.fusion.label(round).segments
         if (scores := round.scores()) is not None:
@@ -77,10 +77,6 @@ class MixedLabeler(MethodConfig):
         gate = Gate(classes=self.fusion.gate.classes, min_score=POSSIBLE)
         every = self.fusion.model_copy(update={"gate": gate}).label(round).segments
         return Labels(labels, round.map(Undecided(), {"candidates": every, "labels": labels}))
-
-    def _of_points(self, round: Round) -> Artifact:
-        """Labeler `points` on the candidates that are fused, too."""
-        return round.map(PointsLabels(self.points), {"proposals": round.proposals(suppressed=False)})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tad.evaluation.ground_truth import ground_truth
 from tad.methods.common.windows import read_labels, teaching
 from tad.methods.gaufuse.labeler import Gate, GaufuseLabeler
 from tad.methods.mixed.labeler import POSSIBLE, MixedLabeler, Sure
-from tad.methods.points.labeler import PointsLabeler
+from tad.methods.pser.labeler import PserLabeler
 from tad.methods.roles import Proposer
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.methods.snippet.training import TrainingConfig
@@ -51,7 +51,7 @@ def test_each_video_is_labelled_by_what_it_has(proposed: GivenRound) -> None:
     sources = {kind: {r["source"] for v in of_kind(data, kind) for r in by_video[v].rows()} for kind in SUPERVISION}
     assert sources == {
         "full": {"given@2"},
-        "points": {"points/label@2"},
+        "points": {"pser/boundaries@2"},
         "classes": {"gaufuse/fuse@2"},
         "none": {"gaufuse/fuse@2"},
     }
@@ -61,7 +61,7 @@ def test_each_video_is_labelled_by_what_it_has(proposed: GivenRound) -> None:
         assert full is not None and len(rows) == len(truth[video])
         np.testing.assert_array_equal(rows.spans, full.spans)
         assert (rows.score == 1).all() and np.isnan(rows.point).all()
-    alone = PointsLabeler().label(proposed).segments.segments().by_video()
+    alone = PserLabeler().label(proposed).segments.segments().by_video()
     for video in of_kind(data, "points"):
         assert by_video[video].digest() == alone[video].digest()
         assert len(by_video[video]) == len(data.points(video).time)
@@ -112,7 +112,7 @@ def test_datasets_of_one_kind_are_labelled_by_one_part(kind: str, by_type: dict[
     assert len(MixedLabeler().seeds(now).segments())
     found = MixedLabeler().label(now).segments.segments()
     assert len(found)
-    source = {"full": "given@0", "points": "points/label@0", "classes": "gaufuse/fuse@0"}[kind]
+    source = {"full": "given@0", "points": "pser/seed@0", "classes": "gaufuse/fuse@0"}[kind]
     assert found.codes("source")[1] == [source]
 
 
