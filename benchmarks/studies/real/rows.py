@@ -36,6 +36,8 @@ WAYS: dict[str, Way | None] = {
     "gaufuse": Way("gaufuse-small"),
     "gaufuse-student": Way("gaufuse-student"),
     "mixed": Way("mixed"),
+    # What boundaries and points teach alone: no fused candidate scores above 1.
+    "mixed-given": Way("mixed", ("labeler.fusion.gate.min_score=1.0",)),
     "apl": Way("apl-small"),
     "few-full": Way("few-full"),
     "full": Way("actionformer-full", rounds=0),
@@ -53,7 +55,8 @@ POINTS = (
     "hrpro-stage-1",
     "hrpro",
 )
-SOME = ("probe", "full", "mixed", "apl", "few-full")
+SOME = ("probe", "full", "apl", "few-full")
+MIXED = ("mixed-given", "mixed")
 MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
     "shrec22": {
         "points": POINTS,
@@ -62,6 +65,8 @@ MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
         "classes": ("proposer", "snippet-classes", "gaufuse-base", "gaufuse", "gaufuse-student"),
         "full10": SOME,
         "full40": SOME,
+        "full10-points": ("pser", "mixed"),
+        "several": MIXED,
         "full": ("probe", "full"),
     },
     # Nearly every recording holds all classes, so there is nothing to learn from classes alone.
@@ -71,6 +76,8 @@ MATRIX: dict[str, dict[str, tuple[str, ...]]] = {
         "late": POINTS,
         "full10": SOME,
         "full40": SOME,
+        "full10-points": ("pser", "mixed"),
+        "several": MIXED,
         "full": ("probe", "full"),
     },
 }
