@@ -66,7 +66,6 @@ class Selection(StageConfig):
         0.0,
         "fixed: d2 falls until there are positives for this share of the actions to expect, by how many there are in a "
         "second of the labelled videos; 0: it never does",
-        when=("rule", "fixed"),
     )
     min_pos: int = option(0, "a video's best detections from d1 on that are positives anyway", ge=0, le=bounds.COUNT)
     hard_nms: bounds.PositiveFraction | None = option(
