@@ -90,6 +90,11 @@ class Selection(StageConfig):
         value = float(scores.mean() + self.k * scores.std())
         return value if self.d2_max is None else min(value, self.d2_max)
 
+    @property
+    def spans_videos(self) -> bool:
+        """Whether detections of several videos decide d2 together."""
+        return self.least_share > 0 if self.rule == "fixed" else self.scope != "video"
+
     def groups(self, video: np.ndarray, label: np.ndarray) -> np.ndarray:
         """[N] codes of the detections that share a threshold, from [N] codes of their videos and classes."""
         if self.rule == "fixed":
@@ -139,7 +144,7 @@ class Select:
             return rows.take(np.argsort(-rows.score, kind="stable"))
 
         shared: np.ndarray | float = np.inf
-        if config.least_share if config.rule == "fixed" else config.scope != "video":
+        if config.spans_videos:
             parts = ((rows.label_index(data.classes), rows.score) for rows in map(usable, context.videos))
             label, score = (np.concatenate(part) for part in zip(*parts, strict=True))
             group = config.groups(np.zeros_like(label), label)

@@ -65,18 +65,20 @@ class MixedLabeler(MethodConfig):
         """
         kinds = {round.data.supervision(video) for video in round.data.videos(round.role)}
         inputs: dict[str, Artifact] = {}
+        note = None
         if "points" in kinds:
-            inputs["points"] = self.pser.label(round).segments
+            of_points = self.pser.label(round)
+            inputs["points"], note = of_points.segments, of_points.note
         if kinds & {"classes", "none"}:
             inputs["fused"] = self.fusion.label(round).segments
         if (scores := round.scores()) is not None:
             inputs["scores"] = scores
         labels = round.map(Merge(self.unlabelled), inputs)
         if not self.ignore or "fused" not in inputs:
-            return Labels(labels)
+            return Labels(labels, note=note)
         gate = Gate(classes=self.fusion.gate.classes, min_score=POSSIBLE)
         every = self.fusion.model_copy(update={"gate": gate}).label(round).segments
-        return Labels(labels, round.map(Undecided(), {"candidates": every, "labels": labels}))
+        return Labels(labels, round.map(Undecided(), {"candidates": every, "labels": labels}), note=note)
 
 
 @dataclass(frozen=True)

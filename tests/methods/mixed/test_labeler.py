@@ -61,7 +61,9 @@ def test_each_video_is_labelled_by_what_it_has(proposed: GivenRound) -> None:
         assert full is not None and len(rows) == len(truth[video])
         np.testing.assert_array_equal(rows.spans, full.spans)
         assert (rows.score == 1).all() and np.isnan(rows.point).all()
-    alone = PserLabeler().label(proposed).segments.segments().by_video()
+    made = PserLabeler().label(proposed)
+    alone, note = made.segments.segments().by_video(), labeler.label(proposed).note
+    assert note is not None and made.note is not None and note() == made.note(), "what pser decided is told"
     for video in of_kind(data, "points"):
         assert by_video[video].digest() == alone[video].digest()
         assert len(by_video[video]) == len(data.points(video).time)
