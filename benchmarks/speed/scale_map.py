@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from distributed.engine.chunks import Chunk, Done, collect
-from distributed.engine.mapping import map_here, map_on_actors
+from distributed.engine.mapping import map_here, map_on_ray
 from distributed.engine.store import Store
 from tad.data.dataset import Dataset, FeatureGrid, Manifest
 from tad.data.segments import SCHEMA, Segments
@@ -110,7 +110,7 @@ def measured(data: Dataset, videos: int, chunk: int, actors: int, video: Video, 
         with watched(actors > 0) as seen:
             start = time.perf_counter()
             if actors:
-                map_on_actors(stage, context, partial, todo, progress, actors, 0.0)
+                map_on_ray(stage, context, partial, todo, progress, actors, 0.0)
             else:
                 map_here(stage, context, partial, todo, progress)
             wall = time.perf_counter() - start

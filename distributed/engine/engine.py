@@ -12,7 +12,7 @@ from distributed.engine.checkpoint import save_whole
 from distributed.engine.chunks import Chunk, Done, check_parts, chunks, collect, part_name, pending
 from distributed.engine.disk import need, writing
 from distributed.engine.loop import final_model
-from distributed.engine.mapping import map_here, map_on_actors
+from distributed.engine.mapping import map_here, map_on_ray, map_what_is_short
 from distributed.engine.record import Record
 from distributed.engine.store import Store, fingerprint
 from distributed.engine.train import fit_here, fit_on_workers
@@ -43,7 +43,7 @@ class Resources:
         ray: whether there is a cluster; without, everything runs in this process.
         workers: Ray Train workers of a fit; one worker without a GPU trains in this process, which starts at once.
         gpus_per_worker: GPUs of each training worker and mapping actor (a fraction is allowed).
-        actors: Ray Data actors of a map.
+        actors: processes of a map by Ray Data.
         placement: None packs training workers on few nodes, where they fit.
         plan: what will run where, in lines to be shown.
     """
@@ -193,7 +193,11 @@ class Engine:
         if not resources.ray:
             map_here(stage, context, partial, todo, progress)
             return
-        map_on_actors(stage, context, partial, todo, progress, resources.actors, resources.gpus_per_worker)
+        if resources.gpus_per_worker == 0:
+            todo = map_what_is_short(stage, context, partial, todo, progress, resources.actors)
+        if not todo:
+            return
+        map_on_ray(stage, context, partial, todo, progress, resources.actors, resources.gpus_per_worker)
         if not partial.patiently(lambda: None if pending(partial.folder, todo) else True):
             raise RunError(
                 f"{self.store.uri}: {len(pending(partial.folder, todo))} parts of stage {stage.name} are gone; does "

@@ -100,6 +100,8 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise OtherTraining(f"it is not of this training ({first_line(error)})") from error
     worker.expect(_checkpoint_bytes(core, average))
+    weights = list(core.parameters())  # once: each list walks all modules, which is work beside a small step
+    pairs = None if average is None else _Pairs(average, core)
     module = worker.wrap(core)
     state = resume
     for epoch in range(len(history), budget.epochs):
@@ -114,12 +116,12 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
             optimiser.zero_grad(set_to_none=True)
             (values["loss"] * worker.world).backward()  # DDP averages the gradients; shares have to be summed
             if budget.clip_norm is not None:
-                nn.utils.clip_grad_norm_(core.parameters(), budget.clip_norm)
+                nn.utils.clip_grad_norm_(weights, budget.clip_norm)
             optimiser.step()
             if scheduler is not None:
                 scheduler.step()
-            if average is not None and decay is not None:
-                _update(average, core, decay)
+            if pairs is not None and decay is not None:
+                pairs.update(decay)
             for key, value in values.items():
                 sums[key] = sums.get(key, 0.0) + value.detach()
         if not _finite(core, average):  # the last step's weights, which no loss has seen
@@ -184,8 +186,15 @@ def _total(value: Tensor) -> Tensor:
     return value
 
 
-@torch.no_grad()
-def _update(average: nn.Module, core: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(core.parameters()), 1.0 - decay)
-    for mean, value in zip(average.buffers(), core.buffers(), strict=True):
-        mean.copy_(value)
+class _Pairs:
+    """The averaged weights and buffers, with those that they follow, which are only ever changed in place."""
+
+    def __init__(self, average: nn.Module, core: nn.Module) -> None:
+        self.averages, self.weights = list[Tensor](average.parameters()), list[Tensor](core.parameters())
+        self.buffers = list(zip(average.buffers(), core.buffers(), strict=True))
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        torch._foreach_lerp_(self.averages, self.weights, 1.0 - decay)
+        for mean, value in self.buffers:
+            mean.copy_(value)

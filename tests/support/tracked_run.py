@@ -102,7 +102,15 @@ class Page:
             "--port",
             str(port),
         ]
-        self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Tests started in the background ignore Ctrl-C, and their children would, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().split(" ")[0]
         [self.server] = [int(pid) for pid in children(self.process.pid)]

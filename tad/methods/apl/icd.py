@@ -198,7 +198,7 @@ class IcdTask:
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         """Adam with a constant rate."""
-        return torch.optim.Adam(module.parameters(), lr=self.config.lr), None
+        return torch.optim.Adam(module.parameters(), lr=self.config.lr, fused=True), None
 
 
 def _partners(bank: Bank, i: int) -> np.ndarray:

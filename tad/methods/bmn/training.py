@@ -198,7 +198,7 @@ class BmnTask:
 
 def falling(groups: list[dict[str, Any]], lr: float, at: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     """Adam, whose rate falls to a tenth after the share `at` of all steps."""
-    optimiser = torch.optim.Adam(groups, lr=lr)
+    optimiser = torch.optim.Adam(groups, lr=lr, fused=True)
     fall = math.ceil(at * steps)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 if step < fall else 0.1)
 

@@ -30,7 +30,7 @@ def adamw(
     matrices = [p for p in module.parameters() if p.ndim > 1]
     vectors = [p for p in module.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors}]
-    optimiser = torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, fused=True)
     climb = round(warmup * steps)
 
     def factor(step: int) -> float:

@@ -304,7 +304,7 @@ class RskpTask:
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         self.epoch_steps = steps // self.budget.epochs
         adam = torch.optim.Adam(
-            module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.config.weight_decay
+            module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.config.weight_decay, fused=True
         )
         if self.lr_drop is None:
             return adam, None

@@ -258,7 +258,8 @@ class InstanceTask:
         return {"loss": loss, **shares}
 
     def optimiser(self, module: torch.nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
+        decay = self.config.weight_decay
+        return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=decay, fused=True), None
 
 
 def segments_of(context: Context, name: str) -> Mapping[str, Segments]:

@@ -375,7 +375,7 @@ class HeadsTask:
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         """Adam with L2 penalty; constant rate, or a tenth of warm-up and then a cosine."""
         heads = self.config.heads
-        optimiser = torch.optim.Adam(module.parameters(), lr=heads.lr, weight_decay=heads.weight_decay)
+        optimiser = torch.optim.Adam(module.parameters(), lr=heads.lr, weight_decay=heads.weight_decay, fused=True)
         if heads.schedule == "constant":
             return optimiser, None
         warm = max(1, steps // 10)

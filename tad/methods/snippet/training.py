@@ -295,7 +295,8 @@ class SnippetTask:
         return find_segments(scores.cas(), mined, mask, self.config.search_budget)
 
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.config.weight_decay), None
+        decay = self.config.weight_decay
+        return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=decay, fused=True), None
 
 
 def action_rows(spans: np.ndarray, grid: SnippetGrid) -> list[slice]:

@@ -47,7 +47,7 @@ MAP = """
 import json, sys
 from pathlib import Path
 from distributed.cluster.connect import cluster
-from distributed.engine.mapping import map_on_actors
+from distributed.engine.mapping import map_on_ray
 from distributed.engine.chunks import chunks
 from distributed.engine.store import Store
 from tad.data.dataset import Dataset
@@ -59,7 +59,7 @@ every = chunks(data.videos("train"))
 with cluster(1, None) as resources:
     context = Context(data, {}, data.videos("train"), 0, "toy/map@0")
     stage = SlowMap(ToyMapConfig(), notes=str(folder / "notes"))
-    map_on_actors(stage, context, Store(folder).partial("0" * 24), every, done.append, resources.actors, 0.0)
+    map_on_ray(stage, context, Store(folder).partial("0" * 24), every, done.append, resources.actors, 0.0)
 print(json.dumps([every, done]))
 """
 

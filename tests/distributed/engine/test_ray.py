@@ -14,6 +14,7 @@ import pytest
 from distributed.cluster.connect import cluster
 from distributed.cluster.own_ray import ray_folder
 from distributed.cluster.token import exposed
+from distributed.engine import mapping
 from tad.data.dataset import Dataset
 from tad.errors import RunError
 from tests.support.nodes import ROOT
@@ -30,7 +31,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resources():
-    with cluster(workers=2, gpus_per_worker=None) as found:
+    """Every map on Ray, however small."""
+    with pytest.MonkeyPatch.context() as patch, cluster(workers=2, gpus_per_worker=None) as found:
+        patch.setattr(mapping, "START", 0)
         yield found
 
 
