@@ -34,7 +34,8 @@ from benchmarks.studies.hrpro_data import thumos_sized
 from distributed.cluster.connect import cluster
 from distributed.engine import loop
 from distributed.engine.store import Store
-from distributed.engine.train import fit_here, fit_on_workers
+from distributed.engine.train import fit_here
+from distributed.engine.workers import fit_on_workers
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.methods.pser.heads import FitConfig

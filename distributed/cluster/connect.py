@@ -15,11 +15,11 @@ from distributed.cluster.own_ray import own_ray
 from distributed.cluster.placement import Node, enough, fits, listed, plan, share_of
 from distributed.cluster.token import check_token
 from distributed.engine.engine import STRATEGY, Placement, Resources
+from distributed.engine.workers import release_workers
 from tad.errors import RunError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for the next poll; the default of 2 s is an epoch
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # a busy laptop needs more than the default of 60
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -93,6 +93,7 @@ def connected(address: str | None = None) -> Iterator[None]:
         except Exception as error:  # Ray's are of many kinds, plain Exception among them
             raise RunError(f"cannot connect to Ray at {address}: {_why(error)}") from error
         stack.callback(ray.shutdown)
+        stack.callback(release_workers)
         yield
 
 

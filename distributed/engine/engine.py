@@ -15,9 +15,10 @@ from distributed.engine.loop import final_model
 from distributed.engine.mapping import map_here, map_on_ray, map_what_is_short
 from distributed.engine.record import Record
 from distributed.engine.store import Store, fingerprint
-from distributed.engine.train import fit_here, fit_on_workers
+from distributed.engine.train import fit_here
 from distributed.engine.unfinished import Partial
 from distributed.engine.uses import Notes
+from distributed.engine.workers import fit_on_workers, release_workers
 from tad.data.dataset import Dataset, Role
 from tad.data.segments import Segments
 from tad.errors import RunError, listing
@@ -197,6 +198,7 @@ class Engine:
             todo = map_what_is_short(stage, context, partial, todo, progress, resources.actors)
         if not todo:
             return
+        release_workers()  # they hold what the map's processes need
         map_on_ray(stage, context, partial, todo, progress, resources.actors, resources.gpus_per_worker)
         if not partial.patiently(lambda: None if pending(partial.folder, todo) else True):
             raise RunError(

@@ -144,6 +144,30 @@ def test_an_error_on_a_worker_comes_back_in_one_sentence(data, resources, tmp_pa
     assert len(str(caught.value)) < 1000
 
 
+@dataclass(frozen=True)
+class Breaks(ToyFit):
+    """No worker gets beyond its first item."""
+
+    def open(self, context):
+        task = super().open(context)
+
+        def item(index, rng):
+            raise ValueError("no such item")
+
+        task.item = item
+        return task
+
+
+@pytest.mark.slow
+def test_workers_that_fail_again_and_again_are_given_up_and_others_take_their_place(data, resources, tmp_path):
+    with pytest.raises(
+        RunError, match=r"stage toy/fit: the workers failed 4 times: worker \d: ValueError: no such item"
+    ):
+        TinyEngine(data, 0, tmp_path, resources).fit(Breaks(ToyConfig()))
+    alone = TinyEngine(data, 0, tmp_path / "one").fit(ToyFit(ToyConfig()))
+    assert difference(alone, TinyEngine(data, 0, tmp_path, resources).fit(ToyFit(ToyConfig()))) < 1e-5
+
+
 @pytest.mark.slow
 def test_nothing_is_imported_from_the_current_folder(tmp_path):
     """It may be somebody else's dataset. Ray's own processes and workers would import from it before all others."""
