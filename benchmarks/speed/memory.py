@@ -47,6 +47,7 @@ def run(videos: int, folder: Path, ray: bool) -> None:
     from contextlib import nullcontext
 
     from distributed.cluster.connect import cluster
+    from distributed.engine import mapping
     from distributed.engine.engine import Engine, Resources
     from distributed.engine.record import Record
     from distributed.engine.store import Store
@@ -57,6 +58,7 @@ def run(videos: int, folder: Path, ray: bool) -> None:
     from tad.recipe.rounds import Rounds
 
     data = make_dataset(folder / "data", videos=videos, classes=3, dim=32, test=1)
+    mapping.START = 0  # every map by Ray
     with cluster(1, None) if ray else nullcontext(Resources()) as resources:
         engine = Engine(data, Store(folder / "store"), Record(folder / "run"), resources=resources)
         proposer = SnippetProposer(training=TrainingConfig(epochs=1))

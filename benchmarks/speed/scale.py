@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks.speed.scale_map import Video, measured, rows
 from distributed.cluster.connect import cluster
 from distributed.engine.chunks import chunk_size
+from distributed.engine.engine import Resources
 
 SIZES = (20_000, 500_000)
 GROWTH, STORE, COST = 100.0, 50.0, 1.5
@@ -61,7 +62,8 @@ def main() -> None:
 def one(folder: Path, videos: int, actors: int) -> dict[str, Any]:
     """One row of the table; in a process of its own, so that its memory is its own."""
     data = rows(folder / f"rows-{videos}", videos)
-    with cluster(1, None) if actors else nullcontext():
+    with cluster(1, None) if actors else nullcontext(Resources()) as resources:
+        resources.start()
         return measured(data, videos, chunk_size(videos), actors, Video(), folder / f"map-{videos}-{actors}")
 
 

@@ -56,7 +56,8 @@ def measure(points: Path, data: Dataset, folder: Path) -> None:
     """Measures what is not in the file yet, and appends it."""
     there = [json.loads(line) for line in points.read_text().splitlines()] if points.exists() else []
     times = {key: sum(_key(p) == key for p in there) for key in map(_key, there)}
-    with cluster(1, None), points.open("a") as file:
+    with cluster(1, None) as resources, points.open("a") as file:
+        resources.start()
         measured(data, 100, 10, 2, Video(), folder / "map-first")  # Ray's own first time
         for repeat in range(REPEATS):
             for videos, chunk, video in FITTED + HELD_OUT:

@@ -108,7 +108,8 @@ def scaling(folder: Path) -> int:
     print(f"{stage.name}, {len(context.videos)} videos, batches of {BATCH}; load {os.getloadavg()[0]:.1f}")
     print(f"{'':<14}{'epoch, s':>10}{'CPU s':>8}{'efficiency':>12}{'CPU, ratio':>12}{'last loss':>11}{'load':>6}")
     rows = {0: epochs(stage, context, folder / "fit-0", 0)}
-    with cluster(2, None):
+    with cluster(2, None) as resources:
+        resources.start()
         for workers in (1, 2):
             rows[workers] = epochs(stage, context, folder / f"fit-{workers}", workers)
     for workers, (wall, cpu, loss) in rows.items():

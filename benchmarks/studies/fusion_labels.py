@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from distributed.cluster.connect import cluster
+from distributed.engine import mapping
 from distributed.engine.engine import Engine, Resources
 from distributed.engine.record import Record
 from distributed.engine.store import Store
@@ -112,10 +113,11 @@ def main() -> None:
         print(f"{options.videos} videos, {len(found)} candidates, {here[2]} pseudo-labels")
         print(f"here: {cpu / options.videos * 1000:.1f} ms of CPU time a video")
         rows = [("here", here)]
+        mapping.START = 0
         with cluster(1, 0.0) as resources:
             for actors in (1, 2):
                 rows.append(
-                    (f"{actors} actors", measure(data, found, folder / str(actors), replace(resources, actors=actors)))
+                    (f"{actors} actors", measure(data, found, folder / str(actors), replace(resources, mappers=actors)))
                 )
     print(f"{'':<10}{'fusion s':>10}{'targets s':>11}{'s a video':>11}")
     for name, (fusion, targets, _) in rows:

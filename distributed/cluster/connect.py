@@ -8,7 +8,10 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from distributed.cluster.autoscaler import startable, wait_for
 from distributed.cluster.own_ray import own_ray
@@ -34,30 +37,59 @@ def cluster(
     placement: Placement | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[Resources]:
-    """A Ray cluster for the length of a run: that of RAY_ADDRESS, or a local one.
+    """A Ray cluster for the length of a run: that of RAY_ADDRESS, or one of this machine, which starts when needed.
 
     Args:
         workers: training workers, for which the autoscaler may start nodes; None takes one for each GPU that is there,
             or one on a machine without.
         gpus_per_worker: None gives each worker one GPU if there are any.
         placement: of the training workers; None packs them on few nodes, where they fit.
-        say: told about nodes that are waited for.
+        say: told about what is waited for.
 
     Raises:
         RunError: Ray is not installed, the cluster cannot be reached, or it lacks the CPUs or GPUs asked for.
     """
-    with connected():
-        import ray.data
+    if is_local():
+        with ExitStack() as stack:
 
-        for name in ("ray.data", "ray.train"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
+            @cache
+            def start() -> None:
+                say("starting Ray")
+                stack.enter_context(connected())
+                quiet()
+
+            yield replace(plan([_this_machine()], workers, gpus_per_worker, placement), start=start)
+        return
+    with connected():
+        quiet()
         there = nodes()
-        if workers is not None and not is_local():
+        if workers is not None:
             there, gpus_per_worker = _grown(there, workers, gpus_per_worker, placement, say)
         yield plan(there, workers, gpus_per_worker, placement)
+
+
+def quiet() -> None:
+    """Nothing but errors from Ray's libraries."""
+    import ray.data
+
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def _this_machine() -> Node:
+    """What a Ray that is started here will find.
+
+    Raises:
+        RunError: Ray is not installed.
+    """
+    _ray()
+    import torch
+    from ray._private.utils import get_num_cpus
+
+    return Node(socket.gethostname(), int(get_num_cpus()), float(torch.cuda.device_count()))
 
 
 @contextmanager
@@ -71,12 +103,7 @@ def connected(address: str | None = None) -> Iterator[None]:
         RunError: Ray is not installed, nothing answers there (after seconds, not minutes), or others can read the
             token's file.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise RunError(f"Ray is not installed ({error}); install it, or run in one process with --local") from error
+    ray = _ray()
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     with ExitStack() as stack:
         more = {}
@@ -95,6 +122,21 @@ def connected(address: str | None = None) -> Iterator[None]:
         stack.callback(ray.shutdown)
         stack.callback(release_workers)
         yield
+
+
+def _ray() -> Any:
+    """Ray, with an environment in which it is quiet.
+
+    Raises:
+        RunError: it is not installed.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise RunError(f"Ray is not installed ({error}); install it, or run in one process with --local") from error
+    return ray
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The plan of a run: how many training workers and mapping actors there are, and which node has room for them."""
+"""The plan of a run: how many training and mapping workers there are, and which node has room for them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def share_of(nodes: list[Node], gpus_per_worker: float | None) -> float:
 def plan(
     nodes: list[Node], workers: int | None, gpus_per_worker: float | None, placement: Placement | None = None
 ) -> Resources:
-    """How many workers and actors the nodes carry.
+    """How many training and mapping workers the nodes carry.
 
     Args:
         workers: None: as many as have a GPU, or one; with pack, as many as one node carries.
@@ -100,11 +100,11 @@ def described(nodes: list[Node], resources: Resources, workers: list[int]) -> li
     each = f" with {share:g} GPU{'s' if share != 1 else ''} each" if share else ""
     alone = resources.workers == 1 and not share
     training = "trains in this process" if alone else f"{_count(resources.workers, 'training worker')}{each}"
-    lines = [f"Ray: {_count(len(nodes), 'node')}, {training}, {_count(resources.actors, 'mapping actor')}"]
+    lines = [f"Ray: {_count(len(nodes), 'node')}, {training}, {_count(resources.mappers, 'mapping worker')}"]
     if len(nodes) > 1:
         for node, here in zip(nodes, workers, strict=True):
             parts = [_count(here, "training worker")] if here and not alone else []
-            parts += [_count(node.room(share), "mapping actor")] if node.room(share) else []
+            parts += [_count(node.room(share), "mapping worker")] if node.room(share) else []
             lines.append(f"  {node}: {', '.join(parts) or 'nothing'}")
     return lines
 

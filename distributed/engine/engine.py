@@ -36,6 +36,10 @@ Placement = Literal["pack", "spread"]
 """Of training workers. pack: all on one node. spread: over as many nodes as there are."""
 
 
+def nothing() -> None:
+    """Ray runs."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """Where stages run.
@@ -43,18 +47,20 @@ class Resources:
     Attributes:
         ray: whether there is a cluster; without, everything runs in this process.
         workers: Ray Train workers of a fit; one worker without a GPU trains in this process, which starts at once.
-        gpus_per_worker: GPUs of each training worker and mapping actor (a fraction is allowed).
-        actors: processes of a map by Ray Data.
+        gpus_per_worker: GPUs of each training and mapping worker (a fraction is allowed).
+        mappers: mapping workers, processes of Ray Data; a map that is short without them runs in this process.
         placement: None packs training workers on few nodes, where they fit.
         plan: what will run where, in lines to be shown.
+        start: starts Ray, where that was left until a stage needs it.
     """
 
     ray: bool = False
     workers: int = 1
     gpus_per_worker: float = 0.0
-    actors: int = 1
+    mappers: int = 1
     placement: Placement | None = None
     plan: tuple[str, ...] = field(default=(), compare=False)
+    start: Callable[[], None] = field(default=nothing, compare=False)
 
 
 @dataclass
@@ -170,6 +176,7 @@ class Engine:
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
             return fit_here(stage, context, partial, progress, self.record.warn)
+        resources.start()
         return fit_on_workers(
             stage,
             context,
@@ -195,11 +202,12 @@ class Engine:
             map_here(stage, context, partial, todo, progress)
             return
         if resources.gpus_per_worker == 0:
-            todo = map_what_is_short(stage, context, partial, todo, progress, resources.actors)
+            todo = map_what_is_short(stage, context, partial, todo, progress, resources.mappers)
         if not todo:
             return
+        resources.start()
         release_workers()  # they hold what the map's processes need
-        map_on_ray(stage, context, partial, todo, progress, resources.actors, resources.gpus_per_worker)
+        map_on_ray(stage, context, partial, todo, progress, resources.mappers, resources.gpus_per_worker)
         if not partial.patiently(lambda: None if pending(partial.folder, todo) else True):
             raise RunError(
                 f"{self.store.uri}: {len(pending(partial.folder, todo))} parts of stage {stage.name} are gone; does "

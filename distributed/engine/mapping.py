@@ -28,15 +28,15 @@ def map_here(stage: MapStage, context: Context, partial: Partial, todo: list[Chu
 
 
 def map_what_is_short(
-    stage: MapStage, context: Context, partial: Partial, todo: list[Chunk], progress: Progress, others: int
+    stage: MapStage, context: Context, partial: Partial, todo: list[Chunk], progress: Progress, workers: int
 ) -> list[Chunk]:
-    """Maps in this process for as long as it will be done before `others`, which take START seconds to begin.
+    """Maps in this process for as long as it will be done before mapping workers, which take START seconds to begin.
 
     The first chunk also loads what is compiled, so two chunks are timed. Where a chunk is mapped changes nothing in
     what is written: Ray's processes have one thread, and so has this one meanwhile.
 
     Returns:
-        The chunks that are left for the others.
+        The chunks that are left for the workers.
     """
     if START <= 0:
         return todo
@@ -51,7 +51,7 @@ def map_what_is_short(
                 continue
             seconds, videos = seconds + taken, videos + len(chunk.videos)
             left = seconds / videos * sum(len(c.videos) for c in todo[done:])
-            if left - left / others > START:
+            if left - left / workers > START:
                 return todo[done:]
     return []
 
@@ -72,10 +72,10 @@ def map_on_ray(
     partial: Partial,
     todo: list[Chunk],
     progress: Progress,
-    processes: int,
+    workers: int,
     gpus: float,
 ) -> None:
-    """Streams the chunks through `processes` processes of Ray Data, each of which opens the stage once.
+    """Streams the chunks through mapping workers, processes of Ray Data, each of which opens the stage once.
 
     Without GPUs they are tasks: Ray keeps their processes, with all that these have imported, for the next map. With
     GPUs they are actors, whose end gives the memory back; a process of a task would keep it.
@@ -84,10 +84,10 @@ def map_on_ray(
     driver's memory stays flat.
 
     Args:
-        gpus: of each process; 0: it has a CPU.
+        gpus: of each worker; 0: it has a CPU.
 
     Raises:
-        RunError: the stage cannot be opened, or a process keeps dying; finished parts stay.
+        RunError: the stage cannot be opened, or a worker keeps dying; finished parts stay.
     """
     import ray.data
     import ray.exceptions
@@ -97,10 +97,10 @@ def map_on_ray(
     rows = [{"chunk": chunk.number, "videos": chunk.videos} for chunk in todo]
     how: dict[str, Any]
     if gpus > 0:
-        pool = ray.data.ActorPoolStrategy(size=min(processes, len(rows)))
+        pool = ray.data.ActorPoolStrategy(size=min(workers, len(rows)))
         how = {"fn": _ChunkActor, "fn_constructor_kwargs": {"work": [work]}, "compute": pool, "num_gpus": gpus}
     else:
-        tasks = ray.data.TaskPoolStrategy(size=processes)
+        tasks = ray.data.TaskPoolStrategy(size=workers)
         how = {"fn": _map_chunks, "fn_kwargs": {"work": [work]}, "compute": tasks, "num_cpus": 1}
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(batch_size=1, **how)
     try:
@@ -117,7 +117,7 @@ def _cause(error: BaseException) -> str:
         if isinstance(inner, TadError):
             return str(inner)
         inner = getattr(inner, "cause", None) or inner.__cause__
-    return f"the mapping processes failed: {[line.strip() for line in str(error).splitlines() if line.strip()][-1]}"
+    return f"the mapping workers failed: {[line.strip() for line in str(error).splitlines() if line.strip()][-1]}"
 
 
 class _ChunkActor:

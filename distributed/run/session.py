@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,6 @@ def _whole(
     start, training = time.perf_counter(), None
     try:
         with _resources(options, record) as resources:
-            heard_again()
             _greet(record, document, resources)
             engine = Engine(data, Store(options.store), record, options.seed, resources)
             training = SelfTraining(recipe, engine, document)
@@ -153,7 +152,13 @@ def _resources(options: Options, record: Record) -> Iterator[Resources]:
         yield Resources()
     else:
         with cluster(options.workers, options.gpus_per_worker, options.placement, record.say) as resources:
-            yield resources
+            heard_again()
+
+            def start() -> None:
+                resources.start()
+                heard_again()
+
+            yield replace(resources, start=start)
 
 
 def _report(record: Record, state: str, data: Dataset, training: SelfTraining | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import optuna
 
-from distributed.cluster.connect import cluster
+from distributed.cluster.connect import connected, quiet
 from distributed.engine.engine import Resources
 from distributed.tuning.trial import Work, evaluate
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
@@ -86,11 +86,10 @@ def slots(workers: int | None, gpus: float | None, concurrency: int | None) -> I
     Raises:
         RunError: no Ray, or a plan that cannot be.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    with cluster(1, 0.0):
+    with connected():
         import ray
 
+        quiet()
         yield plan(ray.cluster_resources(), workers, gpus, concurrency)
 
 

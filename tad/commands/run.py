@@ -72,7 +72,7 @@ def run(
 )
 @click.option("--local", is_flag=True, help="One process, without Ray and MLflow.")
 def demo(out: Path, local: bool) -> None:
-    """Invent a small dataset, self-train two rounds on a local Ray with two workers, and write the report."""
+    """Invent a small dataset, self-train two rounds, tracked by MLflow, and write the report."""
     from distributed.run.session import Options, self_train
     from tad.data.dataset import Dataset
     from tad.prepare.synth import make_dataset
@@ -86,7 +86,6 @@ def demo(out: Path, local: bool) -> None:
         out=(out / "run").resolve(),
         store=str(out / "store"),
         local=local,
-        workers=None if local else 2,
         tracking=None if local else f"sqlite:///{(out / 'mlflow.db').resolve()}",
     )
     report = self_train("demo", load_recipe("demo"), data, options)

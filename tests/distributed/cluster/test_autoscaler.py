@@ -132,5 +132,5 @@ def test_nodes_are_started_and_waited_for_and_the_impossible_is_refused(version)
     assert said[0].endswith("(1 CPU), 3 x a new small (1 CPU)"), "refused before any was started"
     assert said[1] == "waiting for nodes, which the autoscaler starts: 2 x a new small (1 CPU)"
     assert said[2].startswith("  0 of 2 new nodes after ")
-    plan = said[said.index("Ray: 3 nodes, 3 training workers, 3 mapping actors") :]
-    assert len(plan) == 4 and all(line.endswith(" (1 CPU): 1 training worker, 1 mapping actor") for line in plan[1:])
+    plan = said[said.index("Ray: 3 nodes, 3 training workers, 3 mapping workers") :]
+    assert len(plan) == 4 and all(line.endswith(" (1 CPU): 1 training worker, 1 mapping worker") for line in plan[1:])

@@ -19,7 +19,7 @@ from tests.support.toy import ToyFit, ToyTask
 TWO = [Node("head", 4, 0.0), Node("gpu1", 8, 2.0), Node("gpu2", 8, 1.0)]
 
 
-def test_every_gpu_gets_a_worker_and_an_actor_unless_asked_otherwise():
+def test_every_gpu_gets_a_training_and_a_mapping_worker_unless_asked_otherwise():
     assert plan(TWO, None, None) == Resources(True, 3, 1.0, 3)
     assert plan(TWO, None, 0.5) == Resources(True, 6, 0.5, 6)
     assert plan(TWO, None, 0.0) == Resources(True, 1, 0.0, 20)
@@ -29,12 +29,12 @@ def test_every_gpu_gets_a_worker_and_an_actor_unless_asked_otherwise():
 
 def test_the_plan_is_told_node_by_node():
     assert plan(TWO, 3, None).plan == (
-        "Ray: 3 nodes, 3 training workers with 1 GPU each, 3 mapping actors",
+        "Ray: 3 nodes, 3 training workers with 1 GPU each, 3 mapping workers",
         "  head (4 CPUs): nothing",
-        "  gpu1 (8 CPUs, 2 GPUs): 2 training workers, 2 mapping actors",
-        "  gpu2 (8 CPUs, 1 GPU): 1 training worker, 1 mapping actor",
+        "  gpu1 (8 CPUs, 2 GPUs): 2 training workers, 2 mapping workers",
+        "  gpu2 (8 CPUs, 1 GPU): 1 training worker, 1 mapping worker",
     )
-    assert plan([Node("here", 2, 0.0)], None, None).plan == ("Ray: 1 node, trains in this process, 2 mapping actors",)
+    assert plan([Node("here", 2, 0.0)], None, None).plan == ("Ray: 1 node, trains in this process, 2 mapping workers",)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ every = chunks(data.videos("train"))
 with cluster(1, None) as resources:
     context = Context(data, {}, data.videos("train"), 0, "toy/map@0")
     stage = SlowMap(ToyMapConfig(), notes=str(folder / "notes"))
-    map_on_ray(stage, context, Store(folder).partial("0" * 24), every, done.append, resources.actors, 0.0)
+    map_on_ray(stage, context, Store(folder).partial("0" * 24), every, done.append, resources.mappers, 0.0)
 print(json.dumps([every, done]))
 """
 

@@ -34,6 +34,7 @@ def resources():
     """Every map on Ray, however small."""
     with pytest.MonkeyPatch.context() as patch, cluster(workers=2, gpus_per_worker=None) as found:
         patch.setattr(mapping, "START", 0)
+        found.start()
         yield found
 
 

@@ -350,7 +350,7 @@ def test_nodes_that_share_nothing_but_the_bucket(s3, data, server, tmp_path):
         again = cluster.run(*remote, TAD_CACHE=tmp_path / "other")
         assert again.returncode == 0, again.stderr[-3000:]
     assert "doctor: 2 nodes in order" in again.stderr
-    assert "Ray: 2 nodes, 2 training workers, 2 mapping actors" in again.stderr
+    assert "Ray: 2 nodes, 2 training workers, 2 mapping workers" in again.stderr
     assert again.stderr.count(": 1 training worker, ") == 2
     assert epochs(tmp_path / "again")[0] >= 2 and epochs(tmp_path / "again")[-1] == 11
     store = tmp_path / "other" / cache_of("s3://lab/store").name
