@@ -301,12 +301,7 @@ def main_(*arguments: object) -> None:
     assert end.value.code == 0
 
 
-MAPPED_BY_RAY = """
-from distributed.engine import mapping
-from tad.cli import main
-mapping.START = 0
-main()
-"""
+MAPPED_BY_RAY = "from distributed.engine import mapping; from tad.cli import main; mapping.START = 0; main()"
 
 
 @pytest.mark.slow
@@ -319,22 +314,9 @@ def test_nodes_that_share_nothing_but_the_bucket(s3, data, server, tmp_path):
     """
 
     def command(name: str, place: object, store: object) -> list[object]:
-        run = [
-            "-c",
-            MAPPED_BY_RAY,
-            "run",
-            RECIPE,
-            "--rounds",
-            0,
-            "--workers",
-            2,
-            "--placement",
-            "spread",
-            "--data",
-            place,
-        ]
+        run = ["-c", MAPPED_BY_RAY, "run", RECIPE, "--rounds", 0, "--workers", 2, "--placement", "spread"]
         run += ["--set", "proposer.training.batch_size=2", "--set", "proposer.training.epochs=12"]
-        return [*run, "--store", store, "--tracking", "none", "--out", tmp_path / name]
+        return [*run, "--data", place, "--store", store, "--tracking", "none", "--out", tmp_path / name]
 
     with nodes(**environment(server, tmp_path / "driver")) as cluster:
         for name in ("a", "b"):
