@@ -17,6 +17,12 @@ from tests.support.shared import shared_path
 pytest_plugins = ["tests.support.supervision", "tests.support.world"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start a Ray come first: they wait more than they compute, and the last file runs alone."""
+    slow = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Digests of the tests' files stay out of the user's cache."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+from contextlib import suppress
 from typing import Any
 
 from distributed.engine.checkpoint import Checkpoint, State
@@ -58,12 +59,12 @@ def fit_on_workers(
     except _Lost as error:
         _group = None
         raise RunError(f"stage {stage.name}: {error}") from error
-    except RunError:
-        raise
-    except BaseException:
+    except BaseException:  # of this process: they still train
         _group.abort()
         _group = None
         raise
+    if isinstance(epochs, str):
+        raise RunError(epochs)
 
     def last() -> State | None:
         state = Checkpoint(partial).load()
@@ -108,12 +109,11 @@ class _Group:
     def lives(self) -> bool:
         return self.thread.is_alive()
 
-    def train(self, stage: FitStage, context: Context, partial: Partial, progress: Progress) -> int:
-        """The number of epochs.
+    def train(self, stage: FitStage, context: Context, partial: Partial, progress: Progress) -> int | str:
+        """The number of epochs; or the message of the RunError that a worker raised.
 
         Raises:
-            RunError: as a worker raised it.
-            _Lost: Ray Train has given up.
+            _Lost: there are no workers, or they failed too often.
         """
         import ray
 
@@ -127,21 +127,22 @@ class _Group:
             kind, *found = ray.get(news)
             if kind == "epoch":
                 progress(*found)
-            elif kind == "failed":
-                raise RunError(found[0])
             elif kind == "lost":
                 self.abort()
                 raise _Lost(found[0])
             else:
-                return int(found[0])
+                ended: int | str = found[0]
+                return ended
 
     def end(self) -> None:
         import ray
+        from ray.exceptions import RayError
 
-        if self.lives():
-            ray.get(self.desk.end.remote())
-            self.thread.join(END_SECONDS)
-        ray.kill(self.desk)
+        with suppress(RayError):  # the cluster may be gone
+            if self.lives():
+                ray.get(self.desk.end.remote())
+                self.thread.join(END_SECONDS)
+            ray.kill(self.desk)
 
     def abort(self) -> None:
         """Ends workers that are in the middle of a training, without waiting for them."""
