@@ -115,7 +115,8 @@ def serve() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         if "add" in question:
-            ports = {"dashboard_port": free_port()} if not members else {}
+            # By itself Ray gives the agent, which takes jobs, one fixed port: a second Ray on this machine has none.
+            ports = {"dashboard_agent_listen_port": 0} | ({} if members else {"dashboard_port": free_port()})
             before = dict(os.environ)
             os.environ.update(question["variables"])
             head = not members
