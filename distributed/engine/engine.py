@@ -37,7 +37,7 @@ Placement = Literal["pack", "spread"]
 
 
 def nothing() -> None:
-    """Ray runs."""
+    """Where Ray runs already, or is not needed."""
 
 
 @dataclass(frozen=True)

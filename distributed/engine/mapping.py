@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from distributed.engine.chunks import Chunk, Done, open_chunk_function
 from distributed.engine.unfinished import Partial
@@ -58,10 +59,12 @@ def map_what_is_short(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
+    """One thread for torch and for NumPy's linear algebra: sums of more threads differ in their last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -21,6 +21,8 @@ from tad.stages import Context, FitStage
 
 ATTEMPTS = 4
 """At one training: the first, and one after each of three losses of a worker."""
+LOSSES = 12
+"""After so many in all Ray Train gives up, also on workers that end before they begin to train."""
 END_SECONDS = 60.0
 """How long it is waited for workers that were told to end."""
 
@@ -168,8 +170,7 @@ class _Group:
                 run_config=ray.train.RunConfig(
                     name="training",
                     storage_path=notes,
-                    # Attempts are counted for each training: a run has many.
-                    failure_config=ray.train.FailureConfig(max_failures=-1, controller_failure_limit=3),
+                    failure_config=ray.train.FailureConfig(max_failures=LOSSES, controller_failure_limit=3),
                 ),
             )
             try:
