@@ -177,8 +177,10 @@ class Engine(Protocol):
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The module itself, also when it is wrapped for several workers."""
-    return getattr(module, "module", module)
+    """The module itself, also when it is wrapped for several workers or for another precision."""
+    while isinstance(inner := getattr(module, "module", None), nn.Module):
+        module = inner
+    return module
 
 
 def one_worker(value: Tensor) -> Tensor:

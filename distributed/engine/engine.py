@@ -13,6 +13,7 @@ from distributed.engine.chunks import Chunk, Done, check_parts, chunks, collect,
 from distributed.engine.disk import need, writing
 from distributed.engine.loop import final_model
 from distributed.engine.mapping import map_here, map_on_ray, map_what_is_short
+from distributed.engine.precision import Precision
 from distributed.engine.record import Record
 from distributed.engine.store import Store, fingerprint
 from distributed.engine.train import fit_here
@@ -50,6 +51,7 @@ class Resources:
         gpus_per_worker: GPUs of each training and mapping worker (a fraction is allowed).
         mappers: mapping workers, processes of Ray Data; a map that is short without them runs in this process.
         placement: None packs training workers on few nodes, where they fit.
+        precision: of the training.
         plan: what will run where, in lines to be shown.
         start: starts Ray, where that was left until a stage needs it.
     """
@@ -59,6 +61,7 @@ class Resources:
     gpus_per_worker: float = 0.0
     mappers: int = 1
     placement: Placement | None = None
+    precision: Precision = "fp32"
     plan: tuple[str, ...] = field(default=(), compare=False)
     start: Callable[[], None] = field(default=nothing, compare=False)
 
@@ -92,7 +95,10 @@ class Engine:
             RunError: the stage failed; its checkpoints stay, and the same command resumes.
         """
         inputs = inputs or {}
-        key, tags = self._key(stage, inputs, "train", number)
+        # As an option added later: the neutral value changes no fingerprint.
+        precision = self.resources.precision
+        more = {} if precision == "fp32" else {"precision": precision}
+        key, tags = self._key(stage, inputs, "train", number, more)
         if isinstance(stage, Derived) and stage.reasons:
             config = stage.config.model_dump()
             self.record.derived(stage.name, {name: (config[name], why) for name, why in stage.reasons.items()}, tags)
@@ -175,7 +181,7 @@ class Engine:
 
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
-            return fit_here(stage, context, partial, progress, self.record.warn)
+            return fit_here(stage, context, partial, progress, self.record.warn, resources.precision)
         resources.start()
         return fit_on_workers(
             stage,
@@ -185,6 +191,7 @@ class Engine:
             resources.workers,
             resources.gpus_per_worker,
             STRATEGY[resources.placement],
+            resources.precision,
         )
 
     def _map(self, stage: MapStage, context: Context, partial: Partial, todo: list[Chunk]) -> None:
@@ -242,7 +249,12 @@ class Engine:
         return Context(self.data, dict(inputs), videos, self.seed, f"{stage.name}@{number}", number)
 
     def _key(
-        self, stage: FitStage | MapStage, inputs: Mapping[str, Artifact], role: Role, number: int
+        self,
+        stage: FitStage | MapStage,
+        inputs: Mapping[str, Artifact],
+        role: Role,
+        number: int,
+        more: Mapping[str, str] | None = None,
     ) -> tuple[str, dict[str, str]]:
         if role not in self._dataset_keys:
             self._dataset_keys[role] = self.data.fingerprint(role)
@@ -256,6 +268,7 @@ class Engine:
                 "dataset": self._dataset_keys[role],
                 "seed": self.seed,
                 "round": number,
+                **(more or {}),
             }
         )
         return key, {"fingerprint": key, "role": role, "round": str(number)} | self.tags

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from distributed.engine.checkpoint import State
+from distributed.engine.precision import MixedPrecision, Precision
 from distributed.engine.read_ahead import ReadAhead
 from tad.errors import RunError, first_line
 from tad.stages import Batch, Context, FitStage, FitTask
@@ -23,6 +26,8 @@ Report = Callable[[State | None, int, dict[str, float]], None]
 """Called after every epoch with the checkpoint (rank 0; None elsewhere), the number of all epochs, and metrics."""
 
 REMEDY = "lower the learning rate, or look for NaN or huge values with `tad check`"
+LOOK = 16
+"""Steps whose losses are looked at together: a look waits until a GPU has done all that it was given."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Worker:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
+    precision: Precision = "fp32"
     readers: int = 0
     """Threads that make batches ahead of the training; 0 makes each when it is needed."""
     expect: Callable[[int], None] = lambda count: None
@@ -102,17 +108,17 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
     worker.expect(_checkpoint_bytes(core, average))
     weights = list(core.parameters())  # once: each list walks all modules, which is work beside a small step
     pairs = None if average is None else _Pairs(average, core)
-    module = worker.wrap(core)
+    module = worker.wrap(MixedPrecision(core) if worker.precision == "bf16" else core)
     state = resume
     for epoch in range(len(history), budget.epochs):
         torch.manual_seed(seed_of(seed, name, epoch, worker.rank))
         module.train()
         sums: dict[str, Tensor] = {}
-        for step, batch in enumerate(_loader(task, size, seed, name, epoch, worker)):
-            values = task.loss(module, batch, _total)
-            whole = _total(values["loss"].detach())  # the same on every worker, so all of them stop
-            if not torch.isfinite(whole):
-                raise RunError(f"stage {name}: loss is {whole.item()} in epoch {epoch}, step {step}; {REMEDY}")
+        losses = _Losses(f"stage {name}", epoch)
+        for batch in _loader(task, size, seed, name, epoch, worker):
+            with losses.explaining():
+                values = task.loss(module, batch, _total)
+            losses.add(values["loss"])
             optimiser.zero_grad(set_to_none=True)
             (values["loss"] * worker.world).backward()  # DDP averages the gradients; shares have to be summed
             if budget.clip_norm is not None:
@@ -124,6 +130,7 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
                 pairs.update(decay)
             for key, value in values.items():
                 sums[key] = sums.get(key, 0.0) + value.detach()
+        losses.look()
         if not _finite(core, average):  # the last step's weights, which no loss has seen
             raise RunError(f"stage {name}: weights are not finite after epoch {epoch}; {REMEDY}")
         metrics = {k: float(_total(v)) / per_epoch for k, v in sorted(sums.items())}
@@ -184,6 +191,53 @@ def _total(value: Tensor) -> Tensor:
         value = value.detach().clone()
         dist.all_reduce(value)
     return value
+
+
+class _Losses:
+    """The losses of the last steps of an epoch, on their device until they are looked at."""
+
+    def __init__(self, where: str, epoch: int) -> None:
+        self.where, self.epoch = where, epoch
+        self.first, self.waiting = 0, list[Tensor]()
+
+    def add(self, loss: Tensor) -> None:
+        """This worker's share of the next step's loss.
+
+        Raises:
+            RunError: see `look`.
+        """
+        self.waiting.append(loss.detach())
+        if len(self.waiting) == LOOK:
+            self.look()
+
+    def look(self) -> None:
+        """All workers look after the same step.
+
+        Raises:
+            RunError: a loss was not finite; on every worker alike, so that all of them stop.
+        """
+        if self.waiting:
+            self._check(_total(torch.stack(self.waiting)))
+        self.first, self.waiting = self.first + len(self.waiting), []
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """What a loss that is not finite did to the next step is not what a user should read.
+
+        Raises:
+            RunError: an earlier loss was not finite.
+        """
+        try:
+            yield
+        except Exception:
+            if self.waiting:  # without the others, which may wait for this worker elsewhere
+                self._check(torch.stack(self.waiting))
+            raise
+
+    def _check(self, losses: Tensor) -> None:
+        for step, loss in enumerate(losses.tolist(), self.first):
+            if not math.isfinite(loss):
+                raise RunError(f"{self.where}: loss is {loss} in epoch {self.epoch}, step {step}; {REMEDY}")
 
 
 class _Pairs:

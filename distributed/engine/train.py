@@ -14,6 +14,7 @@ from distributed.engine.checkpoint import Checkpoint, State
 from distributed.engine.disk import need
 from distributed.engine.locks import Tell, note
 from distributed.engine.loop import OtherTraining, Worker, fit
+from distributed.engine.precision import Precision
 from distributed.engine.unfinished import Partial
 from tad.errors import RunError
 from tad.stages import Context, FitStage
@@ -27,10 +28,17 @@ Progress = Callable[[int, int, dict[str, float]], None]
 Made = TypeVar("Made")
 
 
-def fit_here(stage: FitStage, context: Context, partial: Partial, progress: Progress, tell: Tell = note) -> State:
+def fit_here(
+    stage: FitStage,
+    context: Context,
+    partial: Partial,
+    progress: Progress,
+    tell: Tell = note,
+    precision: Precision = "fp32",
+) -> State:
     """Trains in this process, on its GPU if there is one; a checkpoint after every epoch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    worker = Worker(device=device, readers=readers(device))
+    worker = Worker(device=device, readers=readers(device), precision=precision)
     return fit_as(worker, stage, context, Checkpoint(partial, tell), progress)
 
 

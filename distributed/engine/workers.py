@@ -10,10 +10,12 @@ import asyncio
 import tempfile
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from distributed.engine.checkpoint import Checkpoint, State
 from distributed.engine.loop import Worker
+from distributed.engine.precision import Precision
 from distributed.engine.train import Progress, fit_as, readers
 from distributed.engine.unfinished import CHECKPOINT, Partial
 from tad.errors import RunError
@@ -35,6 +37,7 @@ def fit_on_workers(
     workers: int,
     gpus_per_worker: float,
     strategy: str = "PACK",
+    precision: Precision = "fp32",
 ) -> State:
     """Trains with Ray Train: DDP over `workers` processes (gloo on CPUs, nccl on GPUs).
 
@@ -57,7 +60,7 @@ def fit_on_workers(
         progress(epoch, epochs, metrics)
 
     try:
-        epochs = _group.train(stage, context, partial, once)
+        epochs = _group.train(stage, context, partial, precision, once)
     except _Lost as error:
         _group = None
         raise RunError(f"stage {stage.name}: {error}") from error
@@ -111,7 +114,9 @@ class _Group:
     def lives(self) -> bool:
         return self.thread.is_alive()
 
-    def train(self, stage: FitStage, context: Context, partial: Partial, progress: Progress) -> int | str:
+    def train(
+        self, stage: FitStage, context: Context, partial: Partial, precision: Precision, progress: Progress
+    ) -> int | str:
         """The number of epochs; or the message of the RunError that a worker raised.
 
         Raises:
@@ -120,7 +125,7 @@ class _Group:
         import ray
 
         # In a list: Ray would send what a bare reference stands for.
-        ray.get(self.desk.put.remote([ray.put((stage, context, partial))], stage.name))
+        ray.get(self.desk.put.remote([ray.put((stage, context, partial, precision))], stage.name))
         while True:
             news = self.desk.news.remote()
             while not ray.wait([news], timeout=1.0)[0]:
@@ -266,9 +271,10 @@ def _work(config: dict[str, Any]) -> None:
         number, work = ray.get(desk.take.remote(worker.rank, me, number))
         if work is None:
             return
-        stage, context, given = ray.get(work[0])
+        stage, context, given, precision = ray.get(work[0])
+        as_told = replace(worker, precision=precision)
         try:
-            epochs = _train(worker, stage, context, given, lambda *told: desk.tell.remote(number, *told))  # noqa: B023
+            epochs = _train(as_told, stage, context, given, lambda *told: desk.tell.remote(number, *told))  # noqa: B023
         except RunError as error:  # of every worker alike
             ray.get(desk.failed.remote(number, str(error)))
         except BaseException as error:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from distributed.engine.precision import Precision, chosen
 from distributed.engine.store import Store
 from distributed.run.signals import Interrupted, as_interrupts, heard_again
 from distributed.tuning import on_ray
@@ -25,7 +26,16 @@ from distributed.tuning.drivers import living, registered
 from distributed.tuning.folder import MARKER, claim, clear_scratch, identity, name_in, sign, study_data
 from distributed.tuning.mirror import Mirror
 from distributed.tuning.progress import Progress
-from distributed.tuning.study import best_of, digest, in_one_sentence, join, open_storage, read_storage, told
+from distributed.tuning.study import (
+    best_of,
+    digest,
+    in_one_sentence,
+    join,
+    keep_precision,
+    open_storage,
+    read_storage,
+    told,
+)
 from distributed.tuning.summary import Summary, label_command, recipe_of, summarise, text_of, write_best
 from distributed.tuning.trial import Stopped, Work, evaluate, folder_of
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
@@ -52,7 +62,7 @@ class Options:
         out: the study's folder.
         trials: how many trials the study shall have.
         storage: URL of a database; None: STUDY/study.db.
-        concurrency, workers, gpus: of trials; None chooses.
+        concurrency, workers, gpus, precision: of trials; None chooses.
         minutes: no trial begins later than this; None: no limit.
         warm_start: another study (its folder, or its name), whose best parameters are tried first.
         tracking: MLflow URI; None is the default SQLite file, "none" no tracking.
@@ -70,6 +80,7 @@ class Options:
     concurrency: int | None = None
     workers: int | None = None
     gpus: float | None = None
+    precision: Precision | None = None
     minutes: float | None = None
     warm_start: str | None = None
     tracking: str | None = None
@@ -125,6 +136,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     study.pruner = pruner(options.scheduler)
     with registered(study) as driver, _slots(options) as slots:
         heard_again()
+        keep_precision(study, slots.resources.precision)
         until = start + 60 * options.minutes if options.minutes is not None else float("inf")
         work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus)
         progress = Progress(study, options.trials, objective)
@@ -227,12 +239,16 @@ def _warm(storage: Any, space: Space, options: Options) -> list[dict[str, Any]]:
 @contextmanager
 def _slots(options: Options) -> Iterator[on_ray.Slots]:
     if options.local:
+        import torch
+
         from distributed.engine.engine import Resources
 
-        yield on_ray.Slots(Resources(), 1.0, 1)  # whatever GPU this process sees
+        precision = chosen(options.precision, torch.cuda.is_available())
+        yield on_ray.Slots(Resources(precision=precision), 1.0, 1)  # whatever GPU this process sees
     else:
         with on_ray.slots(options.workers, options.gpus, options.concurrency) as found:
-            yield found
+            precision = chosen(options.precision, found.gpus > 0)
+            yield found._replace(resources=replace(found.resources, precision=precision))
 
 
 def _check(options: Options) -> None:

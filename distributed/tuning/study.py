@@ -15,6 +15,7 @@ import optuna
 from filelock import FileLock
 from optuna.trial import TrialState
 
+from distributed.engine.precision import Precision
 from search_spaces.space import Space
 from tad.data.remote import redacted
 from tad.errors import RunError, TadError, first_line
@@ -159,6 +160,18 @@ def join(
             "this one another name with --study, or repeat the earlier command; finished stages are shared either way"
         )
     return study
+
+
+def keep_precision(study: optuna.Study, precision: Precision) -> None:
+    """Notes the precision of a study's trials, or compares it: scores of two precisions are not alike.
+
+    Raises:
+        RunError: earlier trials had another one.
+    """
+    earlier = study.user_attrs.get("precision", "fp32" if study.trials else precision)
+    if earlier != precision:
+        raise RunError(f"study {study.study_name}: its trials have precision {earlier}; give --precision {earlier}")
+    study.set_user_attr("precision", precision)
 
 
 def best_of(storage: optuna.storages.BaseStorage, name: str, space: Space, most: int = 5) -> list[dict[str, Any]]:

@@ -26,6 +26,14 @@ class DatasetType(click.ParamType):
         return value if "://" in str(value) else Path(value)
 
 
+class Chosen(click.Choice[str]):
+    """A choice that `auto`, None then, leaves to the command."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        found = super().convert(value, param, context)
+        return None if found == "auto" else found
+
+
 def store_option(text: str, *names: str) -> Callable[[Any], Any]:
     """--store, which TAD_STORE gives, too.
 
@@ -58,6 +66,13 @@ NO_CHECK = click.option(
     is_flag=True,
     help="Take feature files as they are; by default those that `tad check` refuses stop it.",
 )
+PRECISION = click.option(
+    "--precision",
+    type=Chosen(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of the matrix products in training; auto: bf16 on GPUs, fp32 elsewhere.",
+)
 SHARED = (
     click.option("--seed", type=SEED, default=0, show_default=True, help="Same seed, same result."),
     click.option("--local", is_flag=True, help="One process, without Ray and MLflow."),
@@ -77,6 +92,7 @@ SHARED = (
         default=None,
         help="Training workers: all on one node, or over all of them.  [default: on few nodes]",
     ),
+    PRECISION,
     store_option("Artifact store: a folder, s3:// or gs://. Finished stages found there are not run again."),
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tad.commands.numbers import GPUS, MINUTES, SEED, Workers
-from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, store_option
+from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, PRECISION, store_option
 
 
 @click.command()
@@ -53,6 +53,7 @@ from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, store_option
 )
 @click.option("--workers", type=Workers(), default="auto", show_default=True, help="Training workers of a trial.")
 @click.option("--gpus-per-trial", type=GPUS, default=None, help="A fraction is allowed.  [default: 1 if there are any]")
+@PRECISION
 @click.option("--time-budget", type=MINUTES, metavar="MIN", help="No trial begins after this many minutes.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of trials and sampler.")
 @click.option("--tracking", metavar="URI", help="MLflow; none for none.  [default: sqlite mlflow.db here]")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from distributed.engine.loop import OtherTraining, Worker, _finite, batches, final_model, fit
+from distributed.engine.loop import OtherTraining, Worker, _finite, _Losses, batches, final_model, fit
 from distributed.engine.read_ahead import AHEAD, ReadAhead
 from distributed.engine.store import Store
 from tad.errors import RunError
@@ -114,6 +114,43 @@ def test_batches_cover_the_epoch_and_drop_the_incomplete_one():
 def test_a_loss_that_is_not_finite_stops_with_its_place(data):
     with pytest.raises(RunError, match=r"toy/fit: loss is (nan|inf) in epoch \d+, step \d+; lower the learning rate"):
         train(data, ToyConfig(lr=1e30, epochs=50))
+
+
+def failing_at(step, problem, lr):
+    """A task whose loss raises in this step, as NumPy's code may do on what an earlier step left."""
+
+    class Task(ToyTask):
+        steps = 0
+
+        def loss(self, module, batch, total):
+            self.steps += 1
+            if self.steps == step:
+                raise problem
+            return super().loss(module, batch, total)
+
+    class Fit(ToyFit):
+        def open(self, context):
+            return Task(self.config, context)
+
+    return Fit(ToyConfig(lr=lr, epochs=50, batch_size=1))
+
+
+def test_losses_are_looked_at_together_and_the_first_bad_one_is_told(data, monkeypatch):
+    looks, look = [], _Losses.look
+    monkeypatch.setattr(_Losses, "look", lambda self: (looks.append(len(self.waiting)), look(self))[1])
+    monkeypatch.setattr("distributed.engine.loop.LOOK", 4)
+    train(data, ToyConfig(epochs=1, batch_size=1))
+    assert looks == [4, 4, 2]
+    with pytest.raises(RunError, match=r"loss is (inf|nan) in epoch 0, step [123];"):
+        train(data, ToyConfig(lr=1e25, epochs=50, batch_size=1))
+
+
+def test_what_a_bad_loss_did_to_a_later_step_does_not_hide_it(data):
+    context = Context(data, {}, data.videos("train"), 0)
+    with pytest.raises(RunError, match=r"toy/fit: loss is (inf|nan) in epoch 0, step [123]; lower the learning rate"):
+        fit(failing_at(6, ValueError("not a number"), 1e25), context, Worker(), None, lambda *_: None)
+    with pytest.raises(ValueError, match="of its own"):
+        fit(failing_at(6, ValueError("of its own"), 0.01), context, Worker(), None, lambda *_: None)
 
 
 class BrokenTask(ToyTask):

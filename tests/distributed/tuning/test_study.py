@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from distributed.tuning.search import sampler
-from distributed.tuning.study import best_of, join, open_storage
+from distributed.tuning.study import best_of, join, keep_precision, open_storage
 from distributed.tuning.trials import counts
 from search_spaces.space import Float, Parameter, Space
 from tad.errors import RunError
@@ -33,6 +33,18 @@ def test_another_search_under_the_same_name_is_refused(url):
     optuna.create_study(storage=storage, study_name="foreign").enqueue_trial({"x": 1.0})
     with pytest.raises(RunError, match="not one of `tad tune`"):
         join(storage, "foreign", IDENTITY, ["minimize"])
+
+
+def test_trials_of_two_precisions_are_not_compared(url):
+    study = join(open_storage(url), "s", {"recipe": "x"}, ["maximize"])
+    keep_precision(study, "bf16")
+    keep_precision(study, "bf16")
+    with pytest.raises(RunError, match="study s: its trials have precision bf16; give --precision bf16"):
+        keep_precision(study, "fp32")
+    older = join(open_storage(url), "older", {"recipe": "x"}, ["maximize"])
+    older.tell(older.ask(), 0.5)  # before there was another precision
+    keep_precision(older, "fp32")
+    assert older.user_attrs["precision"] == "fp32"
 
 
 @pytest.mark.parametrize(
