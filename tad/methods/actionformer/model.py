@@ -67,9 +67,14 @@ class ActionFormer(Backbone):
         names = ("dim", "width", "heads", "levels", "window", "drop_path", "input_dropout")
         return cls(classes=len(settings["classes"]), **{name: settings[name] for name in names}, **more)
 
-    def forward(self, features: Tensor, video: Tensor) -> PointOutputs:
-        """From features [T, D] and the video [T] of each row to the outputs of all points; see `Backbone.encode`."""
-        return self.answer(self.encode(features, video))[0]
+    def forward(self, features: Tensor, video: Tensor, lengths: Tensor | None = None) -> PointOutputs:
+        """From features [T, D] and the video [T] of each row (-1 on padding) to the outputs of all points.
+
+        Args:
+            features, video: see `Backbone.encode`.
+            lengths: [V] rows of each video; needed for input dropout, in training.
+        """
+        return self.answer(self.encode(features, video, None if lengths is None else len(lengths)))[0]
 
     def answer(self, levels: Levels) -> tuple[PointOutputs, Tensor]:
         """The outputs of all points, and the hidden rows [R, W] from which the boundaries are read."""

@@ -18,7 +18,7 @@ from tad.methods.actionformer.model import ActionFormer, PointOutputs
 from tad.methods.actionformer.options import Training
 from tad.methods.actionformer.targets import Targets, assign, ignore, pyramid
 from tad.methods.common.optimisers import adamw
-from tad.methods.common.pyramid import padded_length
+from tad.methods.common.pyramid import padded_length, real_points
 from tad.methods.common.windows import (
     Labels,
     expected_length,
@@ -102,7 +102,10 @@ class DetectorTask:
         return Item(rows, Labels(*(part[crop.kept] for part in labels)), zones)
 
     def collate(self, items: Sequence[Item]) -> Batch:
-        """Windows one after the other: features [T, D], video [T] and the targets of all P points, level by level."""
+        """Windows one after the other: features [T, D], video [T] and the targets of all P points, level by level.
+
+        With them the `lengths` [V] of the windows, and which points are `positive`, int64 [n].
+        """
         features, video, slots = pack([item.features for item in items], self.levels)
         levels = []
         for item, size in zip(items, slots, strict=True):
@@ -116,21 +119,23 @@ class DetectorTask:
         targets = Targets(
             *(torch.cat([torch.cat(level) for level in zip(*part, strict=True)]) for part in zip(*levels, strict=True))
         )
-        return {"features": features, "video": video, **targets._asdict()}
+        positive = (targets.classes.any(-1) & real_points(video, self.levels)).nonzero()[:, 0]
+        lengths = torch.tensor([len(item.features) for item in items])
+        return {"features": features, "video": video, "lengths": lengths, "positive": positive, **targets._asdict()}
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         """The weighted terms, and the number of positive points."""
         outputs: PointOutputs = self.answer(module, batch)
-        positive = batch["classes"].any(-1) & outputs.mask
+        positive = batch["positive"]
         core = unwrap(module)
         assert isinstance(core, ActionFormer)
         terms = self.terms(core, outputs, batch, positive, total)
         loss = sum((self.weights[name] * term for name, term in terms.items()), torch.zeros(()).to(outputs.logits))
-        return {"loss": loss, **terms, "positives": positive.sum().float()}
+        return {"loss": loss, **terms, "positives": loss.new_full((), len(positive))}
 
     def answer(self, module: nn.Module, batch: Batch) -> Any:
         """What the network says of a batch."""
-        return module(batch["features"], batch["video"])
+        return module(batch["features"], batch["video"], batch["lengths"])
 
     def terms(
         self, core: ActionFormer, outputs: PointOutputs, batch: Batch, positive: Tensor, total: Total
@@ -148,7 +153,7 @@ class DetectorTask:
 
     def count(self, core: ActionFormer, positive: Tensor, total: Total) -> Tensor:
         """The running number of positive points of a batch, with this batch in it."""
-        number = total(positive.sum().float())
+        number = total(core.normaliser.new_full((), len(positive)))
         core.normaliser.mul_(0.9).add_(0.1 * number.clamp(min=1))
         return core.normaliser
 

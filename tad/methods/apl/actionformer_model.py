@@ -59,14 +59,16 @@ class AplActionFormer(ActionFormer):
         branches = settings.get("branches", 2) if "quality" in settings else 0
         return super().of(settings, branches=branches, unlabelled="unlabelled" in settings, **more)
 
-    def forward(self, features: Tensor, video: Tensor, frames: Tensor | None = None) -> AplOutputs:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, features: Tensor, video: Tensor, lengths: Tensor | None = None, frames: Tensor | None = None
+    ) -> AplOutputs:
         """From features [T, D] and the video [T] of each row (-1 on padding) to the outputs of all points.
 
         Args:
-            features, video: see `Backbone.encode`.
+            features, video, lengths: as of `ActionFormer`.
             frames: int64 of any shape, rows of the features at which the pyramid itself is wanted, too.
         """
-        levels = self.encode(features, video)
+        levels = self.encode(features, video, None if lengths is None else len(lengths))
         outputs, hidden = self.answer(levels)
         quality = None if self.quality_head is None else self.quality_head(hidden)[levels.point]
         there = None if frames is None else pyramid_rows(levels.rows, len(features), self.levels, frames)

@@ -115,7 +115,7 @@ class AplTask(DetectorTask):
         """As of `DetectorTask`; partners come after all others.
 
         `unlabelled` [P] tells whose points are theirs, where items can have one. For the contrast there are frames
-        [B, K] (rows of the sequence), their labels, and the items of the B windows.
+        [B, K] (rows of the sequence), their labels, the items of the B windows, and which of these are no partners.
         """
         windows = [*items, *(item.partner for item in items if item.partner is not None)]
         batch = super().collate(windows)
@@ -130,11 +130,12 @@ class AplTask(DetectorTask):
             batch["frames"] = torch.from_numpy(np.stack([w.frames for w in windows]) + starts[:, None])
             batch["frame_labels"] = torch.from_numpy(np.stack([w.frame_labels for w in windows]))
             batch["items"] = torch.tensor([w.place for w in windows])
-            batch["labelled"] = torch.tensor(len(items))
+            batch["first"] = torch.arange(len(items))
         return batch
 
     def answer(self, module: nn.Module, batch: Batch) -> AplOutputs:
-        return module(batch["features"], batch["video"], batch.get("frames"))  # type: ignore[no-any-return]
+        frames = batch.get("frames")
+        return module(batch["features"], batch["video"], batch["lengths"], frames)  # type: ignore[no-any-return]
 
     def losses(self, outputs: AplOutputs, batch: Batch, positive: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """As of `DetectorTask`; with quality branches the class loss is that of joint scores, and they have one [n]."""
@@ -172,7 +173,7 @@ class AplTask(DetectorTask):
             (~batch["unlabelled"], core.normaliser, 1.0),
             (batch["unlabelled"], core.unlabelled_normaliser, self.config.unlabelled_weight or 0.0),
         ):
-            number, real = total(torch.stack([(each & points).sum().float() for each in (positive, mask)]))
+            number, real = total(torch.stack([points[positive].sum().float(), (points & mask).sum().float()]))
             # A step without any partner says nothing about their number.
             running.copy_(torch.where(real > 0, 0.9 * running + 0.1 * number.clamp(min=1), running))
             halves.append(Half(points, running, weight))
@@ -180,7 +181,7 @@ class AplTask(DetectorTask):
 
     def contrast(self, frames: Tensor, batch: Batch, halves: list[Half], total: Total) -> Tensor:
         """The contrast of each half on its own, weighted as its other losses are."""
-        first = int(batch["labelled"])
+        first = len(batch["first"])
         shares = [
             half.weight
             * frame_contrast(
@@ -204,9 +205,12 @@ class AplTask(DetectorTask):
 
 
 def share(halves: list[Half], losses: Tensor, of: Tensor | None = None) -> Tensor:
-    """Losses of points, or of those in `of` [P] alone, summed over the running number of their half."""
+    """Losses of points, or of those in `of` alone, summed over the running number of their half."""
     shares = []
     for points, number, weight in halves:
-        chosen = losses if points is None else losses[points if of is None else points[of]]
+        chosen = losses
+        if points is not None:
+            own = points if of is None else points[of]
+            chosen = losses * own.view(-1, *[1] * (losses.dim() - 1))
         shares.append(weight * (chosen.sum() / number))
     return torch.stack(shares).sum() if len(shares) > 1 else shares[0]

@@ -129,4 +129,4 @@ class Encoder(Backbone):
 
     def forward(self, features: Tensor, video: Tensor, frames: Tensor) -> Tensor:
         """From features [T, D], video [T] (-1 on padding) and rows [B, K] to all levels there, [B, K, L * W]."""
-        return pyramid_rows(self.encode(features, video).rows, len(features), self.levels, frames)
+        return pyramid_rows(self.encode(features, video, len(frames)).rows, len(features), self.levels, frames)

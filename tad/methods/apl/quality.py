@@ -90,7 +90,7 @@ def quality_losses(
         outputs: of a network with the branches.
         classes: [P, C] bool, what the points should answer.
         offsets: [P, 2] what they should answer, in strides.
-        positive: [P] bool.
+        positive: [n] int64, the points that should answer.
         config: of the losses.
 
     Returns:

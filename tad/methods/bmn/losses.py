@@ -5,6 +5,7 @@ Source: BMN (ICCV 2019) section 3.3 and its released code. Legend: B windows, T 
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,9 +25,8 @@ def balanced(positive: Tensor, valid: Tensor, total: Total) -> Tensor:
     """
     positive, negative = positive & valid, ~positive & valid
     ups, downs = total(positive.sum().float()), total(negative.sum().float())
-    if ups == 0 or downs == 0:
-        return valid / (ups + downs).clamp(min=1)
-    return positive / (2 * ups) + negative / (2 * downs)
+    halves = positive / (2 * ups).clamp(min=1) + negative / (2 * downs).clamp(min=1)
+    return torch.where((ups == 0) | (downs == 0), valid / (ups + downs).clamp(min=1), halves)
 
 
 def boundary_loss(logits: Tensor, targets: Tensor, valid: Tensor, total: Total) -> Tensor:

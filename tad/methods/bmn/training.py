@@ -83,7 +83,9 @@ class BmnTask:
         self.budget = Budget(config.epochs, config.batch_size, config.ema_decay, config.clip_norm)
         self.labels, self.ignored = read_labels(context), read_ignored(context)
         self.settings = self.resolve()
-        self.cells = valid_cells(self.settings["length"], self.settings["durations"])
+        length = self.settings["length"]
+        self.cells = valid_cells(length, self.settings["durations"])
+        self.places = torch.from_numpy(self.cells.duration * length + self.cells.start)
         self.items = [(v, i) for v in teaching(context, self.labels) for i in self._teaching(v)]
         self.weights = {"regression": config.regression_weight}
         """Of terms; the others weigh 1."""
@@ -145,7 +147,8 @@ class BmnTask:
 
     def of_cells(self, outputs: BmnOutputs) -> Tensor:
         """[B, M, K] the maps at the cells."""
-        return outputs.maps[:, :, self.cells.duration, self.cells.start]
+        self.places = self.places.to(outputs.maps.device)
+        return outputs.maps.flatten(2).index_select(2, self.places)
 
     def summed(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms and, as "loss", their weighted sum."""

@@ -85,35 +85,43 @@ class Backbone(nn.Module):
         self.branch = nn.ModuleList(Block(width, heads, window, 2, drop_path, gain) for _ in range(levels - 1))
         self.necks = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
 
-    def encode(self, features: Tensor, video: Tensor) -> Levels:
+    def encode(self, features: Tensor, video: Tensor, videos: int | None = None) -> Levels:
         """From features to the rows of all levels.
 
         Args:
             features: [T, D].
             video: [T] int64, which video of the batch each row belongs to, -1 on padding.
+            videos: how many there are; needed for input dropout, in training.
 
         Raises:
-            ValueError: T is not a multiple of 2 ** (levels - 1).
+            ValueError: T is not a multiple of 2 ** (levels - 1), or `videos` is missing.
         """
         if len(features) % 2 ** (self.levels - 1):
             raise ValueError(f"{len(features)} rows are no multiple of {2 ** (self.levels - 1)}; pad them")
         x = features * (video >= 0)[:, None]
         if self.training and self.input_dropout:
-            channels = x.new_ones(int(video.max()) + 1, x.shape[1])
+            if videos is None:
+                raise ValueError("training with input dropout needs to know how many videos there are")
+            channels = x.new_ones(videos, x.shape[1])
             x = x * F.dropout(channels, self.input_dropout)[video]
         x = self.embedding(x, video)
         for block in self.stem:
             x, video = block(x, video)
-        pyramid, videos = [x], [video]
+        pyramid, owners = [x], [video]
         for block in self.branch:
             x, video = block(x, video)
             pyramid.append(x)
-            videos.append(video)
+            owners.append(video)
         x = torch.cat([F.pad(norm(x), (0, 0, 0, 1)) for norm, x in zip(self.necks, pyramid, strict=True)])
-        video = torch.cat([F.pad(v, (0, 1), value=-1) for v in videos])
-        level = torch.cat([F.pad(torch.full_like(v, i), (0, 1), value=-1) for i, v in enumerate(videos)])
-        point = (level >= 0).nonzero()[:, 0]
-        return Levels(x * (video >= 0)[:, None], video, level[point], point)
+        level = torch.cat([torch.full_like(v, i) for i, v in enumerate(owners)])
+        point = torch.arange(len(level), device=level.device) + level  # each level before has one row that is no point
+        video = torch.cat([F.pad(v, (0, 1), value=-1) for v in owners])
+        return Levels(x * (video >= 0)[:, None], video, level, point)
+
+
+def real_points(video: Tensor, levels: int) -> Tensor:
+    """[P] bool, as `Levels.mask`: which points are not padding, from the video [T] of each row alone."""
+    return torch.cat([video[:: 2**level] for level in range(levels)]) >= 0
 
 
 class Conv(nn.Conv1d):

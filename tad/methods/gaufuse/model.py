@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tad.methods.snippet.model import rows_of
+from tad.methods.snippet.model import places, rows_of
 
 TINY = 1e-9
 POOLED = 1e-5
@@ -33,12 +33,15 @@ class Rows(NamedTuple):
     """[N] their lengths as vectors, kept because cosines divide by them again and again."""
     mask: Tensor
     """[B, T] bool, False on padding."""
+    place: Tensor
+    """[N] where the rows lie in the mask, see `places`."""
     lengths: list[int]
     """[B]"""
 
     @classmethod
     def of(cls, x: Tensor, mask: Tensor) -> Rows:
-        return cls(x, torch.linalg.vector_norm(x, dim=-1).clamp(min=TINY), mask, mask.sum(1).tolist())
+        norm = torch.linalg.vector_norm(x, dim=-1).clamp(min=TINY)
+        return cls(x, norm, mask, places(mask), mask.sum(1).tolist())
 
     def replaced(self, x: Tensor) -> Rows:
         """Other rows [N, W] of the same videos."""
@@ -51,9 +54,8 @@ class Rows(NamedTuple):
             products = self.x @ unit.T
         else:
             products = torch.cat([x @ own.T for x, own in zip(self.x.split(self.lengths), unit, strict=True)])
-        place = self.mask.flatten().nonzero()[:, 0]
         padded = products.new_zeros(self.mask.numel(), products.shape[1])
-        return padded.index_copy(0, place, products / self.norm[:, None]).view(*self.mask.shape, -1)
+        return padded.index_copy(0, self.place, products / self.norm[:, None]).view(*self.mask.shape, -1)
 
     def pooled(self, weights: Tensor) -> Tensor:
         """[B, M, W] weighted sums of each video's rows; weights [B, M, T]."""
@@ -167,7 +169,7 @@ class RskpModel(nn.Module):
             mask: [B, T] bool, False on padding.
             classes: [B, C] bool, the classes whose memory each video walks over; None leaves the branch out.
         """
-        rows = Rows.of(self.dropout(torch.relu(self.embedding(rows_of(features, mask)))), mask)
+        rows = Rows.of(self.dropout(torch.relu(self.embedding(rows_of(features, places(mask))))), mask)
         prototypes = summarise(rows, self.prototypes, self.em_iterations, self.em_temperature)
         memory, remembered = None, mask.new_zeros(len(mask))
         if classes is not None:

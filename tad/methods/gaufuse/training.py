@@ -209,6 +209,7 @@ class RskpTask:
             log.info("leaving out %d of %d videos without a class", skipped, len(context.videos))
         dim = data.manifest.grid.dim
         self.lr = min(1e-3, 5e-5 * 2048 / dim) if lr is None else lr
+        self.step: int | None = None
         self.module: nn.Module
         if "model" in context.inputs:
             model, settings = restore(context, of_architecture(RskpModel), dropout=config.dropout)
@@ -259,18 +260,21 @@ class RskpTask:
         """The weighted terms of each video, averaged over the videos; then the memory takes in the batch."""
         core = unwrap(module)
         assert isinstance(core, RskpModel)
-        epoch, step = divmod(int(core.steps), self.epoch_steps)
+        if self.step is None:  # from then on it is counted here: a GPU has to be waited for
+            self.step = int(core.steps)
+        epoch, step = divmod(self.step, self.epoch_steps)
         remembering = epoch >= self.memory_epochs
         if epoch == self.memory_epochs and step == 0:
             self.first_memory(core, batch["mask"].device)
         scores = module(batch["features"], batch["mask"], self.memory_classes(batch) if remembering else None)
         terms, weights = self.terms(scores, batch), self.weights(epoch)
-        videos = total(torch.tensor(float(len(batch["mask"])), device=batch["mask"].device))
+        videos = total(scores.embedding.new_full((), len(batch["mask"])))
         shares = {name: term.sum() / videos for name, term in terms.items()}
         loss = torch.stack([weights[name] * share for name, share in shares.items()]).sum()
         if remembering:
             core.remember(*self.gather(scores, batch, total))
         core.steps += 1
+        self.step += 1
         return {"loss": loss, **shares}
 
     def terms(self, scores: RskpScores, batch: Batch) -> dict[str, Tensor]:
@@ -365,7 +369,7 @@ def attention_loss(attention: Tensor, mask: Tensor, ratio: int) -> Tensor:
         ratio: one snippet in `ratio` counts.
     """
     count = (mask.sum(1) // ratio).clamp(min=1)
-    most = int(count.max())
+    most = max(1, mask.shape[1] // ratio)
     use = torch.arange(most, device=mask.device)[None] < count[:, None]
     high = attention.masked_fill(~mask, -1.0).topk(most, dim=1).values
     low = attention.masked_fill(~mask, 2.0).topk(most, dim=1, largest=False).values

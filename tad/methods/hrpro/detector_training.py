@@ -231,12 +231,14 @@ class InstanceTask:
             label_spans[v, :own] = torch.from_numpy(item.labels.spans)
             label_classes[v, :own] = torch.from_numpy(item.labels.classes)
             label_mask[v, :own] = True
+        target = torch.from_numpy(np.concatenate([item.target for item in items]))
         return {
             "features": features,
             "lengths": lengths,
             "spans": torch.from_numpy(np.concatenate([item.proposals.spans for item in items])),
             "classes": torch.from_numpy(np.concatenate([item.proposals.classes for item in items])),
-            "target": torch.from_numpy(np.concatenate([item.target for item in items])),
+            "target": target,
+            "positive": (target >= self.config.positive_tiou).nonzero()[:, 0],
             "video": torch.repeat_interleave(torch.tensor([len(item.target) for item in items])),
             "label_spans": label_spans,
             "label_classes": label_classes,
@@ -248,8 +250,8 @@ class InstanceTask:
         video, target = batch["video"], batch["target"]
         answers = module(batch["features"], batch["lengths"], batch["spans"], video)
         videos = len(batch["lengths"])
-        number = total(torch.tensor(float(videos), device=target.device))
-        positive = target >= self.config.positive_tiou
+        number = total(answers.completeness.new_full((), videos))
+        positive = batch["positive"]
         reached = overlap(answers.refined[positive], video[positive], batch["classes"][positive], batch)
         score = video_means(smooth_l1(answers.completeness, target), video, videos)
         regression = video_means(smooth_l1(reached, torch.ones_like(reached)), video[positive], videos)
@@ -308,4 +310,4 @@ def overlap(spans: Tensor, video: Tensor, classes: Tensor, batch: Batch) -> Tens
 def video_means(values: Tensor, video: Tensor, videos: int) -> Tensor:
     """[V] mean of the values [R] of each video; 0 where it has none."""
     sums = values.new_zeros(videos).index_add(0, video, values)
-    return sums / torch.bincount(video, minlength=videos).clamp(min=1)
+    return sums / values.new_zeros(videos).index_add(0, video, torch.ones_like(values)).clamp(min=1)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tad.methods.snippet.model import SnippetModel, SnippetScores, rows_of
+from tad.methods.snippet.model import SnippetModel, SnippetScores, places, rows_of
 
 
 class ReliabilityBlock(nn.Module):
@@ -106,10 +106,11 @@ class HrproModel(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> SnippetScores:
         """features [B, T, D] and mask [B, T] (False on padding) to scores."""
-        rows = rows_of(features, mask)
+        place = places(mask)
+        rows = rows_of(features, place)
         if len(self.blocks):
             rows = self._attend(rows, mask.sum(1).tolist())
-        return self.snippet.of_rows(rows, mask)
+        return self.snippet.of_rows(rows, place, mask)
 
     def _attend(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
         """rows [N, D] of all videos through the blocks, with prototypes beside the rows of each video."""
@@ -170,7 +171,7 @@ def prototype_contrast(
 
     def mean(members: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         """[groups, C] mean similarity of the rows `members` in each group, and [groups] how many there are."""
-        count = torch.bincount(group, minlength=groups).to(similarity)
+        count = similarity.new_zeros(groups).index_add(0, group, similarity.new_ones(len(group)))
         sums = similarity.new_zeros(groups, classes).index_add(0, group, similarity[members])
         return sums / count.clamp(min=1)[:, None], count
 

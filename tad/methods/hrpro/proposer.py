@@ -170,14 +170,17 @@ class HrproTask(SnippetTask):
             )
         }
         self.weights["contrast"] = config.contrast_weight
+        self.remembers = False
         return HrproModel(**shape)
 
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         """The snippet task's terms and the contrast; then the memory learns from all workers' videos."""
         core = unwrap(module)
         assert isinstance(core, HrproModel)
-        if (core.seen < 0).any():
-            core.initialise(self.first_memory(core, batch["mask"].device))
+        if not self.remembers:  # asked once: a GPU has to be waited for
+            if (core.seen < 0).any():
+                core.initialise(self.first_memory(core, batch["mask"].device))
+            self.remembers = True
         self.learnt: tuple[Tensor, Tensor] | None = None
         values = super().loss(module, batch, total)
         assert self.learnt is not None

@@ -63,9 +63,10 @@ class Potloc(Backbone):
         self.decoder, self.head = ConvStack(width, width), Conv(width, classes + 1)
         nn.init.constant_(self.head.bias, math.log(prior / (1 - prior)))  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, video: Tensor) -> LevelScores:
-        """From features [T, D] and the video [T] of each row (-1 on padding) to the scores of all points."""
-        levels = self.encode(features, video)
+    def forward(self, features: Tensor, video: Tensor, lengths: Tensor | None = None) -> LevelScores:
+        """From features [T, D], the video [T] of each row (-1 on padding) and the rows [V] of each video, which input
+        dropout needs, to the scores of all points."""
+        levels = self.encode(features, video, None if lengths is None else len(lengths))
         logits = self.head(self.decoder(levels.rows, levels.video))[levels.point]
         scores = torch.sigmoid(logits) * levels.mask[:, None]
         return LevelScores(scores[:, :-1], scores[:, -1], levels.mask)

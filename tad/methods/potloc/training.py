@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from tad.methods.common.optimisers import adamw, derived_ema, derived_width
+from tad.methods.common.pyramid import real_points
 from tad.methods.common.windows import (
     Labels,
     derived_upsample,
@@ -96,10 +96,12 @@ class PotlocTask:
     def collate(self, items: list[Item]) -> Batch:
         """The windows as one sequence, and their targets [B, L, T, ...], padded to the longest.
 
-        `place` [N] is where each real point of the network, in its order, belongs in the flattened [B, L, T].
+        `points` [N] are those of the network that are not padding, and `place` [N] is where each belongs in the
+        flattened [B, L, T].
         """
         levels, longest = self.config.levels, max(len(item.features) for item in items)
         features, video, _ = pack([item.features for item in items], levels)
+        lengths = torch.tensor([len(item.features) for item in items])
         classes = torch.zeros(len(items), levels, longest, self.classes, dtype=torch.bool)
         mask = torch.zeros(len(items), levels, longest, dtype=torch.bool)
         for index, item in enumerate(items):
@@ -113,6 +115,8 @@ class PotlocTask:
         return {
             "features": features,
             "video": video,
+            "lengths": lengths,
+            "points": real_points(video, levels).nonzero()[:, 0],
             "place": place,
             "mask": mask,
             "classes": classes,
@@ -122,11 +126,11 @@ class PotlocTask:
     def loss(self, module: nn.Module, batch: Batch, total: Total) -> dict[str, Tensor]:
         """The video, action and background term of each window, averaged over the windows."""
         config, mask = self.config, batch["mask"]
-        scores = module(batch["features"], batch["video"])
-        points = torch.cat([scores.classes, scores.background[:, None]], dim=1)[scores.mask]
+        scores = module(batch["features"], batch["video"], batch["lengths"])
+        points = torch.cat([scores.classes, scores.background[:, None]], dim=1).index_select(0, batch["points"])
         table = points.new_zeros(mask.numel(), points.shape[1]).index_copy(0, batch["place"], points)
         terms = window_losses(table.view(*mask.shape, -1), batch, config)
-        windows = total(torch.tensor(float(len(mask)), device=mask.device))
+        windows = total(table.new_full((), len(mask)))
         shares = {name: term.sum() / windows for name, term in terms.items()}
         weights = {"video": config.video_weight, "action": config.action_weight, "background": config.background_weight}
         loss = torch.stack([weights[name] * share for name, share in shares.items()]).sum()
@@ -197,7 +201,7 @@ def window_losses(scores: Tensor, batch: Batch, config: PotlocTraining) -> dict[
     output = torch.cat([classes * (1 - background[..., None]), background[..., None]], dim=-1)
     positive = target.any(-1)
     seeds = background_seeds(background, positive, mask, config.background_threshold, config.background_rows)
-    empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
+    empty = (torch.arange(output.shape[-1], device=output.device) == output.shape[-1] - 1).to(output)
     action = torch.cat([target.to(output), torch.zeros_like(output[..., :1])], dim=-1)
 
     def rows(target: Tensor, use: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -359,7 +358,8 @@ class HeadsTask:
         scores: BagScores = module(*(batch[name] for name in names))
         heads, weight = self.config.heads, batch["bag_weight"]
         bags = total(weight.sum())
-        onehot = F.one_hot(batch["labels"], scores.cls.shape[-1]).to(scores.cls)
+        classes = torch.arange(scores.cls.shape[-1], device=scores.cls.device)
+        onehot = (batch["labels"][..., None] == classes).to(scores.cls)
         selection = mil_loss(mil_bag_probability(scores.cls, scores.ins), onehot, heads.focal)
         target = self.target.to(scores.rank).expand_as(scores.rank)
         rank = smooth_l1(scores.rank, target).mean(1)

@@ -53,11 +53,11 @@ class ConvEmbedding(nn.Module):
         self.reach = kernel // 2
         self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=self.reach) for a, b in pairwise(widths))
 
-    def forward(self, rows: Tensor, video: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, video: Tensor, videos: int) -> Tensor:
         """rows [N, D] of all videos, one video after the other, and the video [N] of each, to [N, W]."""
         # `reach` zero rows between two videos stand for what lies beyond their ends.
         place = torch.arange(len(video), device=video.device) + video * self.reach
-        length = len(video) + int(video[-1]) * self.reach
+        length = len(video) + (videos - 1) * self.reach
         for conv in self.convs:
             line = rows.new_zeros(length, rows.shape[1]).index_copy(0, place, rows)
             rows = torch.relu(conv(line.T[None]))[0].T[place]
@@ -86,13 +86,14 @@ class SnippetModel(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> SnippetScores:
         """features [B, T, D] and mask [B, T] (False on padding) to scores."""
-        return self.of_rows(rows_of(features, mask), mask)
+        place = places(mask)
+        return self.of_rows(rows_of(features, place), place, mask)
 
-    def of_rows(self, rows: Tensor, mask: Tensor) -> SnippetScores:
-        """`forward` for rows [N, D] that are already without padding (see `rows_of`)."""
-        embedding = self.embedding(rows, mask.nonzero()[:, 0])
+    def of_rows(self, rows: Tensor, place: Tensor, mask: Tensor) -> SnippetScores:
+        """`forward` for rows [N, D] that are already without padding (see `rows_of`), and their `places`."""
+        video = torch.div(place, mask.shape[1], rounding_mode="floor")
+        embedding = self.embedding(rows, video, len(mask))
         scores = torch.sigmoid(self.classifier(self.dropout(embedding)))
-        place = mask.flatten().nonzero()[:, 0]
 
         def padded(rows: Tensor) -> Tensor:
             return rows.new_zeros(mask.numel(), rows.shape[1]).index_copy(0, place, rows).view(*mask.shape, -1)
@@ -101,9 +102,14 @@ class SnippetModel(nn.Module):
         return SnippetScores(padded(embedding), scores[..., :-1], scores[..., -1])
 
 
-def rows_of(padded: Tensor, mask: Tensor) -> Tensor:
-    """[N, D] the rows of [B, T, D] where the mask [B, T] is True, video after video."""
-    return padded.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])
+def places(mask: Tensor) -> Tensor:
+    """[N] int64 where the rows of a mask [B, T] lie, video after video; on a GPU it is waited for."""
+    return mask.flatten().nonzero()[:, 0]
+
+
+def rows_of(padded: Tensor, place: Tensor) -> Tensor:
+    """[N, D] the rows of [B, T, D] at these places [N]."""
+    return padded.flatten(0, 1).index_select(0, place)
 
 
 def video_scores(classes: Tensor, mask: Tensor, ratio: int = 8) -> Tensor:
@@ -115,7 +121,7 @@ def video_scores(classes: Tensor, mask: Tensor, ratio: int = 8) -> Tensor:
         ratio: one snippet in `ratio` counts.
     """
     count = (mask.sum(1) // ratio).clamp(min=1)
-    most = int(count.max())
+    most = max(1, mask.shape[1] // ratio)  # of the longest video there may be
     top = classes.masked_fill(~mask[..., None], -1.0).topk(most, dim=1).values
     use = torch.arange(most, device=classes.device)[None] < count[:, None]
     return (top * use[..., None]).sum(1) / count[:, None]

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from pydantic import field_validator
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from tad import bounds
 from tad.data.dataset import Dataset
@@ -256,7 +255,7 @@ class SnippetTask:
         mask = batch["mask"]
         scores = module(batch["features"], mask)
         terms = self.terms(module, scores, batch, labelled_rows(scores.background, batch, self.config))
-        videos = total(torch.tensor(float(len(mask)), device=mask.device))
+        videos = total(scores.background.new_full((), len(mask)))
         shares = {name: term.sum() / videos for name, term in terms.items()}
         weights = self.weights | {"video": self.video_weights(batch)}
         loss = torch.stack([(weights[name] * term).sum() / videos for name, term in terms.items()]).sum()
@@ -352,7 +351,7 @@ def video_losses(
         return (each * use).sum(1) / use.sum(1).clamp(min=1)
 
     target = torch.cat([action.to(output), torch.zeros_like(output[..., :1])], dim=-1)
-    empty = one_hot(torch.tensor(output.shape[-1] - 1, device=output.device), output.shape[-1]).to(output)
+    empty = (torch.arange(output.shape[-1], device=output.device) == output.shape[-1] - 1).to(output)
 
     # Absent classes are held down everywhere, present ones lifted where they are highest.
     mean = (scores.classes * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)

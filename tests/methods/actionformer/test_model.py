@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tad.methods.actionformer.model import ActionFormer
-from tad.methods.common.pyramid import pool, slot
+from tad.methods.common.pyramid import pool, real_points, slot
 from tests.support.pyramid import sizes, together
 
 
@@ -93,11 +93,27 @@ def test_dropout_is_one_draw_for_each_video() -> None:
     network = small(drop_path=0.0, input_dropout=0.5).train()
     seen: list[torch.Tensor] = []
     network.embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    network(*together([torch.ones(6, 5), torch.ones(8, 5)], levels=3))
+    rows = together([torch.ones(6, 5), torch.ones(8, 5)], levels=3)
+    network(*rows, torch.tensor([6, 8]))
     dropped = seen[0] == 0
     first, second = dropped[:6], dropped[12:20]
     assert (first == first[0]).all() and (second == second[0]).all()
     assert 0 < dropped[[0, 12]].sum() < 10
+    with pytest.raises(ValueError, match="how many videos"):
+        network(*rows)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(1, 45), min_size=1, max_size=4), st.integers(1, 5))
+def test_points_of_rows_are_told_without_the_network(lengths: list[int], levels: int) -> None:
+    features, video = together([torch.randn(n, 5) for n in lengths], levels)
+    network = small(levels)
+    with torch.no_grad():
+        found = network.encode(features, video)
+    assert torch.equal(found.mask, real_points(video, levels))
+    counts = [len(features) >> level for level in range(levels)]
+    assert found.level.tolist() == [level for level, count in enumerate(counts) for _ in range(count)]
+    assert len(found.point.unique()) == sum(counts)
 
 
 def test_dropped_branches_leave_the_skip_connection() -> None:

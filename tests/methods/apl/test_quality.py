@@ -209,7 +209,15 @@ def test_the_options_off_leave_no_trace(plain: tuple[Dataset, Segments], tmp_pat
     opened = task(*plain, tmp_path)
     assert not {"quality", "labelled", "unlabelled"} & opened.settings.keys()
     assert not [key for key in opened.module.state_dict() if "quality" in key or "unlabelled" in key]
-    assert batch_of(opened, [0, 1]).keys() == {"features", "video", "classes", "offsets", "weights"}
+    assert batch_of(opened, [0, 1]).keys() == {
+        "features",
+        "video",
+        "lengths",
+        "positive",
+        "classes",
+        "offsets",
+        "weights",
+    }
 
 
 def test_the_loss_of_a_batch_is_that_of_its_points(plain: tuple[Dataset, Segments], tmp_path: Path):
@@ -219,8 +227,9 @@ def test_the_loss_of_a_batch_is_that_of_its_points(plain: tuple[Dataset, Segment
     values["loss"].backward()
     assert opened.module.quality_head.weight.grad.abs().sum() > 0
     with torch.no_grad():
-        out = opened.module(batch["features"], batch["video"])
-    positive = batch["classes"].any(1) & out.mask
+        out = opened.module(batch["features"], batch["video"], batch["lengths"])
+    positive = (batch["classes"].any(1) & out.mask).nonzero()[:, 0]
+    assert torch.equal(positive, batch["positive"])
     focal, branches = quality_losses(out, batch["classes"], batch["offsets"], positive, opened.config.quality)
     number = opened.module.normaliser
     assert float(number) == pytest.approx(90 + 0.1 * float(values["positives"]))
