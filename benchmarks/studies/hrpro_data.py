@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -23,12 +24,22 @@ GAP = (0.25, 5.8, 1.2, 200.0)
 SECOND_CLASS = 0.15
 
 
-def thumos_sized(folder: Path) -> Dataset:
-    """Writes the dataset into a new folder (140 MB, some seconds)."""
+def thumos_sized(
+    folder: Path, *, dim: int = DIM, stride: int = 16, videos: Mapping[str, int] = VIDEOS, features: bool = True
+) -> Dataset:
+    """Writes the dataset into a new folder (140 MB, some seconds, without further arguments).
+
+    Args:
+        folder: absent.
+        dim: width of the features.
+        stride: frames from row to row, of 25 a second.
+        videos: how many of each subset.
+        features: whether to write any.
+    """
     database: dict[str, dict[str, Any]] = {}
     points: list[tuple[str, str, float]] = []
     names = [f"class-{i:02d}" for i in range(CLASSES)]
-    for part, (subset, count) in enumerate(VIDEOS.items()):
+    for part, (subset, count) in enumerate(videos.items()):
         order = np.random.default_rng(part).permutation(count)
         for i in range(count):
             rng = np.random.default_rng([part, i])
@@ -39,11 +50,12 @@ def thumos_sized(folder: Path) -> Dataset:
                     start, end = row["segment"]
                     share = float(np.clip(0.47 + 0.035 * rng.standard_normal(), 0.1, 0.9))
                     points.append((video, row["label"], round(start + share * (end - start), 3)))
-    grid = FeatureGrid(fps=25, stride=16, window=16, dim=DIM)
-    manifest = Manifest(name="thumos-sized", classes=names, subsets={"train": "train", "test": "test"}, grid=grid)
+    grid = FeatureGrid(fps=25, stride=stride, window=16, dim=dim)
+    manifest = Manifest(name="thumos-sized", classes=names, subsets={name: name for name in videos}, grid=grid)
     folder.mkdir(parents=True)
     write_dataset(folder, manifest, database, {POINTS: points})
-    write_features(folder)
+    if features:
+        write_features(folder)
     return Dataset.open(folder)
 
 
