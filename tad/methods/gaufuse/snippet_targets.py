@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -93,6 +92,8 @@ def solve(constraints: System, solver: Solver = "centre") -> np.ndarray:
     each a system of N x N. The slack makes every system solvable: contradicting scores meet in the sense of least
     squares. Once done, the slack's multipliers are taken as given, so that constraints that agree hold to about 1e-8.
     """
+    from scipy.linalg import cho_factor, cho_solve  # half a second, which every other start is spared
+
     width = np.diff(constraints.edges).astype(np.float64)
     scale = constraints.rows.max(axis=1, keepdims=True)
     dual, b = constraints.rows / scale, constraints.scores / scale[:, 0]
