@@ -134,6 +134,15 @@ class Derived(Protocol):
         """By option of the config, why it has its value."""
 
 
+@runtime_checkable
+class Detecting(Protocol):
+    """What a fit stage also is whose model, however far it is trained, its detector can detect with: a search looks at
+    it on the way."""
+
+    @property
+    def detects(self) -> bool: ...
+
+
 class MapStage(Protocol):
     """A pure function of one video. A frozen dataclass that holds its config."""
 

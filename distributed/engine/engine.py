@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed.engine.checkpoint import save_whole
+from distributed.engine.checkpoint import Checkpoint, save_whole
 from distributed.engine.chunks import Chunk, Done, check_parts, chunks, collect, part_name, pending
 from distributed.engine.disk import need, writing
 from distributed.engine.loop import final_model
@@ -35,6 +36,11 @@ FORMAT = 1
 
 Placement = Literal["pack", "spread"]
 """Of training workers. pack: all on one node. spread: over as many nodes as there are."""
+
+
+Watch = Callable[[FitStage, int, int, Callable[[], AbstractContextManager[Artifact]]], None]
+"""Told after each epoch of a training: the stage, how many epochs it has had and will have, and how to come at the
+model so far, which is gone afterwards. What it raises ends the training; its checkpoint stays."""
 
 
 def nothing() -> None:
@@ -77,6 +83,7 @@ class Engine:
     resources: Resources = field(default_factory=Resources)
     tags: dict[str, str] = field(default_factory=dict)
     """Of all its stages in the record."""
+    watch: Watch | None = None
     _dataset_keys: dict[Role, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,7 +113,7 @@ class Engine:
         def make(partial: Partial) -> Artifact:
             context, start = self._context(stage, inputs, "train", number), time.perf_counter()
             with self.record.stage(stage.name, stage.config.model_dump(), tags, None, "epoch"):
-                state = self._train(stage, context, partial)
+                state = self._train(stage, context, partial, key)
                 run = self.record.run_id()
             settings = state["settings"]
             if settings:
@@ -175,9 +182,11 @@ class Engine:
                 return found
             return make(self.store.partial(key, self.record.warn))
 
-    def _train(self, stage: FitStage, context: Context, partial: Partial) -> dict[str, Any]:
+    def _train(self, stage: FitStage, context: Context, partial: Partial, key: str) -> dict[str, Any]:
         def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
             self.record.epoch(stage.name, epoch, metrics, epochs)
+            if self.watch is not None:
+                self.watch(stage, epoch + 1, epochs, lambda: self._so_far(stage.name, key, partial))
 
         resources = self.resources
         if not resources.ray or (resources.workers == 1 and resources.gpus_per_worker == 0):
@@ -193,6 +202,24 @@ class Engine:
             STRATEGY[resources.placement],
             resources.precision,
         )
+
+    @contextmanager
+    def _so_far(self, name: str, key: str, partial: Partial) -> Iterator[Artifact]:
+        """The model of the last checkpoint as an artifact, for a moment."""
+        state = partial.patiently(lambda: Checkpoint(partial, self.record.warn).load())
+        if state is None:
+            raise RunError(f"{partial.folder}: the checkpoint of stage {name} is gone; run the same command again")
+        own, what = fingerprint({"format": FORMAT, "of": key, "epochs": len(state["history"])}), f"{name} so far"
+        with self.store.lock(own, what, self.record.warn):
+            found = self.store.find(own)  # a killed process left it
+            if found is None:
+                made = self.store.partial(own, self.record.warn)
+                save_whole(final_model(state), made.output / "model.pt", ".model.pt")
+                found = self.store.commit(own, {"fingerprint": own, "stage": what})
+            try:
+                yield found
+            finally:
+                self.store.discard(own)
 
     def _map(self, stage: MapStage, context: Context, partial: Partial, todo: list[Chunk]) -> None:
         left = sum(len(chunk.videos) for chunk in todo)

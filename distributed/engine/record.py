@@ -217,7 +217,7 @@ class Record:
         try:
             yield
         except BaseException as error:
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(OSError):  # a full disk may be why it failed
                 self.event(f"{kind}-failed", name=name, status=status)
             raise

@@ -174,6 +174,14 @@ class Store:
         shutil.rmtree(partial.folder, ignore_errors=True)
         return Artifact(key, final)
 
+    def discard(self, key: str) -> None:
+        """Removes a finished artifact that nobody else needs, under its lock."""
+        with writing(self.root):
+            shutil.rmtree(self._path(key))
+            self._path(key).with_suffix(".lock").unlink(missing_ok=True)
+            if self.bucket is not None:
+                self.bucket.delete(key)
+
     def _path(self, key: str) -> Path:
         if not isinstance(key, str) or not KEY.fullmatch(key):
             raise RunError(f"{key!r}: not the name of an artifact: 24 digits of 0-9 and a-f")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from distributed.engine.engine import Engine
 from distributed.run.cross_fitting import check_folds, keep, operating_point
@@ -23,9 +25,12 @@ from tad.recipe.rounds import Rounds
 from tad.selection.best_round import best_round, check_selection, selecting
 from tad.selection.label_free_scores import classes_role, classes_score, label_change, points_score
 from tad.selection.reference import Reference, reference
-from tad.stages import Artifact
+from tad.stages import Artifact, Detecting, FitStage
 
 Row = dict[str, Any]
+
+LOOKS = 5
+"""Parts of a detector's training; a search looks at it after each."""
 
 
 @dataclass
@@ -35,6 +40,9 @@ class SelfTraining:
     Attributes:
         document: run.json; gains the artifacts of snippet scores ("scores") and the best round.
         watch: called with each finished row, round 0 first; what it raises ends the self-training.
+        look: called on the way of each detector's training, after a fifth of its epochs, two fifths and so on, but not
+            at its end: the round, the fifth, and the selecting score of the detector so far.
+        looked: seconds that these scores took.
         scores: the proposer's snippet scores.
         reference: what the score of points compares with: made of the proposer's proposals, the same for all rounds.
         rows: the rounds table, one row for the proposer (round 0) and for each round.
@@ -45,6 +53,8 @@ class SelfTraining:
     engine: Engine
     document: Row
     watch: Callable[[Row], None] | None = None
+    look: Callable[[int, int, float | None], None] | None = None
+    looked: float = 0.0
     rows: list[Row] = field(default_factory=list)
     scores: dict[Role, Artifact] = field(default_factory=dict)
     reference: Reference | None = None
@@ -149,7 +159,7 @@ class SelfTraining:
         kept |= {"ignored": labels.ignored} if labels.ignored is not None else {}
         trained = whole or not by_quality or number < recipe.rounds
         if trained:
-            row["model"] = rounds.model(number).fingerprint
+            row["model"] = self._train(number).fingerprint
             found = kept["detections"] = rounds.detections(number, "train")
             row |= self._measure(found.segments(), number)
         row["scores"]["dev_quality"] = dev_quality
@@ -164,6 +174,48 @@ class SelfTraining:
             for figure in figures_of_round(engine.record.folder, data, number, activations):
                 engine.record.artifact(figure, "figures")
         return trained
+
+    def _train(self, number: int) -> Artifact:
+        """The round's detector; it is looked at on its way."""
+        engine = cast(Engine, self.rounds.detectors)
+        engine.watch = partial(self._look, number) if self.look is not None else None
+        try:
+            return self.rounds.model(number)
+        finally:
+            engine.watch = None
+
+    def _look(
+        self,
+        number: int,
+        stage: FitStage,
+        epoch: int,
+        epochs: int,
+        so_far: Callable[[], AbstractContextManager[Artifact]],
+    ) -> None:
+        fifth = LOOKS * epoch // epochs
+        new = fifth > LOOKS * (epoch - 1) // epochs and epoch < epochs
+        if self.look is None or not new or not isinstance(stage, Detecting) or not stage.detects:
+            return
+        start = time.perf_counter()
+        with so_far() as model:
+            value = self._score(number, model)
+        self.looked += time.perf_counter() - start
+        self.look(number, fifth, value)
+
+    def _score(self, number: int, model: Artifact) -> float | None:
+        """The selecting score of a detector that is not the round's yet."""
+        data, select = self.engine.data, self.recipe.select
+        role = {"dev-map": "dev", "points": "train", "classes": classes_role(data)}.get(select)
+        if role is None:  # it judges no detector
+            return None
+        now = self.rounds.round(number, role).of_detector  # type: ignore[arg-type]
+        found = self.recipe.detector.detect(now, model).segments()
+        if select == "dev-map":
+            measured = self._map(found, "dev")
+            return float(measured["average"]) if measured else None
+        if select == "points":
+            return points_score(found, self.reference) if self.reference is not None else None
+        return classes_score(found, data, role)  # type: ignore[arg-type]
 
     def _dev_quality(self, number: int) -> float:
         """Mean tIoU of the pseudo-labels of dev videos, made as those of training videos are."""

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from distributed.engine.precision import Precision, chosen
 from distributed.engine.store import Store
+from distributed.run.selftrain import LOOKS
 from distributed.run.signals import Interrupted, as_interrupts, heard_again
 from distributed.tuning import on_ray
 from distributed.tuning.drivers import living, registered
@@ -39,6 +40,7 @@ from distributed.tuning.study import (
 from distributed.tuning.summary import Summary, label_command, recipe_of, summarise, text_of, write_best
 from distributed.tuning.trial import Stopped, Work, evaluate, folder_of
 from distributed.tuning.trials import AS_IT_IS, VALUES, Trials
+from search_spaces.ranges import ends
 from search_spaces.space import Space
 from tad.data.dataset import Dataset
 from tad.errors import RunError, printable
@@ -117,10 +119,11 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     if isinstance(recipe.proposer, FileProposer):  # trials run in other folders
         recipe = changed(recipe, {"proposer.path": str(Path(recipe.proposer.path).expanduser().resolve())})
     space = space.for_recipe(recipe)
-    if options.scheduler != "none" and recipe.rounds < 2 and not any(p.key == "rounds" for p in space.parameters):
+    most = _most_rounds(recipe, space)
+    if options.scheduler != "none" and most < (2 if objective == "dev-quality" else 1):
         raise RunError(
-            f"--scheduler {options.scheduler}: stops trials between rounds, and the recipe has {recipe.rounds}; leave "
-            "it out, or --set rounds=2"
+            f"--scheduler {options.scheduler}: stops trials by the scores of detectors in training, and after rounds; "
+            f"with objective {objective} and {most} rounds there is nothing before the end; leave it out"
         )
     _check(options)
     claim(options.out, options.name)
@@ -133,12 +136,13 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     directions = ["maximize", "minimize"] if options.cost else ["maximize"]
     study = join(storage, options.name, identity(recipe, space, own, seed, options.cost), directions)
     first = _warm(storage, space, options)
-    study.pruner = pruner(options.scheduler)
+    study.pruner = pruner(options.scheduler, LOOKS * most)
     with registered(study) as driver, _slots(options) as slots:
         heard_again()
         keep_precision(study, slots.resources.precision)
         until = start + 60 * options.minutes if options.minutes is not None else float("inf")
-        work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus)
+        looks = options.scheduler != "none" and not slots.resources.ray
+        work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus, looks)
         progress = Progress(study, options.trials, objective)
         mirror = _mirror(study, driver, work, data, options)
         trials = Trials(study, space, options.trials, driver, until)
@@ -189,14 +193,23 @@ def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def pruner(name: str) -> optuna.pruners.BasePruner:
-    """When a trial is stopped after a round, from the second on: ASHA keeps the better half of those that came so far,
-    the median rule those that are not below the median of the finished ones."""
+def pruner(name: str, steps: int) -> optuna.pruners.BasePruner:
+    """When a trial is stopped: ASHA keeps the better half of those that came as far, at the steps 1, 2, 4 and so on;
+    Hyperband does so for a part of the trials, and leaves the others longer; the median rule keeps those that are not
+    below the median of the finished ones."""
     if name == "asha":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=steps, reduction_factor=2)
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
     return optuna.pruners.NopPruner()
+
+
+def _most_rounds(recipe: Recipe, space: Space) -> int:
+    """Rounds of the trial that has the most."""
+    searched = [int(value) for p in space.parameters if p.key == "rounds" for value in ends(p.range)]
+    return max(recipe.rounds, *searched) if searched else recipe.rounds
 
 
 def _search_here(work: Work, trials: Trials, run_id: Callable[[int], str | None]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from distributed.engine.engine import Engine, Resources
 from distributed.engine.record import Record
 from distributed.engine.store import Store
-from distributed.run.selftrain import SelfTraining
+from distributed.run.selftrain import LOOKS, SelfTraining
 from tad.data.dataset import Dataset
 from tad.data.remote import redacted
 from tad.errors import TadError, first_line, printable
@@ -24,8 +24,9 @@ from tad.recipe.recipe import Recipe, changed, dump
 from tad.selection.best_round import selecting
 
 Tell = Callable[[dict[str, Any]], None]
-"""Called after each round with the best "value" so far (None: it has none), the number of the "round", how many are
-"left", and what the trial cost up to now; what it raises ends the trial."""
+"""Called after each round, and before it as `Work.looks` says, with the best "value" so far (None: it has none), the
+number of the "round", the "step" (`LOOKS` for each round), how many rounds are "left", and what the trial cost up to
+now; what it raises ends the trial."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Work:
         folder: STUDY/trials; each trial has a folder below, by its number.
         resources: of one trial.
         gpus: of one trial; without any it must not use those it might see.
+        looks: whether trials tell how a detector in training does, not only how a round ended.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Work:
     seed: int
     resources: Resources
     gpus: float = 0.0
+    looks: bool = False
 
 
 class Stopped(BaseException):
@@ -84,6 +87,7 @@ def evaluate(
     """
     start, cpu, folder = time.time(), time.process_time(), folder_of(work, number)
     last: dict[str, Any] = {"value": None, "round": 0}
+    training: SelfTraining | None = None
 
     def costs() -> dict[str, Any]:
         uses, store = stages_of(folder), Store(work.store)
@@ -92,6 +96,7 @@ def evaluate(
             "cpu_seconds": round(time.process_time() - cpu, 3),
             "made": sum(use.made for use in uses),
             "cached": sum(not use.made for use in uses),
+            "looked": round(training.looked, 3) if training is not None else 0.0,
             "cost": round(sum(_seconds(store, use) for use in uses), 2),
         }
 
@@ -105,14 +110,19 @@ def evaluate(
 
         def watch(row: dict[str, Any]) -> None:
             now = row["round"]
-            if now == 1:
-                reached.clear()  # round 0 is the proposer; once there is another, it is no candidate for the best
+            if now == 0 < recipe.rounds:  # the proposer, which is no candidate for the best
+                return
             if row["scores"].get(recipe.select.replace("-", "_")) is not None:  # the proposer makes no pseudo-labels
                 reached.append(selecting(row, recipe.select))
             value = max(reached, default=None)
-            tell({"value": value, "round": now, "left": recipe.rounds - now, **costs()})
+            tell({"value": value, "round": now, "step": LOOKS * now, "left": recipe.rounds - now, **costs()})
 
-        training = SelfTraining(recipe, engine, {"scores": {}}, watch)
+        def look(now: int, fifth: int, value: float | None) -> None:
+            value = max([*reached, *([] if value is None else [value])], default=None)
+            step, left = LOOKS * (now - 1) + fifth, recipe.rounds - now + 1
+            tell({"value": value, "round": now - 1, "step": step, "left": left, **costs()})
+
+        training = SelfTraining(recipe, engine, {"scores": {}}, watch, look if work.looks else None)
         last |= {"value": training.score(), "round": len(training.rows) - 1, "finished": True}
     except Exception as error:  # the study learns of it; the search goes on
         last |= {"failed": reason(error)}

@@ -26,9 +26,9 @@ from distributed.tuning.drivers import DEAD_SECONDS, living
 from search_spaces.space import Space
 
 Report = Mapping[str, Any]
-"""What a trial tells: "value", "round", and after a round how many may be "left"; at its end "finished" or, after an
-error, "failed"; and what it cost up to now."""
-COSTS = ("seconds", "cpu_seconds", "made", "cached", "cost", "waited")
+"""What a trial tells: "value", "round"; on its way the "step" and how many rounds may be "left"; at its end "finished"
+or, after an error, "failed"; and what it cost up to now."""
+COSTS = ("seconds", "cpu_seconds", "made", "cached", "cost", "looked", "waited")
 """Numbers of a last report that become the trial's user attributes."""
 AS_IT_IS, AGAIN, REASON, DRIVER, VALUES = "as it is", "given back", "reason", "driver", "values"
 """User attributes of trials: the recipe itself; does not count; why it failed; who ran it; its values by recipe key."""
@@ -115,7 +115,7 @@ class Trials:
         return trial
 
     def report(self, number: int, report: Report) -> bool:
-        """A trial's score after a round, as an intermediate value; whether the study's pruner stops the trial there.
+        """A trial's score on its way, as an intermediate value; whether the study's pruner stops the trial there.
 
         Never stopped are the recipe itself and what has come to its last round.
         """
@@ -123,8 +123,8 @@ class Trials:
         if trial is None or "left" not in report or not _is_number(value) or len(self.study.directions) > 1:
             return False
         # It is there already if the trial's process died and another began anew.
-        if report["round"] not in self._frozen(number).intermediate_values:
-            trial.report(float(value), report["round"])  # type: ignore[arg-type]
+        if report["step"] not in self._frozen(number).intermediate_values:
+            trial.report(float(value), report["step"])  # type: ignore[arg-type]
         return bool(report["left"] and not trial.user_attrs.get(AS_IT_IS) and trial.should_prune())
 
     def end(self, number: int, report: Report | None, died: bool = False) -> FrozenTrial | None:

@@ -32,10 +32,10 @@ from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, PRECISION, store_opt
 @click.option("--cost", is_flag=True, help="A second objective: seconds that the stages take. nsga2 implies it.")
 @click.option(
     "--scheduler",
-    type=click.Choice(["asha", "median", "none"]),
+    type=click.Choice(["asha", "hyperband", "median", "none"]),
     default="none",
     show_default=True,
-    help="Stops trials that are behind after a round.",
+    help="Stops trials that are behind, after a fifth of a detector's training at the earliest.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option of the recipe first.")
 @click.option("--study", "name", metavar="NAME", help="[default: RECIPE-DATASET-OBJECTIVE-seedS]")

@@ -84,6 +84,7 @@ class TrainStage:
     name: str = "actionformer/train"
     version: int = 3
     task: type[DetectorTask] = DetectorTask
+    detects: ClassVar[bool] = True
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def open(self, context: Context) -> DetectorTask:

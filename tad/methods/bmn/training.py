@@ -212,6 +212,7 @@ class TrainStage:
 
     config: BmnTraining
     name: str = "bmn/train"
+    detects: ClassVar[bool] = True
     version: int = 1
     task: type[BmnTask] = BmnTask
 

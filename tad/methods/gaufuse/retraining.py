@@ -230,6 +230,7 @@ class Retrain:
 
     config: RetrainConfig
     name: str = "rskp/retrain"
+    detects: ClassVar[bool] = True
     version: int = 1
 
     def open(self, context: Context) -> RetrainTask:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -125,6 +125,7 @@ class InstanceTrain:
 
     config: InstanceTraining
     name: str = "hrpro-instance/train"
+    detects: ClassVar[bool] = True
     version: int = 1
 
     def open(self, context: Context) -> InstanceTask:

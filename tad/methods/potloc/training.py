@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -174,6 +174,7 @@ class PotlocTrain:
 
     config: PotlocTraining
     name: str = "potloc/train"
+    detects: ClassVar[bool] = True
     version: int = 2
     task: type[PotlocTask] = PotlocTask
 

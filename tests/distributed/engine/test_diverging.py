@@ -8,40 +8,19 @@ import torch
 from torch.nn.functional import binary_cross_entropy
 
 from tad.errors import RunError
-from tad.methods.actionformer.detector import ActionFormerDetector
 from tad.methods.actionformer.options import Training
-from tad.methods.apl.actionformer import AplActionFormerDetector
 from tad.methods.apl.contrastive import ContrastiveConfig
 from tad.methods.apl.contrastive_bmn import pretrain as pretrain_base
 from tad.methods.apl.contrastive_pyramid import pretrain
-from tad.methods.bmn.detector import BmnDetector
 from tad.methods.bmn.options import BmnTraining
-from tad.methods.gaufuse.proposer import RskpProposer
-from tad.methods.hrpro.detector import HrproInstanceDetector
-from tad.methods.hrpro.proposer import HrproProposer
-from tad.methods.potloc.detector import PotlocDetector
 from tad.methods.pser.labeler import PserLabeler
 from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.methods.snippet.proposer import SnippetProposer
 from tad.ops.losses import probability_entropy
 from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.trainings import DETECTORS, MUCH, PROPOSERS
 
-MUCH = 1e30
-LACP = {"video_weight": 1.0, "score_contrast_weight": 1.0, "feature_contrast_weight": 1.0, "lr": MUCH, "epochs": 3}
-PROPOSERS = [
-    SnippetProposer(training={"lr": MUCH, "epochs": 3}),
-    SnippetProposer(training=LACP),
-    HrproProposer(training={"lr": MUCH, "epochs": 3, "heads": 4}),
-    RskpProposer(training={"lr": MUCH, "epochs": 3, "memory_epochs": 1}),
-]
-DETECTORS = [
-    ActionFormerDetector(training={"lr": MUCH, "epochs": 3}),
-    AplActionFormerDetector(training={"lr": MUCH, "epochs": 3, "contrast_weight": 0.1, "quality": {"enabled": True}}),
-    HrproInstanceDetector(training={"lr": MUCH, "epochs": 3}),
-    PotlocDetector(training={"lr": MUCH, "epochs": 3}),
-    BmnDetector(training={"lr": MUCH, "epochs": 3, "length": 32, "samples": 8}),
-]
 SAID = (
     r"stage {}/\w+: (loss is (nan|inf|-inf) in epoch \d+, step \d+|weights are not finite after epoch \d+); "
     "lower the learning rate"

@@ -47,6 +47,9 @@ def refused(capsys, *arguments) -> str:
     return " ".join(said.split())
 
 
+ASHA = ["--space", "perturbation", "--trials", "3", "--scheduler", "asha"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -62,7 +65,7 @@ def refused(capsys, *arguments) -> str:
             "did you mean rank_power?",
         ),
         (["--space", "perturbation", "--trials", "3", "--storage", "nonsense"], "--storage: not the URL of a database"),
-        (["--space", "perturbation", "--trials", "3", "--scheduler", "asha", "--set", "rounds=1"], "--scheduler asha"),
+        ([*ASHA, "--objective", "dev-quality", "--set", "rounds=1"], "--scheduler asha: stops trials"),
         (["--space", "potloc", "--trials", "3"], "Known: "),
         (["--space", "perturbation", "--trials", str(10**12)], "a search has 1,000,000 trials at most"),
         (["--space", "perturbation", "--trials", "3", "--time-budget", "nan"], "'nan' is not a number"),

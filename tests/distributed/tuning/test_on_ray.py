@@ -43,12 +43,12 @@ def toy_trial(config):
     elif fate == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     elif fate == 6 and not os.path.exists(config["flag"]):
-        tune.report({"value": 0.1, "round": 0, "left": 2})
+        tune.report({"value": 0.1, "step": 0, "left": 2})
         with open(config["flag"], "w"):
             os.kill(os.getpid(), signal.SIGKILL)
     else:
         for number in (0, 1, 2):
-            tune.report({"value": 0.1 * (8 - fate), "round": number, "left": 2 - number})
+            tune.report({"value": 0.1 * (8 - fate), "step": number, "left": 2 - number})
         tune.report({"value": 0.1 * (8 - fate), **last})
 
 
@@ -56,7 +56,7 @@ def toy_trial(config):
 def test_every_fate_of_a_trial_under_real_ray_tune(url, tmp_path):
     """Stopped by ASHA, failed, not a number, killed always, killed once: the study tells the truth of each."""
     study = a_study(url)
-    study.pruner = pruner("asha")
+    study.pruner = pruner("asha", 2)
     fates = [1.0, 2.0, 3.0, 5.0, 6.0, 0.0, 7.0, 8.0]
     with registered(study) as me, slots(1, 0.0, 1) as found:
         trials = Trials(study, SPACE, 9, me)
@@ -85,13 +85,29 @@ def test_what_is_behind_is_stopped_also_after_a_restart_and_the_recipe_never(url
     """Each trial by a driver of its own: the pruner knows those before."""
     for value in (0.0, 0.5, 0.6, 0.7, 0.8, 0.1, 0.9):
         study = a_study(url)
-        study.pruner = pruner(name)
+        study.pruner = pruner(name, 2)
         trials = trials_of(study)
         trial = trials.ask()
-        stops = [trials.report(trial.number, {"value": value, "round": n, "left": 2 - n}) for n in (0, 1, 2)]
+        stops = [trials.report(trial.number, {"value": value, "step": n, "left": 2 - n}) for n in (0, 1, 2)]
         assert stops == [False, name != "none" and value == 0.1, False], "after the first round; the last saves nothing"
-        trials.end(trial.number, {"value": value, "round": 1, "left": 1} if any(stops) else {"value": value, **DONE})
+        trials.end(trial.number, {"value": value, "step": 1, "left": 1} if any(stops) else {"value": value, **DONE})
     assert states(study) == ["COMPLETE"] * 5 + ["COMPLETE" if name == "none" else "PRUNED", "COMPLETE"]
+
+
+def test_hyperband_stops_some_of_those_that_are_behind(url):
+    study = a_study(url)
+    study.pruner = pruner("hyperband", 5)
+    trials = trials_of(study, total=24)
+    for number in range(24):
+        trial, steps = trials.ask(), iter(range(1, 6))
+        value = 1 / (number + 1)
+        while not trials.report(trial.number, {"value": value, "step": (step := next(steps)), "left": int(step < 5)}):
+            if step == 5:
+                break
+        ended = {"value": value, **DONE} if step == 5 else {"value": value, "step": step, "left": 1}
+        trials.end(trial.number, ended)
+    found = states(study)
+    assert found[0] == "COMPLETE" and 4 <= found.count("PRUNED") < 23
 
 
 def test_a_plan_that_can_never_run_is_refused():

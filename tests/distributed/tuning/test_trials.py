@@ -23,7 +23,7 @@ from tests.support.study import DONE, a_study, states, trials_of
     ("report", "died", "state", "reason"),
     [
         ({"value": 0.5, **DONE}, False, "COMPLETE", None),
-        ({"value": 0.5, "round": 1, "left": 1}, False, "PRUNED", None),
+        ({"value": 0.5, "step": 1, "left": 1}, False, "PRUNED", None),
         ({"value": math.nan, **DONE}, False, "FAIL", "the score is nan"),
         ({"value": math.inf, **DONE}, False, "FAIL", "the score is inf"),
         ({"value": None, **DONE}, False, "FAIL", "the score is None"),
@@ -37,7 +37,7 @@ def test_a_trial_ends_in_its_true_state(url, report, died, state, reason):
     trials = trials_of(study)
     trials.end(trials.ask().number, {"value": 0.1, **DONE})
     trial = trials.ask()
-    trials.report(trial.number, {"value": 0.25, "round": 0, "left": 2})
+    trials.report(trial.number, {"value": 0.25, "step": 0, "left": 2})
     if state == "PRUNED":
         trials.report(trial.number, report)
     trials.end(trial.number, report, died)
@@ -86,7 +86,7 @@ def test_two_numbers_for_each_trial(url):
     trials = trials_of(study)
     for value in (0.5, math.nan):
         trial = trials.ask()
-        trials.report(trial.number, {"value": value, "round": 0, "left": 2})
+        trials.report(trial.number, {"value": value, "step": 0, "left": 2})
         trials.end(trial.number, {"value": value, "cost": 7.0, **DONE})
     assert states(study) == ["COMPLETE", "FAIL"] and study.trials[0].values == [0.5, 7.0]
 
