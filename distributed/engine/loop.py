@@ -26,8 +26,8 @@ Report = Callable[[State | None, int, dict[str, float]], None]
 """Called after every epoch with the checkpoint (rank 0; None elsewhere), the number of all epochs, and metrics."""
 
 REMEDY = "lower the learning rate, or look for NaN or huge values with `tad check`"
-LOOK = 16
-"""Steps whose losses are looked at together: a look waits until a GPU has done all that it was given."""
+CHECKED = 16
+"""Steps whose losses are checked together: a check waits until a GPU has done all that it was given."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def fit(stage: FitStage, context: Context, worker: Worker, resume: State | None,
                 pairs.update(decay)
             for key, value in values.items():
                 sums[key] = sums.get(key, 0.0) + value.detach()
-        losses.look()
+        losses.check()
         if not _finite(core, average):  # the last step's weights, which no loss has seen
             raise RunError(f"stage {name}: weights are not finite after epoch {epoch}; {REMEDY}")
         metrics = {k: float(_total(v)) / per_epoch for k, v in sorted(sums.items())}
@@ -194,7 +194,7 @@ def _total(value: Tensor) -> Tensor:
 
 
 class _Losses:
-    """The losses of the last steps of an epoch, on their device until they are looked at."""
+    """The losses of the last steps of an epoch, on their device until they are checked."""
 
     def __init__(self, where: str, epoch: int) -> None:
         self.where, self.epoch = where, epoch
@@ -204,20 +204,20 @@ class _Losses:
         """This worker's share of the next step's loss.
 
         Raises:
-            RunError: see `look`.
+            RunError: see `check`.
         """
         self.waiting.append(loss.detach())
-        if len(self.waiting) == LOOK:
-            self.look()
+        if len(self.waiting) == CHECKED:
+            self.check()
 
-    def look(self) -> None:
-        """All workers look after the same step.
+    def check(self) -> None:
+        """All workers check after the same step.
 
         Raises:
             RunError: a loss was not finite; on every worker alike, so that all of them stop.
         """
         if self.waiting:
-            self._check(_total(torch.stack(self.waiting)))
+            self._tell(_total(torch.stack(self.waiting)))
         self.first, self.waiting = self.first + len(self.waiting), []
 
     @contextmanager
@@ -231,10 +231,10 @@ class _Losses:
             yield
         except Exception:
             if self.waiting:  # without the others, which may wait for this worker elsewhere
-                self._check(torch.stack(self.waiting))
+                self._tell(torch.stack(self.waiting))
             raise
 
-    def _check(self, losses: Tensor) -> None:
+    def _tell(self, losses: Tensor) -> None:
         for step, loss in enumerate(losses.tolist(), self.first):
             if not math.isfinite(loss):
                 raise RunError(f"{self.where}: loss is {loss} in epoch {self.epoch}, step {step}; {REMEDY}")

@@ -135,12 +135,12 @@ def failing_at(step, problem, lr):
     return Fit(ToyConfig(lr=lr, epochs=50, batch_size=1))
 
 
-def test_losses_are_looked_at_together_and_the_first_bad_one_is_told(data, monkeypatch):
-    looks, look = [], _Losses.look
-    monkeypatch.setattr(_Losses, "look", lambda self: (looks.append(len(self.waiting)), look(self))[1])
-    monkeypatch.setattr("distributed.engine.loop.LOOK", 4)
+def test_losses_are_checked_together_and_the_first_bad_one_is_told(data, monkeypatch):
+    checks, check = [], _Losses.check
+    monkeypatch.setattr(_Losses, "check", lambda self: (checks.append(len(self.waiting)), check(self))[1])
+    monkeypatch.setattr("distributed.engine.loop.CHECKED", 4)
     train(data, ToyConfig(epochs=1, batch_size=1))
-    assert looks == [4, 4, 2]
+    assert checks == [4, 4, 2]
     with pytest.raises(RunError, match=r"loss is (inf|nan) in epoch 0, step [123];"):
         train(data, ToyConfig(lr=1e25, epochs=50, batch_size=1))
 
