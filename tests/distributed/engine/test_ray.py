@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import pytest
@@ -15,6 +15,7 @@ from distributed.cluster.connect import cluster
 from distributed.cluster.own_ray import ray_folder
 from distributed.cluster.token import exposed
 from distributed.engine import mapping
+from distributed.engine.engine import Resources
 from tad.data.dataset import Dataset
 from tad.errors import RunError
 from tests.support.nodes import ROOT
@@ -77,6 +78,16 @@ def test_two_workers_agree_with_one_and_a_killed_worker_is_restarted_from_its_ch
     assert epochs.count(0) == 1  # it did not start again from nothing
     history = [json.loads((a.path / "history.json").read_text())["epochs"] for a in (alone, together)]
     assert history[0][-1]["loss"] == pytest.approx(history[1][-1]["loss"], rel=1e-4)
+
+
+def test_workers_train_with_the_precision_that_they_are_told(data, resources, tmp_path):
+    low = replace(resources, precision="bf16")
+    stage = ToyFit(ToyConfig(epochs=4))
+    alone = TinyEngine(data, 0, tmp_path / "one", Resources(precision="bf16")).fit(stage)
+    together = TinyEngine(data, 0, tmp_path / "two", low).fit(stage)
+    whole = TinyEngine(data, 0, tmp_path / "three", resources).fit(stage)
+    assert together.fingerprint == alone.fingerprint != whole.fingerprint
+    assert difference(alone, together) < 1e-3 and difference(whole, together) > 0
 
 
 @dataclass(frozen=True)
