@@ -10,11 +10,6 @@ from torch import Tensor, nn
 Precision = Literal["fp32", "bf16"]
 
 
-def chosen(wanted: Precision | None, gpus: bool) -> Precision:
-    """What was asked for; None takes bfloat16 on GPUs, whose matrix units are made for it."""
-    return wanted or ("bf16" if gpus else "fp32")
-
-
 class MixedPrecision(nn.Module):
     """A network whose matrix products are in bfloat16; its weights and its outputs are float32.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from distributed.cluster.connect import cluster
 from distributed.engine.engine import Engine, Placement, Resources
-from distributed.engine.precision import Precision, chosen
+from distributed.engine.precision import Precision
 from distributed.engine.record import Record
 from distributed.engine.store import Store
 from distributed.run.identity import Identity
@@ -42,7 +42,7 @@ class Options:
         workers: training workers; None chooses.
         gpus_per_worker: None chooses.
         placement: of the training workers.
-        precision: of the training; None chooses.
+        precision: of the training.
         store: artifact store, a folder or a URI.
         out: the run's folder.
         tracking: MLflow URI; None is the default sqlite file, "none" no tracking.
@@ -55,7 +55,7 @@ class Options:
     workers: int | None = None
     gpus_per_worker: float | None = None
     placement: Placement | None = None
-    precision: Precision | None = None
+    precision: Precision = "fp32"
     tracking: str | None = None
 
 
@@ -152,9 +152,7 @@ def one_off(data: Dataset, options: Options) -> Iterator[Engine]:
 @contextmanager
 def _resources(options: Options, record: Record) -> Iterator[Resources]:
     if options.local:
-        import torch
-
-        yield Resources(precision=chosen(options.precision, torch.cuda.is_available()))
+        yield Resources(precision=options.precision)
     else:
         with cluster(options.workers, options.gpus_per_worker, options.placement, record.say) as resources:
             heard_again()
@@ -163,8 +161,7 @@ def _resources(options: Options, record: Record) -> Iterator[Resources]:
                 resources.start()
                 heard_again()
 
-            precision = chosen(options.precision, resources.gpus_per_worker > 0)
-            yield replace(resources, start=start, precision=precision)
+            yield replace(resources, start=start, precision=options.precision)
 
 
 def _report(record: Record, state: str, data: Dataset, training: SelfTraining | None) -> None:
@@ -244,4 +241,4 @@ def _greet(record: Record, document: dict[str, Any], resources: Resources) -> No
     for line in resources.plan:
         record.say(line)
     if resources.precision != "fp32":
-        record.say("training with bfloat16 matrix products; --precision fp32 is without")
+        record.say("training with bfloat16 matrix products")

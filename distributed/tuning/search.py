@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
-from distributed.engine.precision import Precision, chosen
+from distributed.engine.precision import Precision
 from distributed.engine.store import Store
 from distributed.run.selftrain import LOOKS
 from distributed.run.signals import Interrupted, as_interrupts, heard_again
@@ -64,7 +64,8 @@ class Options:
         out: the study's folder.
         trials: how many trials the study shall have.
         storage: URL of a database; None: STUDY/study.db.
-        concurrency, workers, gpus, precision: of trials; None chooses.
+        concurrency, workers, gpus: of trials; None chooses.
+        precision: of trials.
         minutes: no trial begins later than this; None: no limit.
         warm_start: another study (its folder, or its name), whose best parameters are tried first.
         tracking: MLflow URI; None is the default SQLite file, "none" no tracking.
@@ -82,7 +83,7 @@ class Options:
     concurrency: int | None = None
     workers: int | None = None
     gpus: float | None = None
-    precision: Precision | None = None
+    precision: Precision = "fp32"
     minutes: float | None = None
     warm_start: str | None = None
     tracking: str | None = None
@@ -139,7 +140,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     study.pruner = pruner(options.scheduler, LOOKS * most)
     with registered(study) as driver, _slots(options) as slots:
         heard_again()
-        keep_precision(study, slots.resources.precision)
+        keep_precision(study, options.precision)
         until = start + 60 * options.minutes if options.minutes is not None else float("inf")
         looks = options.scheduler != "none" and not slots.resources.ray
         work = Work(recipe, own.root, store.uri, options.out / "trials", seed, slots.resources, slots.gpus, looks)
@@ -252,16 +253,12 @@ def _warm(storage: Any, space: Space, options: Options) -> list[dict[str, Any]]:
 @contextmanager
 def _slots(options: Options) -> Iterator[on_ray.Slots]:
     if options.local:
-        import torch
-
         from distributed.engine.engine import Resources
 
-        precision = chosen(options.precision, torch.cuda.is_available())
-        yield on_ray.Slots(Resources(precision=precision), 1.0, 1)  # whatever GPU this process sees
+        yield on_ray.Slots(Resources(precision=options.precision), 1.0, 1)  # whatever GPU this process sees
     else:
         with on_ray.slots(options.workers, options.gpus, options.concurrency) as found:
-            precision = chosen(options.precision, found.gpus > 0)
-            yield found._replace(resources=replace(found.resources, precision=precision))
+            yield found._replace(resources=replace(found.resources, precision=options.precision))
 
 
 def _check(options: Options) -> None:

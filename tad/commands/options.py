@@ -26,14 +26,6 @@ class DatasetType(click.ParamType):
         return value if "://" in str(value) else Path(value)
 
 
-class Chosen(click.Choice[str]):
-    """A choice that `auto`, None then, leaves to the command."""
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        found = super().convert(value, param, context)
-        return None if found == "auto" else found
-
-
 def store_option(text: str, *names: str) -> Callable[[Any], Any]:
     """--store, which TAD_STORE gives, too.
 
@@ -68,10 +60,10 @@ NO_CHECK = click.option(
 )
 PRECISION = click.option(
     "--precision",
-    type=Chosen(["auto", "fp32", "bf16"]),
-    default="auto",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
     show_default=True,
-    help="Of the matrix products in training; auto: bf16 on GPUs, fp32 elsewhere.",
+    help="Of the matrix products in training.",
 )
 SHARED = (
     click.option("--seed", type=SEED, default=0, show_default=True, help="Same seed, same result."),

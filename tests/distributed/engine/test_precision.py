@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distributed.engine.engine import Resources
 from distributed.engine.loop import Worker, fit
-from distributed.engine.precision import MixedPrecision, chosen, float32
+from distributed.engine.precision import MixedPrecision, float32
 from tad.methods.pser.labeler import PserLabeler
 from tad.methods.pser.seed_labeler import SeedLabeler
 from tad.methods.snippet.proposer import SnippetProposer
@@ -113,12 +113,6 @@ def test_other_precision_other_artifacts_and_float32_as_ever(data, tmp_path):
     one, other = fp32.fit(stage), bf16.fit(stage)
     assert one.fingerprint != other.fingerprint
     assert TinyEngine(data, 0, tmp_path).fit(stage).fingerprint == one.fingerprint
-    assert [chosen(None, True), chosen(None, False), chosen("fp32", True), chosen("bf16", False)] == [
-        "bf16",
-        "fp32",
-        "fp32",
-        "bf16",
-    ]
 
 
 def test_outputs_of_any_form_are_float32_and_what_holds_them_stays():
