@@ -15,11 +15,10 @@ from tad.methods.apl.contrastive_pyramid import pretrain
 from tad.methods.bmn.options import BmnTraining
 from tad.methods.pser.labeler import PserLabeler
 from tad.methods.pser.seed_labeler import SeedLabeler
-from tad.methods.snippet.proposer import SnippetProposer
 from tad.ops.losses import probability_entropy
 from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
-from tests.support.trainings import DETECTORS, MUCH, PROPOSERS
+from tests.support.trainings import DETECTORS, MUCH, PROPOSERS, proposed_round
 
 SAID = (
     r"stage {}/\w+: (loss is (nan|inf|-inf) in epoch \d+, step \d+|weights are not finite after epoch \d+); "
@@ -35,11 +34,7 @@ def engine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proposed(engine):
-    """A round with all that a proposer gives."""
-    proposer, bare = SnippetProposer(training={"epochs": 1}), round_of(engine)
-    model = proposer.train(bare)
-    proposals, scores = proposer.propose(bare, model), proposer.score(bare, model)
-    return round_of(engine, proposals=proposals, scores=scores, embedding=proposer.embed(bare, model))
+    return proposed_round(engine)
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS, ids=lambda p: p.method)

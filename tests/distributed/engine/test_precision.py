@@ -14,12 +14,11 @@ from distributed.engine.loop import Worker, fit
 from distributed.engine.precision import MixedPrecision, float32
 from tad.methods.pser.labeler import PserLabeler
 from tad.methods.pser.seed_labeler import SeedLabeler
-from tad.methods.snippet.proposer import SnippetProposer
 from tad.stages import Context, unwrap
 from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
 from tests.support.toy import ToyConfig, ToyFit, ToyTask
-from tests.support.trainings import DETECTORS, PROPOSERS
+from tests.support.trainings import DETECTORS, PROPOSERS, proposed_round
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +37,7 @@ def engine(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proposed(engine):
-    proposer, bare = SnippetProposer(training={"epochs": 1}), round_of(engine)
-    model = proposer.train(bare)
-    proposals, scores = proposer.propose(bare, model), proposer.score(bare, model)
-    return round_of(engine, proposals=proposals, scores=scores, embedding=proposer.embed(bare, model))
+    return proposed_round(engine)
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from tad.methods.bmn.detector import BmnDetector
 from tad.methods.hrpro.detector import HrproInstanceDetector
 from tad.methods.potloc.detector import PotlocDetector
 from tad.methods.pser.seed_labeler import SeedLabeler
-from tad.methods.snippet.proposer import SnippetProposer
-from tests.support.rounds import round_of
 from tests.support.tiny import TinyEngine, tiny_dataset
+from tests.support.trainings import proposed_round
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "repeat_interleave"}
 """Operations whose result, or its size, must be known before the next one can be given to a GPU."""
@@ -63,10 +62,7 @@ def engine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proposed(engine):
-    proposer, bare = SnippetProposer(training={"epochs": 1}), round_of(engine)
-    model = proposer.train(bare)
-    proposals, scores = proposer.propose(bare, model), proposer.score(bare, model)
-    return round_of(engine, proposals=proposals, scores=scores, embedding=proposer.embed(bare, model))
+    return proposed_round(engine)
 
 
 @pytest.mark.parametrize(
