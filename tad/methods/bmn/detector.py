@@ -29,6 +29,9 @@ from tad.options import again, group, option
 from tad.ranges import Choice, Integer
 from tad.stages import Artifact, Context, StageConfig
 
+PUBLISHED_CLASSES = 2
+"""Of each video, of which every proposal is given one."""
+
 
 class BmnDecoding(StageConfig):
     """From the network's answers to detections; changing it needs no training."""
@@ -44,15 +47,21 @@ class BmnDecoding(StageConfig):
     snippets: bool = option(
         True,
         "true: scores are also multiplied with the mean of the proposer's class scores inside the "
-        "proposal; false: with its video score alone, as published",
+        "proposal; false: the class is told by its video's score alone, as published",
         tune=Choice(True, False),
         why="papers false; the mean class score inside a proposal says more than its video's alone",
     )
-    classes: bounds.Count = option(
-        2,
-        "best classes of its video that every proposal is given",
-        tune=Choice(1, 2, 3),
+    classes: bounds.Count | None = option(
+        None,
+        "best classes of its video that every proposal is given; null: all with `snippets`, else the published 2",
+        tune=Choice(None, 1, 2, 3),
         why="papers 2; a proposal is given that many classes of its video",
+    )
+    video_power: bounds.Fraction | None = option(
+        None,
+        "power of the video's score of a class; null: 0, no matter, with `snippets`, else the published 1",
+        tune=Choice(None, 0.0, 0.5, 1.0),
+        why="papers 1; with it a class that the proposer found in few rows of a video is none",
     )
     train_classes: Literal["given", "predicted"] = option(
         "given", "classes of training videos: the labels', where there are any, or the best ones"
@@ -120,12 +129,14 @@ class DetectStage:
 
     config: BmnDetection
     name: str = "bmn/detect"
-    version: int = 1
+    version: int = 2
     output: Literal["segments", "arrays"] = "segments"
     network: type[Bmn] = Bmn
 
     def open(self, context: Context) -> Callable[[str], Segments]:
         config, data, scores = self.config.decode, context.data, context.inputs["scores"]
+        named = config.classes or (len(data.classes) if config.snippets else PUBLISHED_CLASSES)
+        power = float(not config.snippets) if config.video_power is None else config.video_power
         propose = load(context, config, self.network)
         names = np.array(data.classes, dtype=object)
 
@@ -143,10 +154,10 @@ class DetectStage:
             )
             known = data.video_classes(video) if config.train_classes == "given" else np.zeros(0, dtype=np.int64)
             of_video = np.asarray(scores.array("video", video), dtype=np.float64)
-            label = known if len(known) else np.argsort(-of_video, kind="stable")[: config.classes]
+            label = known if len(known) else np.argsort(-of_video, kind="stable")[:named]
             spans = np.clip(kept.spans, 0.0, data.duration(video))
             real = spans[:, 0] < spans[:, 1]
-            score = kept.scores[real, None] * of_video[label]
+            score = kept.scores[real, None] * of_video[label] ** power
             if config.snippets:
                 cas = np.asarray(scores.array("cas", video), dtype=np.float64)[:, label]
                 score = score * means(cas, grid.to_edge(spans[real]))

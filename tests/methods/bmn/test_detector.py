@@ -92,7 +92,7 @@ def test_classes_come_from_the_scores_or_the_given_labels(plain, tmp_path):
         stage = DetectStage(BmnDetection(decode=BmnDecoding(min_score=None, max_detections=100_000, **options)))
         return stage.open(Context(data, inputs, [], 0, source="bmn/detect@1"))("v0")
 
-    both, one = found(), found(classes=1)
+    both, one = found(video_power=1.0), found(video_power=1.0, classes=1)
     assert set(both.labels) == {"jump", "throw"} and set(one.labels) == {"throw"} and len(both) == 2 * len(one)
     throws = both.filter(np.array(both.labels) == "throw")
     jumps = both.filter(np.array(both.labels) == "jump")
@@ -100,9 +100,14 @@ def test_classes_come_from_the_scores_or_the_given_labels(plain, tmp_path):
     assert np.array_equal(jumps.spans, throws.spans) and jumps.score == pytest.approx(throws.score / 4)
     assert (np.diff(both.score) <= 0).all() and (both.end <= data.duration("v0")).all()
     curves_of(data, inputs["scores"], 0.5)
-    half = found()
+    half = found(video_power=1.0)
     assert np.array_equal(half.spans, both.spans) and half.score == pytest.approx(both.score / 2)
-    assert found(snippets=False).score == pytest.approx(both.score)
+    assert found(snippets=False).score == pytest.approx(both.score), "the video's score tells the class, as published"
+    by_rows = found()  # its rows alone tell the class
+    assert set(by_rows.labels) == {"jump", "throw"} and len(by_rows) == len(both)
+    throws = by_rows.filter(np.array(by_rows.labels) == "throw")
+    jumps = by_rows.filter(np.array(by_rows.labels) == "jump")
+    assert np.allclose(np.sort(jumps.score), np.sort(throws.score))
     known = replace(data, full_by_id={"v0": FullLabels(np.array([[1.0, 9.0]]), np.zeros(1, np.int64))})
     assert set(found(known).labels) == {"jump"}
     assert set(found(known, train_classes="predicted").labels) == {"jump", "throw"}
