@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from distributed.run import run_folder
 from distributed.run.run_folder import FILES, FOLDERS, refuse_links
+from distributed.tuning.limits import NO_LIMITS, Limits
 from distributed.tuning.study import digest, shown
 from search_spaces.space import Space
 from tad.data.dataset import Dataset, Role
@@ -144,7 +145,9 @@ NOT_SCORED = ("description", "select", "operating_point")
 """Of a recipe: changes no trial's score, or is told apart by another part of a study's identity."""
 
 
-def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool) -> dict[str, str]:
+def identity(
+    recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool, limits: Limits = NO_LIMITS
+) -> dict[str, str]:
     """What makes two studies the same: all on which a trial's score depends, given its parameters."""
     labels = [ground_truth(data, "dev").digest() if recipe.select.startswith("dev-") else ""]
     if recipe.select == "points":
@@ -161,6 +164,6 @@ def identity(recipe: Recipe, space: Space, data: Dataset, seed: int, cost: bool)
         "recipe": digest(document),
         "data": digest([data.fingerprint("train"), data.fingerprint("dev"), *labels]),
         "space": space.fingerprint,
-        "objective": recipe.select + (" and cost" if cost else ""),
+        "objective": recipe.select + (" and cost" if cost else "") + (f" within {limits}" if limits else ""),
         "seed": str(seed),
     }

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from distributed.engine.locks import note
 from distributed.tuning.drivers import living
-from distributed.tuning.trials import REASON, counts
+from distributed.tuning.trials import REASON, asked
 
 
 class Progress:
@@ -25,7 +25,7 @@ class Progress:
     def greet(self, name: str, how: str) -> None:
         """Says which study goes on, and how (sampler, trials at a time)."""
         trials = self._study.get_trials(deepcopy=False)
-        done = sum(counts(t) and t.state.is_finished() for t in trials)
+        done = sum(asked(t) and t.state.is_finished() for t in trials)
         others = len(living(self._study)) - 1
         joined = f"; {others} other driver{'s' if others > 1 else ''} in this study" if others else ""
         note(f"study {name}: {done} of {self._total} trials are done; {how}{joined}")
@@ -38,7 +38,7 @@ class Progress:
         )
         shown = f"best {best:.4f}" if best is not None else ""
         if self._bar is not None:
-            self._bar.update(counts(trial))
+            self._bar.update(asked(trial))
             self._bar.set_postfix_str(shown)
         if self._bar is None or trial.state.name == "FAIL":
             value = f" {trial.values[0]:.4f}" if trial.values else ""

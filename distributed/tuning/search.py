@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from distributed.engine.locks import note
 from distributed.engine.precision import Precision
 from distributed.engine.store import Store
 from distributed.run.selftrain import LOOKS
@@ -25,6 +27,7 @@ from distributed.run.signals import Interrupted, as_interrupts, heard_again
 from distributed.tuning import on_ray
 from distributed.tuning.drivers import living, registered
 from distributed.tuning.folder import MARKER, claim, clear_scratch, identity, name_in, sign, study_data
+from distributed.tuning.limits import NO_LIMITS, Limits
 from distributed.tuning.mirror import Mirror
 from distributed.tuning.progress import Progress
 from distributed.tuning.study import (
@@ -72,6 +75,8 @@ class Options:
         store: artifact store, a folder or a URI.
         local: one trial after the other in this process, without Ray, and without MLflow unless `tracking` names one.
         cost: a second objective: the seconds that a recipe's stages take.
+        limits: what the best recipe may cost.
+        resume_best: how many of the stopped trials go on to their end, the best ones, before new trials begin.
     """
 
     name: str
@@ -90,6 +95,8 @@ class Options:
     store: str = "runs/store"
     local: bool = False
     cost: bool = False
+    limits: Limits = NO_LIMITS
+    resume_best: int = 0
 
 
 def tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int, options: Options) -> Summary:
@@ -135,7 +142,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     store = Store(options.store)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     directions = ["maximize", "minimize"] if options.cost else ["maximize"]
-    study = join(storage, options.name, identity(recipe, space, own, seed, options.cost), directions)
+    study = join(storage, options.name, identity(recipe, space, own, seed, options.cost, options.limits), directions)
     first = _warm(storage, space, options)
     study.pruner = pruner(options.scheduler, LOOKS * most)
     with registered(study) as driver, _slots(options) as slots:
@@ -147,7 +154,7 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
         progress = Progress(study, options.trials, objective)
         mirror = _mirror(study, driver, work, data, options)
         trials = Trials(study, space, options.trials, driver, until)
-        trials.sampler = lambda before: sampler(options.sampler, (seed + before) % MOST_SEED)
+        trials.sampler = lambda before: sampler(options.sampler, (seed + before) % MOST_SEED, options.limits)
 
         def began(trial: FrozenTrial) -> None:
             if mirror is not None:
@@ -160,6 +167,8 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
 
         trials.began, trials.ended = began, ended
         trials.prepare(space.defaults(recipe), first)
+        if options.resume_best:
+            note(f"{trials.resume(options.resume_best)} of the stopped trials go on to their end")
         where = "in this process" if options.local else f"{slots.concurrency} at a time"
         progress.greet(options.name, f"{options.sampler}, {where}")
         run_id = mirror.run_id if mirror is not None else lambda number: None
@@ -183,15 +192,20 @@ def _tune(recipe: Recipe, space: Space, data: Dataset, objective: str, seed: int
     return summary
 
 
-def sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+def sampler(name: str, seed: int, limits: Limits = NO_LIMITS) -> optuna.samplers.BaseSampler:
     """An Optuna sampler. The same seed would repeat its first suggestion, so each suggestion of a study has its own."""
-    if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-    if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed)
-    return optuna.samplers.RandomSampler(seed=seed)
+    constraints = limits.excess if limits else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constraints are "experimental" in Optuna
+        if name == "tpe":
+            return optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, constant_liar=True, constraints_func=constraints
+            )
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=seed, constraints_func=constraints)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=constraints)
+        return optuna.samplers.RandomSampler(seed=seed)
 
 
 def pruner(name: str, steps: int) -> optuna.pruners.BasePruner:
@@ -303,7 +317,8 @@ def _report(
     """STUDY/best.yaml and figures, the text at the end, and the same in MLflow."""
     from distributed.tuning.figures import write_figures
 
-    recipe, seed, summary, out = work.recipe, work.seed, summarise(study, work, own), options.out
+    recipe, seed, out = work.recipe, work.seed, options.out
+    summary = summarise(study, work, own, options.limits)
     files, commands = [], {}
     chosen = summary.chosen
     if summary.best is not None and chosen is not None:

@@ -21,8 +21,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from distributed.tuning.limits import NO_LIMITS, Limits
 from distributed.tuning.trial import Work, folder_of
-from distributed.tuning.trials import AS_IT_IS, VALUES, counts, recipe_trial
+from distributed.tuning.trials import AS_IT_IS, VALUES, asked, counts, recipe_trial
 from tad.data.dataset import Dataset
 from tad.data.segments import Segments
 from tad.evaluation.quality_by_point import Quality, label_quality
@@ -46,6 +47,9 @@ class Summary:
         states: how many trials ended how; given-back ones do not count.
         totals: sums over trials: seconds, cpu_seconds, stages made and cached, seconds waited for Ray.
         error: standard error of the best trial's gain over the recipe as it is, over dev videos; None: not known.
+        limits: what the best recipe may cost.
+        within: how many of the finished trials keep them, the recipe as it is among them or not.
+        resumed: how many of the trials went on with a stopped one.
     """
 
     recipe: FrozenTrial | None
@@ -55,6 +59,9 @@ class Summary:
     states: dict[str, int]
     totals: dict[str, float]
     error: float | None = None
+    limits: Limits = NO_LIMITS
+    within: int = 0
+    resumed: int = 0
 
     @property
     def gain(self) -> float | None:
@@ -65,8 +72,10 @@ class Summary:
 
     @property
     def chosen(self) -> FrozenTrial | None:
-        """What to use: the best trial; the recipe as it is where the gain has an error and does not count."""
-        return self.recipe if self.clear is False else self.best
+        """What to use: the best trial; where its gain has an error and does not count, the recipe as it is, if that
+        keeps the limits."""
+        stays = self.clear is False and self.recipe is not None and self.limits.kept(self.recipe)
+        return self.recipe if stays else self.best
 
     @property
     def errors(self) -> float:
@@ -80,22 +89,35 @@ class Summary:
         return None if self.gain is None or self.error is None else self.gain > self.errors * self.error
 
 
-def summarise(study: optuna.Study, work: Work, data: Dataset) -> Summary:
+def summarise(study: optuna.Study, work: Work, data: Dataset, limits: Limits = NO_LIMITS) -> Summary:
     """Reads a study; `data` is its own."""
     trials = [t for t in study.get_trials(deepcopy=False) if counts(t)]
     done = [t for t in trials if t.state == TrialState.COMPLETE]
     names = ("seconds", "cpu_seconds", "made", "cached", "waited")
-    recipe, best = recipe_trial(study), max(done, key=lambda t: (t.values[0], -t.number), default=None)
+    kept = [t for t in done if limits.kept(t)]
+    recipe, best = recipe_trial(study), max(kept, key=lambda t: (t.values[0], -t.number), default=None)
     before, after = (dev_quality(work, trial, data) for trial in (recipe, best))
     return Summary(
         recipe=recipe,
         best=best,
-        front=study.best_trials if len(study.directions) > 1 and done else [],
+        front=unbeaten(kept) if len(study.directions) > 1 else [],
         importances=importances(study, done),
         states={s.name: n for s in TrialState if (n := sum(t.state == s for t in trials))},
         totals={name: sum(float(t.user_attrs.get(name, 0)) for t in trials) for name in names},
         error=gain_error(before, after) if before is not None and after is not None else None,
+        limits=limits,
+        within=len(kept),
+        resumed=sum(not asked(t) for t in trials),
     )
+
+
+def unbeaten(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Those of the trials with a score and a cost than which no other is as good in both, and better in one."""
+
+    def beaten(value: float, cost: float) -> bool:
+        return any(v >= value and c <= cost and (v, c) != (value, cost) for v, c in (t.values for t in trials))
+
+    return [t for t in trials if not beaten(*t.values)]
 
 
 def dev_quality(work: Work, trial: FrozenTrial | None, data: Dataset) -> Quality | None:
@@ -173,7 +195,11 @@ def text_of(
         commands: title to command.
     """
     states = ", ".join(f"{n} {name.lower()}" for name, n in summary.states.items())
-    lines = [f"{sum(summary.states.values())} of {total} trials: {states or 'none'}"]
+    more = f", and {summary.resumed} that went on with stopped ones" if summary.resumed else ""
+    lines = [f"{sum(summary.states.values()) - summary.resumed} of {total} trials{more}: {states or 'none'}"]
+    if summary.limits:
+        finished = summary.states.get("COMPLETE", 0)
+        lines.append(f"at most {summary.limits}:  {summary.within} of {finished} finished trials")
     if summary.recipe is not None:
         lines.append(f"recipe as it is:  {objective} {summary.recipe.values[0]:.4f} (trial {summary.recipe.number})")
     if summary.best is not None:

@@ -16,6 +16,7 @@ from distributed.engine.engine import Engine, Resources
 from distributed.engine.record import Record
 from distributed.engine.store import Store
 from distributed.run.selftrain import LOOKS, SelfTraining
+from distributed.tuning.limits import Memory
 from tad.data.dataset import Dataset
 from tad.data.remote import redacted
 from tad.errors import TadError, first_line, printable
@@ -83,9 +84,10 @@ def evaluate(
 
     Returns:
         Its last report: "value", "round", "finished", and what it cost. `cost`: seconds that all its stages took when
-        they were made, whoever made them. An exception of the trial is no exception here but "failed".
+        they were made, whoever made them. `memory`: GiB that this process held at most. An exception of the trial is no
+        exception here but "failed".
     """
-    start, cpu, folder = time.time(), time.process_time(), folder_of(work, number)
+    start, cpu, memory, folder = time.time(), time.process_time(), Memory(), folder_of(work, number)
     last: dict[str, Any] = {"value": None, "round": 0}
     training: SelfTraining | None = None
 
@@ -98,6 +100,7 @@ def evaluate(
             "cached": sum(not use.made for use in uses),
             "looked": round(training.looked, 3) if training is not None else 0.0,
             "cost": round(sum(_seconds(store, use) for use in uses), 2),
+            "memory": round(memory.peak(), 3),
         }
 
     try:

@@ -28,16 +28,23 @@ from search_spaces.space import Space
 Report = Mapping[str, Any]
 """What a trial tells: "value", "round"; on its way the "step" and how many rounds may be "left"; at its end "finished"
 or, after an error, "failed"; and what it cost up to now."""
-COSTS = ("seconds", "cpu_seconds", "made", "cached", "cost", "looked", "waited")
+COSTS = ("seconds", "cpu_seconds", "made", "cached", "cost", "memory", "looked", "waited")
 """Numbers of a last report that become the trial's user attributes."""
 AS_IT_IS, AGAIN, REASON, DRIVER, VALUES = "as it is", "given back", "reason", "driver", "values"
 """User attributes of trials: the recipe itself; does not count; why it failed; who ran it; its values by recipe key."""
+GOES_ON = "goes on with"
+"""User attribute: the number of the stopped trial that this one brings to its end."""
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 
 
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that were asked for."""
     return trial.state in COUNTED and not trial.user_attrs.get(AGAIN)
+
+
+def asked(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those whose number `--trials` sets; those that go on with a stopped one come on top."""
+    return counts(trial) and GOES_ON not in trial.user_attrs
 
 
 def recipe_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -88,11 +95,28 @@ class Trials:
             for params in first:
                 self.study.enqueue_trial(params)
 
+    def resume(self, most: int) -> int:
+        """Enqueues the best of the stopped trials once more, to their end: training goes on from their checkpoints.
+
+        Returns:
+            How many; none that another trial goes on with already.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        taken = {t.user_attrs.get(GOES_ON) for t in trials if not t.user_attrs.get(AGAIN)}
+        stopped = [t for t in trials if t.state == TrialState.PRUNED and t.number not in taken and t.values]
+        stopped.sort(key=lambda t: (-t.values[0], t.number))
+        for trial in stopped[:most]:
+            self.study.enqueue_trial(trial.params, {GOES_ON: trial.number})
+        return len(stopped[:most])
+
     def ask(self) -> optuna.Trial | None:
         """The next trial with its values suggested; None if there is nothing left to ask for."""
         while True:
             trials = self.study.get_trials(deepcopy=False)
-            if self.broken is not None or time.time() >= self.until or sum(map(counts, trials)) >= self.total:
+            if self.broken is not None or time.time() >= self.until:
+                return None
+            more = any(t.state == TrialState.WAITING and GOES_ON in t.user_attrs for t in trials)
+            if sum(map(asked, trials)) >= self.total and not more:
                 return None
             if self.sampler is not None:
                 self.study.sampler = self.sampler(sum(_stands(t) for t in trials))
@@ -102,10 +126,10 @@ class Trials:
             before = [
                 t
                 for t in self.study.get_trials(deepcopy=False)[: trial.number]
-                if counts(t) or t.state == TrialState.WAITING
+                if asked(t) or (t.state == TrialState.WAITING and GOES_ON not in t.user_attrs)
             ]
             twin = trial.user_attrs.get(AS_IT_IS) and any(t.user_attrs.get(AS_IT_IS) for t in before)
-            if len(before) < self.total and not twin:
+            if GOES_ON in trial.user_attrs or (len(before) < self.total and not twin):
                 break
             self._end(trial.number, TrialState.FAIL, reason="one too many", given_back=True)
         self.running[trial.number] = trial
@@ -117,7 +141,7 @@ class Trials:
     def report(self, number: int, report: Report) -> bool:
         """A trial's score on its way, as an intermediate value; whether the study's pruner stops the trial there.
 
-        Never stopped are the recipe itself and what has come to its last round.
+        Never stopped are the recipe itself, what goes on with a stopped trial, and what has come to its last round.
         """
         value, trial = report.get("value"), self.running.get(number)
         if trial is None or "left" not in report or not _is_number(value) or len(self.study.directions) > 1:
@@ -125,7 +149,8 @@ class Trials:
         # It is there already if the trial's process died and another began anew.
         if report["step"] not in self._frozen(number).intermediate_values:
             trial.report(float(value), report["step"])  # type: ignore[arg-type]
-        return bool(report["left"] and not trial.user_attrs.get(AS_IT_IS) and trial.should_prune())
+        stays = AS_IT_IS in trial.user_attrs or GOES_ON in trial.user_attrs
+        return bool(report["left"] and not stays and trial.should_prune())
 
     def end(self, number: int, report: Report | None, died: bool = False) -> FrozenTrial | None:
         """Ends a trial in its true state, by its last report; None: it had none.
@@ -175,7 +200,8 @@ class Trials:
         ended = self._end(trial.number, TrialState.FAIL, None, reason, given_back=True)
         if ended is not None:
             params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            self.study.enqueue_trial(params, {AS_IT_IS: True} if trial.user_attrs.get(AS_IT_IS) else None)
+            kept = {name: trial.user_attrs[name] for name in (AS_IT_IS, GOES_ON) if name in trial.user_attrs}
+            self.study.enqueue_trial(params, kept or None)
         return ended
 
     def _end(
@@ -215,5 +241,5 @@ def _age(trial: FrozenTrial) -> float:
 
 
 def _stands(trial: FrozenTrial) -> bool:
-    """Whether a trial was asked for and not given back."""
-    return trial.state != TrialState.WAITING and not trial.user_attrs.get(AGAIN)
+    """Whether a trial was asked for with new values, and not given back."""
+    return trial.state != TrialState.WAITING and not any(map(trial.user_attrs.get, (AGAIN, GOES_ON)))

@@ -69,6 +69,9 @@ SEED = click.IntRange(0, 2**32 - 1)
 GPUS = Gpus(0, 1_000)
 SHARE = Number(0, 1, min_open=True, max_open=True)
 MINUTES = Number(0, 60 * 24 * 365, min_open=True)
+MOST_SECONDS, MOST_GIB = Number(0, 1e9, min_open=True), Number(0, 1e6, min_open=True)
+"""Of a recipe, in a search."""
+TRIALS_OR_NONE = click.IntRange(0, 1_000_000)
 ROUNDS = click.IntRange(0, 1_000)
 """Of self-training, as in a recipe."""
 VIDEOS, NO_VIDEOS_OR_MORE = click.IntRange(1, 1_000_000), click.IntRange(0, 1_000_000)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tad.commands.numbers import GPUS, MINUTES, SEED, Workers
+from tad.commands.numbers import GPUS, MINUTES, MOST_GIB, MOST_SECONDS, SEED, TRIALS_OR_NONE, Workers
 from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, PRECISION, store_option
 
 
@@ -37,6 +37,15 @@ from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, PRECISION, store_opt
     show_default=True,
     help="Stops trials that are behind, after a fifth of a detector's training at the earliest.",
 )
+@click.option(
+    "--max-seconds", type=MOST_SECONDS, metavar="S", help="What the stages of the best recipe may take in all."
+)
+@click.option(
+    "--max-memory",
+    type=MOST_GIB,
+    metavar="GIB",
+    help="What a trial of the best recipe may hold, on its GPU if it has one.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an option of the recipe first.")
 @click.option("--study", "name", metavar="NAME", help="[default: RECIPE-DATASET-OBJECTIVE-seedS]")
 @click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [default: runs/tune/NAME]")
@@ -46,6 +55,13 @@ from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, PRECISION, store_opt
     metavar="URL",
     help="A database, for several machines one on a server; a password is better kept in PGPASSWORD or ~/.pgpass.  "
     "[default: in --out]",
+)
+@click.option(
+    "--resume-best",
+    type=TRIALS_OR_NONE,
+    default=0,
+    metavar="N",
+    help="First go on with the N best of the trials that the scheduler stopped, to their end.",
 )
 @click.option("--warm-start", metavar="STUDY", help="Try first what another study (its folder or name) found best.")
 @click.option(
@@ -73,6 +89,8 @@ def tune(
     gpus_per_trial: float | None,
     time_budget: float | None,
     cost: bool,
+    max_seconds: float | None,
+    max_memory: float | None,
     seed: int,
     no_doctor: bool,
     no_check: bool,
@@ -83,6 +101,7 @@ def tune(
     Trial 0 runs the recipe as it is. Trials share every stage that they do not change. Run the same command again to go
     on with a search that was stopped, or with more --trials to make it longer.
     """
+    from distributed.tuning.limits import Limits
     from distributed.tuning.search import Options
     from distributed.tuning.search import tune as search
     from search_spaces.load import load
@@ -109,6 +128,7 @@ def tune(
         gpus=gpus_per_trial,
         minutes=time_budget,
         cost=cost or more["sampler"] == "nsga2",
+        limits=Limits(max_seconds, max_memory),
         **more,
     )
     search(config, space, data, objective, seed, options)

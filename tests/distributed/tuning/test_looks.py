@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
@@ -75,11 +76,20 @@ def test_a_stopped_training_goes_on_to_the_score_that_it_would_have_had(data, tm
     assert goes_on["value"] == whole["value"]
 
 
-def test_a_search_stops_what_is_behind_inside_its_only_round(data, tmp_path):
-    tune(SHORT, RATES, data, "dev-map", 0, options(tmp_path, scheduler="asha", trials=4, sampler="random"))
+def test_a_search_stops_what_is_behind_inside_its_only_round(data, tmp_path, capsys):
+    search = options(tmp_path, scheduler="asha", trials=4, sampler="random")
+    tune(SHORT, RATES, data, "dev-map", 0, search)
     trials = study_of(tmp_path).trials
     pruned = [t for t in trials if t.state == TrialState.PRUNED]
     best = study_of(tmp_path).best_trial
     assert pruned and max(rate(t) for t in pruned) < rate(best)
     assert all(max(t.intermediate_values) < LOOKS and t.user_attrs["looked"] > 0 for t in pruned)
     assert all(max(t.intermediate_values) == LOOKS for t in trials if t.state == TrialState.COMPLETE)
+    # The same search, in which the best of the stopped ones comes to its end after all.
+    tune(SHORT, RATES, data, "dev-map", 0, replace(search, resume_best=1))
+    last, stopped = study_of(tmp_path).trials[-1], max(pruned, key=lambda t: (t.values[0], -t.number))
+    assert last.state == TrialState.COMPLETE and last.params == stopped.params
+    lines = (tmp_path / "study" / "trials" / f"{last.number:04d}" / "events.jsonl").read_text().splitlines()
+    epochs = [e["epoch"] for e in map(json.loads, lines) if e["kind"] == "epoch" and e["name"] == "actionformer/train"]
+    assert epochs == list(range(max(stopped.intermediate_values), LOOKS)), "it goes on where it was stopped"
+    assert "4 of 4 trials, and 1 that went on with stopped ones: " in capsys.readouterr().out
