@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from benchmarks.studies.papers import tables
+from benchmarks.studies.papers.__main__ import main
 from benchmarks.studies.papers.rows import PAPERS, WAYS, chosen
 from benchmarks.studies.real import tables as real_tables
 from benchmarks.studies.real.data import labelled
 from tad.files import read_json, write_json
 from tad.recipe.recipe import load_recipe
-from tests.support.structure import ROOT
+from tests.support.called import called
 from tests.support.tiny import tiny_dataset
 
 SAME = {("potloc:levels-2", "potloc:attention-labels-sampled")}
@@ -22,14 +19,7 @@ SAME = {("potloc:levels-2", "potloc:attention-labels-sampled")}
 
 
 def command(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.studies.papers", *map(str, words)],
-        cwd=ROOT,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return called(main, *words)
 
 
 @pytest.fixture(scope="module")
