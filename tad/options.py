@@ -1,8 +1,8 @@
 """Options: all that there is to say of one stands once, on its field.
 
-    lr: float | None = option(
-        None, "null: 1e-3 for resized videos, 1e-4 for windows", gt=0, le=bounds.LR,
-        tune=Float(3e-5, 3e-3, log=True), why="BMN 1e-3 on resized videos, OpenTAD 1e-4 on windows", stand_in=1e-4,
+    lr: bounds.Rate | None = option(
+        None, "peak; null: 1e-4 for width 512 and batches of 2, more for narrower or larger",
+        tune=Float(3e-5, 3e-3, log=True), why="ActionFormer 1e-4 for width 512; narrower want more", stand_in=4e-4,
     )
 
 Recipes, `tad recipes show --explain`, the reference page, `faithful: true`, search spaces and fingerprints read it

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tad.methods.apl.contrastive import ContrastiveConfig, ContrastiveTask, given_sizes
 from tad.methods.bmn.model import convolutions, initialise, kept_inside
-from tad.methods.bmn.options import BmnTraining, published_rate, shape
+from tad.methods.bmn.options import BmnTraining, shape
 from tad.methods.bmn.targets import read_window, window_of, windows_of
 from tad.methods.bmn.training import falling
 from tad.methods.common.windows import expected_length
@@ -79,7 +79,7 @@ class Base:
         self.batch_size, self.ema_decay = config.batch_size, config.ema_decay
         self.clip_norm: float | None = config.clip_norm
         found = shape(config, self.data, given_sizes(context))
-        self.settings: dict[str, Any] = found | {"lr": config.lr or published_rate(found["fit"])}
+        self.settings: dict[str, Any] = found
         self.items = [
             (video, number)
             for video in context.videos
@@ -110,7 +110,7 @@ class Base:
     def optimiser(self, module: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         """That of the base in the detector, where it decays more than the rest."""
         groups = [{"params": list(module.parameters()), "weight_decay": 10 * self.config.weight_decay}]
-        return falling(groups, self.settings["lr"], self.config.decay_at, steps)
+        return falling(groups, self.config.lr, self.config.decay_at, steps)
 
 
 class Encoder(nn.Module):

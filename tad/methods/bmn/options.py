@@ -22,9 +22,6 @@ from tad.options import option
 from tad.ranges import Choice, Float, Integer
 from tad.stages import StageConfig
 
-FILLED = 8.0
-"""Bins that the median pseudo-label should cover; where a resized video leaves it fewer, videos are cut to windows."""
-
 SHAPE = ("dim", "fit", "length", "upsample", "width")
 """Settings on which the base alone depends."""
 
@@ -36,7 +33,7 @@ class BmnTraining(StageConfig):
     fit: Fit | None = option(
         None,
         "resize whole videos, or cut them to windows that overlap by half; null: resize where the features "
-        "are already resized or the median pseudo-label still covers 8 bins",
+        "are already resized or the median pseudo-label still covers 16 bins",
     )
     length: int | None = option(
         None,
@@ -83,12 +80,11 @@ class BmnTraining(StageConfig):
         10, "passes over the training windows", tune=Integer(3, 60, log=True), why="BMN 10; more for few videos"
     )
     batch_size: bounds.BatchSize = option(16, "windows of a step, over all workers")
-    lr: bounds.Rate | None = option(
-        None,
-        "null: 1e-3 for resized videos, 1e-4 for windows",
+    lr: bounds.Rate = option(
+        1e-3,
+        "of Adam",
         tune=Float(3e-5, 3e-3, log=True),
-        why="BMN 1e-3 on resized videos, OpenTAD 1e-4 on windows",
-        stand_in=1e-4,
+        why="BMN 1e-3, on resized videos; OpenTAD 1e-4 on windows, of which few videos give too few",
     )
     decay_at: bounds.PositiveFraction = option(0.7, "share of the steps after which the rate falls to .1")
     weight_decay: bounds.Penalty = option(1e-4, "10 times as much on the base")
@@ -121,7 +117,7 @@ def shape(config: BmnTraining, data: Dataset, sizes: Mapping[str, np.ndarray]) -
     length, fit = config.length or grid.length or 128, config.fit
     if fit is None:
         covered = [size * length / expected_length(data, video) for video, size in sizes.items()]
-        filled = len(every) > 0 and np.median(np.concatenate(covered)) >= FILLED
+        filled = len(every) > 0 and np.median(np.concatenate(covered)) >= SHORT
         fit = "resize" if grid.length or filled else "windows"
     derived = int(np.clip(math.ceil(SHORT / float(np.median(every))), 1, 4)) if len(every) else 1
     return {
@@ -131,8 +127,3 @@ def shape(config: BmnTraining, data: Dataset, sizes: Mapping[str, np.ndarray]) -
         "upsample": 1 if fit == "resize" else config.upsample or derived,
         "width": config.width or min(256, derived_width(grid.dim, 4, "bmn")),
     }
-
-
-def published_rate(fit: Fit) -> float:
-    """The learning rate of the public re-implementations."""
-    return 1e-3 if fit == "resize" else 1e-4

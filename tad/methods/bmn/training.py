@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tad.errors import ConfigError
 from tad.methods.bmn.losses import LOW, boundary_loss, class_loss, regression_loss
 from tad.methods.bmn.model import Bmn, BmnOutputs
-from tad.methods.bmn.options import BmnTraining, published_rate, shape
+from tad.methods.bmn.options import BmnTraining, shape
 from tad.methods.bmn.sampling import valid_cells
 from tad.methods.bmn.targets import (
     Window,
@@ -163,7 +163,7 @@ class BmnTask:
             {"params": [p for p in module.parameters() if (id(p) in base) == first], "weight_decay": amount}
             for first, amount in ((True, 10 * decay), (False, decay))
         ]
-        return falling(groups, self.settings["lr"], self.config.decay_at, steps)
+        return falling(groups, self.config.lr, self.config.decay_at, steps)
 
     def _teaching(self, video_id: str) -> list[int]:
         """The windows of a video that hold a pseudo-label; all of a video without any."""
@@ -194,7 +194,6 @@ class BmnTask:
             "width": common["width"],
             "samples": config.samples,
             "published_edges": config.published_edges,
-            "lr": config.lr or published_rate(common["fit"]),
             "median_label": round(float(np.median(np.concatenate(list(sizes.values())))), 1),
         }
 

@@ -161,7 +161,7 @@ def test_shape_is_derived_as_the_detector_on_the_same_labels_would(plain, tmp_pa
         changed = Dataset.open(data.root)
         base = base_of(ENABLED, **NULLS).open(context(changed)).settings
         detector = go_on(changed, labels, tmp_path, None, **NULLS).settings
-        assert {key: detector[key] for key in (*SHAPE, "lr")} == base and base["fit"] == fit_
+        assert {key: detector[key] for key in SHAPE} == base and base["fit"] == fit_
     (data.root / "full_labels.csv").unlink()
     bare = base_of(ENABLED, **NULLS).open(context(Dataset.open(data.root))).settings
     assert (bare["fit"], bare["length"], bare["upsample"], bare["width"]) == ("windows", 128, 1, 32)
