@@ -40,6 +40,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.studies.hrpro
 	$(BIN)/python -m benchmarks.speed.tuning
 	$(BIN)/python -m benchmarks.speed.scale
+	$(BIN)/python -m benchmarks.speed.small
 	$(BIN)/python -m benchmarks.speed.workers
 
 clean:
