@@ -23,10 +23,10 @@ lint: setup
 	$(BIN)/ruff format --check --quiet tad distributed search_spaces tests benchmarks
 	$(BIN)/mypy
 
-# Two processes, each with whole files: most tests use one core, and few machines have less than two. In the order of
-# tests/conftest.py: xdist's own begins with the files of many tests.
+# Three processes, each with whole files: most tests use one core, few machines have less than two, and some tests wait
+# (for Ray, disks, servers). In the order of tests/conftest.py: xdist's own begins with the files of many tests.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: lint
 	$(BIN)/python -m pytest -m ""

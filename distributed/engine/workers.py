@@ -53,11 +53,18 @@ def fit_on_workers(
     if _group is None or _group.kind != wanted or not _group.lives():
         release_workers()
         _group = _Group(*wanted)
-    told: set[int] = set()
+    told: dict[int, int] = {}
 
     def once(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
-        told.add(epoch)
+        told[epoch] = epochs
         progress(epoch, epochs, metrics)
+
+    def overtaken(state: State | None) -> None:
+        """Tells of epochs whose reports were lost with a worker, or overtaken by another worker's error."""
+        history = state["history"] if state is not None else []
+        for epoch in range(min(told, default=len(history)), len(history)):
+            if epoch not in told:
+                progress(epoch, max(told.values()), history[epoch])
 
     try:
         epochs = _group.train(stage, context, partial, precision, once)
@@ -69,6 +76,7 @@ def fit_on_workers(
         _group = None
         raise
     if isinstance(epochs, str):
+        overtaken(Checkpoint(partial).load())
         raise RunError(epochs)
 
     def last() -> State | None:
@@ -78,9 +86,7 @@ def fit_on_workers(
     state = partial.patiently(last)
     if state is None:
         raise RunError(f"stage {stage.name}: the workers' last checkpoint is not in {partial.store.uri}")
-    for epoch in range(min(told, default=epochs), epochs):
-        if epoch not in told:  # its report was lost with a worker
-            progress(epoch, epochs, state["history"][epoch])
+    overtaken(state)
     return state
 
 
