@@ -6,7 +6,13 @@ Bars on 2 cores: the trials after the first in 200 s, and each of them at least 
 nothing. A trial's cost without sharing is measured: the best recipe once more, with an empty store.
 """
 
+# ruff: noqa: E402 - thread counts must be set before numpy is loaded
 from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # as trials on Ray have it
 
 import argparse
 import shutil
