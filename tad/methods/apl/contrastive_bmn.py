@@ -78,14 +78,13 @@ class Base:
         self.config, self.data = config, context.data
         self.batch_size, self.ema_decay = config.batch_size, config.ema_decay
         self.clip_norm: float | None = config.clip_norm
-        found = shape(config, self.data, given_sizes(context))
-        self.settings: dict[str, Any] = found
+        self.settings: dict[str, Any] = shape(config, self.data, given_sizes(context))
         self.items = [
             (video, number)
             for video in context.videos
             for number in range(len(windows_of(expected_length(self.data, video), self.settings)))
         ]
-        self.module: nn.Module = Encoder(found["dim"], found["width"], found["length"])
+        self.module: nn.Module = Encoder(*(self.settings[name] for name in ("dim", "width", "length")))
 
     def __len__(self) -> int:
         return len(self.items)

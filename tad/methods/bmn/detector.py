@@ -30,7 +30,7 @@ from tad.ranges import Choice, Integer
 from tad.stages import Artifact, Context, StageConfig
 
 PUBLISHED_CLASSES = 2
-"""Of each video, of which every proposal is given one."""
+"""Of each video; every proposal becomes a detection of each."""
 
 
 class BmnDecoding(StageConfig):
@@ -59,7 +59,7 @@ class BmnDecoding(StageConfig):
     )
     video_power: bounds.Fraction | None = option(
         None,
-        "power of the video's score of a class; null: 0, no matter, with `snippets`, else the published 1",
+        "power of the video's score of a class; null: 0, it does not count, with `snippets`; else the published 1",
         tune=Choice(None, 0.0, 0.5, 1.0),
         why="papers 1; with it a class that the proposer found in few rows of a video is none",
     )
