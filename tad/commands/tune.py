@@ -28,7 +28,13 @@ from tad.commands.options import DATA, NO_CHECK, NO_DOCTOR, PRECISION, store_opt
     default=None,
     help="What is maximised.  [default: dev-map if there are dev videos, else points, or classes without points]",
 )
-@click.option("--sampler", type=click.Choice(["tpe", "random", "gp", "nsga2"]), default="tpe", show_default=True)
+@click.option(
+    "--sampler",
+    type=click.Choice(["auto", "tpe", "random", "gp", "nsga2"]),
+    default="auto",
+    show_default=True,
+    help="auto: gp up to 100 trials without a scheduler, else tpe.",
+)
 @click.option("--cost", is_flag=True, help="A second objective: seconds that the stages take. nsga2 implies it.")
 @click.option(
     "--scheduler",

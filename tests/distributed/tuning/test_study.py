@@ -11,11 +11,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from distributed.tuning.search import sampler
+from distributed.tuning.search import MOST_GP, chosen_sampler, sampler
 from distributed.tuning.study import best_of, join, keep_precision, open_storage
 from distributed.tuning.trials import counts
 from search_spaces.space import Float, Parameter, Space
 from tad.errors import RunError
+from tests.support.search import options
 from tests.support.study import DONE, IDENTITY, SPACE, a_study, states, trials_of
 
 
@@ -116,3 +117,17 @@ def test_warm_start_takes_the_best_parameters_within_the_ranges(url):
         best_of(storage, "earlier", Space((Parameter("y", Float(0.0, 1.0), "", "labels"),)))
     with pytest.raises(RunError, match="no such study; in the storage: earlier"):
         best_of(storage, "else", SPACE)
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({}, "gp"),
+        ({"trials": MOST_GP, "cost": True}, "gp"),
+        ({"trials": MOST_GP + 1}, "tpe"),
+        ({"scheduler": "median"}, "tpe"),
+        ({"sampler": "random"}, "random"),
+    ],
+)
+def test_auto_takes_the_sampler_that_suits_the_search(tmp_path, more, name):
+    assert chosen_sampler(options(tmp_path, **more)) == name
