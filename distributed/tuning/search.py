@@ -200,8 +200,8 @@ MOST_GP = 100
 def chosen_sampler(options: Options) -> str:
     """What `auto` stands for, by how many trials there are and whether some of them are stopped.
 
-    Within 50 trials a Gaussian process found more in all studies of real gestures (docs/tuning.md). It learns from finished
-    trials alone; TPE also from stopped ones, and is quick however many there are.
+    Within 50 trials a Gaussian process found more in all studies of real gestures (docs/tuning.md). It learns from
+    finished trials alone; TPE also from stopped ones, and is quick however many there are.
     """
     if options.sampler != "auto":
         return options.sampler
