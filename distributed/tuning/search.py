@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -250,23 +250,22 @@ def _most_rounds(recipe: Recipe, space: Space) -> int:
 
 
 def _search_here(work: Work, trials: Trials, run_id: Callable[[int], str | None]) -> bool:
-    """One trial after the other in this process; whether none is left."""
-    while (trial := trials.ask()) is not None:
-        last: dict[str, Any] = {}
+    """One trial after the other in this process; whether none is left. An interrupt may come at any moment."""
+    try:
+        while (trial := trials.ask()) is not None:
+            last: dict[str, Any] = {}
 
-        def tell(report: dict[str, Any], number: int = trial.number, last: dict[str, Any] = last) -> None:
-            last |= report
-            if trials.report(number, report):
-                raise Stopped
+            def tell(report: dict[str, Any], number: int = trial.number, last: dict[str, Any] = last) -> None:
+                last |= report
+                if trials.report(number, report):
+                    raise Stopped
 
-        values = None if trial.user_attrs.get(AS_IT_IS) else trial.user_attrs[VALUES]
-        try:
-            last |= evaluate(work, trial.number, values, tell, run_id(trial.number))
-        except Stopped:
-            pass
-        except KeyboardInterrupt:
-            return False
-        trials.end(trial.number, last)
+            values = None if trial.user_attrs.get(AS_IT_IS) else trial.user_attrs[VALUES]
+            with suppress(Stopped):
+                last |= evaluate(work, trial.number, values, tell, run_id(trial.number))
+            trials.end(trial.number, last)
+    except KeyboardInterrupt:
+        return False
     return True
 
 

@@ -18,7 +18,15 @@ from distributed.tuning.trials import Report, Trials
 from tad.errors import RunError
 
 
-class StudySearcher(Searcher):
+class _Unsaved:
+    """Tune writes its searcher and scheduler beside its own files, to restore them. Nothing is restored from there, and
+    a study, a record and their locks cannot be written."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class StudySearcher(_Unsaved, Searcher):
     """Suggests the trials of a study, at most `concurrency` at a time.
 
     Args:
@@ -63,7 +71,7 @@ class StudySearcher(Searcher):
         """Tune saves searchers every few seconds; there is nothing to save."""
 
 
-class StudyScheduler(FIFOScheduler):
+class StudyScheduler(_Unsaved, FIFOScheduler):
     """Stops trials by the study's pruner, which knows all trials: other drivers' and those before a restart, too."""
 
     def __init__(self, trials: Trials) -> None:

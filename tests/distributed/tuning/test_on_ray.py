@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 
 import pytest
 
@@ -18,9 +19,15 @@ from tests.support.study import DONE, SPACE, a_study, states, trials_of
 
 
 def test_tune_keeps_no_state_of_the_searcher_and_unpickles_none(url, tmp_path):
-    from distributed.tuning.searcher import StudySearcher
+    from ray import cloudpickle
 
-    searcher = StudySearcher(trials_of(a_study(url)), 1, lambda trial: {})
+    from distributed.tuning.searcher import StudyScheduler, StudySearcher
+
+    trials, record = trials_of(a_study(url)), threading.Lock()
+    trials.began = lambda trial: record.release()  # as the record of a tracked search, it cannot be pickled
+    searcher = StudySearcher(trials, 1, lambda trial: {})
+    for made in (searcher, StudyScheduler(trials)):
+        assert vars(cloudpickle.loads(cloudpickle.dumps(made))) == {}
     searcher.save_to_dir(str(tmp_path / "state"))
     assert not (tmp_path / "state").exists()
     for call in (searcher.save, searcher.restore):
