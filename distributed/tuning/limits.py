@@ -33,7 +33,7 @@ class Limits:
         return " and ".join(parts + ([f"{self.memory:g} GiB"] if self.memory is not None else []))
 
     def excess(self, trial: FrozenTrial) -> list[float]:
-        """For each limit the share of it that a trial is above it; 0 and less keep it. What has no cost is twice it."""
+        """How far a trial is above each limit, as a share of it; 0 and less keep it. Without a noted cost it is 1."""
         limits = (("cost", self.seconds), ("memory", self.memory))
         return [float(trial.user_attrs.get(name, 2 * limit)) / limit - 1 for name, limit in limits if limit is not None]
 
